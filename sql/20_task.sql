@@ -1,0 +1,133 @@
+/*
+ * The facts about tasks.  Each row is inserted once, by src/fact.c, and never
+ * updated; what a task is now is read from its newest facts (80_view.sql).
+ * No foreign keys: they break parallel restores, and one process writes these.
+ */
+CREATE SEQUENCE prometheus._task_id;
+COMMENT ON SEQUENCE prometheus._task_id IS
+    'Ids of tasks: node << 43 | local, below 2^53.';
+
+CREATE SEQUENCE prometheus._fact_id CACHE 64;
+COMMENT ON SEQUENCE prometheus._fact_id IS
+    'Ids of events and calls: node << 43 | local, below 2^53. Not in the order of commits.';
+
+CREATE TABLE prometheus._task (
+    task_id bigint NOT NULL PRIMARY KEY,
+    event_id bigint NOT NULL,
+    xid xid8 NOT NULL,
+    submitted_at timestamptz NOT NULL,
+    run_at timestamptz,
+    deadline timestamptz NOT NULL,
+    priority integer NOT NULL,
+    max_attempts integer NOT NULL,
+    submitter_oid oid NOT NULL,
+    submitter text NOT NULL,
+    agent text NOT NULL,
+    mode text NOT NULL,
+    trace_id uuid NOT NULL,
+    request text NOT NULL,
+    metadata jsonb NOT NULL
+);
+CREATE INDEX _task_xid ON prometheus._task (xid);
+COMMENT ON TABLE prometheus._task IS
+    'A task as it was submitted: one row a task.';
+
+CREATE TABLE prometheus._attempt (
+    task_id bigint NOT NULL,
+    attempt integer NOT NULL,
+    xid xid8 NOT NULL,
+    started_at timestamptz NOT NULL,
+    agent_version bigint,
+    model text,
+    model_version bigint,
+    PRIMARY KEY (task_id, attempt)
+);
+COMMENT ON TABLE prometheus._attempt IS
+    'The start of one run of a task, with the versions of agent and model that are pinned for it.';
+
+CREATE TABLE prometheus._call (
+    call_id bigint NOT NULL PRIMARY KEY,
+    task_id bigint NOT NULL,
+    attempt integer NOT NULL,
+    turn integer NOT NULL,
+    call integer NOT NULL,
+    xid xid8 NOT NULL,
+    sent_at timestamptz NOT NULL,
+    kind text NOT NULL,
+    target text NOT NULL,
+    reserved numeric,
+    UNIQUE (task_id, attempt, turn, call)
+);
+COMMENT ON TABLE prometheus._call IS
+    'The intent to send one request, committed before it is sent.';
+
+CREATE TABLE prometheus._step (
+    task_id bigint NOT NULL,
+    step integer NOT NULL,
+    attempt integer NOT NULL,
+    event_id bigint NOT NULL,
+    call_id bigint,
+    xid xid8 NOT NULL,
+    started_at timestamptz NOT NULL,
+    ended_at timestamptz NOT NULL,
+    tokens_in bigint,
+    tokens_out bigint,
+    cached_tokens bigint,
+    http_status integer,
+    ambiguous boolean NOT NULL,
+    connect_ms real,
+    first_byte_ms real,
+    kind text NOT NULL,
+    name text NOT NULL,
+    status text NOT NULL,
+    model text,
+    cost numeric,
+    finish_reason text,
+    request_id text,
+    error_type text,
+    error text,
+    answer text,
+    raw text,
+    PRIMARY KEY (task_id, step)
+);
+COMMENT ON TABLE prometheus._step IS
+    'A checkpoint of a task: one model call (later also one tool, review, plan ...) and what came of it.';
+
+CREATE TABLE prometheus._outcome (
+    task_id bigint NOT NULL,
+    attempt integer NOT NULL,
+    event_id bigint NOT NULL,
+    xid xid8 NOT NULL,
+    ended_at timestamptz NOT NULL,
+    attempts integer NOT NULL,
+    step integer,
+    next_run_at timestamptz,
+    outcome text NOT NULL,
+    error_type text,
+    error text,
+    PRIMARY KEY (task_id, attempt)
+);
+COMMENT ON TABLE prometheus._outcome IS
+    'How one attempt ended; retry, waiting and lost leave the task alive, the others end it.';
+
+CREATE TABLE prometheus._cancel (
+    task_id bigint NOT NULL,
+    xid xid8 NOT NULL,
+    requested_at timestamptz NOT NULL,
+    requested_by text NOT NULL,
+    reason text
+);
+CREATE INDEX _cancel_task ON prometheus._cancel (task_id);
+COMMENT ON TABLE prometheus._cancel IS
+    'A request to cancel a task; it takes effect when the outcome says so.';
+
+CREATE TABLE prometheus._checkpoint (
+    checkpoint_id bigint NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    written_at timestamptz NOT NULL,
+    system_identifier bigint NOT NULL,
+    database_oid oid NOT NULL,
+    snapshot pg_snapshot NOT NULL,
+    live bigint[] NOT NULL
+);
+COMMENT ON TABLE prometheus._checkpoint IS
+    'Tasks that were live in a snapshot, so that a start reads these and what came after instead of all history. The newest two are kept; not dumped.';

@@ -1,0 +1,47 @@
+/*
+ * What users do with tasks.  All run as the caller: the library checks what
+ * must be checked and writes the facts itself (src/task.c, src/result.c).
+ */
+CREATE FUNCTION @extschema@.prometheus_submit(
+    request text,
+    agent text DEFAULT 'default',
+    mode text DEFAULT NULL,
+    priority integer DEFAULT 0,
+    run_at timestamptz DEFAULT NULL,
+    timeout interval DEFAULT NULL,
+    max_attempts integer DEFAULT NULL,
+    metadata jsonb DEFAULT '{}')
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_submit';
+COMMENT ON FUNCTION @extschema@.prometheus_submit(text, text, text, integer, timestamptz, interval, integer, jsonb) IS
+    'Queues a task in the current transaction and returns its id; it runs after the commit. priority -1000 to 1000, the higher first; not before run_at; failed with DeadlineExceeded after timeout (default 1 day, from the later of now and run_at); max_attempts 1 to 100 (default 3). Raises undefined_object for an unknown agent, program_limit_exceeded for a request beyond prometheus.max_request.';
+
+CREATE FUNCTION @extschema@.prometheus_wait(
+    task_id bigint,
+    timeout interval DEFAULT '1 minute')
+RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_wait';
+COMMENT ON FUNCTION @extschema@.prometheus_wait(bigint, interval) IS
+    'Waits until the task has ended and returns its status, or the status that it has when timeout is over (null: no limit). Raises object_not_in_prerequisite_state for a task of the current transaction, undefined_object for one that is unknown or not the caller''s.';
+
+CREATE FUNCTION @extschema@.prometheus_result(task_id bigint) RETURNS text
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_result';
+COMMENT ON FUNCTION @extschema@.prometheus_result(bigint) IS
+    'The answer of a completed task, null if it has not ended. Raises the task''s error if it ended otherwise: PM001 failed, PM002 vetoed, PM003 cancelled, PM004 quarantined.';
+
+CREATE FUNCTION @extschema@.prometheus_cancel(
+    task_id bigint,
+    reason text DEFAULT NULL)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_cancel';
+COMMENT ON FUNCTION @extschema@.prometheus_cancel(bigint, text) IS
+    'Asks for the end of a task; true if that was recorded before its end. A request on the network is dropped after the commit. Raises undefined_object for a task that is unknown or not the caller''s.';
+
+CREATE PROCEDURE @extschema@.prometheus_ask(
+    request text,
+    agent text DEFAULT 'default',
+    timeout interval DEFAULT '1 minute',
+    INOUT answer text DEFAULT NULL)
+LANGUAGE c AS 'MODULE_PATHNAME', 'prom_ask';
+COMMENT ON PROCEDURE @extschema@.prometheus_ask(text, text, interval, text) IS
+    'Submits a task, commits, waits and gives the answer; raises as prometheus_result() does, and query_canceled after timeout (the task goes on). Not in a transaction block.';

@@ -1,0 +1,316 @@
+/*
+ * What people read.  Each is a security_barrier view: a row is seen by the
+ * role that submitted the task or owns the agent, by roles that have that
+ * role, and by members of prometheus_agent_admin.  Look-ups are by LATERAL and
+ * LIMIT 1, which stays an index scan whatever is joined; filter by id or time.
+ */
+CREATE VIEW prometheus._visible_task WITH (security_barrier) AS
+SELECT t.*
+  FROM prometheus._task t
+ WHERE prometheus._may_see(t.submitter, t.submitter_oid)
+    OR t.agent = ANY (ARRAY(
+       SELECT n.name FROM prometheus._agent n
+        WHERE prometheus._may_see(n.owner, n.owner_oid)));
+COMMENT ON VIEW prometheus._visible_task IS
+    'The tasks that the reader may see: what the other views are made of.';
+
+CREATE VIEW prometheus.task WITH (security_barrier) AS
+SELECT t.task_id,
+       CASE WHEN o.outcome NOT IN ('retry', 'waiting', 'lost') THEN o.outcome
+            WHEN a.attempt > coalesce(o.attempt, 0) THEN 'running'
+            WHEN o.outcome = 'waiting' THEN 'waiting'
+            WHEN o.outcome IS NOT NULL THEN 'retrying'
+            ELSE 'queued' END AS status,
+       t.agent,
+       t.mode,
+       coalesce(o.attempts, 0)
+           + CASE WHEN a.attempt > coalesce(o.attempt, 0) THEN 1 ELSE 0 END AS attempts,
+       t.submitted_at,
+       (SELECT f.started_at FROM prometheus._attempt f
+         WHERE f.task_id = t.task_id ORDER BY f.attempt LIMIT 1) AS started_at,
+       e.ended_at,
+       e.ended_at - t.submitted_at AS duration,
+       s.tokens_in,
+       s.tokens_out,
+       s.cost,
+       t.submitter,
+       replace(t.trace_id::text, '-', '') AS trace_id,
+       t.request,
+       CASE WHEN o.outcome = 'completed'
+            THEN (SELECT r.answer FROM prometheus._step r
+                   WHERE r.task_id = t.task_id AND r.step = o.step) END AS result,
+       o.error,
+       o.error_type,
+       t.metadata
+  FROM prometheus._visible_task t
+  LEFT JOIN LATERAL (
+       SELECT x.attempt, x.attempts, x.outcome, x.step, x.ended_at, x.error, x.error_type
+         FROM prometheus._outcome x
+        WHERE x.task_id = t.task_id
+        ORDER BY x.attempt DESC LIMIT 1) o ON true
+  LEFT JOIN LATERAL (
+       SELECT x.attempt
+         FROM prometheus._attempt x
+        WHERE x.task_id = t.task_id
+        ORDER BY x.attempt DESC LIMIT 1) a ON true
+  LEFT JOIN LATERAL (
+       SELECT o.ended_at WHERE o.outcome NOT IN ('retry', 'waiting', 'lost')) e ON true
+  LEFT JOIN LATERAL (
+       SELECT sum(x.tokens_in)::bigint AS tokens_in,
+              sum(x.tokens_out)::bigint AS tokens_out,
+              sum(x.cost) AS cost
+         FROM prometheus._step x
+        WHERE x.task_id = t.task_id) s ON true;
+COMMENT ON VIEW prometheus.task IS
+    'Every task that you may see: what was asked, where it is, what came of it.';
+COMMENT ON COLUMN prometheus.task.task_id IS 'What prometheus_submit() returned.';
+COMMENT ON COLUMN prometheus.task.status IS
+    'queued, running (an attempt is open), waiting, retrying (will be tried again); the ends: completed, failed, vetoed, cancelled, quarantined.';
+COMMENT ON COLUMN prometheus.task.agent IS 'The agent that was asked.';
+COMMENT ON COLUMN prometheus.task.mode IS 'The pipeline: fast.';
+COMMENT ON COLUMN prometheus.task.attempts IS
+    'Attempts used up or open; not those that a rate limit (429) or the end of a process cut short.';
+COMMENT ON COLUMN prometheus.task.submitted_at IS 'When prometheus_submit() was called.';
+COMMENT ON COLUMN prometheus.task.started_at IS 'When its first attempt began; null: not yet.';
+COMMENT ON COLUMN prometheus.task.ended_at IS 'When it ended; null: not yet.';
+COMMENT ON COLUMN prometheus.task.duration IS 'From the submit to the end.';
+COMMENT ON COLUMN prometheus.task.tokens_in IS 'Tokens of all prompts, as the providers counted them; null: not reported.';
+COMMENT ON COLUMN prometheus.task.tokens_out IS 'Tokens of all replies, as the providers counted them; null: not reported.';
+COMMENT ON COLUMN prometheus.task.cost IS 'Tokens times the prices of the models, in the unit of the prices; null: not known.';
+COMMENT ON COLUMN prometheus.task.submitter IS 'The role that submitted it.';
+COMMENT ON COLUMN prometheus.task.trace_id IS 'The trace of the task: 32 hexadecimal digits (W3C Trace Context).';
+COMMENT ON COLUMN prometheus.task.request IS 'What was asked.';
+COMMENT ON COLUMN prometheus.task.result IS 'The answer; null unless completed.';
+COMMENT ON COLUMN prometheus.task.error IS 'Why the last attempt did not succeed, or the reason of a cancel.';
+COMMENT ON COLUMN prometheus.task.error_type IS 'The kind of that error; README lists them.';
+COMMENT ON COLUMN prometheus.task.metadata IS 'The submitter''s own json object.';
+
+CREATE VIEW prometheus.queue WITH (security_barrier) AS
+SELECT q.task_id, q.status, t.agent, q.priority, q.due_at, q.since, q.why
+  FROM prometheus._queue() q
+  LEFT JOIN LATERAL (
+       SELECT x.agent FROM prometheus._task x
+        WHERE x.task_id = q.task_id LIMIT 1) t ON true;
+COMMENT ON VIEW prometheus.queue IS
+    'The live tasks that you submitted (administrators: all), from the scheduler''s memory: as fast at any history. What is now: not a fact.';
+COMMENT ON COLUMN prometheus.queue.task_id IS 'The task.';
+COMMENT ON COLUMN prometheus.queue.status IS 'queued, running or retrying.';
+COMMENT ON COLUMN prometheus.queue.agent IS 'The agent that was asked.';
+COMMENT ON COLUMN prometheus.queue.priority IS '-1000 to 1000, the higher first.';
+COMMENT ON COLUMN prometheus.queue.due_at IS 'The earliest time of its next start.';
+COMMENT ON COLUMN prometheus.queue.since IS 'Since when it has been in this state.';
+COMMENT ON COLUMN prometheus.queue.why IS 'What it waits for.';
+
+CREATE VIEW prometheus.attempt WITH (security_barrier) AS
+SELECT coalesce(a.task_id, o.task_id) AS task_id,
+       coalesce(a.attempt, o.attempt) AS attempt,
+       o.outcome,
+       a.started_at,
+       o.ended_at,
+       o.ended_at - a.started_at AS duration,
+       o.error,
+       o.error_type,
+       o.next_run_at
+  FROM prometheus._visible_task t
+ CROSS JOIN LATERAL (
+       SELECT x.task_id, x.attempt FROM prometheus._attempt x WHERE x.task_id = t.task_id
+       UNION
+       SELECT x.task_id, x.attempt FROM prometheus._outcome x WHERE x.task_id = t.task_id) k
+  LEFT JOIN prometheus._attempt a ON a.task_id = k.task_id AND a.attempt = k.attempt
+  LEFT JOIN prometheus._outcome o ON o.task_id = k.task_id AND o.attempt = k.attempt;
+COMMENT ON VIEW prometheus.attempt IS
+    'Every run of every task that you may see, and how it ended.';
+COMMENT ON COLUMN prometheus.attempt.task_id IS 'The task.';
+COMMENT ON COLUMN prometheus.attempt.attempt IS 'Its number, from 1.';
+COMMENT ON COLUMN prometheus.attempt.outcome IS
+    'completed, failed, retry, waiting, vetoed, cancelled, lost (its process ended) or quarantined; null: it is open.';
+COMMENT ON COLUMN prometheus.attempt.started_at IS 'When it began; null: the task ended without it having begun.';
+COMMENT ON COLUMN prometheus.attempt.ended_at IS 'When it ended.';
+COMMENT ON COLUMN prometheus.attempt.duration IS 'From its beginning to its end.';
+COMMENT ON COLUMN prometheus.attempt.error IS 'Why it did not succeed.';
+COMMENT ON COLUMN prometheus.attempt.error_type IS 'The kind of that error; README lists them.';
+COMMENT ON COLUMN prometheus.attempt.next_run_at IS 'When the next attempt is due, after retry.';
+
+CREATE VIEW prometheus.call WITH (security_barrier) AS
+SELECT c.call_id,
+       c.task_id,
+       c.attempt,
+       c.turn,
+       c.call,
+       c.kind,
+       c.target,
+       CASE WHEN s.status = 'ok' THEN 'done'
+            WHEN s.ambiguous THEN 'ambiguous'
+            WHEN s.status IS NOT NULL THEN 'failed'
+            WHEN o.attempt IS NOT NULL THEN 'ambiguous'
+            ELSE 'open' END AS status,
+       c.sent_at,
+       coalesce(s.ended_at, o.ended_at) AS ended_at,
+       s.http_status,
+       s.request_id,
+       c.reserved
+  FROM prometheus._visible_task t
+  JOIN prometheus._call c ON c.task_id = t.task_id
+  LEFT JOIN LATERAL (
+       SELECT x.status, x.ambiguous, x.ended_at, x.http_status, x.request_id
+         FROM prometheus._step x
+        WHERE x.task_id = c.task_id AND x.call_id = c.call_id LIMIT 1) s ON true
+  LEFT JOIN prometheus._outcome o ON o.task_id = c.task_id AND o.attempt = c.attempt;
+COMMENT ON VIEW prometheus.call IS
+    'Every request on the network of the tasks that you may see; recorded before it is sent.';
+COMMENT ON COLUMN prometheus.call.call_id IS 'Its id.';
+COMMENT ON COLUMN prometheus.call.task_id IS 'The task.';
+COMMENT ON COLUMN prometheus.call.attempt IS 'The attempt that sent it.';
+COMMENT ON COLUMN prometheus.call.turn IS 'The turn of the conversation with the model, from 1.';
+COMMENT ON COLUMN prometheus.call.call IS 'Its number in the turn, from 1.';
+COMMENT ON COLUMN prometheus.call.kind IS 'chat.';
+COMMENT ON COLUMN prometheus.call.target IS 'What was called: model:NAME.';
+COMMENT ON COLUMN prometheus.call.status IS
+    'open, done, failed, or ambiguous: nobody knows whether the peer did, and billed, the work.';
+COMMENT ON COLUMN prometheus.call.sent_at IS 'When the intent was recorded, just before it was sent.';
+COMMENT ON COLUMN prometheus.call.ended_at IS 'When its end was recorded.';
+COMMENT ON COLUMN prometheus.call.http_status IS 'The status of the response; null: none came.';
+COMMENT ON COLUMN prometheus.call.request_id IS 'The provider''s id of the request.';
+COMMENT ON COLUMN prometheus.call.reserved IS 'What a budget reserved for it; null: nothing.';
+
+CREATE VIEW prometheus.step WITH (security_barrier) AS
+SELECT s.task_id,
+       s.step,
+       s.attempt,
+       s.kind,
+       s.name,
+       s.status,
+       s.started_at,
+       extract(epoch FROM s.ended_at - s.started_at)::double precision * 1000 AS duration_ms,
+       s.model,
+       s.tokens_in,
+       s.tokens_out,
+       s.cached_tokens,
+       s.cost,
+       s.finish_reason,
+       s.error,
+       jsonb_build_object('messages',
+           CASE WHEN i.instructions IS NULL THEN '[]'::jsonb
+                ELSE jsonb_build_array(jsonb_build_object('role', 'system', 'content', i.instructions)) END
+           || jsonb_build_array(jsonb_build_object('role', 'user', 'content', t.request))) AS input,
+       CASE WHEN s.answer IS NOT NULL THEN jsonb_build_object('content', s.answer)
+            WHEN s.error IS NOT NULL THEN jsonb_strip_nulls(jsonb_build_object(
+                'error', s.error, 'error_type', s.error_type, 'http_status', s.http_status)) END AS output
+  FROM prometheus._visible_task t
+  JOIN prometheus._step s ON s.task_id = t.task_id
+  LEFT JOIN prometheus._attempt a ON a.task_id = s.task_id AND a.attempt = s.attempt
+  LEFT JOIN LATERAL (
+       SELECT x.instructions FROM prometheus._agent x
+        WHERE x.name = t.agent AND x.version = a.agent_version LIMIT 1) i ON true;
+COMMENT ON VIEW prometheus.step IS
+    'Every step of the tasks that you may see, in order: what went in, what came out, how long, how much.';
+COMMENT ON COLUMN prometheus.step.task_id IS 'The task.';
+COMMENT ON COLUMN prometheus.step.step IS 'Its number in the task, from 1.';
+COMMENT ON COLUMN prometheus.step.attempt IS 'The attempt that made it.';
+COMMENT ON COLUMN prometheus.step.kind IS 'chat.';
+COMMENT ON COLUMN prometheus.step.name IS 'What was called: the model''s name in prometheus.model.';
+COMMENT ON COLUMN prometheus.step.status IS 'ok, error, vetoed or unknown.';
+COMMENT ON COLUMN prometheus.step.started_at IS 'When it began.';
+COMMENT ON COLUMN prometheus.step.duration_ms IS 'How long it took, milliseconds.';
+COMMENT ON COLUMN prometheus.step.model IS 'The provider''s name of the model.';
+COMMENT ON COLUMN prometheus.step.tokens_in IS 'Tokens of the prompt, the cached ones included; null: not reported.';
+COMMENT ON COLUMN prometheus.step.tokens_out IS 'Tokens of the reply; null: not reported.';
+COMMENT ON COLUMN prometheus.step.cached_tokens IS 'Tokens of the prompt that came from the provider''s cache; null: not reported.';
+COMMENT ON COLUMN prometheus.step.cost IS 'Tokens times prices; null: not known.';
+COMMENT ON COLUMN prometheus.step.finish_reason IS 'The provider''s own word for why the reply ended.';
+COMMENT ON COLUMN prometheus.step.error IS 'Why it did not succeed.';
+COMMENT ON COLUMN prometheus.step.input IS 'What went in: the messages.';
+COMMENT ON COLUMN prometheus.step.output IS 'What came out: content, or error.';
+
+CREATE VIEW prometheus.event WITH (security_barrier) AS
+SELECT t.event_id, 'task.received' AS type, t.task_id, t.agent, NULL::text AS subject,
+       t.submitted_at AS created_at,
+       jsonb_build_object('agent', t.agent, 'request', t.request, 'mode', t.mode) AS data,
+       NULL::bigint AS caused_by
+  FROM prometheus._visible_task t
+UNION ALL
+SELECT s.event_id, 'step.executed', s.task_id, t.agent, NULL, s.ended_at,
+       jsonb_build_object('step', s.step, 'kind', s.kind, 'name', s.name,
+           'output', left(coalesce(s.answer, s.error), 200),
+           'duration_ms', extract(epoch FROM s.ended_at - s.started_at)::double precision * 1000),
+       NULL
+  FROM prometheus._step s
+  JOIN prometheus._visible_task t ON t.task_id = s.task_id
+UNION ALL
+SELECT o.event_id,
+       CASE o.outcome
+           WHEN 'completed' THEN 'task.completed'
+           WHEN 'retry' THEN 'task.retried'
+           WHEN 'cancelled' THEN 'task.cancelled'
+           WHEN 'quarantined' THEN 'task.quarantined'
+           ELSE 'task.failed' END,
+       o.task_id, t.agent, NULL, o.ended_at,
+       CASE o.outcome
+           WHEN 'completed' THEN jsonb_build_object(
+               'result', (SELECT r.answer FROM prometheus._step r
+                           WHERE r.task_id = o.task_id AND r.step = o.step),
+               'steps', (SELECT count(*) FROM prometheus._step r WHERE r.task_id = o.task_id),
+               'duration_ms', extract(epoch FROM o.ended_at - t.submitted_at)::double precision * 1000)
+           WHEN 'retry' THEN jsonb_build_object(
+               'attempt', o.attempt, 'error', o.error, 'next_run_at', o.next_run_at)
+           WHEN 'cancelled' THEN jsonb_build_object('reason', o.error)
+           ELSE jsonb_build_object(
+               'error', o.error, 'error_type', o.error_type, 'failed_at_step', o.step) END,
+       NULL
+  FROM prometheus._outcome o
+  JOIN prometheus._visible_task t ON t.task_id = o.task_id
+ WHERE o.outcome NOT IN ('lost', 'waiting');
+COMMENT ON VIEW prometheus.event IS
+    'What happened to the tasks that you may see, read from their facts. In no order: sort by created_at, event_id.';
+COMMENT ON COLUMN prometheus.event.event_id IS 'Its id; ids are not in the order of commits.';
+COMMENT ON COLUMN prometheus.event.type IS
+    'task.received, step.executed, task.completed, task.failed, task.cancelled, task.retried or task.quarantined.';
+COMMENT ON COLUMN prometheus.event.task_id IS 'The task.';
+COMMENT ON COLUMN prometheus.event.agent IS 'The task''s agent.';
+COMMENT ON COLUMN prometheus.event.subject IS 'What an emitted event is about; null for events of tasks.';
+COMMENT ON COLUMN prometheus.event.created_at IS 'When it happened.';
+COMMENT ON COLUMN prometheus.event.data IS 'Its fields; README lists them for each type.';
+COMMENT ON COLUMN prometheus.event.caused_by IS 'The event that caused it; null for events of tasks.';
+
+CREATE VIEW prometheus.agent WITH (security_barrier) AS
+SELECT a.name, a.model, a.mode, a.owner, a.version, a.set_at, a.instructions, a.options
+  FROM prometheus._agent a
+ WHERE NOT EXISTS (SELECT FROM prometheus._agent n
+                    WHERE n.name = a.name AND n.version > a.version);
+COMMENT ON VIEW prometheus.agent IS 'The newest version of each agent.';
+COMMENT ON COLUMN prometheus.agent.name IS 'What prometheus_submit() is given.';
+COMMENT ON COLUMN prometheus.agent.model IS 'The name of its model in prometheus.model.';
+COMMENT ON COLUMN prometheus.agent.mode IS 'The mode of its tasks unless a submit says otherwise.';
+COMMENT ON COLUMN prometheus.agent.owner IS 'The role that made it.';
+COMMENT ON COLUMN prometheus.agent.version IS 'From 1, one more with each prometheus_set_agent().';
+COMMENT ON COLUMN prometheus.agent.set_at IS 'When this version was set.';
+COMMENT ON COLUMN prometheus.agent.instructions IS 'The system message of its prompts.';
+COMMENT ON COLUMN prometheus.agent.options IS 'As given to prometheus_set_agent().';
+
+CREATE VIEW prometheus.model WITH (security_barrier) AS
+SELECT m.name, m.api, m.endpoint, m.model, m.secret, m.owner, m.version, m.set_at, m.options
+  FROM prometheus._model m
+ WHERE NOT EXISTS (SELECT FROM prometheus._model n
+                    WHERE n.name = m.name AND n.version > m.version);
+COMMENT ON VIEW prometheus.model IS 'The newest version of each model.';
+COMMENT ON COLUMN prometheus.model.name IS 'What prometheus_set_agent() is given.';
+COMMENT ON COLUMN prometheus.model.api IS 'The format of requests: openai or echo.';
+COMMENT ON COLUMN prometheus.model.endpoint IS 'The base address of the API.';
+COMMENT ON COLUMN prometheus.model.model IS 'The provider''s name of it; null: the same name.';
+COMMENT ON COLUMN prometheus.model.secret IS 'Where its key is: NAME or env:NAME; never a key.';
+COMMENT ON COLUMN prometheus.model.owner IS 'The role that made it.';
+COMMENT ON COLUMN prometheus.model.version IS 'From 1, one more with each prometheus_set_model().';
+COMMENT ON COLUMN prometheus.model.set_at IS 'When this version was set.';
+COMMENT ON COLUMN prometheus.model.options IS 'As given to prometheus_set_model().';
+
+CREATE VIEW prometheus.worker AS
+SELECT w.role, w.pid, w.state, w.started_at, w.in_flight
+  FROM prometheus._worker() w;
+COMMENT ON VIEW prometheus.worker IS
+    'The processes of prometheus for this database. What is now: not a fact.';
+COMMENT ON COLUMN prometheus.worker.role IS 'launcher, scheduler, caller or publisher.';
+COMMENT ON COLUMN prometheus.worker.pid IS 'Its process id, as in pg_stat_activity.';
+COMMENT ON COLUMN prometheus.worker.state IS 'busy or idle.';
+COMMENT ON COLUMN prometheus.worker.started_at IS 'When it started.';
+COMMENT ON COLUMN prometheus.worker.in_flight IS
+    'scheduler: tasks that have a place; caller: requests on the network.';

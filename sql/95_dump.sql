@@ -1,0 +1,18 @@
+/*
+ * What pg_dump takes along: every fact, and the sequences of their ids.  Not
+ * checkpoints (they are of one server) and not what this script inserted.
+ * One statement each: several in one SELECT update the same tuple.
+ */
+SELECT pg_catalog.pg_extension_config_dump('prometheus._task', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._attempt', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._call', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._step', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._outcome', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._cancel', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._model', 'WHERE NOT (name = ''echo'' AND version = 1)');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._agent', 'WHERE NOT (name = ''default'' AND version = 1)');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._task_id', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._fact_id', '');
+
+-- After the commit the workers may begin.
+SELECT prometheus._installed();

@@ -1,0 +1,441 @@
+/*
+ * agent.c
+ *	  Sets agents and models, and gives workers the versions that they ask for.
+ *
+ * Setting writes a new version, dense from 1, under a lock of that name held
+ * to the end of the transaction; the newest version is what counts.  The
+ * functions run as the caller, who must be a member of the admin role, and
+ * become the extension's owner only around their own statements, in which
+ * every name and operator is qualified.
+ */
+#include "postgres.h"
+
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "agent.h"
+#include "compat.h"
+#include "option.h"
+#include "role.h"
+#include "secret.h"
+#include "task.h"
+#include "xact.h"
+
+#define MAX_NAME 200			/* bytes of the name of an agent or a model */
+
+/* The new version of a thing, and the role that is to be restored. */
+typedef struct Setting
+{
+	Oid user;
+	int context;
+	bool exists;				/* else what follows is of no version */
+	int64 version;				/* the newest; 0: none */
+	char *columns[6];			/* of the newest, in the order asked for */
+	Oid owner_oid;
+	char *owner;
+	Jsonb *options;
+} Setting;
+
+static MemoryContext cache = NULL;
+static List *agents = NIL;
+static List *models = NIL;
+
+static void
+check_name(const char *kind, const char *name)
+{
+	if (name == NULL || *name == '\0' || strlen(name) > MAX_NAME)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the name of %s must have 1 to %d bytes", kind, MAX_NAME)));
+}
+
+/*
+ * Lock the name, become the extension's owner, and read the newest version:
+ * version, owner_oid, owner, options, then the columns of the thing.
+ */
+static void
+begin_setting(Setting *setting, const char *table, const char *columns,
+			  int ncolumns, const char *name)
+{
+	Oid namespace = get_namespace_oid("prometheus", false);
+	Oid relid = get_relname_relid(table, namespace);
+	uint32 hash = hash_bytes((const unsigned char *) name, strlen(name));
+	MemoryContext context = CurrentMemoryContext;
+	Oid type = TEXTOID;
+	Datum value = CStringGetTextDatum(name);
+	SPIPlanPtr plan;
+	HeapTuple row;
+	TupleDesc desc;
+	bool isnull;
+
+	memset(setting, 0, sizeof(*setting));
+	LockDatabaseObject(relid, hash, 0, ShareUpdateExclusiveLock);
+	SPI_connect();
+	GetUserIdAndSecContext(&setting->user, &setting->context);
+	SetUserIdAndSecContext(prom_xact_extension_owner(),
+						   setting->context | SECURITY_LOCAL_USERID_CHANGE);
+	plan = SPI_prepare(psprintf("SELECT version, owner_oid, owner, options, %s FROM prometheus.%s"
+								" WHERE name OPERATOR(pg_catalog.=) $1 ORDER BY version DESC LIMIT 1",
+								columns, table),
+					   1, &type);
+	if (plan == NULL ||
+		SPI_execute_snapshot(plan, &value, NULL, GetLatestSnapshot(),
+							 InvalidSnapshot, true, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read prometheus.%s", table);
+	if (SPI_processed == 0)
+		return;
+	row = SPI_tuptable->vals[0];
+	desc = SPI_tuptable->tupdesc;
+	setting->exists = true;
+	setting->version = DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull));
+	setting->owner_oid = DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull));
+	setting->owner = MemoryContextStrdup(context, SPI_getvalue(row, desc, 3));
+	setting->options = DatumGetJsonbPCopy(SPI_getbinval(row, desc, 4, &isnull));
+	for (int i = 0; i < ncolumns; i++)
+	{
+		char *text = SPI_getvalue(row, desc, 5 + i);
+
+		setting->columns[i] = text == NULL ? NULL : MemoryContextStrdup(context, text);
+	}
+}
+
+static int64
+end_setting(Setting *setting)
+{
+	SPI_finish();
+	SetUserIdAndSecContext(setting->user, setting->context);
+	return setting->version + 1;
+}
+
+/* The options of before with the new ones; a null takes one away. */
+static Jsonb *
+merge_options(const Setting *setting, Jsonb *given)
+{
+	Jsonb *base = setting->options;
+	Oid types[2] = {JSONBOID, JSONBOID};
+	Datum values[2];
+	bool isnull;
+
+	if (base == NULL)
+		base = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+	if (given == NULL)
+		return base;
+	if (!JB_ROOT_IS_OBJECT(given))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("options must be a json object")));
+	values[0] = JsonbPGetDatum(base);
+	values[1] = JsonbPGetDatum(given);
+	if (SPI_execute_with_args("SELECT pg_catalog.jsonb_strip_nulls($1 OPERATOR(pg_catalog.||) $2)",
+							  2, types, values, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not merge options");
+	return DatumGetJsonbPCopy(SPI_getbinval(SPI_tuptable->vals[0],
+											SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+/*
+ * Insert the next version: name, owner and options, and the texts of the
+ * thing's own columns.
+ */
+static void
+insert_version(Setting *setting, const char *table, const char *name,
+			   const char *columns, const char *places, char **texts,
+			   int ntexts, Jsonb *options)
+{
+	Oid types[11] = {INT8OID, OIDOID, TEXTOID, TEXTOID, JSONBOID};
+	Datum values[11];
+	char nulls[11];
+	Oid owner = setting->exists ? setting->owner_oid : setting->user;
+	const char *owner_name = setting->exists ? setting->owner
+											 : GetUserNameFromId(setting->user, false);
+
+	memset(nulls, ' ', sizeof(nulls));
+	values[0] = Int64GetDatum(setting->version + 1);
+	values[1] = ObjectIdGetDatum(owner);
+	values[2] = CStringGetTextDatum(owner_name);
+	values[3] = CStringGetTextDatum(name);
+	values[4] = JsonbPGetDatum(options);
+	for (int i = 0; i < ntexts; i++)
+	{
+		types[5 + i] = TEXTOID;
+		nulls[5 + i] = texts[i] == NULL ? 'n' : ' ';
+		values[5 + i] = texts[i] == NULL ? (Datum) 0 : CStringGetTextDatum(texts[i]);
+	}
+	if (SPI_execute_with_args(psprintf("INSERT INTO prometheus.%s"
+									   " (version, xid, mark, set_at, owner_oid, owner, name, options, %s)"
+									   " VALUES ($1, pg_catalog.pg_current_xact_id(), 0,"
+									   " pg_catalog.clock_timestamp(), $2, $3, $4, $5, %s)",
+									   table, columns, places),
+							  5 + ntexts, types, values, nulls, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not write prometheus.%s", table);
+}
+
+static char *
+text_argument(FunctionCallInfo fcinfo, int n, char *otherwise)
+{
+	return PG_ARGISNULL(n) ? otherwise : text_to_cstring(PG_GETARG_TEXT_PP(n));
+}
+
+static Jsonb *
+jsonb_argument(FunctionCallInfo fcinfo, int n)
+{
+	return PG_ARGISNULL(n) ? NULL : PG_GETARG_JSONB_P(n);
+}
+
+static pg_noreturn void
+raise_endpoint(const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("the endpoint cannot be used"),
+			 errdetail("%s", detail),
+			 errhint("An endpoint is the base address of the API, such as https://api.openai.com/v1.")));
+	pg_unreachable();
+}
+
+/* The endpoint without its last slashes.  Never in a message: it may hold a key. */
+static char *
+check_endpoint(const char *endpoint)
+{
+	char *copy = pstrdup(endpoint);
+	const char *host;
+	size_t length = strlen(copy);
+
+	if (pg_strncasecmp(copy, "https://", 8) == 0)
+		host = copy + 8;
+	else if (pg_strncasecmp(copy, "http://", 7) == 0)
+		host = copy + 7;
+	else
+		raise_endpoint("It must begin with https:// (or http:// at a private address).");
+	for (const char *c = copy; *c != '\0'; c++)
+		if ((unsigned char) *c <= ' ' || *c == 0x7f)
+			raise_endpoint("It must not contain blanks or control characters.");
+	if (*host == '\0' || *host == '/' || *host == ':')
+		raise_endpoint("It has no host.");
+	if (strcspn(host, "@") < strcspn(host, "/"))
+		raise_endpoint("It must not contain a user name or a password.");
+	if (strpbrk(host, "?#") != NULL)
+		raise_endpoint("It must not contain a query or a fragment.");
+	while (length > 0 && copy[length - 1] == '/')
+		copy[--length] = '\0';
+	return copy;
+}
+
+static void
+check_model(const char *api, char **endpoint, const char *secret)
+{
+	if (api == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("a new model needs an api"),
+				 errhint("The APIs are openai and echo.")));
+	if (strcmp(api, "openai") != 0 && strcmp(api, "echo") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("api \"%s\" does not exist", api),
+				 errhint("The APIs are openai and echo.")));
+	if (strcmp(api, "echo") == 0 && (*endpoint != NULL || secret != NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a model of api \"echo\" has no endpoint and no secret")));
+	if (strcmp(api, "openai") == 0 && *endpoint == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("a model of api \"%s\" needs an endpoint", api)));
+	if (*endpoint != NULL)
+		*endpoint = check_endpoint(*endpoint);
+	if (secret != NULL && !prom_secret_check_name(secret))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the secret is not the name of one"),
+				 errdetail("It must be NAME, a file in prometheus.secrets_dir, or env:NAME, a variable of the server's environment."),
+				 errhint("Never give a key itself: statements are logged.")));
+}
+
+PG_FUNCTION_INFO_V1(prom_set_model);
+
+Datum
+prom_set_model(PG_FUNCTION_ARGS)
+{
+	char *name = text_argument(fcinfo, 0, NULL);
+	Jsonb *options = jsonb_argument(fcinfo, 5);
+	Setting setting;
+	char *texts[4];
+
+	prom_role_require_admin("prometheus_set_model");
+	check_name("a model", name);
+	begin_setting(&setting, "_model", "api, endpoint, model, secret", 4, name);
+	for (int i = 0; i < 4; i++)
+		texts[i] = text_argument(fcinfo, 1 + i, setting.columns[i]);
+	check_model(texts[0], &texts[1], texts[3]);
+	options = merge_options(&setting, options);
+	prom_option_check_model(options);
+	insert_version(&setting, "_model", name, "api, endpoint, model, secret",
+				   "$6, $7, $8, $9", texts, 4, options);
+	PG_RETURN_INT64(end_setting(&setting));
+}
+
+static void
+check_model_exists(const char *model)
+{
+	Oid type = TEXTOID;
+	Datum value = CStringGetTextDatum(model);
+
+	if (SPI_execute_with_args("SELECT 1 FROM prometheus._model WHERE name OPERATOR(pg_catalog.=) $1",
+							  1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read prometheus._model");
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("model \"%s\" does not exist", model),
+				 errhint("SELECT name FROM prometheus.model lists them; prometheus_set_model() makes one.")));
+}
+
+PG_FUNCTION_INFO_V1(prom_set_agent);
+
+Datum
+prom_set_agent(PG_FUNCTION_ARGS)
+{
+	char *name = text_argument(fcinfo, 0, NULL);
+	Jsonb *options = jsonb_argument(fcinfo, 4);
+	Setting setting;
+	char *texts[3];
+
+	prom_role_require_admin("prometheus_set_agent");
+	check_name("an agent", name);
+	begin_setting(&setting, "_agent", "model, instructions, mode", 3, name);
+	for (int i = 0; i < 3; i++)
+		texts[i] = text_argument(fcinfo, 1 + i, setting.columns[i]);
+	if (texts[0] == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("a new agent needs a model")));
+	check_model_exists(texts[0]);
+	if (texts[2] == NULL)
+		texts[2] = "fast";
+	prom_task_check_mode(texts[2]);
+	options = merge_options(&setting, options);
+	prom_option_check_agent(options);
+	insert_version(&setting, "_agent", name, "model, instructions, mode",
+				   "$6, $7, $8", texts, 3, options);
+	PG_RETURN_INT64(end_setting(&setting));
+}
+
+static MemoryContext
+cache_context(void)
+{
+	if (cache == NULL)
+		cache = AllocSetContextCreate(TopMemoryContext, "prometheus agents",
+									  ALLOCSET_SMALL_SIZES);
+	return cache;
+}
+
+void
+prom_agent_forget(void)
+{
+	if (cache != NULL)
+		MemoryContextReset(cache);
+	agents = models = NIL;
+}
+
+int
+prom_agent_cached(void)
+{
+	return list_length(agents) + list_length(models);
+}
+
+static PromStatement agent_statement = {
+	"SELECT model, mode, instructions FROM prometheus._agent"
+	" WHERE name = $1 AND version = $2",
+	2,
+	{TEXTOID, INT8OID},
+	NULL,
+};
+
+static PromStatement model_statement = {
+	"SELECT api, endpoint, model, secret, options FROM prometheus._model"
+	" WHERE name = $1 AND version = $2",
+	2,
+	{TEXTOID, INT8OID},
+	NULL,
+};
+
+/* Run one of the two above; there is exactly one row, or an error. */
+static void
+read_version(PromStatement *statement, const char *name, int64 version)
+{
+	Datum values[2] = {CStringGetTextDatum(name), Int64GetDatum(version)};
+
+	prom_statement_run(statement, values, NULL, true);
+	if (SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("\"%s\" has no version %lld", name, (long long) version)));
+}
+
+const PromAgent *
+prom_agent_version(const char *name, int64 version)
+{
+	ListCell *cell;
+	PromAgent *agent;
+	MemoryContext before;
+
+	foreach (cell, agents)
+	{
+		agent = lfirst(cell);
+		if (agent->version == version && strcmp(agent->name, name) == 0)
+			return agent;
+	}
+	read_version(&agent_statement, name, version);
+	before = MemoryContextSwitchTo(cache_context());
+	agent = palloc0(sizeof(PromAgent));
+	agent->name = pstrdup(name);
+	agent->version = version;
+	agent->model = prom_row_text(0, 1);
+	agent->mode = prom_row_text(0, 2);
+	agent->instructions = prom_row_text_or_null(0, 3);
+	agents = lappend(agents, agent);
+	MemoryContextSwitchTo(before);
+	return agent;
+}
+
+const PromModel *
+prom_model_version(const char *name, int64 version)
+{
+	ListCell *cell;
+	PromModel *model;
+	MemoryContext before;
+	bool isnull;
+
+	foreach (cell, models)
+	{
+		model = lfirst(cell);
+		if (model->version == version && strcmp(model->name, name) == 0)
+			return model;
+	}
+	read_version(&model_statement, name, version);
+	before = MemoryContextSwitchTo(cache_context());
+	model = palloc0(sizeof(PromModel));
+	model->name = pstrdup(name);
+	model->version = version;
+	model->api = prom_row_text(0, 1);
+	model->endpoint = prom_row_text_or_null(0, 2);
+	model->model = prom_row_text_or_null(0, 3);
+	model->secret = prom_row_text_or_null(0, 4);
+	prom_option_read_model(DatumGetJsonbP(SPI_getbinval(SPI_tuptable->vals[0],
+														SPI_tuptable->tupdesc, 5, &isnull)),
+						   model);
+	models = lappend(models, model);
+	MemoryContextSwitchTo(before);
+	return model;
+}

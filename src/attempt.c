@@ -1,0 +1,534 @@
+/*
+ * attempt.c
+ *	  Starts attempts of claimed tasks and records how each ended.
+ *
+ * A start (attempt, and the intent to send) and an end (step and outcome) are
+ * facts that the caller process puts into the transaction of its turn; no
+ * transaction is open between them.  Loading a task reads what its facts say,
+ * whatever the scheduler believed: a task that has ended is left alone, an
+ * attempt that another process left open gets the outcome "lost".
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "common/pg_prng.h"
+#include "fmgr.h"
+#include "mb/pg_wchar.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/numeric.h"
+
+#include "attempt.h"
+#include "xact.h"
+
+/* Back-off before attempt n + 1: min(first * 2^n, longest), jittered; ms. */
+#define BACKOFF_FIRST 500
+#define BACKOFF_LONGEST 60000
+
+/* A task, its last outcome and attempt, and what is pinned or newest. */
+typedef struct Loaded
+{
+	int64 task_id;
+	TimestampTz deadline;
+	int32 max_attempts;
+	const char *agent;
+	const char *request;
+	TimestampTz due;			/* not before; 0: at once */
+	bool ended;
+	int32 outcome_attempt;		/* of the last outcome; 0: none */
+	int32 used;
+	int32 last_attempt;			/* of the last attempt; 0: none */
+	int64 agent_version;
+	const char *model;
+	int64 model_version;
+	int32 last_step;
+	bool cancelled;
+	const char *cancel_reason;
+} Loaded;
+
+/*
+ * Scalar look-ups by index only: the plan is made once, perhaps on empty
+ * tables, and must still be right for a million tasks.
+ */
+static PromStatement load_statement = {
+	"SELECT t.task_id, t.deadline, t.max_attempts, t.agent, t.request,"
+	" coalesce(o.next_run_at, t.run_at),"
+	" coalesce(o.outcome NOT IN ('retry', 'waiting', 'lost'), false),"
+	" coalesce(o.attempt, 0), coalesce(o.attempts, 0), coalesce(a.attempt, 0),"
+	" coalesce(a.agent_version, v.version), coalesce(a.model, v.model),"
+	" coalesce(a.model_version, (SELECT m.version FROM prometheus._model m"
+	"   WHERE m.name = v.model ORDER BY m.version DESC LIMIT 1)),"
+	" coalesce((SELECT s.step FROM prometheus._step s"
+	"   WHERE s.task_id = t.task_id ORDER BY s.step DESC LIMIT 1), 0),"
+	" c.requested_at IS NOT NULL, c.reason"
+	" FROM unnest($1) AS u(task_id)"
+	" JOIN prometheus._task t ON t.task_id = u.task_id"
+	" LEFT JOIN LATERAL (SELECT x.attempt, x.attempts, x.outcome, x.next_run_at"
+	"   FROM prometheus._outcome x WHERE x.task_id = t.task_id"
+	"  ORDER BY x.attempt DESC LIMIT 1) o ON true"
+	" LEFT JOIN LATERAL (SELECT x.attempt, x.agent_version, x.model, x.model_version"
+	"   FROM prometheus._attempt x WHERE x.task_id = t.task_id"
+	"  ORDER BY x.attempt DESC LIMIT 1) a ON true"
+	" LEFT JOIN LATERAL (SELECT x.version, x.model FROM prometheus._agent x"
+	"  WHERE x.name = t.agent ORDER BY x.version DESC LIMIT 1) v ON true"
+	" LEFT JOIN LATERAL (SELECT x.requested_at, x.reason"
+	"   FROM prometheus._cancel x WHERE x.task_id = t.task_id"
+	"  ORDER BY x.task_id LIMIT 1) c ON true",
+	1,
+	{INT8ARRAYOID},
+	NULL,
+};
+
+static bool
+row_bool(uint64 row, int column)
+{
+	bool isnull;
+
+	return DatumGetBool(SPI_getbinval(SPI_tuptable->vals[row],
+									  SPI_tuptable->tupdesc, column, &isnull));
+}
+
+static void
+read_loaded(uint64 row, Loaded *loaded)
+{
+	loaded->task_id = prom_row_int64(row, 1);
+	loaded->deadline = prom_row_time(row, 2);
+	loaded->max_attempts = prom_row_int32(row, 3);
+	loaded->agent = prom_row_text(row, 4);
+	loaded->request = prom_row_text(row, 5);
+	loaded->due = prom_row_int64_or(row, 6, 0);
+	loaded->ended = row_bool(row, 7);
+	loaded->outcome_attempt = prom_row_int32(row, 8);
+	loaded->used = prom_row_int32(row, 9);
+	loaded->last_attempt = prom_row_int32(row, 10);
+	loaded->agent_version = prom_row_int64(row, 11);
+	loaded->model = prom_row_text(row, 12);
+	loaded->model_version = prom_row_int64(row, 13);
+	loaded->last_step = prom_row_int32(row, 14);
+	loaded->cancelled = row_bool(row, 15);
+	loaded->cancel_reason = prom_row_text_or_null(row, 16);
+}
+
+/* Read all of them at once; the rows come in any order. */
+static Loaded *
+load(PromAttempt **attempts, int n, int *nloaded)
+{
+	Datum *ids = palloc(n * sizeof(Datum));
+	Datum argument;
+	Loaded *loaded;
+
+	for (int i = 0; i < n; i++)
+		ids[i] = Int64GetDatum(attempts[i]->task_id);
+	argument = PointerGetDatum(construct_array(ids, n, INT8OID, sizeof(int64),
+											   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	prom_statement_run(&load_statement, &argument, NULL, true);
+	loaded = palloc0(Max(SPI_processed, 1) * sizeof(Loaded));
+	for (uint64 i = 0; i < SPI_processed; i++)
+		read_loaded(i, &loaded[i]);
+	*nloaded = SPI_processed;
+	SPI_freetuptable(SPI_tuptable);
+	return loaded;
+}
+
+static Datum
+text_or_null(const char *text, bool *isnull)
+{
+	*isnull = text == NULL;
+	return text == NULL ? (Datum) 0 : CStringGetTextDatum(text);
+}
+
+/* Text that came over the network, in the database's encoding. */
+static const char *
+from_utf8(const char *text)
+{
+	return text == NULL ? NULL : pg_any_to_server(text, strlen(text), PG_UTF8);
+}
+
+typedef struct Outcome
+{
+	const char *outcome;
+	int32 attempt;
+	int32 used;
+	int32 step;					/* its last; 0: none */
+	TimestampTz next_run_at;	/* 0: none */
+	const char *error_type;
+	const char *error;
+} Outcome;
+
+static void
+add_outcome(PromFactWriter *writer, int64 task_id, const Outcome *outcome,
+			TimestampTz now)
+{
+	Datum values[OUTCOME_COLUMNS];
+	bool nulls[OUTCOME_COLUMNS] = {false};
+
+	values[OUTCOME_TASK_ID] = Int64GetDatum(task_id);
+	values[OUTCOME_ATTEMPT] = Int32GetDatum(outcome->attempt);
+	values[OUTCOME_EVENT_ID] = Int64GetDatum(prom_fact_next_id());
+	values[OUTCOME_ENDED_AT] = TimestampTzGetDatum(now);
+	values[OUTCOME_ATTEMPTS] = Int32GetDatum(outcome->used);
+	values[OUTCOME_STEP] = Int32GetDatum(outcome->step);
+	nulls[OUTCOME_STEP] = outcome->step == 0;
+	values[OUTCOME_NEXT_RUN_AT] = TimestampTzGetDatum(outcome->next_run_at);
+	nulls[OUTCOME_NEXT_RUN_AT] = outcome->next_run_at == 0;
+	values[OUTCOME_OUTCOME] = CStringGetTextDatum(outcome->outcome);
+	values[OUTCOME_ERROR_TYPE] = text_or_null(outcome->error_type, &nulls[OUTCOME_ERROR_TYPE]);
+	values[OUTCOME_ERROR] = text_or_null(outcome->error, &nulls[OUTCOME_ERROR]);
+	prom_fact_add(writer, PROM_FACT_OUTCOME, values, nulls);
+}
+
+/* A task that ends before an attempt of ours: on the one left open, if any. */
+static void
+end_unbegun(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
+			const char *outcome, const char *error_type, const char *error,
+			TimestampTz now)
+{
+	Outcome end = {0};
+	bool open = loaded->last_attempt > loaded->outcome_attempt;
+
+	end.outcome = outcome;
+	end.attempt = Max(loaded->last_attempt, loaded->outcome_attempt) + (open ? 0 : 1);
+	end.used = loaded->used;
+	end.step = loaded->last_step;
+	end.error_type = error_type;
+	end.error = error;
+	add_outcome(writer, loaded->task_id, &end, now);
+	attempt->next = PROM_NEXT_ENDED;
+}
+
+static void
+add_attempt(PromFactWriter *writer, const PromAttempt *attempt,
+			const PromAgent *agent, TimestampTz now)
+{
+	Datum values[ATTEMPT_COLUMNS];
+	bool nulls[ATTEMPT_COLUMNS] = {false};
+
+	values[ATTEMPT_TASK_ID] = Int64GetDatum(attempt->task_id);
+	values[ATTEMPT_ATTEMPT] = Int32GetDatum(attempt->attempt);
+	values[ATTEMPT_STARTED_AT] = TimestampTzGetDatum(now);
+	values[ATTEMPT_AGENT_VERSION] = Int64GetDatum(agent->version);
+	values[ATTEMPT_MODEL] = CStringGetTextDatum(attempt->model->name);
+	values[ATTEMPT_MODEL_VERSION] = Int64GetDatum(attempt->model->version);
+	prom_fact_add(writer, PROM_FACT_ATTEMPT, values, nulls);
+}
+
+static void
+add_call(PromFactWriter *writer, const PromAttempt *attempt)
+{
+	Datum values[CALL_COLUMNS] = {0};
+	bool nulls[CALL_COLUMNS] = {false};
+
+	values[CALL_ID] = Int64GetDatum(attempt->call_id);
+	values[CALL_TASK_ID] = Int64GetDatum(attempt->task_id);
+	values[CALL_ATTEMPT] = Int32GetDatum(attempt->attempt);
+	values[CALL_TURN] = Int32GetDatum(1);
+	values[CALL_CALL] = Int32GetDatum(1);
+	values[CALL_SENT_AT] = TimestampTzGetDatum(attempt->sent_at);
+	values[CALL_KIND] = CStringGetTextDatum("chat");
+	values[CALL_TARGET] = CStringGetTextDatum(psprintf("model:%s", attempt->model->name));
+	nulls[CALL_RESERVED] = true;
+	prom_fact_add(writer, PROM_FACT_CALL, values, nulls);
+}
+
+/* What the tokens cost, or NULL if the price or the usage is not known. */
+static Datum
+cost_of(const PromModel *model, const PromReply *reply, bool *isnull)
+{
+	Numeric million = int64_to_numeric(1000000);
+	Datum cost = NumericGetDatum(int64_to_numeric(0));
+	const struct
+	{
+		const char *price;
+		int64 tokens;
+	} parts[] = {
+		{model->price_in, reply->tokens_in},
+		{model->price_out, reply->tokens_out},
+	};
+
+	*isnull = true;
+	for (int i = 0; i < lengthof(parts); i++)
+	{
+		Datum price;
+
+		if (parts[i].price == NULL || parts[i].tokens < 0)
+			continue;
+		price = DirectFunctionCall3(numeric_in, CStringGetDatum(parts[i].price),
+									ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+		price = DirectFunctionCall2(numeric_mul, price,
+									NumericGetDatum(int64_to_numeric(parts[i].tokens)));
+		cost = DirectFunctionCall2(numeric_add, cost, price);
+		*isnull = false;
+	}
+	return DirectFunctionCall1(numeric_trim_scale,
+							   DirectFunctionCall2(numeric_div, cost, NumericGetDatum(million)));
+}
+
+static Datum
+count_or_null(int64 count, bool *isnull)
+{
+	*isnull = count < 0;
+	return Int64GetDatum(count);
+}
+
+static Datum
+ms_or_null(double ms, bool *isnull)
+{
+	*isnull = ms < 0;
+	return Float4GetDatum((float4) ms);
+}
+
+/* The chat step: what was asked is in task and agent, what came is here. */
+static void
+add_chat_step(PromFactWriter *writer, PromAttempt *attempt,
+			  const PromReply *reply, TimestampTz now)
+{
+	Datum values[STEP_COLUMNS];
+	bool nulls[STEP_COLUMNS] = {false};
+	const PromModel *model = attempt->model;
+
+	values[STEP_TASK_ID] = Int64GetDatum(attempt->task_id);
+	values[STEP_STEP] = Int32GetDatum(attempt->step);
+	values[STEP_ATTEMPT] = Int32GetDatum(attempt->attempt);
+	values[STEP_EVENT_ID] = Int64GetDatum(prom_fact_next_id());
+	values[STEP_CALL_ID] = Int64GetDatum(attempt->call_id);
+	nulls[STEP_CALL_ID] = attempt->call_id == 0;
+	values[STEP_STARTED_AT] = TimestampTzGetDatum(attempt->sent_at);
+	values[STEP_ENDED_AT] = TimestampTzGetDatum(now);
+	values[STEP_TOKENS_IN] = count_or_null(reply->tokens_in, &nulls[STEP_TOKENS_IN]);
+	values[STEP_TOKENS_OUT] = count_or_null(reply->tokens_out, &nulls[STEP_TOKENS_OUT]);
+	values[STEP_CACHED_TOKENS] = count_or_null(reply->cached_tokens, &nulls[STEP_CACHED_TOKENS]);
+	values[STEP_HTTP_STATUS] = Int32GetDatum(reply->http_status);
+	nulls[STEP_HTTP_STATUS] = reply->http_status == 0;
+	values[STEP_AMBIGUOUS] = BoolGetDatum(reply->ambiguous);
+	values[STEP_CONNECT_MS] = ms_or_null(reply->connect_ms, &nulls[STEP_CONNECT_MS]);
+	values[STEP_FIRST_BYTE_MS] = ms_or_null(reply->first_byte_ms, &nulls[STEP_FIRST_BYTE_MS]);
+	values[STEP_KIND] = CStringGetTextDatum("chat");
+	values[STEP_NAME] = CStringGetTextDatum(model->name);
+	values[STEP_STATUS] = CStringGetTextDatum(reply->ok ? "ok" : "error");
+	values[STEP_MODEL] = CStringGetTextDatum(model->model != NULL ? model->model : model->name);
+	values[STEP_COST] = cost_of(model, reply, &nulls[STEP_COST]);
+	values[STEP_FINISH_REASON] = text_or_null(from_utf8(reply->finish_reason), &nulls[STEP_FINISH_REASON]);
+	values[STEP_REQUEST_ID] = text_or_null(from_utf8(reply->request_id), &nulls[STEP_REQUEST_ID]);
+	values[STEP_ERROR_TYPE] = text_or_null(reply->ok ? NULL : reply->error_type, &nulls[STEP_ERROR_TYPE]);
+	values[STEP_ERROR] = text_or_null(reply->ok ? NULL : from_utf8(reply->error), &nulls[STEP_ERROR]);
+	values[STEP_ANSWER] = text_or_null(from_utf8(reply->answer), &nulls[STEP_ANSWER]);
+	values[STEP_RAW] = text_or_null(from_utf8(reply->raw), &nulls[STEP_RAW]);
+	prom_fact_add(writer, PROM_FACT_STEP, values, nulls);
+}
+
+/* echo answers at once with the request, unaltered. */
+static void
+answer_locally(PromFactWriter *writer, PromAttempt *attempt, TimestampTz now)
+{
+	PromReply reply = {0};
+	Outcome end = {0};
+
+	reply.ok = true;
+	reply.answer = attempt->request;
+	reply.finish_reason = "stop";
+	reply.connect_ms = reply.first_byte_ms = -1;
+	attempt->call_id = 0;
+	attempt->sent_at = now;
+	add_chat_step(writer, attempt, &reply, now);
+	end.outcome = "completed";
+	end.attempt = attempt->attempt;
+	end.used = attempt->used + 1;
+	end.step = attempt->step;
+	add_outcome(writer, attempt->task_id, &end, now);
+	attempt->next = PROM_NEXT_ENDED;
+}
+
+static void
+begin_one(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
+		  TimestampTz now)
+{
+	const PromAgent *agent;
+
+	attempt->attempt = Max(loaded->last_attempt, loaded->outcome_attempt) + 1;
+	attempt->step = loaded->last_step + 1;
+	attempt->used = loaded->used;
+	attempt->max_attempts = loaded->max_attempts;
+	attempt->deadline = loaded->deadline;
+	attempt->request = loaded->request;
+	agent = prom_agent_version(loaded->agent, loaded->agent_version);
+	attempt->instructions = agent->instructions;
+	attempt->model = prom_model_version(loaded->model, loaded->model_version);
+	add_attempt(writer, attempt, agent, now);
+	if (prom_llm_is_local(attempt->model->api))
+	{
+		answer_locally(writer, attempt, now);
+		return;
+	}
+	attempt->call_id = prom_fact_next_id();
+	attempt->sent_at = now;
+	add_call(writer, attempt);
+	attempt->next = PROM_NEXT_SEND;
+}
+
+/* What a claimed task needs now, by its own facts. */
+static void
+go_on(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
+	  TimestampTz now)
+{
+	bool open = loaded->last_attempt > loaded->outcome_attempt;
+
+	if (loaded->ended)
+		attempt->next = PROM_NEXT_ENDED;
+	else if (loaded->cancelled)
+		end_unbegun(writer, attempt, loaded, "cancelled", NULL,
+					loaded->cancel_reason, now);
+	else if (loaded->deadline <= now)
+		end_unbegun(writer, attempt, loaded, "failed", "DeadlineExceeded",
+					"the task did not end before its deadline", now);
+	else if (loaded->due > now && !open)
+	{
+		attempt->next = PROM_NEXT_LATER;
+		attempt->due = loaded->due;
+		attempt->retrying = loaded->outcome_attempt > 0;
+	}
+	else
+	{
+		if (open)
+		{
+			Outcome lost = {0};
+
+			lost.outcome = "lost";
+			lost.attempt = loaded->last_attempt;
+			lost.used = loaded->used;
+			lost.step = loaded->last_step;
+			lost.error = "the process that ran it ended";
+			add_outcome(writer, loaded->task_id, &lost, now);
+		}
+		begin_one(writer, attempt, loaded, now);
+	}
+}
+
+void
+prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts, int n,
+				   TimestampTz now)
+{
+	int nloaded;
+	Loaded *loaded = load(attempts, n, &nloaded);
+
+	for (int i = 0; i < n; i++)
+	{
+		int found = -1;
+
+		/* They come in the order of the argument unless some are missing. */
+		for (int k = 0; k < nloaded && found == -1; k++)
+		{
+			int candidate = (i + k) % nloaded;
+
+			if (loaded[candidate].task_id == attempts[i]->task_id)
+				found = candidate;
+		}
+		if (found == -1)
+			attempts[i]->next = PROM_NEXT_ENDED;
+		else
+			go_on(writer, attempts[i], &loaded[found], now);
+	}
+}
+
+/* Jittered: between three quarters of it and all. */
+static int64
+backoff_ms(int attempt)
+{
+	int64 ms = attempt > 10 ? BACKOFF_LONGEST
+							: Min((int64) BACKOFF_FIRST << (attempt - 1), BACKOFF_LONGEST);
+
+	return (int64) (ms * (1 - 0.25 * pg_prng_double(&pg_global_prng_state)));
+}
+
+/* Is the task to be tried again after this reply? */
+static bool
+goes_on(const PromAttempt *attempt, const PromReply *reply)
+{
+	switch (reply->retry)
+	{
+		case PROM_RETRY_WAIT:
+			return true;
+		case PROM_RETRY_BACKOFF:
+			return attempt->used + 1 < attempt->max_attempts;
+		case PROM_RETRY_NEVER:
+		case PROM_RETRY_MONEY:
+			return false;
+	}
+	return false;
+}
+
+void
+prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt, TimestampTz now)
+{
+	const PromReply *reply = prom_llm_reply(attempt->call);
+	Outcome end = {0};
+
+	add_chat_step(writer, attempt, reply, now);
+	end.attempt = attempt->attempt;
+	end.used = attempt->used + (reply->retry == PROM_RETRY_WAIT && !reply->ok ? 0 : 1);
+	end.step = attempt->step;
+	attempt->next = PROM_NEXT_ENDED;
+	if (reply->ok)
+		end.outcome = "completed";
+	else if (attempt->deadline <= now)
+	{
+		end.outcome = "failed";
+		end.error_type = "DeadlineExceeded";
+		end.error = psprintf("the task did not end before its deadline; the last error was: %s",
+							 from_utf8(reply->error));
+	}
+	else
+	{
+		end.error_type = reply->error_type;
+		end.error = from_utf8(reply->error);
+		end.outcome = "failed";
+		if (goes_on(attempt, reply))
+		{
+			int64 wait = reply->retry_after >= 0 ? reply->retry_after
+												 : backoff_ms(attempt->attempt);
+
+			end.outcome = "retry";
+			end.next_run_at = TimestampTzPlusMilliseconds(now, wait);
+			attempt->next = PROM_NEXT_LATER;
+			attempt->due = end.next_run_at;
+			attempt->retrying = true;
+		}
+	}
+	add_outcome(writer, attempt->task_id, &end, now);
+}
+
+static PromStatement reason_statement = {
+	"SELECT reason FROM prometheus._cancel WHERE task_id = $1"
+	" ORDER BY task_id LIMIT 1",
+	1,
+	{INT8OID},
+	NULL,
+};
+
+void
+prom_attempt_cancel(PromFactWriter *writer, PromAttempt *attempt, TimestampTz now)
+{
+	Datum argument = Int64GetDatum(attempt->task_id);
+	Outcome end = {0};
+
+	prom_statement_run(&reason_statement, &argument, NULL, true);
+	end.outcome = "cancelled";
+	end.attempt = attempt->attempt;
+	end.used = attempt->used + 1;
+	end.step = attempt->step - 1;
+	end.error = SPI_processed > 0 ? prom_row_text_or_null(0, 1) : NULL;
+	add_outcome(writer, attempt->task_id, &end, now);
+	attempt->next = PROM_NEXT_ENDED;
+}
+
+void
+prom_attempt_give_up(PromFactWriter *writer, PromAttempt *attempt,
+					 const char *error_type, const char *error, TimestampTz now)
+{
+	int nloaded;
+	Loaded *loaded = load(&attempt, 1, &nloaded);
+
+	attempt->next = PROM_NEXT_ENDED;
+	if (nloaded == 1 && !loaded->ended)
+		end_unbegun(writer, attempt, loaded, "failed", error_type, error, now);
+}

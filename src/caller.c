@@ -1,0 +1,490 @@
+/*
+ * caller.c
+ *	  Sends every request of a database, in one event loop.
+ *
+ * A turn of the loop is one transaction: the results of the calls that ended
+ * since the last turn, and the attempts and intents of the tasks that came.
+ * After its commit the new requests are sent and the slots given back.  While
+ * anything is on the network no transaction, snapshot or lock is held.
+ *
+ * If the transaction fails, each work is tried alone, so that one bad row
+ * cannot hold up others; what the server cannot write just now is kept and
+ * tried again; what can never be written ends its task with the error.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+
+#include "agent.h"
+#include "attempt.h"
+#include "compat.h"
+#include "guc.h"
+#include "http.h"
+#include "llm.h"
+#include "shmem.h"
+#include "worker.h"
+#include "xact.h"
+
+/* Items in one turn. */
+#define TURN_BEGIN 256
+#define TURN_TOTAL 1024
+
+/* Before what could not be written is tried again, ms. */
+#define WRITE_AGAIN 1000
+
+/* Versions of agents and models kept, while nothing needs them. */
+#define CACHED_VERSIONS 1000
+
+typedef enum Stage
+{
+	STAGE_NONE,					/* no task is in this slot */
+	STAGE_BEGIN,				/* to be loaded and begun */
+	STAGE_CALL,					/* its request is on the network */
+	STAGE_RECORD,				/* the call has ended */
+	STAGE_CANCEL				/* the request was dropped */
+} Stage;
+
+typedef struct Work
+{
+	PromAttempt attempt;
+	Stage stage;
+	bool in_turn;
+	TimestampTz not_before;		/* of writing again */
+} Work;
+
+static PromHttp *http;
+static WaitEventSet *wait_set;
+static MemoryContext turn_context;
+static Work *works;				/* by slot */
+static Work **turn_works;
+static int nturn;				/* works of this turn */
+static int nbegin;				/* those of them in STAGE_BEGIN */
+static int nkept;				/* works that could not be written */
+static int in_flight;			/* requests on the network */
+static bool late_cancel;		/* a task was cancelled while it was being begun */
+
+static PromSlot *
+slot_of(const Work *work)
+{
+	return &prom_my_database->slots[work->attempt.slot];
+}
+
+static void
+join_turn(Work *work)
+{
+	Assert(!work->in_turn && nturn < TURN_TOTAL);
+	work->in_turn = true;
+	turn_works[nturn++] = work;
+	if (work->stage == STAGE_BEGIN)
+		nbegin++;
+}
+
+/* Drop the request of a task that is to be cancelled. */
+static void
+drop_request(Work *work)
+{
+	prom_llm_free(work->attempt.call);
+	work->attempt.call = NULL;
+	in_flight--;
+	work->stage = STAGE_CANCEL;
+	join_turn(work);
+}
+
+/* A slot that the scheduler assigned, or whose task is cancelled. */
+static void
+take_slot(int32 number)
+{
+	PromSlot *slot = &prom_my_database->slots[number];
+	Work *work = &works[number];
+
+	if (pg_atomic_read_u32(&slot->state) == PROM_SLOT_ASSIGNED)
+	{
+		pg_read_barrier();
+		memset(work, 0, sizeof(*work));
+		work->attempt.slot = number;
+		work->attempt.task_id = slot->task_id;
+		work->stage = STAGE_BEGIN;
+		pg_atomic_write_u32(&slot->state, PROM_SLOT_RUNNING);
+		join_turn(work);
+	}
+	else if (work->stage == STAGE_CALL && pg_atomic_read_u32(&slot->cancel) != 0)
+		drop_request(work);
+}
+
+/* Requests that were sent although the task had been cancelled meanwhile. */
+static void
+take_late_cancels(void)
+{
+	if (!late_cancel)
+		return;
+	late_cancel = false;
+	for (int i = 0; i < prom_guc_max_in_flight; i++)
+	{
+		if (works[i].stage != STAGE_CALL ||
+			pg_atomic_read_u32(&slot_of(&works[i])->cancel) == 0)
+			continue;
+		if (nturn == TURN_TOTAL)
+		{
+			late_cancel = true;
+			return;
+		}
+		drop_request(&works[i]);
+	}
+}
+
+static void
+take_slots(void)
+{
+	int32 number;
+
+	if (pg_atomic_read_u32(&prom_my_database->caller_state) != PROM_CALLER_READY)
+		return;
+	while (nbegin < TURN_BEGIN && nturn < TURN_TOTAL &&
+		   prom_pipe_pop(&prom_my_database->to_caller, &number))
+		take_slot(number);
+}
+
+static void
+take_replies(void)
+{
+	PromCall *call;
+
+	while (nturn < TURN_TOTAL && (call = prom_llm_next_done(http)) != NULL)
+	{
+		Work *work = prom_llm_owner(call);
+
+		in_flight--;
+		work->stage = STAGE_RECORD;
+		join_turn(work);
+	}
+}
+
+/* What could not be written a while ago. */
+static void
+take_kept(TimestampTz now)
+{
+	if (nkept == 0)
+		return;
+	for (int i = 0; i < prom_guc_max_in_flight && nturn < TURN_TOTAL; i++)
+	{
+		Work *work = &works[i];
+
+		if (work->not_before == 0 || work->not_before > now)
+			continue;
+		work->not_before = 0;
+		nkept--;
+		join_turn(work);
+	}
+}
+
+static void
+write_items(Work **list, int n, TimestampTz now)
+{
+	PromFactWriter *writer;
+	PromAttempt *begin[TURN_BEGIN];
+	int count = 0;
+
+	writer = prom_fact_begin();
+	for (int i = 0; i < n; i++)
+	{
+		switch (list[i]->stage)
+		{
+			case STAGE_BEGIN:
+				begin[count++] = &list[i]->attempt;
+				break;
+			case STAGE_RECORD:
+				prom_attempt_record(writer, &list[i]->attempt, now);
+				break;
+			case STAGE_CANCEL:
+				prom_attempt_cancel(writer, &list[i]->attempt, now);
+				break;
+			case STAGE_NONE:
+			case STAGE_CALL:
+				elog(ERROR, "nothing to write for task %lld",
+					 (long long) list[i]->attempt.task_id);
+		}
+	}
+	if (count > 0)
+		prom_attempt_begin(writer, begin, count, now);
+	prom_fact_end(writer);
+}
+
+/* Can the write succeed later, as it is? */
+static bool
+is_transient(int code)
+{
+	switch (ERRCODE_TO_CATEGORY(code))
+	{
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
+		case ERRCODE_INVALID_TRANSACTION_STATE:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/* Try it again in a while; its reply, if it has one, is kept. */
+static void
+keep_for_later(Work *work, TimestampTz now)
+{
+	work->not_before = TimestampTzPlusMilliseconds(now, WRITE_AGAIN);
+	nkept++;
+}
+
+/* Run in a transaction; the error, or NULL.  The error has been logged. */
+static ErrorData *
+try_transaction(Work **list, int n, const char *error_type, const char *error,
+				TimestampTz now)
+{
+	ErrorData *volatile failure = NULL;
+
+	PG_TRY();
+	{
+		if (!prom_worker_xact_begin("recording and beginning tasks"))
+			proc_exit(0);
+		SPI_connect();
+		MemoryContextSwitchTo(turn_context);
+		if (error == NULL)
+			write_items(list, n, now);
+		else
+		{
+			PromFactWriter *writer = prom_fact_begin();
+
+			prom_attempt_give_up(writer, &list[0]->attempt, error_type, error, now);
+			prom_fact_end(writer);
+		}
+		SPI_finish();
+		prom_xact_commit();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(turn_context);
+		failure = CopyErrorData();
+		prom_xact_abort();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(turn_context);
+	return failure;
+}
+
+/* One work alone: true if it was written, false if it is kept. */
+static bool
+write_alone(Work *work, TimestampTz now)
+{
+	ErrorData *failure = try_transaction(&work, 1, NULL, NULL, now);
+	bool begins = work->stage == STAGE_BEGIN;
+
+	if (failure == NULL)
+		return true;
+	if (is_transient(failure->sqlerrcode))
+	{
+		keep_for_later(work, now);
+		return false;
+	}
+	if (failure->sqlerrcode == ERRCODE_UNIQUE_VIOLATION)
+	{
+		/* Another owner was first: read again what is true. */
+		work->attempt.next = PROM_NEXT_LATER;
+		work->attempt.due = TimestampTzPlusMilliseconds(now, WRITE_AGAIN);
+		work->attempt.retrying = true;
+		return true;
+	}
+	failure = try_transaction(&work, 1,
+							  begins ? "ConfigurationError" : "ModelUnreadable",
+							  failure->message, now);
+	if (failure == NULL)
+		return true;
+	keep_for_later(work, now);
+	return false;
+}
+
+static void
+give_back(Work *work)
+{
+	PromSlot *slot = slot_of(work);
+
+	if (work->attempt.call != NULL)
+		prom_llm_free(work->attempt.call);
+	work->attempt.call = NULL;
+	work->stage = STAGE_NONE;
+	slot->result = work->attempt.next == PROM_NEXT_ENDED ? PROM_RESULT_ENDED : PROM_RESULT_LATER;
+	slot->due = work->attempt.due;
+	slot->retrying = work->attempt.retrying;
+	pg_write_barrier();
+	pg_atomic_write_u32(&slot->state, PROM_SLOT_DONE);
+	prom_pipe_push(&prom_my_database->to_scheduler, work->attempt.slot);
+}
+
+static const char *
+to_utf8(const char *text)
+{
+	return pg_server_to_any(text, strlen(text), PG_UTF8);
+}
+
+static void
+send_request(Work *work, TimestampTz now)
+{
+	PromAttempt *attempt = &work->attempt;
+	PromMessage messages[2];
+	int n = 0;
+	int64 left = TimestampDifferenceMilliseconds(now, attempt->deadline);
+
+	if (attempt->instructions != NULL)
+	{
+		messages[n].role = "system";
+		messages[n].text = to_utf8(attempt->instructions);
+		messages[n++].raw = NULL;
+	}
+	messages[n].role = "user";
+	messages[n].text = to_utf8(attempt->request);
+	messages[n++].raw = NULL;
+	attempt->call = prom_llm_start(http, attempt->model, messages, n, left, work);
+	attempt->request = attempt->instructions = NULL;
+	work->stage = STAGE_CALL;
+	in_flight++;
+	if (pg_atomic_read_u32(&slot_of(work)->cancel) != 0)
+	{
+		late_cancel = true;
+		SetLatch(MyLatch);
+	}
+}
+
+/* After the commit: send, give back, and tell everyone. */
+static void
+after_commit(Work **list, int n, TimestampTz now)
+{
+	int64 *ended = palloc(n * sizeof(int64));
+	int nended = 0;
+	int ngiven = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		Work *work = list[i];
+
+		if (work->attempt.next == PROM_NEXT_SEND && work->stage == STAGE_BEGIN)
+		{
+			send_request(work, now);
+			continue;
+		}
+		if (work->attempt.next == PROM_NEXT_ENDED)
+			ended[nended++] = work->attempt.task_id;
+		give_back(work);
+		ngiven++;
+	}
+	if (ngiven > 0)
+		prom_shmem_wake(&prom_my_database->worker[PROM_SCHEDULER]);
+	if (nended > 0)
+		prom_shmem_wake_waiters(MyDatabaseId, ended, nended);
+	pg_atomic_write_u32(&prom_my_database->changed, 1);
+	prom_shmem_wake(&prom_my_database->worker[PROM_PUBLISHER]);
+}
+
+static void
+run_turn(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int written = 0;
+
+	for (int i = 0; i < nturn; i++)
+		turn_works[i]->in_turn = false;
+	if (try_transaction(turn_works, nturn, NULL, NULL, now) == NULL)
+		written = nturn;
+	else
+		for (int i = 0; i < nturn; i++)
+			if (write_alone(turn_works[i], now))
+				turn_works[written++] = turn_works[i];
+
+	/*
+	 * What ends this process must be noticed before it sends: a primary that
+	 * was cut off learns it here.
+	 */
+	if (prom_worker_should_end())
+		proc_exit(0);
+	if (written > 0)
+		after_commit(turn_works, written, now);
+	nturn = nbegin = 0;
+}
+
+static void
+wait_for_work(bool at_once)
+{
+	static uint32 wait_event = 0;
+	WaitEvent events[3];
+	long timeout = prom_http_timeout(http);
+	int n;
+
+	if (at_once)
+		timeout = 0;
+	else if (nkept > 0 && (timeout < 0 || timeout > WRITE_AGAIN))
+		timeout = WRITE_AGAIN;
+	if (wait_event == 0)
+		wait_event = prom_wait_event_new("PrometheusCaller");
+	prom_my_worker->busy = false;
+	n = WaitEventSetWait(wait_set, timeout, events, lengthof(events), wait_event);
+	prom_my_worker->busy = true;
+	for (int i = 0; i < n; i++)
+		if (events[i].events & WL_LATCH_SET)
+			ResetLatch(MyLatch);
+}
+
+static void
+begin(Datum main_arg)
+{
+	prom_worker_begin(PROM_CALLER, main_arg);
+	if (!prom_worker_xact_begin("looking for the extension"))
+		proc_exit(0);
+	prom_xact_commit();
+
+	turn_context = AllocSetContextCreate(TopMemoryContext, "prometheus turn",
+										 ALLOCSET_DEFAULT_SIZES);
+	works = MemoryContextAllocZero(TopMemoryContext, prom_guc_max_in_flight * sizeof(Work));
+	turn_works = MemoryContextAllocZero(TopMemoryContext, TURN_TOTAL * sizeof(Work *));
+	http = prom_http_create();
+	wait_set = prom_create_wait_event_set(3);
+	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	AddWaitEventToSet(wait_set, WL_SOCKET_READABLE, prom_http_fd(http), NULL, NULL);
+
+	pg_atomic_write_u32(&prom_my_database->caller_state, PROM_CALLER_WAITING);
+	prom_shmem_wake(&prom_my_database->worker[PROM_SCHEDULER]);
+}
+
+void
+prom_caller_main(Datum main_arg)
+{
+	begin(main_arg);
+	MemoryContextSwitchTo(turn_context);
+	while (!prom_worker_should_end())
+	{
+		bool full;
+
+		take_late_cancels();
+		take_slots();
+		prom_http_drive(http);
+		take_replies();
+		take_kept(GetCurrentTimestamp());
+		full = nbegin == TURN_BEGIN || nturn == TURN_TOTAL;
+		if (nturn > 0)
+			run_turn();
+		pg_atomic_write_u32(&prom_my_worker->in_flight, in_flight);
+		if (in_flight == 0 && nkept == 0 && prom_agent_cached() > CACHED_VERSIONS)
+			prom_agent_forget();
+		MemoryContextSwitchTo(turn_context);
+		MemoryContextReset(turn_context);
+		wait_for_work(full);
+	}
+	/* No clean-up of libcurl: it would wait for a resolver's thread. */
+	proc_exit(0);
+}

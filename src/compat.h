@@ -1,0 +1,66 @@
+/*
+ * compat.h
+ *	  What differs between PostgreSQL 15 and 18: all such switches are here.
+ */
+#ifndef PROM_COMPAT_H
+#define PROM_COMPAT_H
+
+#include "access/transam.h"
+#include "executor/executor.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/dsa.h"
+#include "utils/memutils.h"
+#include "utils/wait_event.h"
+
+#if PG_VERSION_NUM < 160000
+extern PGDLLEXPORT void _PG_init(void);
+#endif
+
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn pg_attribute_noreturn()
+#endif
+
+/* A set that lives as long as the process. */
+#if PG_VERSION_NUM >= 170000
+#define prom_create_wait_event_set(n) CreateWaitEventSet(NULL, (n))
+#else
+#define prom_create_wait_event_set(n) CreateWaitEventSet(TopMemoryContext, (n))
+#endif
+
+#if PG_VERSION_NUM >= 170000
+#define prom_wait_event_new(name) WaitEventExtensionNew(name)
+#else
+#define prom_wait_event_new(name) PG_WAIT_EXTENSION
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define prom_insert_index_tuples(rri, slot, estate) \
+	ExecInsertIndexTuples((rri), (slot), (estate), false, false, NULL, NIL, false)
+#define prom_guc_strdup(s) guc_strdup(ERROR, (s))
+#else
+#define prom_insert_index_tuples(rri, slot, estate) \
+	ExecInsertIndexTuples((rri), (slot), (estate), false, false, NULL, NIL)
+#define prom_guc_strdup(s) strdup(s)
+#endif
+
+/* This process's index into an array of MaxBackends + aux entries. */
+#if PG_VERSION_NUM >= 170000
+#define prom_my_proc_number() ((int) MyProcNumber)
+#else
+#define prom_my_proc_number() ((int) MyProc->pgprocno)
+#endif
+
+/* No dynamic shared area. */
+#ifndef DSA_HANDLE_INVALID
+#define DSA_HANDLE_INVALID ((dsa_handle) DSM_HANDLE_INVALID)
+#endif
+
+/* How many transactions with an xid have ended since the server's start. */
+#if PG_VERSION_NUM >= 170000
+#define prom_xact_completion_count() (TransamVariables->xactCompletionCount)
+#else
+#define prom_xact_completion_count() (ShmemVariableCache->xactCompletionCount)
+#endif
+
+#endif

@@ -1,0 +1,13 @@
+/*
+ * errcodes.h
+ *	  Our own SQLSTATEs, class PM; the README has the same table.
+ */
+#ifndef PROM_ERRCODES_H
+#define PROM_ERRCODES_H
+
+#define ERRCODE_PROM_TASK_FAILED MAKE_SQLSTATE('P', 'M', '0', '0', '1')
+#define ERRCODE_PROM_TASK_VETOED MAKE_SQLSTATE('P', 'M', '0', '0', '2')
+#define ERRCODE_PROM_TASK_CANCELLED MAKE_SQLSTATE('P', 'M', '0', '0', '3')
+#define ERRCODE_PROM_TASK_QUARANTINED MAKE_SQLSTATE('P', 'M', '0', '0', '4')
+
+#endif

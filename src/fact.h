@@ -1,0 +1,95 @@
+/*
+ * fact.h
+ *	  The one writer of facts about tasks.
+ */
+#ifndef PROM_FACT_H
+#define PROM_FACT_H
+
+#include "access/transam.h"
+#include "utils/snapshot.h"
+
+typedef enum PromFactKind
+{
+	PROM_FACT_TASK,
+	PROM_FACT_ATTEMPT,
+	PROM_FACT_CALL,
+	PROM_FACT_STEP,
+	PROM_FACT_OUTCOME,
+	PROM_FACT_CANCEL,
+	PROM_NFACTS
+} PromFactKind;
+
+/*
+ * The columns of each relation in the order of the arrays given to
+ * prom_fact_add(); fact.c has their names.  xid is filled in by the writer.
+ */
+enum
+{
+	TASK_ID, TASK_EVENT_ID, TASK_SUBMITTED_AT, TASK_RUN_AT, TASK_DEADLINE,
+	TASK_PRIORITY, TASK_MAX_ATTEMPTS, TASK_SUBMITTER_OID, TASK_SUBMITTER,
+	TASK_AGENT, TASK_MODE, TASK_TRACE_ID, TASK_REQUEST, TASK_METADATA,
+	TASK_COLUMNS
+};
+
+enum
+{
+	ATTEMPT_TASK_ID, ATTEMPT_ATTEMPT, ATTEMPT_STARTED_AT,
+	ATTEMPT_AGENT_VERSION, ATTEMPT_MODEL, ATTEMPT_MODEL_VERSION,
+	ATTEMPT_COLUMNS
+};
+
+enum
+{
+	CALL_ID, CALL_TASK_ID, CALL_ATTEMPT, CALL_TURN, CALL_CALL, CALL_SENT_AT,
+	CALL_KIND, CALL_TARGET, CALL_RESERVED,
+	CALL_COLUMNS
+};
+
+enum
+{
+	STEP_TASK_ID, STEP_STEP, STEP_ATTEMPT, STEP_EVENT_ID, STEP_CALL_ID,
+	STEP_STARTED_AT, STEP_ENDED_AT, STEP_TOKENS_IN, STEP_TOKENS_OUT,
+	STEP_CACHED_TOKENS, STEP_HTTP_STATUS, STEP_AMBIGUOUS, STEP_CONNECT_MS,
+	STEP_FIRST_BYTE_MS, STEP_KIND, STEP_NAME, STEP_STATUS, STEP_MODEL,
+	STEP_COST, STEP_FINISH_REASON, STEP_REQUEST_ID, STEP_ERROR_TYPE,
+	STEP_ERROR, STEP_ANSWER, STEP_RAW,
+	STEP_COLUMNS
+};
+
+enum
+{
+	OUTCOME_TASK_ID, OUTCOME_ATTEMPT, OUTCOME_EVENT_ID, OUTCOME_ENDED_AT,
+	OUTCOME_ATTEMPTS, OUTCOME_STEP, OUTCOME_NEXT_RUN_AT, OUTCOME_OUTCOME,
+	OUTCOME_ERROR_TYPE, OUTCOME_ERROR,
+	OUTCOME_COLUMNS
+};
+
+enum
+{
+	CANCEL_TASK_ID, CANCEL_REQUESTED_AT, CANCEL_REQUESTED_BY, CANCEL_REASON,
+	CANCEL_COLUMNS
+};
+
+#define PROM_FACT_MAX_COLUMNS STEP_COLUMNS
+
+typedef struct PromFactWriter PromFactWriter;
+
+/*
+ * A writer for the rest of the current transaction, in a memory context of
+ * its own under the current one.  An error needs no clean-up.
+ */
+extern PromFactWriter *prom_fact_begin(void);
+
+/* Add a row; it is in the table after prom_fact_end() at the latest. */
+extern void prom_fact_add(PromFactWriter *writer, PromFactKind kind,
+						  const Datum *values, const bool *nulls);
+extern void prom_fact_end(PromFactWriter *writer);
+
+/* The next id of a task, and of an event or a call. */
+extern int64 prom_fact_next_task_id(void);
+extern int64 prom_fact_next_id(void);
+
+/* The relation of a kind of facts; InvalidOid if the extension is not there. */
+extern Oid prom_fact_relation(PromFactKind kind);
+
+#endif

@@ -1,0 +1,24 @@
+/*
+ * guc.h
+ *	  The settings prometheus.*, in alphabetical order.
+ */
+#ifndef PROM_GUC_H
+#define PROM_GUC_H
+
+extern bool prom_guc_allow_private_endpoints;
+extern char *prom_guc_databases;
+extern int prom_guc_max_databases;
+extern int prom_guc_max_in_flight;
+extern int prom_guc_max_request;	 /* kB */
+extern int prom_guc_network_memory;	 /* kB */
+extern int prom_guc_queue_memory;	 /* kB */
+extern int prom_guc_rescan_interval; /* ms */
+extern int prom_guc_ring_size;
+extern char *prom_guc_secrets_dir;
+
+extern void prom_guc_define(void);
+
+/* The names in prometheus.databases, as a list of char * in the caller's context. */
+extern struct List *prom_guc_database_names(void);
+
+#endif

@@ -1,0 +1,138 @@
+/*
+ * health.c
+ *	  Says whether everything that tasks need is there, and what to do if not.
+ */
+#include "postgres.h"
+
+#include <sys/stat.h>
+
+#include "access/xlog.h"
+#include "commands/dbcommands.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+
+#include "guc.h"
+#include "shmem.h"
+#include "worker.h"
+
+/* Processes of the server's own and of one parallel query. */
+#define OTHER_PROCESSES 5
+
+static void
+put(ReturnSetInfo *result, const char *name, const char *status,
+	const char *value, const char *hint)
+{
+	Datum values[4];
+	bool nulls[4] = {false};
+
+	values[0] = CStringGetTextDatum(name);
+	values[1] = CStringGetTextDatum(status);
+	values[2] = CStringGetTextDatum(value);
+	nulls[3] = hint == NULL;
+	values[3] = hint == NULL ? (Datum) 0 : CStringGetTextDatum(hint);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+static void
+put_process(ReturnSetInfo *result, PromRole role, const PromWorker *worker)
+{
+	const char *name = prom_worker_role_name(role);
+
+	if (worker->pid != 0)
+		put(result, name, "ok", psprintf("runs as process %d", (int) worker->pid), NULL);
+	else
+		put(result, name, "error", "does not run",
+			"The server's log says why; the launcher starts it again by itself.");
+}
+
+static void
+put_database(ReturnSetInfo *result, PromDatabase *db)
+{
+	char *name = get_database_name(MyDatabaseId);
+
+	if (db == NULL)
+	{
+		put(result, "database", "error", psprintf("%s is not served", name),
+			psprintf("ALTER SYSTEM SET prometheus.databases = '%s'; SELECT pg_reload_conf();", name));
+		return;
+	}
+	put(result, "database", "ok", psprintf("%s is served", name), NULL);
+	for (int role = 0; role < PROM_NROLES; role++)
+		put_process(result, role, &db->worker[role]);
+	put(result, "tasks in flight", "ok",
+		psprintf("%u of %d", pg_atomic_read_u32(&db->worker[PROM_SCHEDULER].in_flight),
+				 prom_guc_max_in_flight),
+		NULL);
+	put(result, "scans of the task table", "ok",
+		psprintf(UINT64_FORMAT, pg_atomic_read_u64(&db->rescans)), NULL);
+}
+
+static void
+put_places(ReturnSetInfo *result)
+{
+	int needed = 1 + PROM_NROLES * Max(list_length(prom_guc_database_names()), 1);
+	bool enough = max_worker_processes >= needed + OTHER_PROCESSES;
+
+	put(result, "max_worker_processes", enough ? "ok" : "warning",
+		psprintf("%d, of which prometheus needs %d", max_worker_processes, needed),
+		enough ? NULL : "Raise it (16 suits one database) and restart, or parallel queries and other extensions may lack workers.");
+}
+
+static void
+put_secrets(ReturnSetInfo *result)
+{
+	struct stat st;
+
+	if (prom_guc_secrets_dir == NULL || *prom_guc_secrets_dir == '\0')
+		put(result, "secrets", "ok", "only from the server's environment", NULL);
+	else if (stat(prom_guc_secrets_dir, &st) != 0 || !S_ISDIR(st.st_mode))
+		put(result, "secrets", "error", "prometheus.secrets_dir is not a directory",
+			"Make it, owned by the server's user, mode 0700.");
+	else if ((st.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+		put(result, "secrets", "warning", "others may write prometheus.secrets_dir",
+			"Set its mode to 0700.");
+	else
+		put(result, "secrets", "ok", "from prometheus.secrets_dir", NULL);
+}
+
+static void
+put_notifications(ReturnSetInfo *result)
+{
+	double usage = DatumGetFloat8(DirectFunctionCall1(pg_notification_queue_usage, (Datum) 0));
+
+	put(result, "notification queue", usage < 0.5 ? "ok" : "warning",
+		psprintf("%.0f %% used", 100 * usage),
+		usage < 0.5 ? NULL : "A listener that stays in a transaction holds it up.");
+}
+
+PG_FUNCTION_INFO_V1(prom_health);
+
+Datum
+prom_health(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	PromDatabase *db = prom_shmem_database(MyDatabaseId);
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (prom_shared == NULL)
+	{
+		put(result, "library", "error", "not in shared_preload_libraries",
+			"Add to postgresql.conf: shared_preload_libraries = 'prometheus', and restart.");
+		return (Datum) 0;
+	}
+	put(result, "library", "ok", "version " PROM_VERSION, NULL);
+	if (RecoveryInProgress())
+	{
+		put(result, "standby", "ok", "no worker runs before promotion", NULL);
+		return (Datum) 0;
+	}
+	put_process(result, PROM_LAUNCHER, &prom_shared->launcher);
+	put_database(result, db);
+	put_places(result);
+	put_secrets(result);
+	put_notifications(result);
+	return (Datum) 0;
+}

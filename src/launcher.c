@@ -1,0 +1,429 @@
+/*
+ * launcher.c
+ *	  Starts and watches the processes of each database that is served.
+ *
+ * It connects to no database, only to the shared catalogues, so it holds up
+ * no DROP DATABASE.  A process that ends wakes it and is started again at
+ * once; one that lived for less than a second waits, twice as long each time.
+ * A database or an extension that is not there yet is not an error: the
+ * launcher looks again when transactions have ended meanwhile, and at once
+ * when an install script says so.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "launcher.h"
+#include "shmem.h"
+#include "worker.h"
+
+/* How often to look for what was not there, if transactions ended, ms. */
+#define LOOK_AGAIN 5000
+
+/* A child that lived for less than this is not started again at once, ms. */
+#define SHORT_LIFE 1000
+#define LONGEST_WAIT 60000
+
+/* What the launcher knows of a child beside what is in shared memory. */
+typedef struct Child
+{
+	BackgroundWorkerHandle *handle; /* NULL: not started by this launcher */
+	TimestampTz started_at;
+	TimestampTz not_before;
+	int wait;					/* ms; doubles with each short life */
+} Child;
+
+typedef struct Served
+{
+	bool wanted;				/* in prometheus.databases */
+	bool missing_logged;
+	bool limit_logged;
+	bool stopping;				/* until no child is left */
+	bool probed;				/* looked, and the extension was not there */
+	Child children[PROM_NROLES];
+} Served;
+
+static Served *served;			/* by the number of the entry in shared memory */
+static TimestampTz last_look;
+static uint64 transactions_at_look;
+
+void
+prom_launcher_register(void)
+{
+	BackgroundWorker worker = {0};
+
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = 1;
+	strlcpy(worker.bgw_library_name, "prometheus", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "prom_launcher_main", sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_name, "prometheus launcher", sizeof(worker.bgw_name));
+	strlcpy(worker.bgw_type, "prometheus launcher", sizeof(worker.bgw_type));
+	RegisterBackgroundWorker(&worker);
+}
+
+static bool
+start_child(PromDatabase *db, Child *child, PromRole role)
+{
+	BackgroundWorker worker = {0};
+	const char *name = prom_worker_role_name(role);
+
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_notify_pid = MyProcPid;
+	worker.bgw_main_arg = Int32GetDatum(db - prom_shared->databases);
+	strlcpy(worker.bgw_library_name, "prometheus", sizeof(worker.bgw_library_name));
+	snprintf(worker.bgw_function_name, sizeof(worker.bgw_function_name),
+			 "prom_%s_main", name);
+	snprintf(worker.bgw_name, sizeof(worker.bgw_name),
+			 "prometheus %s of database \"%s\"", name, NameStr(db->name));
+	snprintf(worker.bgw_type, sizeof(worker.bgw_type), "prometheus %s", name);
+	child->started_at = GetCurrentTimestamp();
+	return RegisterDynamicBackgroundWorker(&worker, &child->handle);
+}
+
+/* Notice the end of a child; true while there is one, even if it only begins. */
+static bool
+child_lives(PromDatabase *db, Child *child, PromRole role, TimestampTz now)
+{
+	pid_t pid;
+
+	if (child->handle == NULL)
+		return db->worker[role].pid != 0;	/* an earlier launcher's */
+	if (GetBackgroundWorkerPid(child->handle, &pid) != BGWH_STOPPED)
+		return true;
+	pfree(child->handle);
+	child->handle = NULL;
+	if (TimestampDifferenceExceeds(child->started_at, now, SHORT_LIFE))
+		child->wait = 0;
+	else
+		child->wait = child->wait == 0 ? SHORT_LIFE : Min(2 * child->wait, LONGEST_WAIT);
+	child->not_before = TimestampTzPlusMilliseconds(now, child->wait);
+	return db->worker[role].pid != 0;
+}
+
+static void
+stop_child(PromDatabase *db, Child *child, PromRole role)
+{
+	pid_t pid = db->worker[role].pid;
+
+	if (child->handle != NULL)
+		TerminateBackgroundWorker(child->handle);
+	else if (pid != 0)
+		kill(pid, SIGTERM);
+}
+
+/* Start what should run and does not; when to look again. */
+static TimestampTz
+keep_children(PromDatabase *db, Served *mine, TimestampTz now)
+{
+	TimestampTz next = DT_NOEND;
+
+	for (int role = 0; role < PROM_NROLES; role++)
+	{
+		Child *child = &mine->children[role];
+
+		if (child_lives(db, child, role, now))
+			continue;
+		if (!OidIsValid(db->owner) && (role != PROM_SCHEDULER || mine->probed))
+			continue;
+		if (child->not_before > now)
+		{
+			next = Min(next, child->not_before);
+			continue;
+		}
+		if (!OidIsValid(db->owner))
+			mine->probed = true;
+		if (start_child(db, child, role))
+		{
+			mine->limit_logged = false;
+			continue;
+		}
+		if (!mine->limit_logged)
+			ereport(WARNING,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("could not start the prometheus %s of database \"%s\"",
+							prom_worker_role_name(role), NameStr(db->name)),
+					 errdetail("All of the %d places for background workers are taken.",
+							   max_worker_processes),
+					 errhint("Raise max_worker_processes (16 suits one database) and restart.")));
+		mine->limit_logged = true;
+		next = Min(next, TimestampTzPlusMilliseconds(now, SHORT_LIFE));
+	}
+	return next;
+}
+
+/* End every child of a database; true when none is left. */
+static bool
+stop_children(PromDatabase *db, Served *mine, TimestampTz now)
+{
+	bool any = false;
+
+	for (int role = 0; role < PROM_NROLES; role++)
+	{
+		Child *child = &mine->children[role];
+
+		if (!child_lives(db, child, role, now))
+		{
+			child->wait = 0;
+			child->not_before = now;
+			continue;
+		}
+		stop_child(db, child, role);
+		any = true;
+	}
+	return !any;
+}
+
+static void
+forget_database(PromDatabase *db)
+{
+	LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
+	db->oid = InvalidOid;
+	db->owner = InvalidOid;
+	db->probe = false;
+	for (int i = 0; i < prom_guc_max_in_flight; i++)
+		pg_atomic_write_u32(&db->slots[i].state, PROM_SLOT_FREE);
+	LWLockRelease(prom_shared->lock);
+}
+
+/* One database: begin, go on, or end serving it.  When to look again. */
+static TimestampTz
+serve(PromDatabase *db, Served *mine, TimestampTz now)
+{
+	if (!OidIsValid(db->oid))
+		return DT_NOEND;
+	if (!mine->wanted || db->probe)
+		mine->stopping = true;
+	if (mine->stopping)
+	{
+		if (!stop_children(db, mine, now))
+			return TimestampTzPlusMilliseconds(now, SHORT_LIFE);
+		mine->stopping = false;
+		mine->probed = false;
+		if (!mine->wanted)
+		{
+			forget_database(db);
+			return now;
+		}
+		db->owner = InvalidOid;
+		db->probe = false;
+	}
+	return keep_children(db, mine, now);
+}
+
+static PromDatabase *
+entry_of(const char *name)
+{
+	PromDatabase *unused = NULL;
+
+	for (int i = 0; i < prom_shared->ndatabases; i++)
+	{
+		PromDatabase *db = &prom_shared->databases[i];
+
+		if (strcmp(NameStr(db->name), name) == 0)
+			return db;
+		if (unused == NULL && !OidIsValid(db->oid) && !served[i].wanted)
+			unused = db;
+	}
+	if (unused != NULL)
+	{
+		LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
+		namestrcpy(&unused->name, name);
+		LWLockRelease(prom_shared->lock);
+	}
+	return unused;
+}
+
+/* Read prometheus.databases: which entries are wanted. */
+static void
+read_setting(void)
+{
+	List *names = prom_guc_database_names();
+	ListCell *cell;
+
+	for (int i = 0; i < prom_shared->ndatabases; i++)
+		served[i].wanted = false;
+	foreach (cell, names)
+	{
+		PromDatabase *db = entry_of((char *) lfirst(cell));
+
+		if (db != NULL)
+			served[db - prom_shared->databases].wanted = true;
+		else
+			ereport(WARNING,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("database \"%s\" is not served", (char *) lfirst(cell)),
+					 errdetail("prometheus.max_databases is %d.", prom_guc_max_databases),
+					 errhint("Raise it and restart.")));
+	}
+}
+
+/* By reading it all: without a database of its own it may have no indexes. */
+static Oid
+find_database(const char *name)
+{
+	Relation relation = table_open(DatabaseRelationId, AccessShareLock);
+	TableScanDesc scan = table_beginscan_catalog(relation, 0, NULL);
+	HeapTuple tuple;
+	Oid found = InvalidOid;
+
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
+
+		if (strcmp(NameStr(database->datname), name) == 0 && database->datallowconn)
+			found = database->oid;
+	}
+	table_endscan(scan);
+	table_close(relation, AccessShareLock);
+	return found;
+}
+
+/*
+ * Find the wanted databases that are not known yet, drop those that are gone,
+ * and let the absent extensions be looked for.
+ */
+static void
+look_for_databases(void)
+{
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	for (int i = 0; i < prom_shared->ndatabases; i++)
+	{
+		PromDatabase *db = &prom_shared->databases[i];
+		Oid oid;
+
+		if (!served[i].wanted)
+			continue;
+		oid = find_database(NameStr(db->name));
+		if (!OidIsValid(oid) && !served[i].missing_logged)
+			ereport(LOG,
+					(errmsg("database \"%s\" in prometheus.databases does not exist; waiting for it",
+							NameStr(db->name))));
+		served[i].missing_logged = !OidIsValid(oid);
+		if (OidIsValid(db->oid) && db->oid != oid)
+			forget_database(db);
+		if (!OidIsValid(db->oid) && OidIsValid(oid))
+		{
+			LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
+			db->oid = oid;
+			LWLockRelease(prom_shared->lock);
+		}
+		if (!OidIsValid(db->owner))
+			served[i].probed = false;
+	}
+	CommitTransactionCommand();
+	last_look = GetCurrentTimestamp();
+	transactions_at_look = prom_xact_completion_count();
+}
+
+/* Is anything that is wanted not there? */
+static bool
+anything_missing(void)
+{
+	for (int i = 0; i < prom_shared->ndatabases; i++)
+		if (served[i].wanted && (!OidIsValid(prom_shared->databases[i].oid) ||
+								 (!OidIsValid(prom_shared->databases[i].owner) && served[i].probed)))
+			return true;
+	return false;
+}
+
+static void
+leave(int code, Datum arg)
+{
+	LWLockReleaseAll();
+	LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
+	prom_shared->launcher.pid = 0;
+	prom_shared->launcher.latch = NULL;
+	LWLockRelease(prom_shared->lock);
+}
+
+static void
+begin(void)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	before_shmem_exit(leave, (Datum) 0);
+	LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
+	prom_shared->launcher.pid = MyProcPid;
+	prom_shared->launcher.latch = MyLatch;
+	prom_shared->launcher.started_at = GetCurrentTimestamp();
+	LWLockRelease(prom_shared->lock);
+	served = MemoryContextAllocZero(TopMemoryContext, prom_shared->ndatabases * sizeof(Served));
+	pgstat_report_appname("prometheus launcher");
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/* One turn; milliseconds until the next, -1: only when woken. */
+static long
+turn(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz next = DT_NOEND;
+
+	if (anything_missing())
+	{
+		if (TimestampDifferenceExceeds(last_look, now, LOOK_AGAIN) &&
+			transactions_at_look != prom_xact_completion_count())
+			look_for_databases();
+		next = TimestampTzPlusMilliseconds(now, LOOK_AGAIN);
+	}
+	for (int i = 0; i < prom_shared->ndatabases; i++)
+		next = Min(next, serve(&prom_shared->databases[i], &served[i], now));
+	return prom_worker_wait_time(next);
+}
+
+void
+prom_launcher_main(Datum main_arg)
+{
+	uint32 wait_event;
+	MemoryContext context;
+
+	begin();
+	wait_event = prom_wait_event_new("PrometheusLauncher");
+	context = AllocSetContextCreate(TopMemoryContext, "prometheus launcher",
+									ALLOCSET_SMALL_SIZES);
+	MemoryContextSwitchTo(context);
+	read_setting();
+	look_for_databases();
+	for (;;)
+	{
+		long ms = turn();
+
+		MemoryContextSwitchTo(context);
+		MemoryContextReset(context);
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (ms >= 0 ? WL_TIMEOUT : 0),
+						 ms, wait_event);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			read_setting();
+			look_for_databases();
+		}
+	}
+}

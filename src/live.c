@@ -1,0 +1,165 @@
+/*
+ * live.c
+ *	  Finds the tasks that have not ended, and keeps that short by checkpoints.
+ *
+ * A checkpoint is a snapshot and the tasks that were live in it.  What is live
+ * now is among those and the tasks whose transactions that snapshot did not
+ * see.  Both are read with the same statement, so a checkpoint follows from
+ * the facts alone: nothing that a process forgot can make it wrong.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "catalog/pg_control.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+
+#include "live.h"
+#include "xact.h"
+
+#define FETCH 10000
+
+/*
+ * The newest checkpoint that this very database wrote: after a restore or a
+ * clone the xids of its snapshot mean nothing.
+ */
+#define CHECKPOINT \
+	"SELECT c.snapshot, c.live FROM prometheus._checkpoint c" \
+	" WHERE c.checkpoint_id = (SELECT max(checkpoint_id) FROM prometheus._checkpoint)" \
+	"   AND c.system_identifier = $1 AND c.database_oid = $2"
+
+/* Given rows "t" of candidates, those that live and what the queue must know. */
+#define LIVE_COLUMNS \
+	" t.task_id, coalesce(o.next_run_at, t.run_at, t.submitted_at), t.deadline," \
+	" t.submitter_oid, t.priority, o.attempt IS NOT NULL," \
+	" EXISTS (SELECT FROM prometheus._attempt a WHERE a.task_id = t.task_id" \
+	"            AND a.attempt > coalesce(o.attempt, 0))" \
+	" OR EXISTS (SELECT FROM prometheus._cancel c WHERE c.task_id = t.task_id)"
+
+#define LIVE_OUTCOME \
+	" LEFT JOIN LATERAL (SELECT x.attempt, x.outcome, x.next_run_at" \
+	"    FROM prometheus._outcome x WHERE x.task_id = t.task_id" \
+	"   ORDER BY x.attempt DESC LIMIT 1) o ON true" \
+	" WHERE o.outcome IS NULL OR o.outcome IN ('retry', 'waiting', 'lost')"
+
+#define LIVE_SINCE \
+	"WITH c AS MATERIALIZED (" CHECKPOINT "), candidate AS (" \
+	" SELECT unnest(c.live) AS task_id FROM c" \
+	" UNION SELECT n.task_id FROM c, prometheus._task n" \
+	"  WHERE n.xid >= pg_snapshot_xmin(c.snapshot)" \
+	"    AND NOT pg_visible_in_snapshot(n.xid, c.snapshot))" \
+	" SELECT " LIVE_COLUMNS \
+	" FROM candidate JOIN prometheus._task t ON t.task_id = candidate.task_id" LIVE_OUTCOME
+
+#define LIVE_ALL \
+	"SELECT " LIVE_COLUMNS " FROM prometheus._task t" LIVE_OUTCOME
+
+static Oid argument_types[2] = {INT8OID, OIDOID};
+
+static void
+fill_arguments(Datum *values)
+{
+	values[0] = Int64GetDatum((int64) GetSystemIdentifier());
+	values[1] = ObjectIdGetDatum(MyDatabaseId);
+}
+
+static bool
+checkpoint_exists(void)
+{
+	Datum values[2];
+
+	fill_arguments(values);
+	if (SPI_execute_with_args(CHECKPOINT, 2, argument_types, values, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read prometheus._checkpoint");
+	return SPI_processed > 0;
+}
+
+/* The whole table is read in its own order; a worker's session forbids that. */
+static int
+allow_any_plan(void)
+{
+	int level = NewGUCNestLevel();
+
+	SetConfigOption("enable_seqscan", "on", PGC_SUSET, PGC_S_SESSION);
+	SetConfigOption("enable_hashjoin", "on", PGC_SUSET, PGC_S_SESSION);
+	return level;
+}
+
+static void
+visit_row(uint64 row, PromLiveTaskVisit visit, void *arg)
+{
+	PromLiveTask task = {0};
+	HeapTuple tuple = SPI_tuptable->vals[row];
+	TupleDesc desc = SPI_tuptable->tupdesc;
+	bool isnull;
+
+	task.hint.kind = PROM_HINT_SUBMIT;
+	task.hint.task_id = prom_row_int64(row, 1);
+	task.hint.due = prom_row_time(row, 2);
+	task.hint.deadline = prom_row_time(row, 3);
+	task.hint.submitter = DatumGetObjectId(SPI_getbinval(tuple, desc, 4, &isnull));
+	task.hint.priority = prom_row_int32(row, 5);
+	task.retrying = DatumGetBool(SPI_getbinval(tuple, desc, 6, &isnull));
+	task.urgent = DatumGetBool(SPI_getbinval(tuple, desc, 7, &isnull));
+	visit(&task, arg);
+}
+
+void
+prom_live_tasks(PromLiveTaskVisit visit, void *arg)
+{
+	bool since = checkpoint_exists();
+	int level = since ? 0 : allow_any_plan();
+	Datum values[2];
+	Portal cursor;
+
+	fill_arguments(values);
+	cursor = SPI_cursor_open_with_args(NULL, since ? LIVE_SINCE : LIVE_ALL,
+									   since ? 2 : 0, argument_types, values,
+									   NULL, true, CURSOR_OPT_NO_SCROLL);
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		SPI_cursor_fetch(cursor, true, FETCH);
+		if (SPI_processed == 0)
+			break;
+		for (uint64 i = 0; i < SPI_processed; i++)
+			visit_row(i, visit, arg);
+		SPI_freetuptable(SPI_tuptable);
+	}
+	SPI_cursor_close(cursor);
+	if (!since)
+		AtEOXact_GUC(false, level);
+}
+
+#define WRITE_CHECKPOINT(live) \
+	"INSERT INTO prometheus._checkpoint" \
+	" (written_at, system_identifier, database_oid, snapshot, live)" \
+	" SELECT clock_timestamp(), $1, $2, pg_current_snapshot()," \
+	"        coalesce(array_agg(l.task_id), '{}') FROM (" live ") l" \
+	" RETURNING cardinality(live)"
+
+int64
+prom_live_checkpoint(void)
+{
+	bool since = checkpoint_exists();
+	int level = since ? 0 : allow_any_plan();
+	Datum values[2];
+	int64 live;
+	bool isnull;
+
+	fill_arguments(values);
+	if (SPI_execute_with_args(since ? WRITE_CHECKPOINT(LIVE_SINCE) : WRITE_CHECKPOINT(LIVE_ALL),
+							  2, argument_types, values, NULL, false, 0) != SPI_OK_INSERT_RETURNING)
+		elog(ERROR, "could not write a checkpoint");
+	live = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	if (SPI_execute("DELETE FROM prometheus._checkpoint WHERE checkpoint_id <"
+					" (SELECT max(checkpoint_id) - 1 FROM prometheus._checkpoint)",
+					false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not delete old checkpoints");
+	if (!since)
+		AtEOXact_GUC(false, level);
+	return live;
+}

@@ -1,0 +1,88 @@
+/*
+ * llm.h
+ *	  A request to a model and its reply, whatever the provider's format.
+ *
+ * Nothing here needs a transaction and nothing here raises an error, except
+ * for a missing megabyte of memory: a call that cannot be made ends with an
+ * error type in its reply, as one that the provider refused does.
+ */
+#ifndef PROM_LLM_H
+#define PROM_LLM_H
+
+#include "http.h"
+#include "model.h"
+
+/* One message of the prompt.  raw, if set, is sent instead of role and text. */
+typedef struct PromMessage
+{
+	const char *role;			/* "system", "user", "assistant", "tool" */
+	const char *text;			/* UTF-8 */
+	const char *raw;			/* the provider's own form (an earlier turn), or NULL */
+} PromMessage;
+
+/* What becomes of a call that failed: the retry classes of the provider APIs. */
+typedef enum PromRetry
+{
+	PROM_RETRY_NEVER,			/* the request, the key or the model is wrong */
+	PROM_RETRY_BACKOFF,			/* may work later; uses up an attempt */
+	PROM_RETRY_WAIT,			/* 429: wait, no attempt is used up */
+	PROM_RETRY_MONEY			/* quota, spend limit, 402: a person must act */
+} PromRetry;
+
+/* How a call ended.  Strings are NULL if there is nothing to say. */
+typedef struct PromReply
+{
+	bool ok;					/* a complete answer; else error_type is set */
+	const char *answer;			/* text of the turn, clean UTF-8 without NUL */
+	const char *raw;			/* the assistant's turn verbatim, text-safe json */
+	const char *finish;			/* canonical: end, tool, length, filter, error */
+	const char *finish_reason;	/* the provider's own word for it */
+	int64 tokens_in;			/* -1: not reported */
+	int64 tokens_out;
+	int64 cached_tokens;
+
+	const char *error_type;		/* ModelUnavailable, ModelTimeout, ... (DESIGN 5) */
+	const char *error;			/* one line, no key, no prompt */
+	PromRetry retry;
+	int64 retry_after;			/* ms the peer asked for, -1: it did not */
+	bool ambiguous;				/* the peer may have done, and billed, the work */
+	bool counts_for_breaker;	/* DESIGN 6, model options: the gate's breaker */
+
+	int http_status;			/* 0: no response */
+	const char *request_id;		/* the provider's */
+	double connect_ms;			/* -1: not reached; 0: a warm connection */
+	double first_byte_ms;
+	double total_ms;
+} PromReply;
+
+typedef struct PromCall PromCall;
+
+/*
+ * Start a call.  Everything is copied, so model and messages may go at once.
+ * deadline_ms (from now, -1 none) bounds it beside the model's own time-outs.
+ * Never fails here: a call that cannot be made is done at once, with an error.
+ */
+extern PromCall *prom_llm_start(PromHttp *http, const PromModel *model,
+								const PromMessage *messages, int nmessages,
+								int64 deadline_ms, void *owner);
+
+/* The next call that has ended, or NULL.  The caller frees it. */
+extern PromCall *prom_llm_next_done(PromHttp *http);
+extern void *prom_llm_owner(const PromCall *call);
+
+/* The reply of a call that has ended; it lives as long as the call. */
+extern const PromReply *prom_llm_reply(const PromCall *call);
+
+/* Free a call; one on the network is dropped, and its connection with it. */
+extern void prom_llm_free(PromCall *call);
+
+/*
+ * Called with a call's owner before bytes of its reply are read, and with NULL
+ * after: whoever dies in between knows whose reply it was.  May be NULL.
+ */
+extern void (*prom_llm_blame)(void *owner);
+
+/* What echo answers: the last message, unaltered. */
+extern bool prom_llm_is_local(const char *api);
+
+#endif

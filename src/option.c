@@ -1,0 +1,309 @@
+/*
+ * option.c
+ *	  Checks and reads the options of models and agents.
+ *
+ * Each kind of thing has a table of the options that it knows.  A value is
+ * read by the same code when it is set and when it is used, so what was
+ * accepted can be used.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "option.h"
+
+typedef enum OptionType
+{
+	OPTION_BOOLEAN,
+	OPTION_INTEGER,
+	OPTION_NUMBER,
+	OPTION_INTERVAL,			/* text such as "10 s", or a number of seconds */
+	OPTION_SIZE,				/* text such as "16 MB", or a number of bytes */
+	OPTION_ROLES				/* an array of names of roles */
+} OptionType;
+
+typedef struct Option
+{
+	const char *name;
+	OptionType type;
+	int64 min;
+	int64 max;					/* ms for intervals */
+} Option;
+
+static const Option model_options[] = {
+	{"connect_timeout", OPTION_INTERVAL, 1, 3600000},
+	{"first_byte_timeout", OPTION_INTERVAL, 1, 86400000},
+	{"idle_timeout", OPTION_INTERVAL, 1, 86400000},
+	{"max_reply", OPTION_SIZE, 1024, INT64CONST(256) * 1024 * 1024},
+	{"max_tokens", OPTION_INTEGER, 1, INT_MAX},
+	{"price_in", OPTION_NUMBER, 0, 1000000},
+	{"price_out", OPTION_NUMBER, 0, 1000000},
+	{"stream", OPTION_BOOLEAN, 0, 1},
+	{"temperature", OPTION_NUMBER, 0, 10},
+	{"total_timeout", OPTION_INTERVAL, 1, 86400000},
+};
+
+static const Option agent_options[] = {
+	{"roles", OPTION_ROLES, 0, 0},
+};
+
+static pg_noreturn void
+raise_value(const Option *option, const char *wanted)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("option \"%s\" has a wrong value", option->name),
+			 errdetail("It must be %s.", wanted)));
+	pg_unreachable();
+}
+
+static Numeric
+as_numeric(const Option *option, const JsonbValue *value)
+{
+	if (value->type != jbvNumeric)
+		raise_value(option, "a number");
+	return value->val.numeric;
+}
+
+/* Is the number between the option's limits? */
+static bool
+in_range(const Option *option, Numeric number)
+{
+	Datum value = NumericGetDatum(number);
+	Datum min = NumericGetDatum(int64_to_numeric(option->min));
+	Datum max = NumericGetDatum(int64_to_numeric(option->max));
+
+	return DatumGetBool(DirectFunctionCall2(numeric_ge, value, min)) &&
+		   DatumGetBool(DirectFunctionCall2(numeric_le, value, max));
+}
+
+static int64
+read_integer(const Option *option, const JsonbValue *value)
+{
+	Numeric number = as_numeric(option, value);
+	Datum whole = DirectFunctionCall2(numeric_trunc, NumericGetDatum(number),
+									  Int32GetDatum(0));
+
+	if (!in_range(option, number) ||
+		!DatumGetBool(DirectFunctionCall2(numeric_eq, NumericGetDatum(number), whole)))
+		raise_value(option, psprintf("a whole number from %lld to %lld",
+									 (long long) option->min, (long long) option->max));
+	return DatumGetInt64(DirectFunctionCall1(numeric_int8, whole));
+}
+
+static char *
+read_number(const Option *option, const JsonbValue *value)
+{
+	Numeric number = as_numeric(option, value);
+
+	if (!in_range(option, number))
+		raise_value(option, psprintf("a number from %lld to %lld",
+									 (long long) option->min, (long long) option->max));
+	return DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(number)));
+}
+
+/* Milliseconds. */
+static int64
+read_interval(const Option *option, const JsonbValue *value)
+{
+	double ms;
+
+	if (value->type == jbvString)
+	{
+		char *text = pnstrdup(value->val.string.val, value->val.string.len);
+		Interval *interval = DatumGetIntervalP(DirectFunctionCall3(interval_in,
+																   CStringGetDatum(text),
+																   ObjectIdGetDatum(InvalidOid),
+																   Int32GetDatum(-1)));
+
+		ms = interval->time / 1000.0 +
+			 (interval->day + interval->month * 30.0) * 86400000.0;
+	}
+	else
+		ms = 1000.0 * DatumGetFloat8(DirectFunctionCall1(numeric_float8,
+														 NumericGetDatum(as_numeric(option, value))));
+	if (!(ms >= option->min && ms <= option->max))
+		raise_value(option, psprintf("an interval from %lld ms to %lld s, or a number of seconds",
+									 (long long) option->min, (long long) option->max / 1000));
+	return (int64) ms;
+}
+
+/* Bytes. */
+static int64
+read_size(const Option *option, const JsonbValue *value)
+{
+	int64 bytes;
+
+	if (value->type == jbvString)
+		bytes = DatumGetInt64(DirectFunctionCall1(pg_size_bytes,
+												  PointerGetDatum(cstring_to_text_with_len(value->val.string.val,
+																						   value->val.string.len))));
+	else
+		return read_integer(option, value);
+	if (bytes < option->min || bytes > option->max)
+		raise_value(option, psprintf("a size from %lld to %lld bytes",
+									 (long long) option->min, (long long) option->max));
+	return bytes;
+}
+
+static void
+check_roles(const Option *option, JsonbValue *value)
+{
+	JsonbIterator *iterator;
+	JsonbIteratorToken token;
+	JsonbValue element;
+
+	if (value->type != jbvBinary || !JsonContainerIsArray(value->val.binary.data))
+		raise_value(option, "an array of names of roles");
+	iterator = JsonbIteratorInit(value->val.binary.data);
+	while ((token = JsonbIteratorNext(&iterator, &element, true)) != WJB_DONE)
+		if (token == WJB_ELEM && element.type != jbvString)
+			raise_value(option, "an array of names of roles");
+}
+
+static void
+check_value(const Option *option, JsonbValue *value)
+{
+	switch (option->type)
+	{
+		case OPTION_BOOLEAN:
+			if (value->type != jbvBool)
+				raise_value(option, "true or false");
+			break;
+		case OPTION_INTEGER:
+			(void) read_integer(option, value);
+			break;
+		case OPTION_NUMBER:
+			(void) read_number(option, value);
+			break;
+		case OPTION_INTERVAL:
+			(void) read_interval(option, value);
+			break;
+		case OPTION_SIZE:
+			(void) read_size(option, value);
+			break;
+		case OPTION_ROLES:
+			check_roles(option, value);
+			break;
+	}
+}
+
+static const Option *
+find_option(const Option *known, int nknown, const char *name, int length)
+{
+	for (int i = 0; i < nknown; i++)
+		if (strlen(known[i].name) == length &&
+			memcmp(known[i].name, name, length) == 0)
+			return &known[i];
+	return NULL;
+}
+
+static pg_noreturn void
+raise_unknown(const Option *known, int nknown, const char *of, const char *name)
+{
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (int i = 0; i < nknown; i++)
+		appendStringInfo(&names, "%s%s", i > 0 ? ", " : "", known[i].name);
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("option \"%s\" of %s does not exist", name, of),
+			 errhint("The options are: %s.", names.data)));
+	pg_unreachable();
+}
+
+static void
+check_options(Jsonb *options, const Option *known, int nknown, const char *of)
+{
+	JsonbIterator *iterator;
+	JsonbIteratorToken token;
+	JsonbValue key;
+	JsonbValue value;
+
+	if (!JB_ROOT_IS_OBJECT(options))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("options must be a json object")));
+	iterator = JsonbIteratorInit(&options->root);
+	(void) JsonbIteratorNext(&iterator, &key, true);
+	while ((token = JsonbIteratorNext(&iterator, &key, true)) == WJB_KEY)
+	{
+		const Option *option = find_option(known, nknown, key.val.string.val,
+										   key.val.string.len);
+
+		if (option == NULL)
+			raise_unknown(known, nknown, of,
+						  pnstrdup(key.val.string.val, key.val.string.len));
+		(void) JsonbIteratorNext(&iterator, &value, true);
+		check_value(option, &value);
+	}
+}
+
+void
+prom_option_check_model(Jsonb *options)
+{
+	check_options(options, model_options, lengthof(model_options), "a model");
+}
+
+void
+prom_option_check_agent(Jsonb *options)
+{
+	check_options(options, agent_options, lengthof(agent_options), "an agent");
+}
+
+/* The value of an option that is set, with its row of the table; else NULL. */
+static JsonbValue *
+set_option(Jsonb *options, const char *name, const Option **option)
+{
+	*option = find_option(model_options, lengthof(model_options), name, strlen(name));
+	Assert(*option != NULL);
+	return getKeyJsonValueFromContainer(&options->root, name, strlen(name), NULL);
+}
+
+static int64
+interval_or(Jsonb *options, const char *name, int64 otherwise)
+{
+	const Option *option;
+	JsonbValue *value = set_option(options, name, &option);
+
+	return value == NULL ? otherwise : read_interval(option, value);
+}
+
+static const char *
+number_or_null(Jsonb *options, const char *name)
+{
+	const Option *option;
+	JsonbValue *value = set_option(options, name, &option);
+
+	return value == NULL ? NULL : read_number(option, value);
+}
+
+void
+prom_option_read_model(Jsonb *options, PromModel *model)
+{
+	const Option *option;
+	JsonbValue *value;
+
+	model->connect_timeout = interval_or(options, "connect_timeout", 10000);
+	model->first_byte_timeout = interval_or(options, "first_byte_timeout", 60000);
+	model->idle_timeout = interval_or(options, "idle_timeout", 60000);
+	model->total_timeout = interval_or(options, "total_timeout", 600000);
+	model->temperature = number_or_null(options, "temperature");
+	model->price_in = number_or_null(options, "price_in");
+	model->price_out = number_or_null(options, "price_out");
+	value = set_option(options, "max_tokens", &option);
+	model->max_tokens = value == NULL ? -1 : read_integer(option, value);
+	value = set_option(options, "max_reply", &option);
+	model->max_reply = value == NULL ? 16 * 1024 * 1024 : read_size(option, value);
+	value = set_option(options, "stream", &option);
+	model->stream = value == NULL || value->val.boolean;
+}

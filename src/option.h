@@ -1,0 +1,18 @@
+/*
+ * option.h
+ *	  The options of models and agents: a json object with known names.
+ */
+#ifndef PROM_OPTION_H
+#define PROM_OPTION_H
+
+#include "model.h"
+#include "utils/jsonb.h"
+
+/* Raise unless every option is known and has a fitting value. */
+extern void prom_option_check_model(Jsonb *options);
+extern void prom_option_check_agent(Jsonb *options);
+
+/* Fill in what the options say, and the defaults of the others. */
+extern void prom_option_read_model(Jsonb *options, PromModel *model);
+
+#endif

@@ -1,0 +1,94 @@
+/*
+ * provider.h
+ *	  What a provider's format must be able to do; one structure for each.
+ *
+ * Reading happens inside libcurl's callbacks and in loops that must not lose
+ * memory: it raises nothing, and all memory is from malloc.  Only the building
+ * of a request uses PostgreSQL's.
+ */
+#ifndef PROM_PROVIDER_H
+#define PROM_PROVIDER_H
+
+#include "lib/stringinfo.h"
+
+#include "llm.h"
+#include "text.h"
+
+/* Why a reply is no turn, if it is none. */
+typedef enum PromTurnProblem
+{
+	PROM_TURN_FINE,
+	PROM_TURN_UNREADABLE,
+	PROM_TURN_TOO_LONG,
+	PROM_TURN_NO_MEMORY
+} PromTurnProblem;
+
+/* What a reply says, neutrally.  Strings are malloc'd, clean, or NULL. */
+typedef struct PromTurn
+{
+	PromTurnProblem problem;
+	const char *why; /* the problem in words, static */
+
+	bool is_error; /* the reply is an error, and the next three say which */
+	char *code;
+	char *type;
+	char *message;
+
+	char *finish_reason; /* NULL: the turn did not come to its end */
+	char *raw;			 /* the turn as it was sent */
+	char *answer;
+	char *refusal;
+	bool has_tool_calls;
+
+	int64 tokens_in; /* -1: not reported */
+	int64 tokens_out;
+	int64 cached_tokens;
+} PromTurn;
+
+typedef struct PromProvider
+{
+	const char *api;
+
+	/* What is appended to the path of the endpoint. */
+	const char *path;
+
+	/* The start of the header that carries the key to this host. */
+	const char *(*key_header)(const char *host);
+
+	/* Write the request's body; host decides between names of one field. */
+	void (*build)(StringInfo body, const PromModel *model, const char *host,
+				  const PromMessage *messages, int nmessages);
+
+	/* Read the whole body of a good response, or of an error. */
+	void (*read_body)(PromTurn *turn, PromSlice body);
+	void (*read_error)(PromTurn *turn, PromSlice body);
+
+	/* Begin to read a stream; NULL if memory is missing. */
+	void *(*open_stream)(void);
+
+	/* Read one event of it; false: no more need come. */
+	bool (*read_event)(void *stream, PromSlice data);
+
+	/* Bytes it holds, and whether its own end mark has come. */
+	size_t (*stream_memory)(const void *stream);
+	bool (*stream_is_done)(const void *stream);
+
+	/* Give out what it says, and free it. */
+	void (*read_stream)(void *stream, PromTurn *turn);
+	void (*free_stream)(void *stream);
+
+	/* The canonical word for a reason to finish: end, tool, length, ... */
+	const char *(*finish)(const char *finish_reason);
+} PromProvider;
+
+/* The provider of an api, or NULL. */
+extern const PromProvider *prom_provider_find(const char *api);
+
+extern void prom_turn_init(PromTurn *turn);
+extern void prom_turn_clear(PromTurn *turn);
+extern void prom_turn_set_problem(PromTurn *turn, PromTurnProblem problem,
+								  const char *why);
+
+extern const PromProvider prom_provider_openai;
+
+#endif

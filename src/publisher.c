@@ -1,0 +1,145 @@
+/*
+ * publisher.c
+ *	  Tells listeners that there is something new, and writes checkpoints.
+ *
+ * It is the only process that sends NOTIFY, whose commit takes a lock of the
+ * whole cluster: no submit and no task waits for that.  The first change is
+ * told at once, then at most one hint a window.  It has no content; who hears
+ * it reads prometheus.event.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/async.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+#include "live.h"
+#include "shmem.h"
+#include "worker.h"
+#include "xact.h"
+
+#define CHANNEL "prometheus_events"
+
+/* At most one hint in this time, ms. */
+#define WINDOW 4
+
+/* Between checkpoints while tasks change, and before the first, ms. */
+#define CHECKPOINT_INTERVAL 300000
+#define FIRST_CHECKPOINT 10000
+
+static bool hint_pending;		/* something changed since the last hint */
+static TimestampTz next_hint;
+static bool checkpoint_pending;	/* ... since the last checkpoint */
+static TimestampTz next_checkpoint;
+static bool notify_failed;		/* and was logged */
+
+static void
+send_hint(void)
+{
+	if (!prom_worker_xact_begin("sending a hint to listeners"))
+		proc_exit(0);
+	/* The facts are durable already; a hint need not be. */
+	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	Async_Notify(CHANNEL, "");
+	prom_xact_commit();
+}
+
+static void
+write_checkpoint(void)
+{
+	SetConfigOption("synchronous_commit", "on", PGC_SUSET, PGC_S_OVERRIDE);
+	if (!prom_worker_xact_begin("writing a checkpoint of the live tasks"))
+		proc_exit(0);
+	SPI_connect();
+	(void) prom_live_checkpoint();
+	SPI_finish();
+	prom_xact_commit();
+}
+
+/* Errors are logged and do not end the process; true: it worked. */
+static bool
+try(void (*act) (void), bool quiet)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool worked = true;
+
+	PG_TRY();
+	{
+		act();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		if (quiet)
+			prom_xact_abort_quietly();
+		else
+			prom_xact_abort();
+		worked = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	return worked;
+}
+
+static void
+publish(TimestampTz now)
+{
+	if (pg_atomic_exchange_u32(&prom_my_database->changed, 0) != 0)
+		hint_pending = checkpoint_pending = true;
+	if (hint_pending && next_hint <= now)
+	{
+		/* A full queue of notifications is logged once, until it is not. */
+		hint_pending = false;
+		notify_failed = !try(send_hint, notify_failed);
+		next_hint = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												notify_failed ? 1000 : WINDOW);
+		hint_pending = notify_failed;
+	}
+	if (checkpoint_pending && next_checkpoint <= now)
+	{
+		checkpoint_pending = !try(write_checkpoint, false);
+		next_checkpoint = TimestampTzPlusMilliseconds(now, CHECKPOINT_INTERVAL);
+	}
+}
+
+static long
+wait_time(void)
+{
+	TimestampTz next = DT_NOEND;
+
+	if (hint_pending)
+		next = next_hint;
+	if (checkpoint_pending)
+		next = Min(next, next_checkpoint);
+	return prom_worker_wait_time(next);
+}
+
+void
+prom_publisher_main(Datum main_arg)
+{
+	MemoryContext context;
+
+	prom_worker_begin(PROM_PUBLISHER, main_arg);
+	if (!prom_worker_xact_begin("looking for the extension"))
+		proc_exit(0);
+	prom_xact_commit();
+	context = AllocSetContextCreate(TopMemoryContext, "prometheus publisher",
+									ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(context);
+	hint_pending = checkpoint_pending = true;
+	next_hint = GetCurrentTimestamp();
+	next_checkpoint = TimestampTzPlusMilliseconds(next_hint, FIRST_CHECKPOINT);
+	while (!prom_worker_should_end())
+	{
+		publish(GetCurrentTimestamp());
+		MemoryContextReset(context);
+		prom_worker_wait(wait_time(), "PrometheusPublisher");
+	}
+	if (checkpoint_pending || pg_atomic_read_u32(&prom_my_database->changed) != 0)
+		(void) try(write_checkpoint, false);
+	proc_exit(0);
+}

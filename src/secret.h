@@ -1,0 +1,29 @@
+/*
+ * secret.h
+ *	  Keys of model servers: read by reference, at the moment of sending.
+ */
+#ifndef PROM_SECRET_H
+#define PROM_SECRET_H
+
+/*
+ * May this be the reference to a secret, "NAME" or "env:NAME"?  Whatever looks
+ * like a key itself is refused.  NULL (no secret) is not a reference.
+ */
+extern bool prom_secret_check_name(const char *ref);
+
+/*
+ * Read a secret.  The result is from malloc, for prom_secret_free(); on
+ * failure NULL, and error says why without the secret.
+ */
+extern char *prom_secret_read(const char *ref, char *error, size_t error_size);
+
+/* Wipe and free a secret, or any other string that has one in it; or NULL. */
+extern void prom_secret_free(char *secret);
+
+/*
+ * Black out, in place, what looks like a key in a line from outside, and every
+ * part of the secret itself, which may be NULL.
+ */
+extern void prom_secret_redact(char *line, const char *secret);
+
+#endif

@@ -1,0 +1,187 @@
+/*
+ * shmem.h
+ *	  What the processes of prometheus share: per database the workers, the
+ *	  ring of hints, the slots of tasks that run; and who waits for a task.
+ *
+ * Who may touch what is in src/README.md and, in a few words, on each member.
+ */
+#ifndef PROM_SHMEM_H
+#define PROM_SHMEM_H
+
+#include "port/atomics.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "utils/dsa.h"
+#include "utils/timestamp.h"
+
+/* The kinds of process; PROM_LAUNCHER is the cluster's, the rest a database's. */
+typedef enum PromRole
+{
+	PROM_SCHEDULER,
+	PROM_CALLER,
+	PROM_PUBLISHER,
+	PROM_NROLES,
+	PROM_LAUNCHER = PROM_NROLES
+} PromRole;
+
+/* What a backend tells the scheduler when its transaction has committed. */
+typedef enum PromHintKind
+{
+	PROM_HINT_SUBMIT,
+	PROM_HINT_CANCEL
+} PromHintKind;
+
+typedef struct PromHint
+{
+	int64 task_id;
+	TimestampTz due;			/* earliest start */
+	TimestampTz deadline;
+	Oid submitter;
+	int32 priority;
+	PromHintKind kind;
+} PromHint;
+
+typedef struct PromRingCell
+{
+	pg_atomic_uint64 sequence;	/* position + 1 once hint is written */
+	PromHint hint;
+} PromRingCell;
+
+/*
+ * Hints of many backends to one scheduler.  A producer reserves places by
+ * moving head, writes, and publishes each cell by its sequence.
+ */
+typedef struct PromRing
+{
+	pg_atomic_uint64 head;		/* next place to reserve */
+	pg_atomic_uint64 tail;		/* next place to read; scheduler only */
+	pg_atomic_uint32 overflowed;	/* a hint was dropped: the table must be read */
+	uint64 size;				/* a power of two */
+	PromRingCell *cells;
+} PromRing;
+
+/* Slot numbers from one process to one other. */
+typedef struct PromPipe
+{
+	pg_atomic_uint64 head;		/* writer only */
+	pg_atomic_uint64 tail;		/* reader only */
+	uint64 size;				/* a power of two, more than it can ever hold */
+	int32 *items;
+} PromPipe;
+
+typedef enum PromSlotState
+{
+	PROM_SLOT_FREE,				/* the scheduler's */
+	PROM_SLOT_ASSIGNED,			/* given to the caller, not yet seen by it */
+	PROM_SLOT_RUNNING,			/* the caller's */
+	PROM_SLOT_DONE				/* given back, result is valid */
+} PromSlotState;
+
+typedef enum PromSlotResult
+{
+	PROM_RESULT_ENDED,			/* the task has ended, or is not there */
+	PROM_RESULT_LATER			/* it goes on at due */
+} PromSlotResult;
+
+/*
+ * A claim: one task that one process owns.  It ends with its process: no
+ * lease, no heartbeat.  The state says whose the other members are.
+ */
+typedef struct PromSlot
+{
+	pg_atomic_uint32 state;		/* PromSlotState */
+	pg_atomic_uint32 cancel;	/* set by the scheduler at any time */
+	int64 task_id;
+	TimestampTz deadline;		/* these three only for the next scheduler */
+	Oid submitter;
+	int32 priority;
+	TimestampTz due;			/* with LATER */
+	PromSlotResult result;
+	bool retrying;				/* with LATER: back-off, not only not due yet */
+} PromSlot;
+
+typedef enum PromCallerState
+{
+	PROM_CALLER_NONE,
+	PROM_CALLER_WAITING,		/* it is there and may not touch slots yet */
+	PROM_CALLER_READY			/* set by the scheduler when the slots are clean */
+} PromCallerState;
+
+/* A process.  Written by itself, and by the launcher while pid is 0. */
+typedef struct PromWorker
+{
+	pid_t pid;					/* 0: none */
+	Latch *latch;				/* of that process; NULL: none */
+	TimestampTz started_at;
+	pg_atomic_uint32 in_flight;
+	bool busy;
+} PromWorker;
+
+/* One database that is served.  lock guards what has no other comment. */
+typedef struct PromDatabase
+{
+	Oid oid;					/* InvalidOid: this entry is free, or the database not there */
+	NameData name;
+	Oid owner;					/* of the extension; InvalidOid: it is not there */
+	bool probe;					/* launcher: look whether the extension is there */
+	PromWorker worker[PROM_NROLES];
+
+	PromRing ring;
+	PromPipe to_caller;			/* assigned or cancelled slots */
+	PromPipe to_scheduler;		/* slots given back */
+	PromSlot *slots;			/* prometheus.max_in_flight of them */
+	pg_atomic_uint32 caller_state;	/* PromCallerState */
+	pg_atomic_uint32 changed;	/* publisher: facts were written since its last look */
+	pg_atomic_uint64 rescans;	/* times the scheduler read the table, start included */
+
+	LWLock *queue_lock;			/* guards queue_dsa and what is in it */
+	dsa_handle queue_dsa;		/* the scheduler's queue; see queue.c */
+	dsa_pointer queue_root;
+} PromDatabase;
+
+/*
+ * A backend in prometheus_wait(), by its number.  It writes task_id first and
+ * looks at the table then; the caller writes ended after its commit, so one
+ * of the two sees the end.
+ */
+typedef struct PromWaiter
+{
+	pg_atomic_uint64 task_id;	/* 0: does not wait */
+	pg_atomic_uint32 ended;		/* 1: look again */
+	Oid database;
+	Latch *latch;
+} PromWaiter;
+
+typedef struct PromShared
+{
+	LWLock *lock;				/* entries of databases, workers */
+	PromWorker launcher;
+	pg_atomic_uint32 waiting;	/* waiters that wait; 0 spares the caller a look */
+	int nwaiters;
+	PromWaiter *waiters;
+	int ndatabases;
+	PromDatabase databases[FLEXIBLE_ARRAY_MEMBER];
+} PromShared;
+
+/* NULL if the library was not in shared_preload_libraries. */
+extern PromShared *prom_shared;
+
+extern void prom_shmem_init(void);
+
+/* The entry of a database that is served, or NULL. */
+extern PromDatabase *prom_shmem_database(Oid database);
+
+/* Set the latch of a process, if it is there. */
+extern void prom_shmem_wake(PromWorker *worker);
+
+/* Let those look who wait for one of these tasks; NULL: for any of the database. */
+extern void prom_shmem_wake_waiters(Oid database, const int64 *ended, int n);
+
+extern bool prom_ring_push(PromRing *ring, const PromHint *hints, int n);
+extern bool prom_ring_pop(PromRing *ring, PromHint *hint);
+
+extern void prom_pipe_push(PromPipe *pipe, int32 item);
+extern bool prom_pipe_pop(PromPipe *pipe, int32 *item);
+extern void prom_pipe_reset(PromPipe *pipe);
+
+#endif

@@ -1,0 +1,56 @@
+/*
+ * task.h
+ *	  What users do with tasks: submit, wait, read the result, cancel, ask.
+ */
+#ifndef PROM_TASK_H
+#define PROM_TASK_H
+
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+
+#define PROM_PRIORITY_MIN (-1000)
+#define PROM_PRIORITY_MAX 1000
+#define PROM_MAX_ATTEMPTS 100
+#define PROM_DEFAULT_ATTEMPTS 3
+#define PROM_DEFAULT_TIMEOUT (INT64CONST(86400) * 1000000)	/* us: one day */
+
+/* A task to be submitted.  What is NULL or negative has its default. */
+typedef struct PromSubmit
+{
+	const char *request;		/* NULL raises */
+	const char *agent;
+	const char *mode;
+	int32 priority;
+	bool has_run_at;
+	TimestampTz run_at;
+	int64 timeout;				/* us; -1: default */
+	int32 max_attempts;			/* -1: default */
+	Jsonb *metadata;
+} PromSubmit;
+
+/* Write the task, in the current transaction; its id. */
+extern int64 prom_task_submit(const PromSubmit *submit);
+
+/* Raise unless the mode exists and is supported. */
+extern void prom_task_check_mode(const char *mode);
+
+/* Now and a positive interval; raises if that is not a moment. */
+extern TimestampTz prom_task_moment_after(Interval *interval);
+
+/* Where a task is; strings are palloc'd, or NULL. */
+typedef struct PromTaskEnd
+{
+	bool ended;
+	const char *status;
+	const char *result;
+	const char *error;
+	const char *error_type;
+} PromTaskEnd;
+
+/*
+ * Look at a task that the user may see, by a snapshot of this moment.  Raises
+ * undefined_object if there is none.
+ */
+extern void prom_task_end(int64 task_id, PromTaskEnd *end);
+
+#endif

@@ -1,0 +1,40 @@
+/*
+ * timer.h
+ *	  Thousands of moments, of which the earliest is wanted.
+ *
+ * Plain C without PostgreSQL.
+ */
+#ifndef PROM_TIMER_H
+#define PROM_TIMER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Part of the structure it wakes up.  due is changed by the functions only. */
+typedef struct PromTimer
+{
+	int64_t due; /* in whatever unit, on whatever clock */
+	int place;	 /* in the heap; -1: not in it */
+} PromTimer;
+
+/* A heap, the earliest timer first; all zero is an empty one. */
+typedef struct PromTimerHeap
+{
+	PromTimer **timers;
+	int used;
+	int size;
+} PromTimerHeap;
+
+/* False: memory is missing. */
+extern bool prom_timer_add(PromTimerHeap *heap, PromTimer *timer, int64_t due);
+extern void prom_timer_move(PromTimerHeap *heap, PromTimer *timer,
+							int64_t due);
+
+/* Nothing happens if it is not in the heap. */
+extern void prom_timer_remove(PromTimerHeap *heap, PromTimer *timer);
+
+/* The earliest, or NULL. */
+extern PromTimer *prom_timer_first(const PromTimerHeap *heap);
+extern void prom_timer_free(PromTimerHeap *heap);
+
+#endif

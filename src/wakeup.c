@@ -1,0 +1,169 @@
+/*
+ * wakeup.c
+ *	  Carries what a transaction did to the workers, once it has committed.
+ *
+ * Hints are collected in the transaction's memory, each with the
+ * subtransaction that it belongs to.  After the commit (when other snapshots
+ * see the rows) they go into the scheduler's ring and its latch is set.  There
+ * nothing may fail: no memory is asked for and no error raised.  A prepared
+ * transaction gives no hint; the scheduler's rescan finds its tasks.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "wakeup.h"
+
+typedef struct Pending
+{
+	SubTransactionId subxact;
+	PromHint hint;
+} Pending;
+
+/* All in TopTransactionContext; NULL and 0 outside of a transaction. */
+static Pending *pending = NULL;
+static PromHint *hints = NULL;	/* room for the hints alone, made beforehand */
+static int npending = 0;
+static int allocated = 0;
+static bool installed = false;
+
+static void
+forget(void)
+{
+	pending = NULL;
+	hints = NULL;
+	npending = allocated = 0;
+	installed = false;
+}
+
+/* A big transaction goes in parts, so that it need not fit as a whole. */
+static void
+push_hints(PromRing *ring)
+{
+	int part = Min(npending, (int) ring->size / 4);
+
+	for (int i = 0; i < npending; i++)
+		hints[i] = pending[i].hint;
+	for (int i = 0; i < npending; i += part)
+	{
+		if (!prom_ring_push(ring, hints + i, Min(part, npending - i)))
+			return;
+	}
+}
+
+static void
+after_commit(void)
+{
+	PromDatabase *db = prom_shmem_database(MyDatabaseId);
+
+	if (installed && prom_shared != NULL)
+	{
+		for (int i = 0; i < prom_shared->ndatabases; i++)
+			if (db == &prom_shared->databases[i])
+				db->probe = true;
+		prom_shmem_wake(&prom_shared->launcher);
+	}
+	if (npending > 0 && db != NULL)
+	{
+		push_hints(&db->ring);
+		prom_shmem_wake(&db->worker[PROM_SCHEDULER]);
+		pg_atomic_write_u32(&db->changed, 1);
+		prom_shmem_wake(&db->worker[PROM_PUBLISHER]);
+	}
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+			if (npending > 0 || installed)
+				after_commit();
+			forget();
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			forget();
+			break;
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PARALLEL_ABORT:
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+			break;
+	}
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId mine,
+				 SubTransactionId parent, void *arg)
+{
+	int kept = 0;
+
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		/* From the end: what a subtransaction added is there. */
+		for (int i = npending - 1; i >= 0 && pending[i].subxact >= mine; i--)
+			if (pending[i].subxact == mine)
+				pending[i].subxact = parent;
+	}
+	else if (event == SUBXACT_EVENT_ABORT_SUB)
+	{
+		for (int i = 0; i < npending; i++)
+			if (pending[i].subxact != mine)
+				pending[kept++] = pending[i];
+		npending = kept;
+	}
+}
+
+void
+prom_wakeup_init(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
+}
+
+void
+prom_wakeup_hint(const PromHint *hint)
+{
+	if (npending == allocated)
+	{
+		int room = Max(allocated * 2, 16);
+		PromHint *new_hints;
+
+		/* If the second request for memory fails, both are still good. */
+		new_hints = MemoryContextAllocHuge(TopTransactionContext,
+										   room * sizeof(PromHint));
+		if (pending == NULL)
+			pending = MemoryContextAllocHuge(TopTransactionContext,
+											 room * sizeof(Pending));
+		else
+			pending = repalloc_huge(pending, room * sizeof(Pending));
+		if (hints != NULL)
+			pfree(hints);
+		hints = new_hints;
+		allocated = room;
+	}
+	pending[npending].subxact = GetCurrentSubTransactionId();
+	pending[npending].hint = *hint;
+	npending++;
+}
+
+void
+prom_wakeup_installed(void)
+{
+	installed = true;
+}
+
+bool
+prom_wakeup_is_pending(int64 task_id)
+{
+	for (int i = 0; i < npending; i++)
+		if (pending[i].hint.task_id == task_id &&
+			pending[i].hint.kind == PROM_HINT_SUBMIT)
+			return true;
+	return false;
+}

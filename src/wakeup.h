@@ -1,0 +1,22 @@
+/*
+ * wakeup.h
+ *	  Tells the workers of this database, after the commit of the current
+ *	  transaction and only then, what it did.
+ */
+#ifndef PROM_WAKEUP_H
+#define PROM_WAKEUP_H
+
+#include "shmem.h"
+
+extern void prom_wakeup_init(void);
+
+/* Give the scheduler a hint if this (sub)transaction commits. */
+extern void prom_wakeup_hint(const PromHint *hint);
+
+/* Let the launcher look for the extension in this database after the commit. */
+extern void prom_wakeup_installed(void);
+
+/* Did the current transaction submit that task, so that nobody sees it yet? */
+extern bool prom_wakeup_is_pending(int64 task_id);
+
+#endif

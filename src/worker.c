@@ -1,0 +1,271 @@
+/*
+ * worker.c
+ *	  Begins, pauses and ends the processes of a database, and lists them.
+ *
+ * A worker takes its role's place in shared memory, connects as the owner of
+ * the extension, and sets its session itself: ALTER DATABASE … SET reaches
+ * background workers too.  At its end it gives the place back and wakes the
+ * launcher, which starts the next one.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/procsignal.h"
+#include "tcop/tcopprot.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+
+#include "compat.h"
+#include "shmem.h"
+#include "worker.h"
+#include "xact.h"
+
+PromDatabase *prom_my_database = NULL;
+PromWorker *prom_my_worker = NULL;
+
+static PromRole my_role;
+
+/* What a worker's session must be, whatever was set for database or role. */
+static const struct
+{
+	const char *name;
+	const char *value;
+} session_settings[] = {
+	{"search_path", "pg_catalog, pg_temp"},
+	{"default_transaction_isolation", "read committed"},
+	{"default_transaction_read_only", "off"},
+	{"default_transaction_deferrable", "off"},
+	{"synchronous_commit", "on"},
+	{"session_replication_role", "origin"},
+	{"statement_timeout", "0"},
+	{"lock_timeout", "10s"},
+	{"idle_in_transaction_session_timeout", "0"},
+	{"row_security", "off"},
+	/* Plans are made once, on empty tables, and stay: index plans only. */
+	{"plan_cache_mode", "force_generic_plan"},
+	{"enable_seqscan", "off"},
+	{"enable_bitmapscan", "off"},
+	{"enable_hashjoin", "off"},
+	{"enable_mergejoin", "off"},
+	{"max_parallel_workers_per_gather", "0"},
+	{"jit", "off"},
+};
+
+const char *
+prom_worker_role_name(PromRole role)
+{
+	static const char *const names[] = {
+		[PROM_SCHEDULER] = "scheduler",
+		[PROM_CALLER] = "caller",
+		[PROM_PUBLISHER] = "publisher",
+		[PROM_LAUNCHER] = "launcher",
+	};
+
+	return names[role];
+}
+
+/*
+ * Between transactions a flag is enough, and what is being written is written;
+ * inside one (it may wait for a lock) die() ends it at once.
+ */
+static void
+handle_sigterm(SIGNAL_ARGS)
+{
+	int save_errno = errno;
+
+	ShutdownRequestPending = true;
+	if (prom_xact_is_open())
+		die(postgres_signal_arg);
+	SetLatch(MyLatch);
+	errno = save_errno;
+}
+
+static void
+leave(int code, Datum arg)
+{
+	if (my_role == PROM_CALLER)
+		pg_atomic_write_u32(&prom_my_database->caller_state, PROM_CALLER_NONE);
+	LWLockReleaseAll();
+	LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
+	prom_my_worker->pid = 0;
+	prom_my_worker->latch = NULL;
+	prom_my_worker->busy = false;
+	pg_atomic_write_u32(&prom_my_worker->in_flight, 0);
+	LWLockRelease(prom_shared->lock);
+	if (my_role == PROM_CALLER)
+	{
+		/* An end that it committed and told nobody of. */
+		prom_shmem_wake_waiters(prom_my_database->oid, NULL, 0);
+		prom_shmem_wake(&prom_my_database->worker[PROM_SCHEDULER]);
+	}
+	prom_shmem_wake(&prom_shared->launcher);
+}
+
+/* Take the role's place, or end: another process has it. */
+static void
+take_place(PromRole role)
+{
+	bool taken;
+
+	my_role = role;
+	LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
+	taken = prom_my_worker->pid != 0;
+	if (!taken)
+	{
+		prom_my_worker->pid = MyProcPid;
+		prom_my_worker->latch = MyLatch;
+		prom_my_worker->started_at = GetCurrentTimestamp();
+	}
+	LWLockRelease(prom_shared->lock);
+	if (taken)
+		proc_exit(0);
+	before_shmem_exit(leave, (Datum) 0);
+}
+
+void
+prom_worker_begin(PromRole role, Datum main_arg)
+{
+	Oid database;
+	Oid owner;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, handle_sigterm);
+	BackgroundWorkerUnblockSignals();
+
+	prom_my_database = &prom_shared->databases[DatumGetInt32(main_arg)];
+	prom_my_worker = &prom_my_database->worker[role];
+	LWLockAcquire(prom_shared->lock, LW_SHARED);
+	database = prom_my_database->oid;
+	owner = prom_my_database->owner;
+	LWLockRelease(prom_shared->lock);
+	if (!OidIsValid(database))
+		proc_exit(0);
+	take_place(role);
+
+	/* Without an owner only to look whether the extension is there. */
+	BackgroundWorkerInitializeConnectionByOid(database, owner, 0);
+	for (int i = 0; i < lengthof(session_settings); i++)
+		SetConfigOption(session_settings[i].name, session_settings[i].value,
+						PGC_SUSET, PGC_S_OVERRIDE);
+	pgstat_report_appname(psprintf("prometheus %s", prom_worker_role_name(role)));
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/* Let the launcher know whose the extension is now. */
+static void
+tell_owner(Oid owner)
+{
+	LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
+	prom_my_database->owner = owner;
+	LWLockRelease(prom_shared->lock);
+	prom_shmem_wake(&prom_shared->launcher);
+}
+
+bool
+prom_worker_xact_begin(const char *activity)
+{
+	Oid owner;
+
+	prom_xact_begin(activity);
+	switch (prom_xact_presence(&owner))
+	{
+		case PROM_PRESENT:
+			if (prom_my_database->owner != owner)
+				tell_owner(owner);
+			return true;
+		case PROM_OTHER_OWNER:
+			prom_xact_commit();
+			tell_owner(owner);
+			proc_exit(0);
+		case PROM_ABSENT:
+			prom_xact_commit();
+			tell_owner(InvalidOid);
+			proc_exit(0);
+	}
+	return false;
+}
+
+bool
+prom_worker_should_end(void)
+{
+	if (ShutdownRequestPending)
+		return true;
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+	return false;
+}
+
+long
+prom_worker_wait_time(TimestampTz until)
+{
+	if (until == DT_NOEND)
+		return -1;
+	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+}
+
+void
+prom_worker_wait(long ms, const char *event)
+{
+	static uint32 wait_event = 0;
+	int wake = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (ms >= 0 ? WL_TIMEOUT : 0);
+
+	if (wait_event == 0)
+		wait_event = prom_wait_event_new(event);
+	prom_my_worker->busy = false;
+	(void) WaitLatch(MyLatch, wake, ms, wait_event);
+	ResetLatch(MyLatch);
+	prom_my_worker->busy = true;
+}
+
+static void
+put_worker(ReturnSetInfo *result, PromRole role, PromWorker *worker)
+{
+	Datum values[5];
+	bool nulls[5] = {false};
+
+	values[0] = CStringGetTextDatum(prom_worker_role_name(role));
+	values[1] = Int32GetDatum(worker->pid);
+	values[2] = CStringGetTextDatum(worker->busy ? "busy" : "idle");
+	values[3] = TimestampTzGetDatum(worker->started_at);
+	values[4] = Int32GetDatum((int32) pg_atomic_read_u32(&worker->in_flight));
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+PG_FUNCTION_INFO_V1(prom_worker);
+
+/* The launcher and the processes of this database. */
+Datum
+prom_worker(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	PromDatabase *db = prom_shmem_database(MyDatabaseId);
+	PromWorker copies[PROM_NROLES + 1];
+	int ncopies = 0;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (prom_shared == NULL)
+		return (Datum) 0;
+	LWLockAcquire(prom_shared->lock, LW_SHARED);
+	if (db != NULL)
+		for (ncopies = 0; ncopies < PROM_NROLES; ncopies++)
+			copies[ncopies] = db->worker[ncopies];
+	copies[PROM_LAUNCHER] = prom_shared->launcher;
+	LWLockRelease(prom_shared->lock);
+	if (copies[PROM_LAUNCHER].pid != 0)
+		put_worker(result, PROM_LAUNCHER, &copies[PROM_LAUNCHER]);
+	for (int i = 0; i < ncopies; i++)
+		if (copies[i].pid != 0)
+			put_worker(result, i, &copies[i]);
+	return (Datum) 0;
+}

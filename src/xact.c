@@ -1,0 +1,210 @@
+/*
+ * xact.c
+ *	  Begins and ends the transactions of workers, and runs their statements.
+ *
+ * Start, snapshot, report of activity and of statistics always go together,
+ * so they are here and nowhere else.  No transaction is open while anything
+ * is on the network.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_extension.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
+
+#include "xact.h"
+
+static MemoryContext outer_context = NULL;
+static bool is_open = false;
+
+void
+prom_xact_begin(const char *activity)
+{
+	Assert(!is_open);
+	outer_context = CurrentMemoryContext;
+	is_open = true;
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	pgstat_report_activity(STATE_RUNNING, activity);
+	MemoryContextSwitchTo(outer_context);
+}
+
+/* Statistics go at once: a worker that waits for hours would keep them. */
+void
+prom_xact_commit(void)
+{
+	Assert(is_open);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	is_open = false;
+	pgstat_report_stat(false);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	MemoryContextSwitchTo(outer_context);
+}
+
+/* autovacuum's order; the error must still be on the stack. */
+static void
+end_after_error(bool report)
+{
+	HOLD_INTERRUPTS();
+	if (report)
+		EmitErrorReport();
+	AbortCurrentTransaction();
+	FlushErrorState();
+	is_open = false;
+	pgstat_report_activity(STATE_IDLE, NULL);
+	MemoryContextSwitchTo(outer_context);
+	RESUME_INTERRUPTS();
+}
+
+void
+prom_xact_abort(void)
+{
+	end_after_error(true);
+}
+
+void
+prom_xact_abort_quietly(void)
+{
+	end_after_error(false);
+}
+
+bool
+prom_xact_is_open(void)
+{
+	return is_open;
+}
+
+/* By the catalogue of extensions: a schema of that name could be anyone's. */
+Oid
+prom_xact_extension_owner(void)
+{
+	Relation relation = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple tuple;
+	Oid owner = InvalidOid;
+
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber,
+				F_NAMEEQ, CStringGetDatum("prometheus"));
+	scan = systable_beginscan(relation, ExtensionNameIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		owner = ((Form_pg_extension) GETSTRUCT(tuple))->extowner;
+	systable_endscan(scan);
+	table_close(relation, AccessShareLock);
+	return owner;
+}
+
+PromPresence
+prom_xact_presence(Oid *owner)
+{
+	Oid found = prom_xact_extension_owner();
+
+	if (owner != NULL)
+		*owner = found;
+	if (!OidIsValid(found))
+		return PROM_ABSENT;
+	return found == GetUserId() ? PROM_PRESENT : PROM_OTHER_OWNER;
+}
+
+void
+prom_statement_run(PromStatement *statement, Datum *values, const char *nulls,
+				   bool read_only)
+{
+	int result;
+
+	if (statement->plan == NULL)
+	{
+		SPIPlanPtr plan = SPI_prepare(statement->sql, statement->nargs,
+									  statement->argtypes);
+
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not prepare \"%s\": %s", statement->sql,
+				 SPI_result_code_string(SPI_result));
+		statement->plan = plan;
+	}
+	result = SPI_execute_plan(statement->plan, values, nulls, read_only, 0);
+	if (result < 0)
+		elog(ERROR, "could not run \"%s\": %s", statement->sql,
+			 SPI_result_code_string(result));
+}
+
+static Datum
+row_datum(uint64 row, int column, bool *isnull)
+{
+	Assert(row < SPI_processed);
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
+						 column, isnull);
+}
+
+static Datum
+row_value(uint64 row, int column)
+{
+	bool isnull;
+	Datum value = row_datum(row, column, &isnull);
+
+	if (isnull)
+		elog(ERROR, "column %d of a result is unexpectedly null", column);
+	return value;
+}
+
+int64
+prom_row_int64(uint64 row, int column)
+{
+	return DatumGetInt64(row_value(row, column));
+}
+
+int32
+prom_row_int32(uint64 row, int column)
+{
+	return DatumGetInt32(row_value(row, column));
+}
+
+TimestampTz
+prom_row_time(uint64 row, int column)
+{
+	return DatumGetTimestampTz(row_value(row, column));
+}
+
+char *
+prom_row_text(uint64 row, int column)
+{
+	return TextDatumGetCString(row_value(row, column));
+}
+
+bool
+prom_row_isnull(uint64 row, int column)
+{
+	bool isnull;
+
+	(void) row_datum(row, column, &isnull);
+	return isnull;
+}
+
+int64
+prom_row_int64_or(uint64 row, int column, int64 otherwise)
+{
+	bool isnull;
+	Datum value = row_datum(row, column, &isnull);
+
+	return isnull ? otherwise : DatumGetInt64(value);
+}
+
+char *
+prom_row_text_or_null(uint64 row, int column)
+{
+	bool isnull;
+	Datum value = row_datum(row, column, &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(value);
+}

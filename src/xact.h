@@ -1,0 +1,64 @@
+/*
+ * xact.h
+ *	  Transactions of workers, and statements that are prepared once.
+ */
+#ifndef PROM_XACT_H
+#define PROM_XACT_H
+
+#include "executor/spi.h"
+#include "utils/timestamp.h"
+
+/* A statement and, from its first use on, its plan. */
+typedef struct PromStatement
+{
+	const char *sql;			/* every name qualified */
+	int nargs;
+	Oid argtypes[12];
+	SPIPlanPtr plan;
+} PromStatement;
+
+/* What a transaction of ours finds out about the extension. */
+typedef enum PromPresence
+{
+	PROM_ABSENT,				/* no such extension in this database */
+	PROM_PRESENT,
+	PROM_OTHER_OWNER			/* made anew by another role: reconnect */
+} PromPresence;
+
+/*
+ * Begin and end a worker's transaction, with its snapshot, report of activity
+ * and statistics.  The memory context of before is current after each.
+ */
+extern void prom_xact_begin(const char *activity);
+extern void prom_xact_commit(void);
+
+/* End it after an error, which is reported to the log, and go on. */
+extern void prom_xact_abort(void);
+
+/* The same without a word in the log: it was said before. */
+extern void prom_xact_abort_quietly(void);
+extern bool prom_xact_is_open(void);
+
+/* The role that owns the extension; InvalidOid: it is not in this database. */
+extern Oid prom_xact_extension_owner(void);
+
+/* Is the extension there, and whose?  In a transaction. */
+extern PromPresence prom_xact_presence(Oid *owner);
+
+/*
+ * Run a statement; SPI must be connected.  The result is in SPI_tuptable and
+ * SPI_processed.  A NULL nulls means that no argument is NULL.
+ */
+extern void prom_statement_run(PromStatement *statement, Datum *values,
+							   const char *nulls, bool read_only);
+
+/* Column of a row of SPI_tuptable; the first group raises on NULL. */
+extern int64 prom_row_int64(uint64 row, int column);
+extern int32 prom_row_int32(uint64 row, int column);
+extern TimestampTz prom_row_time(uint64 row, int column);
+extern char *prom_row_text(uint64 row, int column);
+extern bool prom_row_isnull(uint64 row, int column);
+extern int64 prom_row_int64_or(uint64 row, int column, int64 otherwise);
+extern char *prom_row_text_or_null(uint64 row, int column);
+
+#endif

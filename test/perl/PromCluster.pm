@@ -1,0 +1,257 @@
+# A PostgreSQL::Test::Cluster with the extension preloaded, and subroutines that
+# wait for what its workers do.  Nothing here sleeps for a fixed time: each
+# waits for a condition and, when it does not come, says what was seen last.
+#
+#	my $node = PromCluster->new('main');
+#	$node->init(databases => ['postgres'], restart_after_crash => 1);
+#	$node->start;
+#	$node->create_extension;
+#	my $id = $node->safe_psql('postgres', q{SELECT prometheus_submit('hi')});
+#	$node->wait_task($id, 'completed');
+#	$node->check_invariants('after one task', all_ended => 1);
+package PromCluster;
+
+use strict;
+use warnings FATAL => 'all';
+use parent 'PostgreSQL::Test::Cluster';
+
+use Carp qw(croak);
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+# The same for whoever runs the tests; and a test that is interrupted stops its
+# servers, which PostgreSQL::Test::Cluster does at the end of the program only.
+BEGIN
+{
+	$SIG{TERM} = $SIG{INT} = sub { die "ended by a signal\n" };
+	delete @ENV{ grep { /^LC_/ } keys %ENV };
+	$ENV{LANG} = 'C.UTF-8';
+}
+
+# Prepare a server.  Besides those of PostgreSQL::Test::Cluster:
+#	databases => [...]			have workers (default: postgres)
+#	restart_after_crash => 1	the server outlives the crash of a process
+#	fsync => 1					for tests about what a crash leaves behind
+#	conf => "..."				more lines for postgresql.conf
+sub init
+{
+	my ($self, %params) = @_;
+	my $databases = delete $params{databases} // ['postgres'];
+	my $restart = delete $params{restart_after_crash};
+	my $fsync = delete $params{fsync};
+	my $conf = delete $params{conf} // '';
+
+	$self->SUPER::init(%params);
+	$self->append_conf('postgresql.conf', slurp_file('test/prometheus.conf'));
+	$self->append_conf('postgresql.conf',
+		sprintf "prometheus.databases = '%s'\n", join(', ', @$databases));
+
+	# Here statements wait for workers; and a log of every statement would be
+	# one of polling.
+	$self->append_conf('postgresql.conf',
+		"statement_timeout = '${PostgreSQL::Test::Utils::timeout_default}s'\n"
+		  . "log_statement = none\n");
+	$self->append_conf('postgresql.conf', "restart_after_crash = on\n")
+	  if $restart;
+	$self->append_conf('postgresql.conf', "fsync = on\n") if $fsync;
+	$self->append_conf('postgresql.conf', $conf) if $conf ne '';
+	return;
+}
+
+sub create_extension
+{
+	my ($self, $dbname) = @_;
+	$self->safe_psql($dbname // 'postgres', 'CREATE EXTENSION prometheus');
+	return;
+}
+
+# Wait until a query returns the expected text; else die with what it returned
+# last.  An error counts as another answer: the server may be restarting.
+sub wait_for
+{
+	my ($self, $what, $query, $expected, %params) = @_;
+	my $dbname = $params{dbname} // 'postgres';
+	my $timeout = $params{timeout} // $PostgreSQL::Test::Utils::timeout_default;
+	my $end = time + $timeout;
+	my $last;
+
+	$expected //= 't';
+	for (;;)
+	{
+		my ($rc, $out, $err) = $self->psql($dbname, $query);
+		return if $rc == 0 && $out eq $expected;
+		$last = $rc == 0 ? $out : "$out$err";
+		last if time >= $end;
+		usleep(20_000);
+	}
+	croak "waited $timeout s in vain for: $what\nquery: $query\n"
+	  . "expected: $expected\nlast seen: $last";
+}
+
+# Wait until a task has a status (a list: one of them); return it.
+sub wait_task
+{
+	my ($self, $task_id, $status, %params) = @_;
+	my @any = ref $status ? @$status : ($status);
+	my $list = join(', ', map { "'$_'" } @any);
+	my $found = eval {
+		$self->wait_for("task $task_id is @any",
+			"SELECT status IN ($list) FROM prometheus.task WHERE task_id = $task_id",
+			't', %params);
+		1;
+	};
+
+	if (!$found)
+	{
+		my $error = $@;
+		my (undef, $facts) = $self->psql(
+			$params{dbname} // 'postgres',
+			"\\x on\nSELECT * FROM prometheus.task WHERE task_id = $task_id;\n"
+			  . "SELECT * FROM prometheus.attempt WHERE task_id = $task_id;",
+			extra_params => ['-a']);
+		croak "$error\n$facts";
+	}
+	return $any[0] if @any == 1;
+	return $self->safe_psql($params{dbname} // 'postgres',
+		"SELECT status FROM prometheus.task WHERE task_id = $task_id");
+}
+
+# The pid of a worker ("launcher", "scheduler", ...), as soon as there is one.
+# With other_than, one that took the place of that pid.
+sub worker_pid
+{
+	my ($self, $role, %params) = @_;
+	my $from = "FROM pg_stat_activity WHERE backend_type = 'prometheus $role'";
+
+	$from .= " AND datname = '$params{of}'" if defined $params{of};
+	$from .= " AND pid <> $params{other_than}" if defined $params{other_than};
+	$self->wait_for("a $role is running", "SELECT count(*) > 0 $from", 't',
+		%params);
+	return $self->safe_psql($params{dbname} // 'postgres',
+		"SELECT pid $from ORDER BY backend_start LIMIT 1");
+}
+
+# Send a signal to a worker; return its pid.
+sub signal_worker
+{
+	my ($self, $signal, $role, %params) = @_;
+	my $pid = $self->worker_pid($role, %params);
+
+	kill($signal, $pid) == 1 or croak "could not send $signal to $role $pid: $!";
+	return $pid;
+}
+
+# Wait until a process is no more.
+sub wait_gone
+{
+	my ($self, $pid, %params) = @_;
+	my $timeout = $params{timeout} // $PostgreSQL::Test::Utils::timeout_default;
+	my $end = time + $timeout;
+
+	while (kill(0, $pid))
+	{
+		croak "process $pid still runs after $timeout s" if time >= $end;
+		usleep(10_000);
+	}
+	return;
+}
+
+# Where the server's log ends now: for wait_for_log() and log_contains().
+sub log_end
+{
+	my ($self) = @_;
+	return -s $self->logfile;
+}
+
+# Each query returns one line for each fact that must not be.
+my %invariants = (
+	'attempt of no task' => q{
+		SELECT task_id, attempt FROM prometheus._attempt
+		 WHERE task_id NOT IN (SELECT task_id FROM prometheus._task)},
+	'attempts with a gap or twice' => q{
+		SELECT task_id, array_agg(attempt ORDER BY attempt)
+		  FROM prometheus._attempt GROUP BY task_id
+		HAVING array_agg(attempt ORDER BY attempt) <>
+		       array(SELECT generate_series(min(attempt), min(attempt) + count(*)::int - 1))},
+	'outcome of no attempt' => q{
+		SELECT task_id, attempt, outcome FROM prometheus._outcome o
+		 WHERE NOT EXISTS (SELECT FROM prometheus._task t WHERE t.task_id = o.task_id)
+		    OR attempt > 0 AND NOT EXISTS (
+		       SELECT FROM prometheus._attempt a
+		        WHERE a.task_id = o.task_id AND a.attempt = o.attempt)},
+	'two outcomes of one attempt' => q{
+		SELECT task_id, attempt, array_agg(outcome) FROM prometheus._outcome
+		 GROUP BY task_id, attempt HAVING count(*) > 1},
+	'open attempt that is not the last' => q{
+		SELECT task_id, attempt FROM prometheus._attempt a
+		 WHERE EXISTS (SELECT FROM prometheus._attempt b
+		        WHERE b.task_id = a.task_id AND b.attempt > a.attempt)
+		   AND NOT EXISTS (SELECT FROM prometheus._outcome o
+		        WHERE o.task_id = a.task_id AND o.attempt = a.attempt)},
+	'attempt after completion' => q{
+		SELECT a.task_id, a.attempt FROM prometheus._attempt a
+		  JOIN prometheus._outcome o
+		    ON o.task_id = a.task_id AND o.attempt < a.attempt
+		 WHERE o.outcome = 'completed'},
+	'step of no attempt' => q{
+		SELECT task_id, step, attempt FROM prometheus._step s
+		 WHERE NOT EXISTS (SELECT FROM prometheus._attempt a
+		        WHERE a.task_id = s.task_id AND a.attempt = s.attempt)},
+	'steps with a gap or twice' => q{
+		SELECT task_id, array_agg(step ORDER BY step)
+		  FROM prometheus._step GROUP BY task_id
+		HAVING array_agg(step ORDER BY step) <>
+		       array(SELECT generate_series(min(step), min(step) + count(*)::int - 1))},
+	'call of no attempt' => q{
+		SELECT call_id, task_id, attempt FROM prometheus._call c
+		 WHERE NOT EXISTS (SELECT FROM prometheus._attempt a
+		        WHERE a.task_id = c.task_id AND a.attempt = c.attempt)},
+	'one call twice' => q{
+		SELECT task_id, attempt, turn, call, count(*) FROM prometheus._call
+		 GROUP BY task_id, attempt, turn, call HAVING count(*) > 1},
+);
+
+# The outcomes after which a task does not go on by itself.
+my $ends = q{('completed', 'failed', 'vetoed', 'cancelled', 'quarantined')};
+
+# One test: the facts of all tasks fit together.
+#	tasks => [...]		were submitted, so they must be there
+#	all_ended => 1		every task has come to an end
+#	retried => [...]	by hand, so they may have ended more than once
+sub check_invariants
+{
+	my ($self, $name, %params) = @_;
+	my $dbname = $params{dbname} // 'postgres';
+	my $retried = join(', ', 0, @{ $params{retried} // [] });
+	my %checks = (
+		%invariants,
+		'two ends of one task' => qq{
+			SELECT task_id, array_agg(outcome ORDER BY attempt)
+			  FROM prometheus._outcome
+			 WHERE outcome IN $ends AND task_id NOT IN ($retried)
+			 GROUP BY task_id HAVING count(*) > 1});
+
+	if ($params{tasks})
+	{
+		my $tasks = join(', ', @{ $params{tasks} });
+		$checks{'lost task'} = qq{
+			SELECT unnest('{$tasks}'::bigint[])
+			EXCEPT SELECT task_id FROM prometheus._task};
+	}
+	if ($params{all_ended})
+	{
+		$checks{'task without end'} = qq{
+			SELECT task_id FROM prometheus._task EXCEPT
+			SELECT task_id FROM prometheus._outcome WHERE outcome IN $ends};
+	}
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	# one statement, so one snapshot
+	my $sql = join(' UNION ALL ',
+		map { "SELECT '$_: ' || v::text FROM ($checks{$_}) v" } sort keys %checks);
+	return is($self->safe_psql($dbname, $sql), '', $name);
+}
+
+1;

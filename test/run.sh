@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Builds and installs the extension from a copy of the tree, and runs the
+# suites, the demonstration or the benchmarks in that copy, so that nothing is
+# left behind in the tree itself.
+#
+# PostgreSQL refuses to run as root.  Root's part ends with the installation;
+# the rest is done by the user postgres, or by whoever called.
+#
+# usage: test/run.sh test|demo|bench
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { echo "$what: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+what=${1:?usage: test/run.sh test|demo|bench}
+case $what in
+	test)	script=test/suites.sh ;;
+	demo)	script=test/demo.sh ;;
+	bench)	script=test/bench/run.sh ;;
+	*)	echo "unknown: $what" >&2; exit 2 ;;
+esac
+[ -f "$script" ] || die "$script does not exist"
+
+# This script's makes are not parts of the make that called it.
+unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES GNUMAKEFLAGS
+PG_CONFIG=$(bash test/deps.sh)
+bindir=$("$PG_CONFIG" --bindir)
+
+as=()
+[ "$(id -u)" != 0 ] || as=(runuser -u postgres --)
+
+# A directory the user can reach: root's TMPDIR may not be.  Benchmarks are
+# about a disk, and /tmp may be none.
+base=/tmp
+[ "$what" != bench ] || base=/var/tmp
+[ ${#as[@]} -gt 0 ] || base=${TMPDIR:-$base}
+ran=no
+copy=$(mktemp -d "$base/prometheus-$what.XXXXXX")
+finish()
+{
+	local status=$? server
+	cd /
+	# what was killed may have left a server behind
+	find "$copy" -name postmaster.pid 2>/dev/null | while read -r server; do
+		"${as[@]}" "$bindir/pg_ctl" -s -m immediate stop -D "${server%/*}" || true
+	done
+	# the logs of a failure are worth more than the space
+	case $status$ran in
+		0* | 130* | 143* | *no) rm -rf "$copy" ;;
+		*)	say "left in $copy" ;;
+	esac
+}
+trap finish EXIT
+
+tar -cf - --exclude=./.git --exclude='*.o' --exclude='*.so' --exclude='*.bc' \
+	--exclude='./tmp_check*' --exclude=./log --exclude=./results \
+	--exclude=__pycache__ . | tar -xf - -C "$copy" --no-same-owner
+cd "$copy"
+
+make=(make -s "PG_CONFIG=$PG_CONFIG" "FAULTS=${FAULTS:-}" COPT=-Werror)
+say "building for $("$PG_CONFIG" --version)"
+"${make[@]}" clean
+"${make[@]}" -j"$(nproc)" all
+if [ -w "$("$PG_CONFIG" --pkglibdir)" ]; then
+	"${make[@]}" install
+else
+	command -v sudo >/dev/null || die "installing needs root or sudo"
+	sudo "${make[@]}" install
+fi
+[ ${#as[@]} -eq 0 ] || chown -R postgres "$copy"
+
+# Nothing of the caller's but what is meant for the scripts: neither his
+# PGHOST nor his proxy nor his keys.
+environment=("PATH=$bindir:$PATH" "HOME=$copy" LANG=C.UTF-8 "PG_CONFIG=$PG_CONFIG")
+for name in $(compgen -e); do
+	case $name in
+		PROM_* | PG_TEST_* | CI | TERM) environment+=("$name=${!name}") ;;
+	esac
+done
+
+[ "$what" != test ] || exec </dev/null
+ran=yes
+"${as[@]}" env -i "${environment[@]}" bash "$script"

@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# Runs every suite against the installed extension and prints, at the end of
+# each, how many tests passed and failed; the last line is the sum.  A suite
+# that dies or runs nothing counts as a failure.
+#
+# The name of a suite as an argument runs that one only.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export PG_CONFIG=${PG_CONFIG:-pg_config}
+export PERL5LIB=$PWD/test/perl${PERL5LIB:+:$PERL5LIB}
+readonly limit=${PROM_SUITE_TIMEOUT:-900}	# seconds, against a test that hangs
+
+logs=$(mktemp -d)
+pid=
+trap 'rm -rf "$logs"' EXIT
+trap '[ -z "$pid" ] || kill "$pid" 2>/dev/null; wait; exit 130' INT TERM
+
+total_passed=0
+total_failed=0
+only=${1:-}
+
+# Count what pg_regress reports: "test NAME ... ok" up to PostgreSQL 15, TAP
+# from 16.
+count_regress()
+{
+	passed=$(grep -cE '(^ok [0-9]+ |\.\.\. ok\b)' "$1") || true
+	failed=$(grep -cE '(^not ok [0-9]+ |\.\.\. FAILED\b)' "$1") || true
+}
+
+# Read a closing line "N passed, N failed".
+count_closing()
+{
+	read -r passed failed < <(sed -nE \
+		's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p' "$1" | tail -n 1) || true
+	passed=${passed:-0} failed=${failed:-0}
+}
+
+suite() # NAME COUNTER COMMAND...
+{
+	local name=$1 counter=$2 log=$logs/$1 status=0 passed failed t0=$SECONDS
+	shift 2
+	[ -z "$only" ] || [ "$only" = "$name" ] || return 0
+
+	echo "== $name"
+	rm -f regression.diffs
+	: >"$log"
+	timeout -k 10 "$limit" "$@" </dev/null >"$log" 2>&1 &
+	pid=$!
+	# only one line of the whole run may look like the sum
+	tail -n +1 -s 0.1 -f --pid="$pid" "$log" |
+		sed -uE '/^[0-9]+ passed, [0-9]+ failed$/d' &
+	wait "$pid" || status=$?
+	pid=
+	wait
+
+	"$counter" "$log"
+	if [ "$status" = 124 ]; then
+		echo "$name: stopped after $limit s"
+	fi
+	if [ "$status" != 0 ] && [ "$failed" = 0 ]; then
+		echo "$name: exited with $status"
+		failed=1
+		# where it was
+		find tmp_check/log -type f -mmin -1 -exec tail -n 30 {} + 2>/dev/null || true
+	elif [ "$passed" = 0 ] && [ "$failed" = 0 ]; then
+		echo "$name: ran nothing"
+		failed=1
+	fi
+	if [ "$failed" != 0 ] && [ -f regression.diffs ]; then
+		head -n 400 regression.diffs
+	elif [ "$failed" != 0 ] && [ "$counter" = count_regress ]; then
+		tail -n 40 log/*.log 2>/dev/null || true
+	fi
+	echo "$name: $passed passed, $failed failed ($((SECONDS - t0)) s)"
+	total_passed=$((total_passed + passed))
+	total_failed=$((total_failed + failed))
+}
+
+# One of the suites that PGXS knows, without the others.
+check=(make -s "PG_CONFIG=$PG_CONFIG" installcheck)
+
+any() { compgen -G "$1" >/dev/null; }
+
+suite style count_closing bash test/style/check.sh
+! any test/unit/run.sh || suite unit count_closing bash test/unit/run.sh
+! any 'test/sql/*.sql' ||
+	suite regress count_regress "${check[@]}" ISOLATION= TAP_TESTS=
+! any 'test/specs/*.spec' ||
+	suite isolation count_regress "${check[@]}" REGRESS= TAP_TESTS=
+! any 'test/t/*.pl' ||
+	suite tap count_closing "${check[@]}" REGRESS= ISOLATION= \
+		PROVE_FLAGS="--harness=PromHarness -j${PROM_JOBS:-1}"
+
+echo "$total_passed passed, $total_failed failed"
+[ "$total_failed" = 0 ]
