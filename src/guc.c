@@ -4,8 +4,6 @@
  */
 #include "postgres.h"
 
-#include <limits.h>
-
 #include "nodes/pg_list.h"
 #include "utils/guc.h"
 #include "utils/varlena.h"
@@ -113,7 +111,7 @@ prom_guc_define(void)
 	DefineCustomIntVariable("prometheus.rescan_interval",
 							"Time after which a scheduler looks for tasks that came without a hint.",
 							"It looks only if transactions ended meanwhile: prepared transactions, restores and logical replication give no hints.",
-							&prom_guc_rescan_interval, 30000, 100, INT_MAX,
+							&prom_guc_rescan_interval, 30000, 100, 3600000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomStringVariable("prometheus.secrets_dir",
 							   "Directory of the files that hold the keys of models.",

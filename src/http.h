@@ -101,7 +101,10 @@ typedef struct PromHttpSpec
 	 */
 	bool (*take)(void *arg, const char *bytes, size_t length);
 
-	/* The request has ended; from prom_http_drive(), outside libcurl. */
+	/*
+	 * The request has ended, and may be freed here; from prom_http_drive(),
+	 * outside libcurl.
+	 */
 	void (*done)(void *arg);
 	void *arg;
 } PromHttpSpec;

@@ -28,10 +28,6 @@
 /* After a stream's own end mark the peer has this long to end it, ms. */
 #define LINGER 1000
 
-/* A part of the prompt as long as this is cut out of a provider's message. */
-#define MIN_QUOTE 24
-#define QUOTE_STEP 8
-
 /* How the bytes of a response are read. */
 typedef enum ReadMode
 {
@@ -115,54 +111,6 @@ list_as_done(PromCall *call)
 
 /* Errors. */
 
-/* Does this part of a message stand in the prompt? */
-static const char *
-find_quote(const char *part, const char *prompt, size_t prompt_length)
-{
-	return memmem(prompt, prompt_length, part, MIN_QUOTE);
-}
-
-/*
- * Cut out of a provider's message what it quotes of the prompt.  Looks at
- * every QUOTE_STEP-th byte and grows what it finds in both directions.
- */
-static void
-hide_prompt(const PromCall *call, char *message)
-{
-	static const char start[] = "\"messages\"";
-	const char *end = call->body + call->body_length;
-	const char *prompt = memmem(call->body, call->body_length, start,
-								strlen(start));
-	size_t at = 0;
-
-	if (prompt == NULL)
-		return;
-	while (strlen(message + at) >= MIN_QUOTE)
-	{
-		const char *quote = find_quote(message + at, prompt,
-									   (size_t) (end - prompt));
-		size_t before = 0;
-		size_t after = MIN_QUOTE;
-
-		if (quote == NULL)
-		{
-			at += Min(QUOTE_STEP, strlen(message + at));
-			continue;
-		}
-		while (before < at && message[at - before - 1] == quote[-1 -
-			   (ptrdiff_t) before] && quote - before > prompt + 1)
-			before++;
-		while (quote + after < end && message[at + after] != '\0' &&
-			   message[at + after] == quote[after])
-			after++;
-		at -= before;
-		memcpy(message + at, "[...]", 5);
-		memmove(message + at + 5, message + at + before + after,
-				strlen(message + at + before + after) + 1);
-		at += 5;
-	}
-}
-
 /*
  * Set the error's text: what happened, and the words of another for it, which
  * may be NULL.  Only those can have a key or a part of the prompt in them.
@@ -180,7 +128,7 @@ set_error_text(PromCall *call, const char *what, const char *words)
 		prom_text_one_line(line, sizeof(line), words, strlen(words));
 		prom_secret_redact(line, call->key);
 		if (call->body != NULL)
-			hide_prompt(call, line);
+			prom_secret_hide_quotes(line, call->body, call->body_length);
 		memcpy(call->error + used, ": ", 2);
 		used += 2;
 		prom_text_one_line(call->error + used, sizeof(call->error) - used,
@@ -213,6 +161,7 @@ fail_by_rule(PromCall *call, const char *what, const char *words)
 	failure.status = call->result.headers.status;
 	failure.code = call->turn.code;
 	failure.type = call->turn.type;
+	failure.is_inner = call->turn.is_error;
 	failure.should_retry = call->result.headers.should_retry;
 	failure.begun = call->result.first_byte_ms >= 0;
 	verdict = prom_retry_classify(&failure);
@@ -275,10 +224,11 @@ fail_unreadable(PromCall *call, PromRetry retry, const char *why)
 	const char *type = call->result.headers.content_type;
 	char words[160];
 
-	snprintf(words, sizeof(words), "%s%s%s%s", why,
-			 *type && call->mode == READ_BODY ? " (content type " : "",
-			 call->mode == READ_BODY ? type : "",
-			 *type && call->mode == READ_BODY ? ")" : "");
+	if (call->mode == READ_BODY && *type != '\0' &&
+		strcmp(type, "application/json") != 0)
+		snprintf(words, sizeof(words), "%s (content type %s)", why, type);
+	else
+		strlcpy(words, why, sizeof(words));
 	fail(call, "ModelUnreadable", retry, "model server's reply is unusable",
 		 words);
 	call->reply.ambiguous = call->result.sent && call->turn.tokens_out < 0;
@@ -767,8 +717,6 @@ prom_llm_start(PromHttp *http, const PromModel *model,
 						  "model's api is not known here", NULL);
 		return call;
 	}
-
-	/* What may raise an error comes before what only this function frees. */
 	call = new_call(http, model, owner);
 	call->provider = provider;
 	if (model->endpoint != NULL &&

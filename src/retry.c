@@ -166,7 +166,6 @@ find_inner(const PromFailure *failure)
 PromVerdict
 prom_retry_classify(const PromFailure *failure)
 {
-	bool inner = failure->code != NULL || failure->type != NULL;
 	const PromVerdict *found =
 		find_word(strong_words, lengthof(strong_words), failure);
 	PromVerdict verdict;
@@ -175,7 +174,7 @@ prom_retry_classify(const PromFailure *failure)
 		return *found;
 	if (failure->status >= 300)
 		found = find_status(failure->status);
-	else if (inner)
+	else if (failure->is_inner)
 		found = find_inner(failure);
 	if (found == NULL)
 		found = find_end(failure->end);

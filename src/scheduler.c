@@ -43,6 +43,7 @@ static int nfree;
 /* The table holds live tasks that the queue does not. */
 static bool must_rescan;
 static TimestampTz last_scan;
+static TimestampTz last_look;	/* whether a scan is due */
 static uint64 transactions_at_scan;
 static bool hint_since_scan;
 
@@ -221,7 +222,7 @@ scan(void)
 	prom_live_tasks(visit_live_task, NULL);
 	SPI_finish();
 	prom_xact_commit();
-	last_scan = GetCurrentTimestamp();
+	last_scan = last_look = GetCurrentTimestamp();
 	pg_atomic_fetch_add_u64(&prom_my_database->rescans, 1);
 }
 
@@ -231,8 +232,9 @@ scan_is_due(TimestampTz now)
 {
 	if (must_rescan)
 		return prom_queue_has_room(queue);
-	if (!TimestampDifferenceExceeds(last_scan, now, prom_guc_rescan_interval))
+	if (!TimestampDifferenceExceeds(last_look, now, prom_guc_rescan_interval))
 		return false;
+	last_look = now;
 	if (transactions_at_scan == prom_xact_completion_count())
 		return false;
 	if (hint_since_scan && !TimestampDifferenceExceeds(last_scan, now, BUSY_SCAN * prom_guc_rescan_interval))

@@ -25,6 +25,11 @@
 
 #define BLACK "[redacted]"
 
+/* A part of the prompt as long as this is cut out of what quotes it. */
+#define MIN_QUOTE 24
+#define QUOTE_STEP 8
+#define CUT "[...]"
+
 
 static bool
 is_alnum(char c)
@@ -310,4 +315,43 @@ prom_secret_redact(char *line, const char *secret)
 		in_word = false;
 	}
 	*to = '\0';
+}
+
+
+/*
+ * Looks for every QUOTE_STEP-th part of the line in the body, after what comes
+ * before the prompt there, and lets what it finds grow in both directions.
+ */
+void
+prom_secret_hide_quotes(char *line, const char *body, size_t body_length)
+{
+	static const char start[] = "\"messages\"";
+	const char *end = body + body_length;
+	const char *prompt = memmem(body, body_length, start, strlen(start));
+	size_t at = 0;
+
+	while (prompt != NULL && strlen(line + at) >= MIN_QUOTE)
+	{
+		const char *quote = memmem(prompt, (size_t) (end - prompt), line + at,
+								   MIN_QUOTE);
+		size_t before = 0;
+		size_t after = MIN_QUOTE;
+
+		if (quote == NULL)
+		{
+			at += QUOTE_STEP;
+			continue;
+		}
+		while (before < at && quote - before > prompt &&
+			   line[at - before - 1] == *(quote - before - 1))
+			before++;
+		while (line[at + after] != '\0' && quote + after < end &&
+			   line[at + after] == quote[after])
+			after++;
+		at -= before;
+		memcpy(line + at, CUT, strlen(CUT));
+		memmove(line + at + strlen(CUT), line + at + before + after,
+				strlen(line + at + before + after) + 1);
+		at += strlen(CUT);
+	}
 }

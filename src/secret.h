@@ -26,4 +26,11 @@ extern void prom_secret_free(char *secret);
  */
 extern void prom_secret_redact(char *line, const char *secret);
 
+/*
+ * Cut, in place, out of a line from outside what it quotes of the prompt that
+ * this request's body has in it.
+ */
+extern void prom_secret_hide_quotes(char *line, const char *body,
+									size_t body_length);
+
 #endif

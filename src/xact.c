@@ -121,6 +121,7 @@ void
 prom_statement_run(PromStatement *statement, Datum *values, const char *nulls,
 				   bool read_only)
 {
+	MemoryContext context = CurrentMemoryContext;
 	int result;
 
 	if (statement->plan == NULL)
@@ -137,6 +138,8 @@ prom_statement_run(PromStatement *statement, Datum *values, const char *nulls,
 	if (result < 0)
 		elog(ERROR, "could not run \"%s\": %s", statement->sql,
 			 SPI_result_code_string(result));
+	/* SPI leaves its own, which ends with SPI_finish(). */
+	MemoryContextSwitchTo(context);
 }
 
 static Datum

@@ -47,7 +47,8 @@ extern PromPresence prom_xact_presence(Oid *owner);
 
 /*
  * Run a statement; SPI must be connected.  The result is in SPI_tuptable and
- * SPI_processed.  A NULL nulls means that no argument is NULL.
+ * SPI_processed, the current memory context is as before.  A NULL nulls means
+ * that no argument is NULL.
  */
 extern void prom_statement_run(PromStatement *statement, Datum *values,
 							   const char *nulls, bool read_only);

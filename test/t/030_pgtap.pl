@@ -1,5 +1,4 @@
-# Runs every file of test/pgtap against one server without workers, a subtest
-# each.
+# Runs every file of test/pgtap against one server without workers.
 use strict;
 use warnings FATAL => 'all';
 
@@ -15,21 +14,19 @@ $node->safe_psql('postgres',
 
 foreach my $file (sort glob 'test/pgtap/*.sql')
 {
-	subtest $file => sub {
-		my ($rc, $out, $err) = $node->psql('postgres', slurp_file($file));
-		my ($planned) = $out =~ /^1\.\.(\d+)$/m;
-		my $ran = 0;
+	my ($rc, $out, $err) = $node->psql('postgres', slurp_file($file));
+	my ($planned) = $out =~ /^1\.\.(\d+)$/m;
+	my $ran = 0;
 
-		# A result, and the comment that explains it.
-		while ($out =~ /^(not )?ok \d+(?: - )?(.*)\n?((?:^#.*\n?)*)/mg)
-		{
-			my ($not, $name, $comment) = ($1, $2, $3);
-			ok(!$not, $name) or diag($comment);
-			$ran++;
-		}
-		is($rc, 0, 'psql exited with 0') or diag($err);
-		is($ran, $planned, 'every planned test ran');
-	};
+	# A result, and the comment that explains it.
+	while ($out =~ /^(not )?ok \d+(?: - )?(.*)\n?((?:^#.*\n?)*)/mg)
+	{
+		my ($not, $name, $comment) = ($1, $2, $3);
+		ok(!$not, "$file: $name") or diag($comment);
+		$ran++;
+	}
+	is($rc, 0, "$file: psql exited with 0") or diag($err);
+	is($ran, $planned, "$file: every planned test ran");
 }
 
 $node->stop;
