@@ -31,16 +31,16 @@
 #include "task.h"
 #include "xact.h"
 
-#define MAX_NAME 200			/* bytes of the name of an agent or a model */
+#define MAX_NAME 200 /* bytes of the name of an agent or a model */
 
 /* The new version of a thing, and the role that is to be restored. */
 typedef struct Setting
 {
 	Oid user;
 	int context;
-	bool exists;				/* else what follows is of no version */
-	int64 version;				/* the newest; 0: none */
-	char *columns[6];			/* of the newest, in the order asked for */
+	bool exists;      /* else what follows is of no version */
+	int64 version;    /* the newest; 0: none */
+	char *columns[6]; /* of the newest, in the order asked for */
 	Oid owner_oid;
 	char *owner;
 	Jsonb *options;
@@ -390,7 +390,7 @@ prom_agent_version(const char *name, int64 version)
 	PromAgent *agent;
 	MemoryContext before;
 
-	foreach (cell, agents)
+	foreach(cell, agents)
 	{
 		agent = lfirst(cell);
 		if (agent->version == version && strcmp(agent->name, name) == 0)
@@ -417,7 +417,7 @@ prom_model_version(const char *name, int64 version)
 	MemoryContext before;
 	bool isnull;
 
-	foreach (cell, models)
+	foreach(cell, models)
 	{
 		model = lfirst(cell);
 		if (model->version == version && strcmp(model->name, name) == 0)

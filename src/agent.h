@@ -14,7 +14,7 @@ typedef struct PromAgent
 	int64 version;
 	const char *model;
 	const char *mode;
-	const char *instructions;	/* NULL: none */
+	const char *instructions; /* NULL: none */
 } PromAgent;
 
 /*

@@ -34,11 +34,11 @@ typedef struct Loaded
 	int32 max_attempts;
 	const char *agent;
 	const char *request;
-	TimestampTz due;			/* not before; 0: at once */
+	TimestampTz due; /* not before; 0: at once */
 	bool ended;
-	int32 outcome_attempt;		/* of the last outcome; 0: none */
+	int32 outcome_attempt; /* of the last outcome; 0: none */
 	int32 used;
-	int32 last_attempt;			/* of the last attempt; 0: none */
+	int32 last_attempt; /* of the last attempt; 0: none */
 	int64 agent_version;
 	const char *model;
 	int64 model_version;
@@ -150,8 +150,8 @@ typedef struct Outcome
 	const char *outcome;
 	int32 attempt;
 	int32 used;
-	int32 step;					/* its last; 0: none */
-	TimestampTz next_run_at;	/* 0: none */
+	int32 step;              /* its last; 0: none */
+	TimestampTz next_run_at; /* 0: none */
 	const char *error_type;
 	const char *error;
 } Outcome;

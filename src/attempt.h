@@ -13,9 +13,9 @@
 /* What is to be done with an attempt once the turn's transaction committed. */
 typedef enum PromAttemptNext
 {
-	PROM_NEXT_SEND,				/* send the request */
-	PROM_NEXT_ENDED,			/* the task has ended */
-	PROM_NEXT_LATER				/* the task goes on at due */
+	PROM_NEXT_SEND,  /* send the request */
+	PROM_NEXT_ENDED, /* the task has ended */
+	PROM_NEXT_LATER  /* the task goes on at due */
 } PromAttemptNext;
 
 /* A task that this process has claimed.  It owns call. */
@@ -24,22 +24,22 @@ typedef struct PromAttempt
 	int32 slot;
 	int64 task_id;
 	PromAttemptNext next;
-	TimestampTz due;			/* with LATER */
-	bool retrying;				/* with LATER: an attempt has ended */
+	TimestampTz due; /* with LATER */
+	bool retrying;   /* with LATER: an attempt has ended */
 
-	int32 attempt;				/* its number; 0: not begun */
-	int32 step;					/* the number of its next step */
-	int32 used;					/* attempts used up before it */
+	int32 attempt; /* its number; 0: not begun */
+	int32 step;    /* the number of its next step */
+	int32 used;    /* attempts used up before it */
 	int32 max_attempts;
 	TimestampTz deadline;
-	const PromModel *model;		/* in the cache of agent.c */
+	const PromModel *model; /* in the cache of agent.c */
 	int64 call_id;
 	TimestampTz sent_at;
-	PromCall *call;				/* on the network, or ended and not recorded */
+	PromCall *call; /* on the network, or ended and not recorded */
 
 	/* From loading to sending, in the memory of the turn. */
 	const char *request;
-	const char *instructions;	/* NULL: none */
+	const char *instructions; /* NULL: none */
 } PromAttempt;
 
 /*

@@ -45,11 +45,11 @@
 
 typedef enum Stage
 {
-	STAGE_NONE,					/* no task is in this slot */
-	STAGE_BEGIN,				/* to be loaded and begun */
-	STAGE_CALL,					/* its request is on the network */
-	STAGE_RECORD,				/* the call has ended */
-	STAGE_CANCEL				/* the request was dropped */
+	STAGE_NONE,   /* no task is in this slot */
+	STAGE_BEGIN,  /* to be loaded and begun */
+	STAGE_CALL,   /* its request is on the network */
+	STAGE_RECORD, /* the call has ended */
+	STAGE_CANCEL  /* the request was dropped */
 } Stage;
 
 typedef struct Work
@@ -57,19 +57,19 @@ typedef struct Work
 	PromAttempt attempt;
 	Stage stage;
 	bool in_turn;
-	TimestampTz not_before;		/* of writing again */
+	TimestampTz not_before; /* of writing again */
 } Work;
 
 static PromHttp *http;
 static WaitEventSet *wait_set;
 static MemoryContext turn_context;
-static Work *works;				/* by slot */
+static Work *works; /* by slot */
 static Work **turn_works;
-static int nturn;				/* works of this turn */
-static int nbegin;				/* those of them in STAGE_BEGIN */
-static int nkept;				/* works that could not be written */
-static int in_flight;			/* requests on the network */
-static bool late_cancel;		/* a task was cancelled while it was being begun */
+static int nturn;        /* works of this turn */
+static int nbegin;       /* those of them in STAGE_BEGIN */
+static int nkept;        /* works that could not be written */
+static int in_flight;    /* requests on the network */
+static bool late_cancel; /* a task was cancelled while it was being begun */
 
 static PromSlot *
 slot_of(const Work *work)

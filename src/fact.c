@@ -33,50 +33,33 @@ typedef struct FactRelation
 	int ncolumns;
 	const char *columns[PROM_FACT_MAX_COLUMNS];
 
-	Oid relid;					/* whose attribute numbers these are */
+	Oid relid; /* whose attribute numbers these are */
 	AttrNumber attnum[PROM_FACT_MAX_COLUMNS];
 	AttrNumber xid;
 } FactRelation;
 
 /* In the order of PromFactKind and of the enumerations in fact.h. */
 static FactRelation relations[PROM_NFACTS] = {
-	{.name = "_task", .ncolumns = TASK_COLUMNS, .columns = {
-		"task_id", "event_id", "submitted_at", "run_at", "deadline",
-		"priority", "max_attempts", "submitter_oid", "submitter",
-		"agent", "mode", "trace_id", "request", "metadata"}},
-	{.name = "_attempt", .ncolumns = ATTEMPT_COLUMNS, .columns = {
-		"task_id", "attempt", "started_at",
-		"agent_version", "model", "model_version"}},
-	{.name = "_call", .ncolumns = CALL_COLUMNS, .columns = {
-		"call_id", "task_id", "attempt", "turn", "call", "sent_at",
-		"kind", "target", "reserved"}},
-	{.name = "_step", .ncolumns = STEP_COLUMNS, .columns = {
-		"task_id", "step", "attempt", "event_id", "call_id",
-		"started_at", "ended_at", "tokens_in", "tokens_out",
-		"cached_tokens", "http_status", "ambiguous", "connect_ms",
-		"first_byte_ms", "kind", "name", "status", "model",
-		"cost", "finish_reason", "request_id", "error_type",
-		"error", "answer", "raw"}},
-	{.name = "_outcome", .ncolumns = OUTCOME_COLUMNS, .columns = {
-		"task_id", "attempt", "event_id", "ended_at",
-		"attempts", "step", "next_run_at", "outcome",
-		"error_type", "error"}},
-	{.name = "_cancel", .ncolumns = CANCEL_COLUMNS, .columns = {
-		"task_id", "requested_at", "requested_by", "reason"}},
+	{.name = "_task", .ncolumns = TASK_COLUMNS, .columns = {"task_id", "event_id", "submitted_at", "run_at", "deadline", "priority", "max_attempts", "submitter_oid", "submitter", "agent", "mode", "trace_id", "request", "metadata"}},
+	{.name = "_attempt", .ncolumns = ATTEMPT_COLUMNS, .columns = {"task_id", "attempt", "started_at", "agent_version", "model", "model_version"}},
+	{.name = "_call", .ncolumns = CALL_COLUMNS, .columns = {"call_id", "task_id", "attempt", "turn", "call", "sent_at", "kind", "target", "reserved"}},
+	{.name = "_step", .ncolumns = STEP_COLUMNS, .columns = {"task_id", "step", "attempt", "event_id", "call_id", "started_at", "ended_at", "tokens_in", "tokens_out", "cached_tokens", "http_status", "ambiguous", "connect_ms", "first_byte_ms", "kind", "name", "status", "model", "cost", "finish_reason", "request_id", "error_type", "error", "answer", "raw"}},
+	{.name = "_outcome", .ncolumns = OUTCOME_COLUMNS, .columns = {"task_id", "attempt", "event_id", "ended_at", "attempts", "step", "next_run_at", "outcome", "error_type", "error"}},
+	{.name = "_cancel", .ncolumns = CANCEL_COLUMNS, .columns = {"task_id", "requested_at", "requested_by", "reason"}},
 };
 
 typedef struct Batch
 {
-	ResultRelInfo *result;		/* NULL: this relation is not open yet */
-	int nslots;					/* rows that wait */
-	int made;					/* slots that exist */
+	ResultRelInfo *result; /* NULL: this relation is not open yet */
+	int nslots;            /* rows that wait */
+	int made;              /* slots that exist */
 	TupleTableSlot *slots[BATCH];
 } Batch;
 
 struct PromFactWriter
 {
-	MemoryContext context;		/* the writer, estate and slots */
-	MemoryContext batch_context;	/* values of rows; reset after each flush */
+	MemoryContext context;       /* the writer, estate and slots */
+	MemoryContext batch_context; /* values of rows; reset after each flush */
 	EState *estate;
 	FullTransactionId xid;
 	Batch batches[PROM_NFACTS];

@@ -134,7 +134,7 @@ prom_guc_database_names(void)
 	copy = pstrdup(prom_guc_databases);
 	if (!SplitIdentifierString(copy, ',', &names))
 		return NIL;
-	foreach (cell, names)
+	foreach(cell, names)
 		copies = lappend(copies, pstrdup((char *) lfirst(cell)));
 	list_free(names);
 	pfree(copy);

@@ -9,9 +9,9 @@ extern bool prom_guc_allow_private_endpoints;
 extern char *prom_guc_databases;
 extern int prom_guc_max_databases;
 extern int prom_guc_max_in_flight;
-extern int prom_guc_max_request;	 /* kB */
-extern int prom_guc_network_memory;	 /* kB */
-extern int prom_guc_queue_memory;	 /* kB */
+extern int prom_guc_max_request;     /* kB */
+extern int prom_guc_network_memory;  /* kB */
+extern int prom_guc_queue_memory;    /* kB */
 extern int prom_guc_rescan_interval; /* ms */
 extern int prom_guc_ring_size;
 extern char *prom_guc_secrets_dir;

@@ -5,9 +5,9 @@
  * It connects to no database, only to the shared catalogues, so it holds up
  * no DROP DATABASE.  A process that ends wakes it and is started again at
  * once; one that lived for less than a second waits, twice as long each time.
- * A database or an extension that is not there yet is not an error: the
- * launcher looks again when transactions have ended meanwhile, and at once
- * when an install script says so.
+ * What is not there yet is not an error: a database is looked for again when
+ * transactions have ended meanwhile, an extension when its install script
+ * says so (wakeup.c) or the configuration is reloaded.
  */
 #include "postgres.h"
 
@@ -47,20 +47,20 @@ typedef struct Child
 	BackgroundWorkerHandle *handle; /* NULL: not started by this launcher */
 	TimestampTz started_at;
 	TimestampTz not_before;
-	int wait;					/* ms; doubles with each short life */
+	int wait; /* ms; doubles with each short life */
 } Child;
 
 typedef struct Served
 {
-	bool wanted;				/* in prometheus.databases */
+	bool wanted; /* in prometheus.databases */
 	bool missing_logged;
 	bool limit_logged;
-	bool stopping;				/* until no child is left */
-	bool probed;				/* looked, and the extension was not there */
+	bool stopping; /* until no child is left */
+	bool probed;   /* looked, and the extension was not there */
 	Child children[PROM_NROLES];
 } Served;
 
-static Served *served;			/* by the number of the entry in shared memory */
+static Served *served; /* by the number of the entry in shared memory */
 static TimestampTz last_look;
 static uint64 transactions_at_look;
 
@@ -84,6 +84,8 @@ start_child(PromDatabase *db, Child *child, PromRole role)
 {
 	BackgroundWorker worker = {0};
 	const char *name = prom_worker_role_name(role);
+	MemoryContext before;
+	bool started;
 
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
@@ -97,7 +99,11 @@ start_child(PromDatabase *db, Child *child, PromRole role)
 			 "prometheus %s of database \"%s\"", name, NameStr(db->name));
 	snprintf(worker.bgw_type, sizeof(worker.bgw_type), "prometheus %s", name);
 	child->started_at = GetCurrentTimestamp();
-	return RegisterDynamicBackgroundWorker(&worker, &child->handle);
+	/* The handle outlives the turn. */
+	before = MemoryContextSwitchTo(TopMemoryContext);
+	started = RegisterDynamicBackgroundWorker(&worker, &child->handle);
+	MemoryContextSwitchTo(before);
+	return started;
 }
 
 /* Notice the end of a child; true while there is one, even if it only begins. */
@@ -107,7 +113,7 @@ child_lives(PromDatabase *db, Child *child, PromRole role, TimestampTz now)
 	pid_t pid;
 
 	if (child->handle == NULL)
-		return db->worker[role].pid != 0;	/* an earlier launcher's */
+		return db->worker[role].pid != 0; /* an earlier launcher's */
 	if (GetBackgroundWorkerPid(child->handle, &pid) != BGWH_STOPPED)
 		return true;
 	pfree(child->handle);
@@ -262,7 +268,7 @@ read_setting(void)
 
 	for (int i = 0; i < prom_shared->ndatabases; i++)
 		served[i].wanted = false;
-	foreach (cell, names)
+	foreach(cell, names)
 	{
 		PromDatabase *db = entry_of((char *) lfirst(cell));
 
@@ -299,8 +305,7 @@ find_database(const char *name)
 }
 
 /*
- * Find the wanted databases that are not known yet, drop those that are gone,
- * and let the absent extensions be looked for.
+ * Find the wanted databases that are not known yet, drop those that are gone.
  */
 static void
 look_for_databases(void)
@@ -324,25 +329,23 @@ look_for_databases(void)
 			forget_database(db);
 		if (!OidIsValid(db->oid) && OidIsValid(oid))
 		{
+			served[i].probed = false;
 			LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
 			db->oid = oid;
 			LWLockRelease(prom_shared->lock);
 		}
-		if (!OidIsValid(db->owner))
-			served[i].probed = false;
 	}
 	CommitTransactionCommand();
 	last_look = GetCurrentTimestamp();
 	transactions_at_look = prom_xact_completion_count();
 }
 
-/* Is anything that is wanted not there? */
+/* Is a database that is wanted not there? */
 static bool
 anything_missing(void)
 {
 	for (int i = 0; i < prom_shared->ndatabases; i++)
-		if (served[i].wanted && (!OidIsValid(prom_shared->databases[i].oid) ||
-								 (!OidIsValid(prom_shared->databases[i].owner) && served[i].probed)))
+		if (served[i].wanted && !OidIsValid(prom_shared->databases[i].oid))
 			return true;
 	return false;
 }
@@ -361,7 +364,7 @@ static void
 begin(void)
 {
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	before_shmem_exit(leave, (Datum) 0);
@@ -407,7 +410,7 @@ prom_launcher_main(Datum main_arg)
 	MemoryContextSwitchTo(context);
 	read_setting();
 	look_for_databases();
-	for (;;)
+	while (!ShutdownRequestPending)
 	{
 		long ms = turn();
 
@@ -424,6 +427,10 @@ prom_launcher_main(Datum main_arg)
 			ProcessConfigFile(PGC_SIGHUP);
 			read_setting();
 			look_for_databases();
+			for (int i = 0; i < prom_shared->ndatabases; i++)
+				served[i].probed = false;
 		}
 	}
+	/* Not 0: if only it was ended and not the server, it starts again. */
+	proc_exit(1);
 }

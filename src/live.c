@@ -26,32 +26,32 @@
  * The newest checkpoint that this very database wrote: after a restore or a
  * clone the xids of its snapshot mean nothing.
  */
-#define CHECKPOINT \
-	"SELECT c.snapshot, c.live FROM prometheus._checkpoint c" \
+#define CHECKPOINT                                                                     \
+	"SELECT c.snapshot, c.live FROM prometheus._checkpoint c"                          \
 	" WHERE c.checkpoint_id = (SELECT max(checkpoint_id) FROM prometheus._checkpoint)" \
 	"   AND c.system_identifier = $1 AND c.database_oid = $2"
 
 /* Given rows "t" of candidates, those that live and what the queue must know. */
-#define LIVE_COLUMNS \
+#define LIVE_COLUMNS                                                             \
 	" t.task_id, coalesce(o.next_run_at, t.run_at, t.submitted_at), t.deadline," \
-	" t.submitter_oid, t.priority, o.attempt IS NOT NULL," \
-	" EXISTS (SELECT FROM prometheus._attempt a WHERE a.task_id = t.task_id" \
-	"            AND a.attempt > coalesce(o.attempt, 0))" \
+	" t.submitter_oid, t.priority, o.attempt IS NOT NULL,"                       \
+	" EXISTS (SELECT FROM prometheus._attempt a WHERE a.task_id = t.task_id"     \
+	"            AND a.attempt > coalesce(o.attempt, 0))"                        \
 	" OR EXISTS (SELECT FROM prometheus._cancel c WHERE c.task_id = t.task_id)"
 
-#define LIVE_OUTCOME \
+#define LIVE_OUTCOME                                                 \
 	" LEFT JOIN LATERAL (SELECT x.attempt, x.outcome, x.next_run_at" \
-	"    FROM prometheus._outcome x WHERE x.task_id = t.task_id" \
-	"   ORDER BY x.attempt DESC LIMIT 1) o ON true" \
+	"    FROM prometheus._outcome x WHERE x.task_id = t.task_id"     \
+	"   ORDER BY x.attempt DESC LIMIT 1) o ON true"                  \
 	" WHERE o.outcome IS NULL OR o.outcome IN ('retry', 'waiting', 'lost')"
 
-#define LIVE_SINCE \
+#define LIVE_SINCE                                            \
 	"WITH c AS MATERIALIZED (" CHECKPOINT "), candidate AS (" \
-	" SELECT unnest(c.live) AS task_id FROM c" \
-	" UNION SELECT n.task_id FROM c, prometheus._task n" \
-	"  WHERE n.xid >= pg_snapshot_xmin(c.snapshot)" \
-	"    AND NOT pg_visible_in_snapshot(n.xid, c.snapshot))" \
-	" SELECT " LIVE_COLUMNS \
+	" SELECT unnest(c.live) AS task_id FROM c"                \
+	" UNION SELECT n.task_id FROM c, prometheus._task n"      \
+	"  WHERE n.xid >= pg_snapshot_xmin(c.snapshot)"           \
+	"    AND NOT pg_visible_in_snapshot(n.xid, c.snapshot))"  \
+	" SELECT " LIVE_COLUMNS                                   \
 	" FROM candidate JOIN prometheus._task t ON t.task_id = candidate.task_id" LIVE_OUTCOME
 
 #define LIVE_ALL \
@@ -134,10 +134,10 @@ prom_live_tasks(PromLiveTaskVisit visit, void *arg)
 		AtEOXact_GUC(false, level);
 }
 
-#define WRITE_CHECKPOINT(live) \
-	"INSERT INTO prometheus._checkpoint" \
+#define WRITE_CHECKPOINT(live)                                       \
+	"INSERT INTO prometheus._checkpoint"                             \
 	" (written_at, system_identifier, database_oid, snapshot, live)" \
-	" SELECT clock_timestamp(), $1, $2, pg_current_snapshot()," \
+	" SELECT clock_timestamp(), $1, $2, pg_current_snapshot(),"      \
 	"        coalesce(array_agg(l.task_id), '{}') FROM (" live ") l" \
 	" RETURNING cardinality(live)"
 

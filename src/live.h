@@ -11,11 +11,11 @@
 typedef struct PromLiveTask
 {
 	PromHint hint;
-	bool retrying;				/* an attempt of it has ended */
-	bool urgent;				/* an attempt is open, or it is to be cancelled */
+	bool retrying; /* an attempt of it has ended */
+	bool urgent;   /* an attempt is open, or it is to be cancelled */
 } PromLiveTask;
 
-typedef void (*PromLiveTaskVisit) (const PromLiveTask *task, void *arg);
+typedef void (*PromLiveTaskVisit)(const PromLiveTask *task, void *arg);
 
 /*
  * Call visit for each live task, in a transaction with SPI connected.  Reads

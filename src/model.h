@@ -11,22 +11,22 @@
  */
 typedef struct PromModel
 {
-	const char *name;			/* what users call it */
-	int64 version;				/* dense, from 1 */
-	const char *api;			/* "openai" or "echo" */
-	const char *endpoint;		/* base URL, no trailing slash; NULL for echo */
-	const char *model;			/* the provider's name of it; NULL = name */
-	const char *secret;			/* "NAME", "env:NAME" or NULL; never a key */
-	int max_tokens;				/* -1: not sent */
-	const char *temperature;	/* decimal text, sent as it is; NULL: not sent */
-	const char *price_in;		/* decimal, per million tokens; NULL: not known */
+	const char *name;        /* what users call it */
+	int64 version;           /* dense, from 1 */
+	const char *api;         /* "openai" or "echo" */
+	const char *endpoint;    /* base URL, no trailing slash; NULL for echo */
+	const char *model;       /* the provider's name of it; NULL = name */
+	const char *secret;      /* "NAME", "env:NAME" or NULL; never a key */
+	int max_tokens;          /* -1: not sent */
+	const char *temperature; /* decimal text, sent as it is; NULL: not sent */
+	const char *price_in;    /* decimal, per million tokens; NULL: not known */
 	const char *price_out;
-	bool stream;				/* ask for server-sent events */
-	int connect_timeout;		/* ms: name, connection and TLS */
-	int first_byte_timeout;		/* ms: request sent until the first byte */
-	int idle_timeout;			/* ms: silence between two bytes of the body */
-	int total_timeout;			/* ms: the whole request */
-	int64 max_reply;			/* bytes of the (decoded) body */
+	bool stream;            /* ask for server-sent events */
+	int connect_timeout;    /* ms: name, connection and TLS */
+	int first_byte_timeout; /* ms: request sent until the first byte */
+	int idle_timeout;       /* ms: silence between two bytes of the body */
+	int total_timeout;      /* ms: the whole request */
+	int64 max_reply;        /* bytes of the (decoded) body */
 } PromModel;
 
 #endif

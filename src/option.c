@@ -25,9 +25,9 @@ typedef enum OptionType
 	OPTION_BOOLEAN,
 	OPTION_INTEGER,
 	OPTION_NUMBER,
-	OPTION_INTERVAL,			/* text such as "10 s", or a number of seconds */
-	OPTION_SIZE,				/* text such as "16 MB", or a number of bytes */
-	OPTION_ROLES				/* an array of names of roles */
+	OPTION_INTERVAL, /* text such as "10 s", or a number of seconds */
+	OPTION_SIZE,     /* text such as "16 MB", or a number of bytes */
+	OPTION_ROLES     /* an array of names of roles */
 } OptionType;
 
 typedef struct Option
@@ -35,7 +35,7 @@ typedef struct Option
 	const char *name;
 	OptionType type;
 	int64 min;
-	int64 max;					/* ms for intervals */
+	int64 max; /* ms for intervals */
 } Option;
 
 static const Option model_options[] = {

@@ -31,11 +31,11 @@
 #define CHECKPOINT_INTERVAL 300000
 #define FIRST_CHECKPOINT 10000
 
-static bool hint_pending;		/* something changed since the last hint */
+static bool hint_pending; /* something changed since the last hint */
 static TimestampTz next_hint;
-static bool checkpoint_pending;	/* ... since the last checkpoint */
+static bool checkpoint_pending; /* ... since the last checkpoint */
 static TimestampTz next_checkpoint;
-static bool notify_failed;		/* and was logged */
+static bool notify_failed; /* and was logged */
 
 static void
 send_hint(void)
@@ -62,7 +62,7 @@ write_checkpoint(void)
 
 /* Errors are logged and do not end the process; true: it worked. */
 static bool
-try(void (*act) (void), bool quiet)
+try(void (*act)(void), bool quiet)
 {
 	MemoryContext context = CurrentMemoryContext;
 	volatile bool worked = true;
@@ -140,6 +140,9 @@ prom_publisher_main(Datum main_arg)
 		prom_worker_wait(wait_time(), "PrometheusPublisher");
 	}
 	if (checkpoint_pending || pg_atomic_read_u32(&prom_my_database->changed) != 0)
+	{
+		prom_worker_finish();
 		(void) try(write_checkpoint, false);
+	}
 	proc_exit(0);
 }

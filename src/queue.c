@@ -34,7 +34,7 @@
 typedef struct QueueRoot
 {
 	int nslabs;
-	int nentries;				/* ever used; those behind were never written */
+	int nentries; /* ever used; those behind were never written */
 	dsa_pointer slabs[MAX_SLABS];
 } QueueRoot;
 
@@ -56,14 +56,14 @@ typedef struct TaskEntry
 #define SH_DEFINE
 #include "lib/simplehash.h"
 
-typedef bool (*Before) (const PromQueueEntry *a, const PromQueueEntry *b);
+typedef bool (*Before)(const PromQueueEntry *a, const PromQueueEntry *b);
 
 /* A heap of entry numbers that knows where each entry is. */
 typedef struct Heap
 {
 	Before before;
 	int32 *items;
-	int32 *places;				/* by entry number; -1: not in it */
+	int32 *places; /* by entry number; -1: not in it */
 	int length;
 } Heap;
 
@@ -72,7 +72,7 @@ struct PromQueue
 	PromDatabase *db;
 	dsa_area *area;
 	QueueRoot *root;
-	PromQueueEntry **slabs;		/* where they are in this process */
+	PromQueueEntry **slabs; /* where they are in this process */
 	int32 *free_entries;
 	int nfree;
 	int64 length;
@@ -212,7 +212,7 @@ close_queue(int code, Datum arg)
 {
 	PromQueue *queue = (PromQueue *) DatumGetPointer(arg);
 
-	LWLockReleaseAll();			/* the error may have come while it was held */
+	LWLockReleaseAll(); /* the error may have come while it was held */
 	LWLockAcquire(queue->db->queue_lock, LW_EXCLUSIVE);
 	queue->db->queue_dsa = DSA_HANDLE_INVALID;
 	queue->db->queue_root = InvalidDsaPointer;
@@ -512,7 +512,7 @@ put_entry(ReturnSetInfo *result, const PromQueueEntry *entry)
 	}
 	values[0] = Int64GetDatum(entry->task_id);
 	values[1] = CStringGetTextDatum(entry->state == PROM_QUEUE_RUNNING ? "running"
-									: entry->retrying				   ? "retrying"
+									: entry->retrying                  ? "retrying"
 																	   : "queued");
 	values[2] = Int32GetDatum(entry->priority);
 	values[3] = TimestampTzGetDatum(entry->due);

@@ -11,10 +11,10 @@
 
 typedef enum PromQueueState
 {
-	PROM_QUEUE_FREE,			/* no task is in this entry */
-	PROM_QUEUE_LATER,			/* due is in the future */
-	PROM_QUEUE_READY,			/* waits for a slot */
-	PROM_QUEUE_RUNNING			/* has a slot */
+	PROM_QUEUE_FREE,   /* no task is in this entry */
+	PROM_QUEUE_LATER,  /* due is in the future */
+	PROM_QUEUE_READY,  /* waits for a slot */
+	PROM_QUEUE_RUNNING /* has a slot */
 } PromQueueState;
 
 /* An entry, in memory that backends can read while they hold queue_lock. */
@@ -23,13 +23,13 @@ typedef struct PromQueueEntry
 	int64 task_id;
 	TimestampTz due;
 	TimestampTz deadline;
-	TimestampTz since;			/* when it came into its state */
+	TimestampTz since; /* when it came into its state */
 	Oid submitter;
-	int32 slot;					/* while it runs */
+	int32 slot; /* while it runs */
 	int16 priority;
-	uint8 state;				/* PromQueueState */
-	bool retrying;				/* it had an attempt and will have another */
-	bool urgent;				/* cancelled, too late, or left open: runs next */
+	uint8 state;   /* PromQueueState */
+	bool retrying; /* it had an attempt and will have another */
+	bool urgent;   /* cancelled, too late, or left open: runs next */
 } PromQueueEntry;
 
 typedef struct PromQueue PromQueue;

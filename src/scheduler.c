@@ -31,7 +31,7 @@
 #define HINTS_A_TURN 4096
 
 static PromQueue *queue;
-static int32 *free_slots;		/* a stack of slot numbers */
+static int32 *free_slots; /* a stack of slot numbers */
 static int nfree;
 
 /*
@@ -43,7 +43,7 @@ static int nfree;
 /* The table holds live tasks that the queue does not. */
 static bool must_rescan;
 static TimestampTz last_scan;
-static TimestampTz last_look;	/* whether a scan is due */
+static TimestampTz last_look; /* whether a scan is due */
 static uint64 transactions_at_scan;
 static bool hint_since_scan;
 
@@ -166,7 +166,7 @@ take_hints(TimestampTz now)
 			return wake;
 		wake |= take_hint(&hint, now);
 	}
-	SetLatch(MyLatch);			/* there may be more */
+	SetLatch(MyLatch); /* there may be more */
 	return wake;
 }
 

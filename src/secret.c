@@ -277,9 +277,11 @@ key_length(const char *text)
 	if (pg_strncasecmp(text, "key", 3) == 0 && text[3] != '\0' &&
 		strchr("-_ =:", text[3]) != NULL)
 	{
-		size_t rest = token_length(text + 4);
+		size_t from = 4 + strspn(text + 4, " ");
+		size_t rest = token_length(text + from);
 
-		return rest >= 6 && has_digit_or_star(text + 4, rest) ? 4 + rest : 0;
+		return rest >= 6 && has_digit_or_star(text + from, rest)
+			? from + rest : 0;
 	}
 	for (i = 0; i + 2 < token; i++)
 		if (memcmp(text + i, "***", 3) == 0)

@@ -34,7 +34,7 @@ typedef enum PromHintKind
 typedef struct PromHint
 {
 	int64 task_id;
-	TimestampTz due;			/* earliest start */
+	TimestampTz due; /* earliest start */
 	TimestampTz deadline;
 	Oid submitter;
 	int32 priority;
@@ -43,7 +43,7 @@ typedef struct PromHint
 
 typedef struct PromRingCell
 {
-	pg_atomic_uint64 sequence;	/* position + 1 once hint is written */
+	pg_atomic_uint64 sequence; /* position + 1 once hint is written */
 	PromHint hint;
 } PromRingCell;
 
@@ -53,34 +53,34 @@ typedef struct PromRingCell
  */
 typedef struct PromRing
 {
-	pg_atomic_uint64 head;		/* next place to reserve */
-	pg_atomic_uint64 tail;		/* next place to read; scheduler only */
-	pg_atomic_uint32 overflowed;	/* a hint was dropped: the table must be read */
-	uint64 size;				/* a power of two */
+	pg_atomic_uint64 head;       /* next place to reserve */
+	pg_atomic_uint64 tail;       /* next place to read; scheduler only */
+	pg_atomic_uint32 overflowed; /* a hint was dropped: the table must be read */
+	uint64 size;                 /* a power of two */
 	PromRingCell *cells;
 } PromRing;
 
 /* Slot numbers from one process to one other. */
 typedef struct PromPipe
 {
-	pg_atomic_uint64 head;		/* writer only */
-	pg_atomic_uint64 tail;		/* reader only */
-	uint64 size;				/* a power of two, more than it can ever hold */
+	pg_atomic_uint64 head; /* writer only */
+	pg_atomic_uint64 tail; /* reader only */
+	uint64 size;           /* a power of two, more than it can ever hold */
 	int32 *items;
 } PromPipe;
 
 typedef enum PromSlotState
 {
-	PROM_SLOT_FREE,				/* the scheduler's */
-	PROM_SLOT_ASSIGNED,			/* given to the caller, not yet seen by it */
-	PROM_SLOT_RUNNING,			/* the caller's */
-	PROM_SLOT_DONE				/* given back, result is valid */
+	PROM_SLOT_FREE,     /* the scheduler's */
+	PROM_SLOT_ASSIGNED, /* given to the caller, not yet seen by it */
+	PROM_SLOT_RUNNING,  /* the caller's */
+	PROM_SLOT_DONE      /* given back, result is valid */
 } PromSlotState;
 
 typedef enum PromSlotResult
 {
-	PROM_RESULT_ENDED,			/* the task has ended, or is not there */
-	PROM_RESULT_LATER			/* it goes on at due */
+	PROM_RESULT_ENDED, /* the task has ended, or is not there */
+	PROM_RESULT_LATER  /* it goes on at due */
 } PromSlotResult;
 
 /*
@@ -89,29 +89,29 @@ typedef enum PromSlotResult
  */
 typedef struct PromSlot
 {
-	pg_atomic_uint32 state;		/* PromSlotState */
-	pg_atomic_uint32 cancel;	/* set by the scheduler at any time */
+	pg_atomic_uint32 state;  /* PromSlotState */
+	pg_atomic_uint32 cancel; /* set by the scheduler at any time */
 	int64 task_id;
-	TimestampTz deadline;		/* these three only for the next scheduler */
+	TimestampTz deadline; /* these three only for the next scheduler */
 	Oid submitter;
 	int32 priority;
-	TimestampTz due;			/* with LATER */
+	TimestampTz due; /* with LATER */
 	PromSlotResult result;
-	bool retrying;				/* with LATER: back-off, not only not due yet */
+	bool retrying; /* with LATER: back-off, not only not due yet */
 } PromSlot;
 
 typedef enum PromCallerState
 {
 	PROM_CALLER_NONE,
-	PROM_CALLER_WAITING,		/* it is there and may not touch slots yet */
-	PROM_CALLER_READY			/* set by the scheduler when the slots are clean */
+	PROM_CALLER_WAITING, /* it is there and may not touch slots yet */
+	PROM_CALLER_READY    /* set by the scheduler when the slots are clean */
 } PromCallerState;
 
 /* A process.  Written by itself, and by the launcher while pid is 0. */
 typedef struct PromWorker
 {
-	pid_t pid;					/* 0: none */
-	Latch *latch;				/* of that process; NULL: none */
+	pid_t pid;    /* 0: none */
+	Latch *latch; /* of that process; NULL: none */
 	TimestampTz started_at;
 	pg_atomic_uint32 in_flight;
 	bool busy;
@@ -120,22 +120,22 @@ typedef struct PromWorker
 /* One database that is served.  lock guards what has no other comment. */
 typedef struct PromDatabase
 {
-	Oid oid;					/* InvalidOid: this entry is free, or the database not there */
+	Oid oid; /* InvalidOid: this entry is free, or the database not there */
 	NameData name;
-	Oid owner;					/* of the extension; InvalidOid: it is not there */
-	bool probe;					/* launcher: look whether the extension is there */
+	Oid owner;  /* of the extension; InvalidOid: it is not there */
+	bool probe; /* launcher: look whether the extension is there */
 	PromWorker worker[PROM_NROLES];
 
 	PromRing ring;
-	PromPipe to_caller;			/* assigned or cancelled slots */
-	PromPipe to_scheduler;		/* slots given back */
-	PromSlot *slots;			/* prometheus.max_in_flight of them */
-	pg_atomic_uint32 caller_state;	/* PromCallerState */
-	pg_atomic_uint32 changed;	/* publisher: facts were written since its last look */
-	pg_atomic_uint64 rescans;	/* times the scheduler read the table, start included */
+	PromPipe to_caller;            /* assigned or cancelled slots */
+	PromPipe to_scheduler;         /* slots given back */
+	PromSlot *slots;               /* prometheus.max_in_flight of them */
+	pg_atomic_uint32 caller_state; /* PromCallerState */
+	pg_atomic_uint32 changed;      /* publisher: facts were written since its last look */
+	pg_atomic_uint64 rescans;      /* times the scheduler read the table, start included */
 
-	LWLock *queue_lock;			/* guards queue_dsa and what is in it */
-	dsa_handle queue_dsa;		/* the scheduler's queue; see queue.c */
+	LWLock *queue_lock;   /* guards queue_dsa and what is in it */
+	dsa_handle queue_dsa; /* the scheduler's queue; see queue.c */
 	dsa_pointer queue_root;
 } PromDatabase;
 
@@ -146,17 +146,17 @@ typedef struct PromDatabase
  */
 typedef struct PromWaiter
 {
-	pg_atomic_uint64 task_id;	/* 0: does not wait */
-	pg_atomic_uint32 ended;		/* 1: look again */
+	pg_atomic_uint64 task_id; /* 0: does not wait */
+	pg_atomic_uint32 ended;   /* 1: look again */
 	Oid database;
 	Latch *latch;
 } PromWaiter;
 
 typedef struct PromShared
 {
-	LWLock *lock;				/* entries of databases, workers */
+	LWLock *lock; /* entries of databases, workers */
 	PromWorker launcher;
-	pg_atomic_uint32 waiting;	/* waiters that wait; 0 spares the caller a look */
+	pg_atomic_uint32 waiting; /* waiters that wait; 0 spares the caller a look */
 	int nwaiters;
 	PromWaiter *waiters;
 	int ndatabases;

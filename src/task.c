@@ -199,7 +199,7 @@ warn_if_not_served(void)
 	}
 	database = get_database_name(MyDatabaseId);
 	names = prom_guc_database_names();
-	foreach (cell, names)
+	foreach(cell, names)
 		if (strcmp((char *) lfirst(cell), database) == 0)
 			return;
 	ereport(WARNING,
@@ -345,7 +345,7 @@ prom_submit(PG_FUNCTION_ARGS)
 									 : interval_us(PG_GETARG_INTERVAL_P(5), "timeout", 1);
 	submit.max_attempts = PG_ARGISNULL(6) ? -1 : PG_GETARG_INT32(6);
 	if (!PG_ARGISNULL(6) && submit.max_attempts == -1)
-		submit.max_attempts = 0;	/* out of range, and said so */
+		submit.max_attempts = 0; /* out of range, and said so */
 	submit.metadata = PG_ARGISNULL(7) ? NULL : PG_GETARG_JSONB_P(7);
 	PG_RETURN_INT64(prom_task_submit(&submit));
 }

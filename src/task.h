@@ -12,19 +12,19 @@
 #define PROM_PRIORITY_MAX 1000
 #define PROM_MAX_ATTEMPTS 100
 #define PROM_DEFAULT_ATTEMPTS 3
-#define PROM_DEFAULT_TIMEOUT (INT64CONST(86400) * 1000000)	/* us: one day */
+#define PROM_DEFAULT_TIMEOUT (INT64CONST(86400) * 1000000) /* us: one day */
 
 /* A task to be submitted.  What is NULL or negative has its default. */
 typedef struct PromSubmit
 {
-	const char *request;		/* NULL raises */
+	const char *request; /* NULL raises */
 	const char *agent;
 	const char *mode;
 	int32 priority;
 	bool has_run_at;
 	TimestampTz run_at;
-	int64 timeout;				/* us; -1: default */
-	int32 max_attempts;			/* -1: default */
+	int64 timeout;      /* us; -1: default */
+	int32 max_attempts; /* -1: default */
 	Jsonb *metadata;
 } PromSubmit;
 

@@ -24,7 +24,7 @@ typedef struct Pending
 
 /* All in TopTransactionContext; NULL and 0 outside of a transaction. */
 static Pending *pending = NULL;
-static PromHint *hints = NULL;	/* room for the hints alone, made beforehand */
+static PromHint *hints = NULL; /* room for the hints alone, made beforehand */
 static int npending = 0;
 static int allocated = 0;
 static bool installed = false;

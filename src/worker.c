@@ -31,6 +31,7 @@ PromDatabase *prom_my_database = NULL;
 PromWorker *prom_my_worker = NULL;
 
 static PromRole my_role;
+static bool finishing = false;
 
 /* What a worker's session must be, whatever was set for database or role. */
 static const struct
@@ -81,7 +82,7 @@ handle_sigterm(SIGNAL_ARGS)
 	int save_errno = errno;
 
 	ShutdownRequestPending = true;
-	if (prom_xact_is_open())
+	if (prom_xact_is_open() && !finishing)
 		die(postgres_signal_arg);
 	SetLatch(MyLatch);
 	errno = save_errno;
@@ -204,6 +205,13 @@ prom_worker_should_end(void)
 		ProcessConfigFile(PGC_SIGHUP);
 	}
 	return false;
+}
+
+void
+prom_worker_finish(void)
+{
+	finishing = true;
+	SetConfigOption("lock_timeout", "500ms", PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 long

@@ -30,6 +30,9 @@ extern bool prom_worker_xact_begin(const char *activity);
 /* At the head of each loop: interrupts, reload; true: the process is to end. */
 extern bool prom_worker_should_end(void);
 
+/* What is done from here on is the last thing and not to be cut short. */
+extern void prom_worker_finish(void);
+
 /* Milliseconds from now to a moment, for a wait; -1 for DT_NOEND. */
 extern long prom_worker_wait_time(TimestampTz until);
 

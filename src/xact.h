@@ -11,7 +11,7 @@
 /* A statement and, from its first use on, its plan. */
 typedef struct PromStatement
 {
-	const char *sql;			/* every name qualified */
+	const char *sql; /* every name qualified */
 	int nargs;
 	Oid argtypes[12];
 	SPIPlanPtr plan;
@@ -20,9 +20,9 @@ typedef struct PromStatement
 /* What a transaction of ours finds out about the extension. */
 typedef enum PromPresence
 {
-	PROM_ABSENT,				/* no such extension in this database */
+	PROM_ABSENT, /* no such extension in this database */
 	PROM_PRESENT,
-	PROM_OTHER_OWNER			/* made anew by another role: reconnect */
+	PROM_OTHER_OWNER /* made anew by another role: reconnect */
 } PromPresence;
 
 /*

@@ -53,7 +53,7 @@ and do not disturb each other.  With "stream": true a good answer is streamed.
     fake-cut-stream            a stream that breaks off
     fake-huge-MB               a reply of so many megabytes
     fake-gzip                  a compressed reply
-    fake-gzip-bomb             64 MB of JSON in 64 kB
+    fake-gzip-bomb             16 MB of JSON in 16 kB
     fake-empty                 an empty answer with finish_reason stop
     fake-refusal, fake-filter, fake-length, fake-toolcall
     fake-tool-stop             tool calls with finish_reason stop
@@ -649,7 +649,7 @@ def gzipped(c, r):
 @behaviour("fake-gzip-bomb")
 def gzip_bomb(c, r):
     start, end = raw_completion(r, b'{"role":"assistant","content":"@"}').split(b"@")
-    c.send_body(gzip.compress(start + b"x" * (64 << 20) + end), extra=["Content-Encoding: gzip"])
+    c.send_body(gzip.compress(start + b"x" * (16 << 20) + end), extra=["Content-Encoding: gzip"])
 
 
 # Turns of other kinds.
