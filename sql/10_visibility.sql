@@ -1,8 +1,9 @@
 /*
- * Who may see a row: asked by every view, once a row.
+ * What every view asks: who may see a row, and how long something took.
  */
 CREATE FUNCTION prometheus._may_see_support(internal) RETURNS internal
-    LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'prom_may_see_support';
+    LANGUAGE c STRICT
+    AS 'MODULE_PATHNAME', 'prom_may_see_support';
 COMMENT ON FUNCTION prometheus._may_see_support(internal) IS
     'Tells the planner that prometheus._may_see() lets nearly every row pass.';
 
@@ -12,3 +13,12 @@ CREATE FUNCTION prometheus._may_see(role_name text, role_oid oid) RETURNS boolea
     AS 'MODULE_PATHNAME', 'prom_may_see';
 COMMENT ON FUNCTION prometheus._may_see(text, oid) IS
     'True if the current user has that role, or is a member of prometheus_agent_admin. Name and oid must be of the same role.';
+
+CREATE FUNCTION prometheus._milliseconds(
+    started_at timestamptz,
+    ended_at timestamptz)
+RETURNS double precision
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN extract(epoch FROM ended_at - started_at)::double precision * 1000;
+COMMENT ON FUNCTION prometheus._milliseconds(timestamptz, timestamptz) IS
+    'The time between two moments, milliseconds.';

@@ -13,7 +13,8 @@ CREATE FUNCTION @extschema@.prometheus_submit(
     metadata jsonb DEFAULT '{}')
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_submit';
-COMMENT ON FUNCTION @extschema@.prometheus_submit(text, text, text, integer, timestamptz, interval, integer, jsonb) IS
+COMMENT ON FUNCTION @extschema@.prometheus_submit(
+    text, text, text, integer, timestamptz, interval, integer, jsonb) IS
     'Queues a task in the current transaction and returns its id; it runs after the commit. priority -1000 to 1000, the higher first; not before run_at; failed with DeadlineExceeded after timeout (default 1 day, from the later of now and run_at); max_attempts 1 to 100 (default 3). Raises undefined_object for an unknown agent, program_limit_exceeded for a request beyond prometheus.max_request.';
 
 CREATE FUNCTION @extschema@.prometheus_wait(

@@ -24,7 +24,8 @@ SELECT t.task_id,
        t.agent,
        t.mode,
        coalesce(o.attempts, 0)
-           + CASE WHEN a.attempt > coalesce(o.attempt, 0) THEN 1 ELSE 0 END AS attempts,
+           + CASE WHEN a.attempt > coalesce(o.attempt, 0) THEN 1 ELSE 0 END
+           AS attempts,
        t.submitted_at,
        (SELECT f.started_at FROM prometheus._attempt f
          WHERE f.task_id = t.task_id ORDER BY f.attempt LIMIT 1) AS started_at,
@@ -38,13 +39,15 @@ SELECT t.task_id,
        t.request,
        CASE WHEN o.outcome = 'completed'
             THEN (SELECT r.answer FROM prometheus._step r
-                   WHERE r.task_id = t.task_id AND r.step = o.step) END AS result,
+                   WHERE r.task_id = t.task_id AND r.step = o.step)
+            END AS result,
        o.error,
        o.error_type,
        t.metadata
   FROM prometheus._visible_task t
   LEFT JOIN LATERAL (
-       SELECT x.attempt, x.attempts, x.outcome, x.step, x.ended_at, x.error, x.error_type
+       SELECT x.attempt, x.attempts, x.outcome, x.step, x.ended_at,
+              x.error, x.error_type
          FROM prometheus._outcome x
         WHERE x.task_id = t.task_id
         ORDER BY x.attempt DESC LIMIT 1) o ON true
@@ -54,7 +57,8 @@ SELECT t.task_id,
         WHERE x.task_id = t.task_id
         ORDER BY x.attempt DESC LIMIT 1) a ON true
   LEFT JOIN LATERAL (
-       SELECT o.ended_at WHERE o.outcome NOT IN ('retry', 'waiting', 'lost')) e ON true
+       SELECT o.ended_at
+        WHERE o.outcome NOT IN ('retry', 'waiting', 'lost')) e ON true
   LEFT JOIN LATERAL (
        SELECT sum(x.tokens_in)::bigint AS tokens_in,
               sum(x.tokens_out)::bigint AS tokens_out,
@@ -102,8 +106,8 @@ COMMENT ON COLUMN prometheus.queue.since IS 'Since when it has been in this stat
 COMMENT ON COLUMN prometheus.queue.why IS 'What it waits for.';
 
 CREATE VIEW prometheus.attempt WITH (security_barrier) AS
-SELECT coalesce(a.task_id, o.task_id) AS task_id,
-       coalesce(a.attempt, o.attempt) AS attempt,
+SELECT t.task_id,
+       k.attempt,
        o.outcome,
        a.started_at,
        o.ended_at,
@@ -113,11 +117,14 @@ SELECT coalesce(a.task_id, o.task_id) AS task_id,
        o.next_run_at
   FROM prometheus._visible_task t
  CROSS JOIN LATERAL (
-       SELECT x.task_id, x.attempt FROM prometheus._attempt x WHERE x.task_id = t.task_id
+       SELECT x.attempt FROM prometheus._attempt x WHERE x.task_id = t.task_id
        UNION
-       SELECT x.task_id, x.attempt FROM prometheus._outcome x WHERE x.task_id = t.task_id) k
-  LEFT JOIN prometheus._attempt a ON a.task_id = k.task_id AND a.attempt = k.attempt
-  LEFT JOIN prometheus._outcome o ON o.task_id = k.task_id AND o.attempt = k.attempt;
+       SELECT x.attempt FROM prometheus._outcome x WHERE x.task_id = t.task_id
+       ) k
+  LEFT JOIN prometheus._attempt a
+       ON a.task_id = t.task_id AND a.attempt = k.attempt
+  LEFT JOIN prometheus._outcome o
+       ON o.task_id = t.task_id AND o.attempt = k.attempt;
 COMMENT ON VIEW prometheus.attempt IS
     'Every run of every task that you may see, and how it ended.';
 COMMENT ON COLUMN prometheus.attempt.task_id IS 'The task.';
@@ -155,7 +162,8 @@ SELECT c.call_id,
        SELECT x.status, x.ambiguous, x.ended_at, x.http_status, x.request_id
          FROM prometheus._step x
         WHERE x.task_id = c.task_id AND x.call_id = c.call_id LIMIT 1) s ON true
-  LEFT JOIN prometheus._outcome o ON o.task_id = c.task_id AND o.attempt = c.attempt;
+  LEFT JOIN prometheus._outcome o
+       ON o.task_id = c.task_id AND o.attempt = c.attempt;
 COMMENT ON VIEW prometheus.call IS
     'Every request on the network of the tasks that you may see; recorded before it is sent.';
 COMMENT ON COLUMN prometheus.call.call_id IS 'Its id.';
@@ -181,7 +189,7 @@ SELECT s.task_id,
        s.name,
        s.status,
        s.started_at,
-       extract(epoch FROM s.ended_at - s.started_at)::double precision * 1000 AS duration_ms,
+       prometheus._milliseconds(s.started_at, s.ended_at) AS duration_ms,
        s.model,
        s.tokens_in,
        s.tokens_out,
@@ -191,14 +199,21 @@ SELECT s.task_id,
        s.error,
        jsonb_build_object('messages',
            CASE WHEN i.instructions IS NULL THEN '[]'::jsonb
-                ELSE jsonb_build_array(jsonb_build_object('role', 'system', 'content', i.instructions)) END
-           || jsonb_build_array(jsonb_build_object('role', 'user', 'content', t.request))) AS input,
-       CASE WHEN s.answer IS NOT NULL THEN jsonb_build_object('content', s.answer)
-            WHEN s.error IS NOT NULL THEN jsonb_strip_nulls(jsonb_build_object(
-                'error', s.error, 'error_type', s.error_type, 'http_status', s.http_status)) END AS output
+                ELSE jsonb_build_array(jsonb_build_object(
+                     'role', 'system', 'content', i.instructions)) END
+           || jsonb_build_array(jsonb_build_object(
+              'role', 'user', 'content', t.request))) AS input,
+       CASE WHEN s.answer IS NOT NULL
+            THEN jsonb_build_object('content', s.answer)
+            WHEN s.error IS NOT NULL
+            THEN jsonb_strip_nulls(jsonb_build_object(
+                 'error', s.error,
+                 'error_type', s.error_type,
+                 'http_status', s.http_status)) END AS output
   FROM prometheus._visible_task t
   JOIN prometheus._step s ON s.task_id = t.task_id
-  LEFT JOIN prometheus._attempt a ON a.task_id = s.task_id AND a.attempt = s.attempt
+  LEFT JOIN prometheus._attempt a
+       ON a.task_id = s.task_id AND a.attempt = s.attempt
   LEFT JOIN LATERAL (
        SELECT x.instructions FROM prometheus._agent x
         WHERE x.name = t.agent AND x.version = a.agent_version LIMIT 1) i ON true;
@@ -223,16 +238,26 @@ COMMENT ON COLUMN prometheus.step.input IS 'What went in: the messages.';
 COMMENT ON COLUMN prometheus.step.output IS 'What came out: content, or error.';
 
 CREATE VIEW prometheus.event WITH (security_barrier) AS
-SELECT t.event_id, 'task.received' AS type, t.task_id, t.agent, NULL::text AS subject,
+SELECT t.event_id,
+       'task.received' AS type,
+       t.task_id,
+       t.agent,
+       NULL::text AS subject,
        t.submitted_at AS created_at,
-       jsonb_build_object('agent', t.agent, 'request', t.request, 'mode', t.mode) AS data,
+       jsonb_build_object(
+           'agent', t.agent,
+           'request', t.request,
+           'mode', t.mode) AS data,
        NULL::bigint AS caused_by
   FROM prometheus._visible_task t
 UNION ALL
 SELECT s.event_id, 'step.executed', s.task_id, t.agent, NULL, s.ended_at,
-       jsonb_build_object('step', s.step, 'kind', s.kind, 'name', s.name,
+       jsonb_build_object(
+           'step', s.step,
+           'kind', s.kind,
+           'name', s.name,
            'output', left(coalesce(s.answer, s.error), 200),
-           'duration_ms', extract(epoch FROM s.ended_at - s.started_at)::double precision * 1000),
+           'duration_ms', prometheus._milliseconds(s.started_at, s.ended_at)),
        NULL
   FROM prometheus._step s
   JOIN prometheus._visible_task t ON t.task_id = s.task_id
@@ -249,13 +274,19 @@ SELECT o.event_id,
            WHEN 'completed' THEN jsonb_build_object(
                'result', (SELECT r.answer FROM prometheus._step r
                            WHERE r.task_id = o.task_id AND r.step = o.step),
-               'steps', (SELECT count(*) FROM prometheus._step r WHERE r.task_id = o.task_id),
-               'duration_ms', extract(epoch FROM o.ended_at - t.submitted_at)::double precision * 1000)
+               'steps', (SELECT count(*) FROM prometheus._step r
+                          WHERE r.task_id = o.task_id),
+               'duration_ms',
+               prometheus._milliseconds(t.submitted_at, o.ended_at))
            WHEN 'retry' THEN jsonb_build_object(
-               'attempt', o.attempt, 'error', o.error, 'next_run_at', o.next_run_at)
+               'attempt', o.attempt,
+               'error', o.error,
+               'next_run_at', o.next_run_at)
            WHEN 'cancelled' THEN jsonb_build_object('reason', o.error)
            ELSE jsonb_build_object(
-               'error', o.error, 'error_type', o.error_type, 'failed_at_step', o.step) END,
+               'error', o.error,
+               'error_type', o.error_type,
+               'failed_at_step', o.step) END,
        NULL
   FROM prometheus._outcome o
   JOIN prometheus._visible_task t ON t.task_id = o.task_id
@@ -273,7 +304,8 @@ COMMENT ON COLUMN prometheus.event.data IS 'Its fields; README lists them for ea
 COMMENT ON COLUMN prometheus.event.caused_by IS 'The event that caused it; null for events of tasks.';
 
 CREATE VIEW prometheus.agent WITH (security_barrier) AS
-SELECT a.name, a.model, a.mode, a.owner, a.version, a.set_at, a.instructions, a.options
+SELECT a.name, a.model, a.mode, a.owner, a.version, a.set_at,
+       a.instructions, a.options
   FROM prometheus._agent a
  WHERE NOT EXISTS (SELECT FROM prometheus._agent n
                     WHERE n.name = a.name AND n.version > a.version);
@@ -288,7 +320,8 @@ COMMENT ON COLUMN prometheus.agent.instructions IS 'The system message of its pr
 COMMENT ON COLUMN prometheus.agent.options IS 'As given to prometheus_set_agent().';
 
 CREATE VIEW prometheus.model WITH (security_barrier) AS
-SELECT m.name, m.api, m.endpoint, m.model, m.secret, m.owner, m.version, m.set_at, m.options
+SELECT m.name, m.api, m.endpoint, m.model, m.secret, m.owner, m.version,
+       m.set_at, m.options
   FROM prometheus._model m
  WHERE NOT EXISTS (SELECT FROM prometheus._model n
                     WHERE n.name = m.name AND n.version > m.version);
@@ -303,7 +336,7 @@ COMMENT ON COLUMN prometheus.model.version IS 'From 1, one more with each promet
 COMMENT ON COLUMN prometheus.model.set_at IS 'When this version was set.';
 COMMENT ON COLUMN prometheus.model.options IS 'As given to prometheus_set_model().';
 
-CREATE VIEW prometheus.worker AS
+CREATE VIEW prometheus.worker WITH (security_barrier) AS
 SELECT w.role, w.pid, w.state, w.started_at, w.in_flight
   FROM prometheus._worker() w;
 COMMENT ON VIEW prometheus.worker IS

@@ -4,32 +4,49 @@
  * EXECUTE for every reader.
  */
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA prometheus FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.prometheus_submit(text, text, text, integer, timestamptz, interval, integer, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.prometheus_wait(bigint, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_submit(
+    text, text, text, integer, timestamptz, interval, integer, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_wait(
+    bigint, interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_result(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_cancel(bigint, text) FROM PUBLIC;
-REVOKE ALL ON PROCEDURE @extschema@.prometheus_ask(text, text, interval, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.prometheus_set_model(text, text, text, text, text, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.prometheus_set_agent(text, text, text, text, jsonb) FROM PUBLIC;
+REVOKE ALL ON PROCEDURE @extschema@.prometheus_ask(
+    text, text, interval, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_set_model(
+    text, text, text, text, text, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_set_agent(
+    text, text, text, text, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_version() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_health() FROM PUBLIC;
 
-GRANT USAGE ON SCHEMA prometheus TO prometheus_agent_user, prometheus_agent_admin;
-GRANT SELECT ON prometheus.task, prometheus.queue, prometheus.attempt, prometheus.call,
-    prometheus.step, prometheus.event, prometheus.agent, prometheus.model, prometheus.worker
+GRANT USAGE ON SCHEMA prometheus
+    TO prometheus_agent_user, prometheus_agent_admin;
+GRANT SELECT ON
+    prometheus.task,
+    prometheus.queue,
+    prometheus.attempt,
+    prometheus.call,
+    prometheus.step,
+    prometheus.event,
+    prometheus.agent,
+    prometheus.model,
+    prometheus.worker
     TO prometheus_agent_user, prometheus_agent_admin;
 GRANT EXECUTE ON FUNCTION
     prometheus._may_see(text, oid),
+    prometheus._milliseconds(timestamptz, timestamptz),
     prometheus._queue(),
     prometheus._worker(),
-    @extschema@.prometheus_submit(text, text, text, integer, timestamptz, interval, integer, jsonb),
+    @extschema@.prometheus_submit(
+        text, text, text, integer, timestamptz, interval, integer, jsonb),
     @extschema@.prometheus_wait(bigint, interval),
     @extschema@.prometheus_result(bigint),
     @extschema@.prometheus_cancel(bigint, text),
     @extschema@.prometheus_version(),
     @extschema@.prometheus_health()
     TO prometheus_agent_user, prometheus_agent_admin;
-GRANT EXECUTE ON PROCEDURE @extschema@.prometheus_ask(text, text, interval, text)
+GRANT EXECUTE ON PROCEDURE
+    @extschema@.prometheus_ask(text, text, interval, text)
     TO prometheus_agent_user, prometheus_agent_admin;
 GRANT EXECUTE ON FUNCTION
     @extschema@.prometheus_set_model(text, text, text, text, text, jsonb),

@@ -59,7 +59,7 @@ static uint32_t
 read4(const unsigned char *bytes)
 {
 	return (uint32_t) bytes[0] << 24 | (uint32_t) bytes[1] << 16 |
-		(uint32_t) bytes[2] << 8 | bytes[3];
+		   (uint32_t) bytes[2] << 8 | bytes[3];
 }
 
 static bool

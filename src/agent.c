@@ -54,9 +54,9 @@ static void
 check_name(const char *kind, const char *name)
 {
 	if (name == NULL || *name == '\0' || strlen(name) > MAX_NAME)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the name of %s must have 1 to %d bytes", kind, MAX_NAME)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("the name of %s must have 1 to %d bytes", kind,
+							   MAX_NAME)));
 }
 
 /*
@@ -84,10 +84,11 @@ begin_setting(Setting *setting, const char *table, const char *columns,
 	GetUserIdAndSecContext(&setting->user, &setting->context);
 	SetUserIdAndSecContext(prom_xact_extension_owner(),
 						   setting->context | SECURITY_LOCAL_USERID_CHANGE);
-	plan = SPI_prepare(psprintf("SELECT version, owner_oid, owner, options, %s FROM prometheus.%s"
-								" WHERE name OPERATOR(pg_catalog.=) $1 ORDER BY version DESC LIMIT 1",
-								columns, table),
-					   1, &type);
+	plan = SPI_prepare(
+		psprintf("SELECT version, owner_oid, owner, options, %s FROM prometheus.%s"
+				 " WHERE name OPERATOR(pg_catalog.=) $1 ORDER BY version DESC LIMIT 1",
+				 columns, table),
+		1, &type);
 	if (plan == NULL ||
 		SPI_execute_snapshot(plan, &value, NULL, GetLatestSnapshot(),
 							 InvalidSnapshot, true, false, 1) != SPI_OK_SELECT)
@@ -105,7 +106,8 @@ begin_setting(Setting *setting, const char *table, const char *columns,
 	{
 		char *text = SPI_getvalue(row, desc, 5 + i);
 
-		setting->columns[i] = text == NULL ? NULL : MemoryContextStrdup(context, text);
+		setting->columns[i] = text == NULL ? NULL
+										   : MemoryContextStrdup(context, text);
 	}
 }
 
@@ -127,17 +129,18 @@ merge_options(const Setting *setting, Jsonb *given)
 	bool isnull;
 
 	if (base == NULL)
-		base = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+		base = DatumGetJsonbP(
+			DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
 	if (given == NULL)
 		return base;
 	if (!JB_ROOT_IS_OBJECT(given))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("options must be a json object")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("options must be a json object")));
 	values[0] = JsonbPGetDatum(base);
 	values[1] = JsonbPGetDatum(given);
-	if (SPI_execute_with_args("SELECT pg_catalog.jsonb_strip_nulls($1 OPERATOR(pg_catalog.||) $2)",
-							  2, types, values, NULL, true, 1) != SPI_OK_SELECT)
+	if (SPI_execute_with_args(
+			"SELECT pg_catalog.jsonb_strip_nulls($1 OPERATOR(pg_catalog.||) $2)",
+			2, types, values, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not merge options");
 	return DatumGetJsonbPCopy(SPI_getbinval(SPI_tuptable->vals[0],
 											SPI_tuptable->tupdesc, 1, &isnull));
@@ -156,8 +159,9 @@ insert_version(Setting *setting, const char *table, const char *name,
 	Datum values[11];
 	char nulls[11];
 	Oid owner = setting->exists ? setting->owner_oid : setting->user;
-	const char *owner_name = setting->exists ? setting->owner
-											 : GetUserNameFromId(setting->user, false);
+	const char *owner_name = setting->exists
+								 ? setting->owner
+								 : GetUserNameFromId(setting->user, false);
 
 	memset(nulls, ' ', sizeof(nulls));
 	values[0] = Int64GetDatum(setting->version + 1);
@@ -169,14 +173,16 @@ insert_version(Setting *setting, const char *table, const char *name,
 	{
 		types[5 + i] = TEXTOID;
 		nulls[5 + i] = texts[i] == NULL ? 'n' : ' ';
-		values[5 + i] = texts[i] == NULL ? (Datum) 0 : CStringGetTextDatum(texts[i]);
+		values[5 + i] = texts[i] == NULL ? (Datum) 0
+										 : CStringGetTextDatum(texts[i]);
 	}
-	if (SPI_execute_with_args(psprintf("INSERT INTO prometheus.%s"
-									   " (version, xid, mark, set_at, owner_oid, owner, name, options, %s)"
-									   " VALUES ($1, pg_catalog.pg_current_xact_id(), 0,"
-									   " pg_catalog.clock_timestamp(), $2, $3, $4, $5, %s)",
-									   table, columns, places),
-							  5 + ntexts, types, values, nulls, false, 0) != SPI_OK_INSERT)
+	if (SPI_execute_with_args(
+			psprintf("INSERT INTO prometheus.%s"
+					 " (version, xid, mark, set_at, owner_oid, owner, name, options, %s)"
+					 " VALUES ($1, pg_catalog.pg_current_xact_id(), 0,"
+					 " pg_catalog.clock_timestamp(), $2, $3, $4, $5, %s)",
+					 table, columns, places),
+			5 + ntexts, types, values, nulls, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write prometheus.%s", table);
 }
 
@@ -197,13 +203,12 @@ raise_endpoint(const char *detail)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("the endpoint cannot be used"),
-			 errdetail("%s", detail),
+			 errmsg("the endpoint cannot be used"), errdetail("%s", detail),
 			 errhint("An endpoint is the base address of the API, such as https://api.openai.com/v1.")));
 	pg_unreachable();
 }
 
-/* The endpoint without its last slashes.  Never in a message: it may hold a key. */
+/* The endpoint without its last slashes.  No message quotes it: a key is near. */
 static char *
 check_endpoint(const char *endpoint)
 {
@@ -216,7 +221,8 @@ check_endpoint(const char *endpoint)
 	else if (pg_strncasecmp(copy, "http://", 7) == 0)
 		host = copy + 7;
 	else
-		raise_endpoint("It must begin with https:// (or http:// at a private address).");
+		raise_endpoint(
+			"It must begin with https:// (or http:// at a private address).");
 	for (const char *c = copy; *c != '\0'; c++)
 		if ((unsigned char) *c <= ' ' || *c == 0x7f)
 			raise_endpoint("It must not contain blanks or control characters.");
@@ -235,15 +241,13 @@ static void
 check_model(const char *api, char **endpoint, const char *secret)
 {
 	if (api == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("a new model needs an api"),
-				 errhint("The APIs are openai and echo.")));
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("a new model needs an api"),
+						errhint("The APIs are openai and echo.")));
 	if (strcmp(api, "openai") != 0 && strcmp(api, "echo") != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("api \"%s\" does not exist", api),
-				 errhint("The APIs are openai and echo.")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("api \"%s\" does not exist", api),
+						errhint("The APIs are openai and echo.")));
 	if (strcmp(api, "echo") == 0 && (*endpoint != NULL || secret != NULL))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -291,8 +295,9 @@ check_model_exists(const char *model)
 	Oid type = TEXTOID;
 	Datum value = CStringGetTextDatum(model);
 
-	if (SPI_execute_with_args("SELECT 1 FROM prometheus._model WHERE name OPERATOR(pg_catalog.=) $1",
-							  1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
+	if (SPI_execute_with_args(
+			"SELECT 1 FROM prometheus._model WHERE name OPERATOR(pg_catalog.=) $1",
+			1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read prometheus._model");
 	if (SPI_processed == 0)
 		ereport(ERROR,
@@ -317,9 +322,8 @@ prom_set_agent(PG_FUNCTION_ARGS)
 	for (int i = 0; i < 3; i++)
 		texts[i] = text_argument(fcinfo, 1 + i, setting.columns[i]);
 	if (texts[0] == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("a new agent needs a model")));
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("a new agent needs a model")));
 	check_model_exists(texts[0]);
 	if (texts[2] == NULL)
 		texts[2] = "fast";
@@ -378,9 +382,9 @@ read_version(PromStatement *statement, const char *name, int64 version)
 
 	prom_statement_run(statement, values, NULL, true);
 	if (SPI_processed != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("\"%s\" has no version %lld", name, (long long) version)));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("\"%s\" has no version %lld", name,
+							   (long long) version)));
 }
 
 const PromAgent *
@@ -433,7 +437,8 @@ prom_model_version(const char *name, int64 version)
 	model->model = prom_row_text_or_null(0, 3);
 	model->secret = prom_row_text_or_null(0, 4);
 	prom_option_read_model(DatumGetJsonbP(SPI_getbinval(SPI_tuptable->vals[0],
-														SPI_tuptable->tupdesc, 5, &isnull)),
+														SPI_tuptable->tupdesc,
+														5, &isnull)),
 						   model);
 	models = lappend(models, model);
 	MemoryContextSwitchTo(before);

@@ -120,8 +120,8 @@ load(PromAttempt **attempts, int n, int *nloaded)
 
 	for (int i = 0; i < n; i++)
 		ids[i] = Int64GetDatum(attempts[i]->task_id);
-	argument = PointerGetDatum(construct_array(ids, n, INT8OID, sizeof(int64),
-											   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	argument = PointerGetDatum(construct_array(
+		ids, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	prom_statement_run(&load_statement, &argument, NULL, true);
 	loaded = palloc0(Max(SPI_processed, 1) * sizeof(Loaded));
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -173,7 +173,8 @@ add_outcome(PromFactWriter *writer, int64 task_id, const Outcome *outcome,
 	values[OUTCOME_NEXT_RUN_AT] = TimestampTzGetDatum(outcome->next_run_at);
 	nulls[OUTCOME_NEXT_RUN_AT] = outcome->next_run_at == 0;
 	values[OUTCOME_OUTCOME] = CStringGetTextDatum(outcome->outcome);
-	values[OUTCOME_ERROR_TYPE] = text_or_null(outcome->error_type, &nulls[OUTCOME_ERROR_TYPE]);
+	values[OUTCOME_ERROR_TYPE] = text_or_null(outcome->error_type,
+											  &nulls[OUTCOME_ERROR_TYPE]);
 	values[OUTCOME_ERROR] = text_or_null(outcome->error, &nulls[OUTCOME_ERROR]);
 	prom_fact_add(writer, PROM_FACT_OUTCOME, values, nulls);
 }
@@ -188,7 +189,8 @@ end_unbegun(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 	bool open = loaded->last_attempt > loaded->outcome_attempt;
 
 	end.outcome = outcome;
-	end.attempt = Max(loaded->last_attempt, loaded->outcome_attempt) + (open ? 0 : 1);
+	end.attempt = Max(loaded->last_attempt, loaded->outcome_attempt) +
+				  (open ? 0 : 1);
 	end.used = loaded->used;
 	end.step = loaded->last_step;
 	end.error_type = error_type;
@@ -226,7 +228,8 @@ add_call(PromFactWriter *writer, const PromAttempt *attempt)
 	values[CALL_CALL] = Int32GetDatum(1);
 	values[CALL_SENT_AT] = TimestampTzGetDatum(attempt->sent_at);
 	values[CALL_KIND] = CStringGetTextDatum("chat");
-	values[CALL_TARGET] = CStringGetTextDatum(psprintf("model:%s", attempt->model->name));
+	values[CALL_TARGET] =
+		CStringGetTextDatum(psprintf("model:%s", attempt->model->name));
 	nulls[CALL_RESERVED] = true;
 	prom_fact_add(writer, PROM_FACT_CALL, values, nulls);
 }
@@ -254,14 +257,17 @@ cost_of(const PromModel *model, const PromReply *reply, bool *isnull)
 		if (parts[i].price == NULL || parts[i].tokens < 0)
 			continue;
 		price = DirectFunctionCall3(numeric_in, CStringGetDatum(parts[i].price),
-									ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+									ObjectIdGetDatum(InvalidOid),
+									Int32GetDatum(-1));
 		price = DirectFunctionCall2(numeric_mul, price,
-									NumericGetDatum(int64_to_numeric(parts[i].tokens)));
+									NumericGetDatum(
+										int64_to_numeric(parts[i].tokens)));
 		cost = DirectFunctionCall2(numeric_add, cost, price);
 		*isnull = false;
 	}
 	return DirectFunctionCall1(numeric_trim_scale,
-							   DirectFunctionCall2(numeric_div, cost, NumericGetDatum(million)));
+							   DirectFunctionCall2(numeric_div, cost,
+												   NumericGetDatum(million)));
 }
 
 static Datum
@@ -295,24 +301,35 @@ add_chat_step(PromFactWriter *writer, PromAttempt *attempt,
 	nulls[STEP_CALL_ID] = attempt->call_id == 0;
 	values[STEP_STARTED_AT] = TimestampTzGetDatum(attempt->sent_at);
 	values[STEP_ENDED_AT] = TimestampTzGetDatum(now);
-	values[STEP_TOKENS_IN] = count_or_null(reply->tokens_in, &nulls[STEP_TOKENS_IN]);
-	values[STEP_TOKENS_OUT] = count_or_null(reply->tokens_out, &nulls[STEP_TOKENS_OUT]);
-	values[STEP_CACHED_TOKENS] = count_or_null(reply->cached_tokens, &nulls[STEP_CACHED_TOKENS]);
+	values[STEP_TOKENS_IN] = count_or_null(reply->tokens_in,
+										   &nulls[STEP_TOKENS_IN]);
+	values[STEP_TOKENS_OUT] = count_or_null(reply->tokens_out,
+											&nulls[STEP_TOKENS_OUT]);
+	values[STEP_CACHED_TOKENS] = count_or_null(reply->cached_tokens,
+											   &nulls[STEP_CACHED_TOKENS]);
 	values[STEP_HTTP_STATUS] = Int32GetDatum(reply->http_status);
 	nulls[STEP_HTTP_STATUS] = reply->http_status == 0;
 	values[STEP_AMBIGUOUS] = BoolGetDatum(reply->ambiguous);
-	values[STEP_CONNECT_MS] = ms_or_null(reply->connect_ms, &nulls[STEP_CONNECT_MS]);
-	values[STEP_FIRST_BYTE_MS] = ms_or_null(reply->first_byte_ms, &nulls[STEP_FIRST_BYTE_MS]);
+	values[STEP_CONNECT_MS] = ms_or_null(reply->connect_ms,
+										 &nulls[STEP_CONNECT_MS]);
+	values[STEP_FIRST_BYTE_MS] = ms_or_null(reply->first_byte_ms,
+											&nulls[STEP_FIRST_BYTE_MS]);
 	values[STEP_KIND] = CStringGetTextDatum("chat");
 	values[STEP_NAME] = CStringGetTextDatum(model->name);
 	values[STEP_STATUS] = CStringGetTextDatum(reply->ok ? "ok" : "error");
-	values[STEP_MODEL] = CStringGetTextDatum(model->model != NULL ? model->model : model->name);
+	values[STEP_MODEL] =
+		CStringGetTextDatum(model->model != NULL ? model->model : model->name);
 	values[STEP_COST] = cost_of(model, reply, &nulls[STEP_COST]);
-	values[STEP_FINISH_REASON] = text_or_null(from_utf8(reply->finish_reason), &nulls[STEP_FINISH_REASON]);
-	values[STEP_REQUEST_ID] = text_or_null(from_utf8(reply->request_id), &nulls[STEP_REQUEST_ID]);
-	values[STEP_ERROR_TYPE] = text_or_null(reply->ok ? NULL : reply->error_type, &nulls[STEP_ERROR_TYPE]);
-	values[STEP_ERROR] = text_or_null(reply->ok ? NULL : from_utf8(reply->error), &nulls[STEP_ERROR]);
-	values[STEP_ANSWER] = text_or_null(from_utf8(reply->answer), &nulls[STEP_ANSWER]);
+	values[STEP_FINISH_REASON] = text_or_null(from_utf8(reply->finish_reason),
+											  &nulls[STEP_FINISH_REASON]);
+	values[STEP_REQUEST_ID] = text_or_null(from_utf8(reply->request_id),
+										   &nulls[STEP_REQUEST_ID]);
+	values[STEP_ERROR_TYPE] = text_or_null(reply->ok ? NULL : reply->error_type,
+										   &nulls[STEP_ERROR_TYPE]);
+	values[STEP_ERROR] = text_or_null(
+		reply->ok ? NULL : from_utf8(reply->error), &nulls[STEP_ERROR]);
+	values[STEP_ANSWER] = text_or_null(from_utf8(reply->answer),
+									   &nulls[STEP_ANSWER]);
 	values[STEP_RAW] = text_or_null(from_utf8(reply->raw), &nulls[STEP_RAW]);
 	prom_fact_add(writer, PROM_FACT_STEP, values, nulls);
 }
@@ -435,7 +452,8 @@ static int64
 backoff_ms(int attempt)
 {
 	int64 ms = attempt > 10 ? BACKOFF_LONGEST
-							: Min((int64) BACKOFF_FIRST << (attempt - 1), BACKOFF_LONGEST);
+							: Min((int64) BACKOFF_FIRST << (attempt - 1),
+								  BACKOFF_LONGEST);
 
 	return (int64) (ms * (1 - 0.25 * pg_prng_double(&pg_global_prng_state)));
 }
@@ -458,14 +476,16 @@ goes_on(const PromAttempt *attempt, const PromReply *reply)
 }
 
 void
-prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt, TimestampTz now)
+prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
+					TimestampTz now)
 {
 	const PromReply *reply = prom_llm_reply(attempt->call);
 	Outcome end = {0};
 
 	add_chat_step(writer, attempt, reply, now);
 	end.attempt = attempt->attempt;
-	end.used = attempt->used + (reply->retry == PROM_RETRY_WAIT && !reply->ok ? 0 : 1);
+	end.used = attempt->used +
+			   (reply->retry == PROM_RETRY_WAIT && !reply->ok ? 0 : 1);
 	end.step = attempt->step;
 	attempt->next = PROM_NEXT_ENDED;
 	if (reply->ok)
@@ -506,7 +526,8 @@ static PromStatement reason_statement = {
 };
 
 void
-prom_attempt_cancel(PromFactWriter *writer, PromAttempt *attempt, TimestampTz now)
+prom_attempt_cancel(PromFactWriter *writer, PromAttempt *attempt,
+					TimestampTz now)
 {
 	Datum argument = Int64GetDatum(attempt->task_id);
 	Outcome end = {0};

@@ -115,7 +115,8 @@ take_slot(int32 number)
 		pg_atomic_write_u32(&slot->state, PROM_SLOT_RUNNING);
 		join_turn(work);
 	}
-	else if (work->stage == STAGE_CALL && pg_atomic_read_u32(&slot->cancel) != 0)
+	else if (work->stage == STAGE_CALL &&
+			 pg_atomic_read_u32(&slot->cancel) != 0)
 		drop_request(work);
 }
 
@@ -145,7 +146,8 @@ take_slots(void)
 {
 	int32 number;
 
-	if (pg_atomic_read_u32(&prom_my_database->caller_state) != PROM_CALLER_READY)
+	if (pg_atomic_read_u32(&prom_my_database->caller_state) !=
+		PROM_CALLER_READY)
 		return;
 	while (nbegin < TURN_BEGIN && nturn < TURN_TOTAL &&
 		   prom_pipe_pop(&prom_my_database->to_caller, &number))
@@ -262,7 +264,8 @@ try_transaction(Work **list, int n, const char *error_type, const char *error,
 		{
 			PromFactWriter *writer = prom_fact_begin();
 
-			prom_attempt_give_up(writer, &list[0]->attempt, error_type, error, now);
+			prom_attempt_give_up(writer, &list[0]->attempt, error_type, error,
+								 now);
 			prom_fact_end(writer);
 		}
 		SPI_finish();
@@ -319,7 +322,8 @@ give_back(Work *work)
 		prom_llm_free(work->attempt.call);
 	work->attempt.call = NULL;
 	work->stage = STAGE_NONE;
-	slot->result = work->attempt.next == PROM_NEXT_ENDED ? PROM_RESULT_ENDED : PROM_RESULT_LATER;
+	slot->result = work->attempt.next == PROM_NEXT_ENDED ? PROM_RESULT_ENDED
+														 : PROM_RESULT_LATER;
 	slot->due = work->attempt.due;
 	slot->retrying = work->attempt.retrying;
 	pg_write_barrier();
@@ -350,7 +354,8 @@ send_request(Work *work, TimestampTz now)
 	messages[n].role = "user";
 	messages[n].text = to_utf8(attempt->request);
 	messages[n++].raw = NULL;
-	attempt->call = prom_llm_start(http, attempt->model, messages, n, left, work);
+	attempt->call = prom_llm_start(http, attempt->model, messages, n, left,
+								   work);
 	attempt->request = attempt->instructions = NULL;
 	work->stage = STAGE_CALL;
 	in_flight++;
@@ -432,7 +437,8 @@ wait_for_work(bool at_once)
 	if (wait_event == 0)
 		wait_event = prom_wait_event_new("PrometheusCaller");
 	prom_my_worker->busy = false;
-	n = WaitEventSetWait(wait_set, timeout, events, lengthof(events), wait_event);
+	n = WaitEventSetWait(wait_set, timeout, events, lengthof(events),
+						 wait_event);
 	prom_my_worker->busy = true;
 	for (int i = 0; i < n; i++)
 		if (events[i].events & WL_LATCH_SET)
@@ -449,13 +455,17 @@ begin(Datum main_arg)
 
 	turn_context = AllocSetContextCreate(TopMemoryContext, "prometheus turn",
 										 ALLOCSET_DEFAULT_SIZES);
-	works = MemoryContextAllocZero(TopMemoryContext, prom_guc_max_in_flight * sizeof(Work));
-	turn_works = MemoryContextAllocZero(TopMemoryContext, TURN_TOTAL * sizeof(Work *));
+	works = MemoryContextAllocZero(TopMemoryContext,
+								   prom_guc_max_in_flight * sizeof(Work));
+	turn_works = MemoryContextAllocZero(TopMemoryContext,
+										TURN_TOTAL * sizeof(Work *));
 	http = prom_http_create();
 	wait_set = prom_create_wait_event_set(3);
 	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-	AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-	AddWaitEventToSet(wait_set, WL_SOCKET_READABLE, prom_http_fd(http), NULL, NULL);
+	AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL,
+					  NULL);
+	AddWaitEventToSet(wait_set, WL_SOCKET_READABLE, prom_http_fd(http), NULL,
+					  NULL);
 
 	pg_atomic_write_u32(&prom_my_database->caller_state, PROM_CALLER_WAITING);
 	prom_shmem_wake(&prom_my_database->worker[PROM_SCHEDULER]);
@@ -479,7 +489,8 @@ prom_caller_main(Datum main_arg)
 		if (nturn > 0)
 			run_turn();
 		pg_atomic_write_u32(&prom_my_worker->in_flight, in_flight);
-		if (in_flight == 0 && nkept == 0 && prom_agent_cached() > CACHED_VERSIONS)
+		if (in_flight == 0 && nkept == 0 &&
+			prom_agent_cached() > CACHED_VERSIONS)
 			prom_agent_forget();
 		MemoryContextSwitchTo(turn_context);
 		MemoryContextReset(turn_context);

@@ -5,6 +5,9 @@
 #ifndef PROM_COMPAT_H
 #define PROM_COMPAT_H
 
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
 #include "access/transam.h"
 #include "executor/executor.h"
 #include "storage/latch.h"
@@ -35,8 +38,9 @@ extern PGDLLEXPORT void _PG_init(void);
 #endif
 
 #if PG_VERSION_NUM >= 160000
-#define prom_insert_index_tuples(rri, slot, estate) \
-	ExecInsertIndexTuples((rri), (slot), (estate), false, false, NULL, NIL, false)
+#define prom_insert_index_tuples(rri, slot, estate)                         \
+	ExecInsertIndexTuples((rri), (slot), (estate), false, false, NULL, NIL, \
+						  false)
 #define prom_guc_strdup(s) guc_strdup(ERROR, (s))
 #else
 #define prom_insert_index_tuples(rri, slot, estate) \

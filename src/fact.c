@@ -40,12 +40,35 @@ typedef struct FactRelation
 
 /* In the order of PromFactKind and of the enumerations in fact.h. */
 static FactRelation relations[PROM_NFACTS] = {
-	{.name = "_task", .ncolumns = TASK_COLUMNS, .columns = {"task_id", "event_id", "submitted_at", "run_at", "deadline", "priority", "max_attempts", "submitter_oid", "submitter", "agent", "mode", "trace_id", "request", "metadata"}},
-	{.name = "_attempt", .ncolumns = ATTEMPT_COLUMNS, .columns = {"task_id", "attempt", "started_at", "agent_version", "model", "model_version"}},
-	{.name = "_call", .ncolumns = CALL_COLUMNS, .columns = {"call_id", "task_id", "attempt", "turn", "call", "sent_at", "kind", "target", "reserved"}},
-	{.name = "_step", .ncolumns = STEP_COLUMNS, .columns = {"task_id", "step", "attempt", "event_id", "call_id", "started_at", "ended_at", "tokens_in", "tokens_out", "cached_tokens", "http_status", "ambiguous", "connect_ms", "first_byte_ms", "kind", "name", "status", "model", "cost", "finish_reason", "request_id", "error_type", "error", "answer", "raw"}},
-	{.name = "_outcome", .ncolumns = OUTCOME_COLUMNS, .columns = {"task_id", "attempt", "event_id", "ended_at", "attempts", "step", "next_run_at", "outcome", "error_type", "error"}},
-	{.name = "_cancel", .ncolumns = CANCEL_COLUMNS, .columns = {"task_id", "requested_at", "requested_by", "reason"}},
+	{.name = "_task",
+	 .ncolumns = TASK_COLUMNS,
+	 .columns = {"task_id", "event_id", "submitted_at", "run_at", "deadline",
+				 "priority", "max_attempts", "submitter_oid", "submitter",
+				 "agent", "mode", "trace_id", "request", "metadata"}},
+	{.name = "_attempt",
+	 .ncolumns = ATTEMPT_COLUMNS,
+	 .columns = {"task_id", "attempt", "started_at", "agent_version", "model",
+				 "model_version"}},
+	{.name = "_call",
+	 .ncolumns = CALL_COLUMNS,
+	 .columns = {"call_id", "task_id", "attempt", "turn", "call", "sent_at",
+				 "kind", "target", "reserved"}},
+	{.name = "_step",
+	 .ncolumns = STEP_COLUMNS,
+	 .columns = {"task_id", "step", "attempt", "event_id",
+				 "call_id", "started_at", "ended_at", "tokens_in",
+				 "tokens_out", "cached_tokens", "http_status", "ambiguous",
+				 "connect_ms", "first_byte_ms", "kind", "name",
+				 "status", "model", "cost", "finish_reason",
+				 "request_id", "error_type", "error", "answer",
+				 "raw"}},
+	{.name = "_outcome",
+	 .ncolumns = OUTCOME_COLUMNS,
+	 .columns = {"task_id", "attempt", "event_id", "ended_at", "attempts",
+				 "step", "next_run_at", "outcome", "error_type", "error"}},
+	{.name = "_cancel",
+	 .ncolumns = CANCEL_COLUMNS,
+	 .columns = {"task_id", "requested_at", "requested_by", "reason"}},
 };
 
 typedef struct Batch
@@ -141,8 +164,8 @@ flush_batch(PromFactWriter *writer, Batch *batch)
 	Relation relation = batch->result->ri_RelationDesc;
 
 	if (batch->nslots == 1)
-		table_tuple_insert(relation, batch->slots[0],
-						   GetCurrentCommandId(true), 0, NULL);
+		table_tuple_insert(relation, batch->slots[0], GetCurrentCommandId(true),
+						   0, NULL);
 	else
 		table_multi_insert(relation, batch->slots, batch->nslots,
 						   GetCurrentCommandId(true), 0, NULL);
@@ -193,7 +216,8 @@ prom_fact_add(PromFactWriter *writer, PromFactKind kind, const Datum *values,
 	slot = batch->slots[batch->nslots];
 
 	ExecClearTuple(slot);
-	memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts * sizeof(bool));
+	memset(slot->tts_isnull, true,
+		   slot->tts_tupleDescriptor->natts * sizeof(bool));
 	for (int i = 0; i < facts->ncolumns; i++)
 	{
 		slot->tts_values[facts->attnum[i] - 1] = values[i];

@@ -62,62 +62,66 @@ check_ring_size(int *newval, void **extra, GucSource source)
 static void
 define_limits(void)
 {
-	DefineCustomIntVariable("prometheus.max_databases",
-							"Databases that can be served at once.",
-							"Shared memory for each is reserved at server start.",
-							&prom_guc_max_databases, 8, 1, 64,
-							PGC_POSTMASTER, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("prometheus.max_in_flight",
-							"Tasks of one database that may run at once.",
-							"Nearly all of them wait for a model, in one process.",
-							&prom_guc_max_in_flight, 1000, 1, 100000,
-							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"prometheus.max_databases", "Databases that can be served at once.",
+		"Shared memory for each is reserved at server start.",
+		&prom_guc_max_databases, 8, 1, 64, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"prometheus.max_in_flight",
+		"Tasks of one database that may run at once.",
+		"Nearly all of them wait for a model, in one process.",
+		&prom_guc_max_in_flight, 1000, 1, 100000, PGC_POSTMASTER, 0, NULL, NULL,
+		NULL);
 	DefineCustomIntVariable("prometheus.max_request",
-							"Longest request that can be submitted.",
-							NULL,
-							&prom_guc_max_request, 1024, 1, 262144,
-							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
-	DefineCustomIntVariable("prometheus.network_memory",
-							"Bytes that all requests and replies under way may hold.",
-							"A reply that would go beyond it fails and is tried again.",
-							&prom_guc_network_memory, 262144, 1024, MAX_KILOBYTES,
-							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
-	DefineCustomIntVariable("prometheus.queue_memory",
-							"Memory of a scheduler for live tasks.",
-							"Tasks beyond it stay in the table and are read in when there is room.",
-							&prom_guc_queue_memory, 65536, 1024, MAX_KILOBYTES,
-							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
-	DefineCustomIntVariable("prometheus.ring_size",
-							"Hints of committed submits that can wait for a scheduler.",
-							"A power of two. If the ring overflows, the scheduler reads the table instead.",
-							&prom_guc_ring_size, 65536, 64, 1 << 24,
-							PGC_POSTMASTER, 0, check_ring_size, NULL, NULL);
+							"Longest request that can be submitted.", NULL,
+							&prom_guc_max_request, 1024, 1, 262144, PGC_SUSET,
+							GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"prometheus.network_memory",
+		"Bytes that all requests and replies under way may hold.",
+		"A reply that would go beyond it fails and is tried again.",
+		&prom_guc_network_memory, 262144, 1024, MAX_KILOBYTES, PGC_SIGHUP,
+		GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"prometheus.queue_memory", "Memory of a scheduler for live tasks.",
+		"Tasks beyond it stay in the table and are read in when there is room.",
+		&prom_guc_queue_memory, 65536, 1024, MAX_KILOBYTES, PGC_SIGHUP,
+		GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"prometheus.ring_size",
+		"Hints of committed submits that can wait for a scheduler.",
+		"A power of two. If the ring overflows, the scheduler reads the table instead.",
+		&prom_guc_ring_size, 65536, 64, 1 << 24, PGC_POSTMASTER, 0,
+		check_ring_size, NULL, NULL);
 }
 
 void
 prom_guc_define(void)
 {
-	DefineCustomBoolVariable("prometheus.allow_private_endpoints",
-							 "Lets models be at private and loopback addresses.",
-							 "Off, every such address is refused after resolving, and http with it.",
-							 &prom_guc_allow_private_endpoints, false,
-							 PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomStringVariable("prometheus.databases",
-							   "Databases whose tasks are run, separated by commas.",
-							   "Empty: no workers but the launcher.",
-							   &prom_guc_databases, "",
-							   PGC_SIGHUP, GUC_LIST_INPUT, check_databases, NULL, NULL);
+	DefineCustomBoolVariable(
+		"prometheus.allow_private_endpoints",
+		"Lets models be at private and loopback addresses.",
+		"Off, every such address is refused after resolving, and http with it.",
+		&prom_guc_allow_private_endpoints, false, PGC_SIGHUP, 0, NULL, NULL,
+		NULL);
+	DefineCustomStringVariable(
+		"prometheus.databases",
+		"Databases whose tasks are run, separated by commas.",
+		"Empty: no workers but the launcher.", &prom_guc_databases, "",
+		PGC_SIGHUP, GUC_LIST_INPUT, check_databases, NULL, NULL);
 	define_limits();
-	DefineCustomIntVariable("prometheus.rescan_interval",
-							"Time after which a scheduler looks for tasks that came without a hint.",
-							"It looks only if transactions ended meanwhile: prepared transactions, restores and logical replication give no hints.",
-							&prom_guc_rescan_interval, 30000, 100, 3600000,
-							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
-	DefineCustomStringVariable("prometheus.secrets_dir",
-							   "Directory of the files that hold the keys of models.",
-							   "Empty: keys come from the server's environment only (env:NAME).",
-							   &prom_guc_secrets_dir, "",
-							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, check_secrets_dir, NULL, NULL);
+	DefineCustomIntVariable(
+		"prometheus.rescan_interval",
+		"Time after which a scheduler looks for tasks that came without a hint.",
+		"It looks only if transactions ended meanwhile: prepared transactions, restores and logical replication give no hints.",
+		&prom_guc_rescan_interval, 30000, 100, 3600000, PGC_SIGHUP, GUC_UNIT_MS,
+		NULL, NULL, NULL);
+	DefineCustomStringVariable(
+		"prometheus.secrets_dir",
+		"Directory of the files that hold the keys of models.",
+		"Empty: keys come from the server's environment only (env:NAME).",
+		&prom_guc_secrets_dir, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+		check_secrets_dir, NULL, NULL);
 	MarkGUCPrefixReserved("prometheus");
 }
 

@@ -18,7 +18,7 @@ extern char *prom_guc_secrets_dir;
 
 extern void prom_guc_define(void);
 
-/* The names in prometheus.databases, as a list of char * in the caller's context. */
+/* The names in prometheus.databases, as a list of char *. */
 extern struct List *prom_guc_database_names(void);
 
 #endif

@@ -13,14 +13,14 @@
 
 typedef struct PromHeaders
 {
-	int status; /* 0: none yet */
-	char content_type[64]; /* lower case, without parameters */
-	char request_id[128];  /* the provider's name for this request */
-	int request_id_rank;   /* of the header it came in; lower is better */
-	int should_retry;	   /* x-should-retry: 1 true, 0 false, -1 not said */
+	int status;             /* 0: none yet */
+	char content_type[64];  /* lower case, without parameters */
+	char request_id[128];   /* the provider's name for this request */
+	int request_id_rank;    /* of the header it came in; lower is better */
+	int should_retry;       /* x-should-retry: 1 true, 0 false, -1 not said */
 	int64_t retry_after_ms; /* as a delay, ms; -1: not so */
-	int64_t retry_at;		/* as a date, seconds of the epoch; -1: not so */
-	int64_t date;			/* the peer's clock; -1: not said */
+	int64_t retry_at;       /* as a date, seconds of the epoch; -1: not so */
+	int64_t date;           /* the peer's clock; -1: not said */
 } PromHeaders;
 
 extern void prom_headers_reset(PromHeaders *headers);

@@ -42,7 +42,8 @@ put_process(ReturnSetInfo *result, PromRole role, const PromWorker *worker)
 	const char *name = prom_worker_role_name(role);
 
 	if (worker->pid != 0)
-		put(result, name, "ok", psprintf("runs as process %d", (int) worker->pid), NULL);
+		put(result, name, "ok",
+			psprintf("runs as process %d", (int) worker->pid), NULL);
 	else
 		put(result, name, "error", "does not run",
 			"The server's log says why; the launcher starts it again by itself.");
@@ -56,14 +57,16 @@ put_database(ReturnSetInfo *result, PromDatabase *db)
 	if (db == NULL)
 	{
 		put(result, "database", "error", psprintf("%s is not served", name),
-			psprintf("ALTER SYSTEM SET prometheus.databases = '%s'; SELECT pg_reload_conf();", name));
+			psprintf("ALTER SYSTEM SET prometheus.databases = '%s'; SELECT pg_reload_conf();",
+					 name));
 		return;
 	}
 	put(result, "database", "ok", psprintf("%s is served", name), NULL);
 	for (int role = 0; role < PROM_NROLES; role++)
 		put_process(result, role, &db->worker[role]);
 	put(result, "tasks in flight", "ok",
-		psprintf("%u of %d", pg_atomic_read_u32(&db->worker[PROM_SCHEDULER].in_flight),
+		psprintf("%u of %d",
+				 pg_atomic_read_u32(&db->worker[PROM_SCHEDULER].in_flight),
 				 prom_guc_max_in_flight),
 		NULL);
 	put(result, "scans of the task table", "ok",
@@ -73,12 +76,16 @@ put_database(ReturnSetInfo *result, PromDatabase *db)
 static void
 put_places(ReturnSetInfo *result)
 {
-	int needed = 1 + PROM_NROLES * Max(list_length(prom_guc_database_names()), 1);
+	int needed = 1 +
+				 PROM_NROLES * Max(list_length(prom_guc_database_names()), 1);
 	bool enough = max_worker_processes >= needed + OTHER_PROCESSES;
 
 	put(result, "max_worker_processes", enough ? "ok" : "warning",
-		psprintf("%d, of which prometheus needs %d", max_worker_processes, needed),
-		enough ? NULL : "Raise it (16 suits one database) and restart, or parallel queries and other extensions may lack workers.");
+		psprintf("%d, of which prometheus needs %d", max_worker_processes,
+				 needed),
+		enough
+			? NULL
+			: "Raise it (16 suits one database) and restart, or parallel queries and other extensions may lack workers.");
 }
 
 static void
@@ -87,13 +94,15 @@ put_secrets(ReturnSetInfo *result)
 	struct stat st;
 
 	if (prom_guc_secrets_dir == NULL || *prom_guc_secrets_dir == '\0')
-		put(result, "secrets", "ok", "only from the server's environment", NULL);
+		put(result, "secrets", "ok", "only from the server's environment",
+			NULL);
 	else if (stat(prom_guc_secrets_dir, &st) != 0 || !S_ISDIR(st.st_mode))
-		put(result, "secrets", "error", "prometheus.secrets_dir is not a directory",
+		put(result, "secrets", "error",
+			"prometheus.secrets_dir is not a directory",
 			"Make it, owned by the server's user, mode 0700.");
 	else if ((st.st_mode & (S_IWGRP | S_IWOTH)) != 0)
-		put(result, "secrets", "warning", "others may write prometheus.secrets_dir",
-			"Set its mode to 0700.");
+		put(result, "secrets", "warning",
+			"others may write prometheus.secrets_dir", "Set its mode to 0700.");
 	else
 		put(result, "secrets", "ok", "from prometheus.secrets_dir", NULL);
 }
@@ -101,11 +110,13 @@ put_secrets(ReturnSetInfo *result)
 static void
 put_notifications(ReturnSetInfo *result)
 {
-	double usage = DatumGetFloat8(DirectFunctionCall1(pg_notification_queue_usage, (Datum) 0));
+	double usage = DatumGetFloat8(
+		DirectFunctionCall1(pg_notification_queue_usage, (Datum) 0));
 
 	put(result, "notification queue", usage < 0.5 ? "ok" : "warning",
 		psprintf("%.0f %% used", 100 * usage),
-		usage < 0.5 ? NULL : "A listener that stays in a transaction holds it up.");
+		usage < 0.5 ? NULL
+					: "A listener that stays in a transaction holds it up.");
 }
 
 PG_FUNCTION_INFO_V1(prom_health);

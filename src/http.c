@@ -29,8 +29,8 @@
 /* Idle connections that are kept, of all hosts. */
 #define MAX_CONNECTIONS 4096
 
-/* Lookups of names at once: libcurl starts a thread for each. */
-#define MAX_RESOLVING 32
+/* Lookups at once: each is a thread, and name servers drop floods. */
+#define MAX_RESOLVING 8
 
 /* Events handled by one drive, so that the process's loop stays quick. */
 #define EVENTS_AT_ONCE 256
@@ -96,7 +96,9 @@ on_timer(CURLM *multi, long timeout, void *arg)
 {
 	PromHttp *http = arg;
 
-	http->curl_due = timeout < 0 ? -1 : prom_transfer_clock() + (int64) timeout * 1000;
+	http->curl_due = -1;
+	if (timeout >= 0)
+		http->curl_due = prom_transfer_clock() + (int64) timeout * 1000;
 	return 0;
 }
 

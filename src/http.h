@@ -27,7 +27,7 @@ extern void prom_http_destroy(PromHttp *http);
 /* A descriptor that is readable when prom_http_drive() has something to do. */
 extern int prom_http_fd(const PromHttp *http);
 
-/* Milliseconds until it must be driven even if nothing is readable; -1: none. */
+/* Milliseconds until it must be driven though nothing is readable; -1: none. */
 extern long prom_http_timeout(PromHttp *http);
 
 /*
@@ -41,7 +41,7 @@ extern void prom_http_drive(PromHttp *http);
 extern int prom_http_in_flight(const PromHttp *http);
 extern size_t prom_http_memory(const PromHttp *http);
 
-/* Bytes that requests and replies may hold together; a change is for new ones. */
+/* Bytes that requests and replies may hold together, from now on. */
 extern void prom_http_set_memory_limit(PromHttp *http, size_t bytes);
 
 /*
@@ -57,17 +57,17 @@ extern void prom_http_uncharge(PromHttp *http, size_t bytes);
 typedef enum PromHttpEnd
 {
 	PROM_HTTP_RUNNING,
-	PROM_HTTP_COMPLETE,	   /* a whole response, of whatever status */
-	PROM_HTTP_STOPPED,	   /* the taker of the body wanted no more */
-	PROM_HTTP_INVALID,	   /* the URL or a header cannot be used */
+	PROM_HTTP_COMPLETE,    /* a whole response, of whatever status */
+	PROM_HTTP_STOPPED,     /* the taker of the body wanted no more */
+	PROM_HTTP_INVALID,     /* the URL or a header cannot be used */
 	PROM_HTTP_FORBIDDEN,   /* every address of the host is refused */
 	PROM_HTTP_UNRESOLVED,  /* the host's name has no address */
 	PROM_HTTP_UNREACHABLE, /* no connection */
 	PROM_HTTP_UNTRUSTED,   /* no TLS, or a certificate that does not verify */
-	PROM_HTTP_LOST,		   /* the connection, before a byte of the response */
-	PROM_HTTP_CUT,		   /* the connection, within the response */
-	PROM_HTTP_GARBLED,	   /* what came is not HTTP */
-	PROM_HTTP_TOO_LONG,	   /* longer than max_reply */
+	PROM_HTTP_LOST,        /* the connection, before a byte of the response */
+	PROM_HTTP_CUT,         /* the connection, within the response */
+	PROM_HTTP_GARBLED,     /* what came is not HTTP */
+	PROM_HTTP_TOO_LONG,    /* longer than max_reply */
 	PROM_HTTP_NO_MEMORY,   /* beyond the limit of all, or the machine's */
 	PROM_HTTP_CONNECT_TIMEOUT,
 	PROM_HTTP_FIRST_BYTE_TIMEOUT,
@@ -83,7 +83,7 @@ typedef struct PromHttpSpec
 {
 	const char *url;
 	const char *const *headers; /* "Name: value", NULL after the last */
-	const char *body;			/* must outlive the request */
+	const char *body;           /* must outlive the request */
 	size_t body_length;
 	bool stream; /* ask for server-sent events */
 
@@ -120,9 +120,9 @@ typedef struct PromHttpResult
 {
 	PromHttpEnd end;
 	PromHeaders headers;
-	bool sent;			/* the whole request left */
+	bool sent;          /* the whole request left */
 	const char *detail; /* libcurl's own words, or "" */
-	double connect_ms;	/* -1: not reached; 0: a warm connection */
+	double connect_ms;  /* -1: not reached; 0: a warm connection */
 	double first_byte_ms;
 	double total_ms;
 } PromHttpResult;

@@ -69,11 +69,14 @@ prom_launcher_register(void)
 {
 	BackgroundWorker worker = {0};
 
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
+					   BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = 1;
-	strlcpy(worker.bgw_library_name, "prometheus", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "prom_launcher_main", sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_library_name, "prometheus",
+			sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "prom_launcher_main",
+			sizeof(worker.bgw_function_name));
 	strlcpy(worker.bgw_name, "prometheus launcher", sizeof(worker.bgw_name));
 	strlcpy(worker.bgw_type, "prometheus launcher", sizeof(worker.bgw_type));
 	RegisterBackgroundWorker(&worker);
@@ -87,12 +90,14 @@ start_child(PromDatabase *db, Child *child, PromRole role)
 	MemoryContext before;
 	bool started;
 
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
+					   BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_notify_pid = MyProcPid;
 	worker.bgw_main_arg = Int32GetDatum(db - prom_shared->databases);
-	strlcpy(worker.bgw_library_name, "prometheus", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_library_name, "prometheus",
+			sizeof(worker.bgw_library_name));
 	snprintf(worker.bgw_function_name, sizeof(worker.bgw_function_name),
 			 "prom_%s_main", name);
 	snprintf(worker.bgw_name, sizeof(worker.bgw_name),
@@ -106,7 +111,7 @@ start_child(PromDatabase *db, Child *child, PromRole role)
 	return started;
 }
 
-/* Notice the end of a child; true while there is one, even if it only begins. */
+/* Notice the end of a child; true while there is one, if only beginning. */
 static bool
 child_lives(PromDatabase *db, Child *child, PromRole role, TimestampTz now)
 {
@@ -121,7 +126,8 @@ child_lives(PromDatabase *db, Child *child, PromRole role, TimestampTz now)
 	if (TimestampDifferenceExceeds(child->started_at, now, SHORT_LIFE))
 		child->wait = 0;
 	else
-		child->wait = child->wait == 0 ? SHORT_LIFE : Min(2 * child->wait, LONGEST_WAIT);
+		child->wait = child->wait == 0 ? SHORT_LIFE
+									   : Min(2 * child->wait, LONGEST_WAIT);
 	child->not_before = TimestampTzPlusMilliseconds(now, child->wait);
 	return db->worker[role].pid != 0;
 }
@@ -275,11 +281,12 @@ read_setting(void)
 		if (db != NULL)
 			served[db - prom_shared->databases].wanted = true;
 		else
-			ereport(WARNING,
-					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-					 errmsg("database \"%s\" is not served", (char *) lfirst(cell)),
-					 errdetail("prometheus.max_databases is %d.", prom_guc_max_databases),
-					 errhint("Raise it and restart.")));
+			ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+							  errmsg("database \"%s\" is not served",
+									 (char *) lfirst(cell)),
+							  errdetail("prometheus.max_databases is %d.",
+										prom_guc_max_databases),
+							  errhint("Raise it and restart.")));
 	}
 }
 
@@ -296,7 +303,8 @@ find_database(const char *name)
 	{
 		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
 
-		if (strcmp(NameStr(database->datname), name) == 0 && database->datallowconn)
+		if (strcmp(NameStr(database->datname), name) == 0 &&
+			database->datallowconn)
 			found = database->oid;
 	}
 	table_endscan(scan);
@@ -373,7 +381,8 @@ begin(void)
 	prom_shared->launcher.latch = MyLatch;
 	prom_shared->launcher.started_at = GetCurrentTimestamp();
 	LWLockRelease(prom_shared->lock);
-	served = MemoryContextAllocZero(TopMemoryContext, prom_shared->ndatabases * sizeof(Served));
+	served = MemoryContextAllocZero(TopMemoryContext,
+									prom_shared->ndatabases * sizeof(Served));
 	pgstat_report_appname("prometheus launcher");
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
@@ -417,7 +426,8 @@ prom_launcher_main(Datum main_arg)
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
 		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (ms >= 0 ? WL_TIMEOUT : 0),
+						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
+							 (ms >= 0 ? WL_TIMEOUT : 0),
 						 ms, wait_event);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();

@@ -26,17 +26,19 @@
  * The newest checkpoint that this very database wrote: after a restore or a
  * clone the xids of its snapshot mean nothing.
  */
-#define CHECKPOINT                                                                     \
-	"SELECT c.snapshot, c.live FROM prometheus._checkpoint c"                          \
-	" WHERE c.checkpoint_id = (SELECT max(checkpoint_id) FROM prometheus._checkpoint)" \
+#define CHECKPOINT                                            \
+	"SELECT c.snapshot, c.live FROM prometheus._checkpoint c" \
+	" WHERE c.checkpoint_id = (SELECT max(checkpoint_id)"     \
+	"   FROM prometheus._checkpoint)"                         \
 	"   AND c.system_identifier = $1 AND c.database_oid = $2"
 
 /* Given rows "t" of candidates, those that live and what the queue must know. */
-#define LIVE_COLUMNS                                                             \
-	" t.task_id, coalesce(o.next_run_at, t.run_at, t.submitted_at), t.deadline," \
-	" t.submitter_oid, t.priority, o.attempt IS NOT NULL,"                       \
-	" EXISTS (SELECT FROM prometheus._attempt a WHERE a.task_id = t.task_id"     \
-	"            AND a.attempt > coalesce(o.attempt, 0))"                        \
+#define LIVE_COLUMNS                                                         \
+	" t.task_id, coalesce(o.next_run_at, t.run_at, t.submitted_at),"         \
+	" t.deadline,"                                                           \
+	" t.submitter_oid, t.priority, o.attempt IS NOT NULL,"                   \
+	" EXISTS (SELECT FROM prometheus._attempt a WHERE a.task_id = t.task_id" \
+	"            AND a.attempt > coalesce(o.attempt, 0))"                    \
 	" OR EXISTS (SELECT FROM prometheus._cancel c WHERE c.task_id = t.task_id)"
 
 #define LIVE_OUTCOME                                                 \
@@ -54,8 +56,7 @@
 	" SELECT " LIVE_COLUMNS                                   \
 	" FROM candidate JOIN prometheus._task t ON t.task_id = candidate.task_id" LIVE_OUTCOME
 
-#define LIVE_ALL \
-	"SELECT " LIVE_COLUMNS " FROM prometheus._task t" LIVE_OUTCOME
+#define LIVE_ALL "SELECT " LIVE_COLUMNS " FROM prometheus._task t" LIVE_OUTCOME
 
 static Oid argument_types[2] = {INT8OID, OIDOID};
 
@@ -72,7 +73,8 @@ checkpoint_exists(void)
 	Datum values[2];
 
 	fill_arguments(values);
-	if (SPI_execute_with_args(CHECKPOINT, 2, argument_types, values, NULL, true, 1) != SPI_OK_SELECT)
+	if (SPI_execute_with_args(CHECKPOINT, 2, argument_types, values, NULL, true,
+							  1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read prometheus._checkpoint");
 	return SPI_processed > 0;
 }
@@ -100,7 +102,8 @@ visit_row(uint64 row, PromLiveTaskVisit visit, void *arg)
 	task.hint.task_id = prom_row_int64(row, 1);
 	task.hint.due = prom_row_time(row, 2);
 	task.hint.deadline = prom_row_time(row, 3);
-	task.hint.submitter = DatumGetObjectId(SPI_getbinval(tuple, desc, 4, &isnull));
+	task.hint.submitter =
+		DatumGetObjectId(SPI_getbinval(tuple, desc, 4, &isnull));
 	task.hint.priority = prom_row_int32(row, 5);
 	task.retrying = DatumGetBool(SPI_getbinval(tuple, desc, 6, &isnull));
 	task.urgent = DatumGetBool(SPI_getbinval(tuple, desc, 7, &isnull));
@@ -151,13 +154,17 @@ prom_live_checkpoint(void)
 	bool isnull;
 
 	fill_arguments(values);
-	if (SPI_execute_with_args(since ? WRITE_CHECKPOINT(LIVE_SINCE) : WRITE_CHECKPOINT(LIVE_ALL),
-							  2, argument_types, values, NULL, false, 0) != SPI_OK_INSERT_RETURNING)
+	if (SPI_execute_with_args(since ? WRITE_CHECKPOINT(LIVE_SINCE)
+									: WRITE_CHECKPOINT(LIVE_ALL),
+							  2, argument_types, values, NULL, false,
+							  0) != SPI_OK_INSERT_RETURNING)
 		elog(ERROR, "could not write a checkpoint");
-	live = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	if (SPI_execute("DELETE FROM prometheus._checkpoint WHERE checkpoint_id <"
-					" (SELECT max(checkpoint_id) - 1 FROM prometheus._checkpoint)",
-					false, 0) != SPI_OK_DELETE)
+	live = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
+									   SPI_tuptable->tupdesc, 1, &isnull));
+	if (SPI_execute(
+			"DELETE FROM prometheus._checkpoint WHERE checkpoint_id <"
+			" (SELECT max(checkpoint_id) - 1 FROM prometheus._checkpoint)",
+			false, 0) != SPI_OK_DELETE)
 		elog(ERROR, "could not delete old checkpoints");
 	if (!since)
 		AtEOXact_GUC(false, level);

@@ -24,7 +24,7 @@ typedef void (*PromLiveTaskVisit)(const PromLiveTask *task, void *arg);
  */
 extern void prom_live_tasks(PromLiveTaskVisit visit, void *arg);
 
-/* Write a checkpoint, in a transaction with SPI connected: how many are live. */
+/* Write a checkpoint, in a transaction with SPI connected; how many live. */
 extern int64 prom_live_checkpoint(void);
 
 #endif

@@ -21,8 +21,8 @@
 #include "secret.h"
 #include "sse.h"
 
-#define MAX_ERROR 500			  /* bytes of an error's text */
-#define MAX_WORDS 2000			  /* of them that are looked at */
+#define MAX_ERROR 500              /* bytes of an error's text */
+#define MAX_WORDS 2000             /* of them that are looked at */
 #define MAX_ERROR_BODY (64 * 1024) /* of an error response that are kept */
 
 /* After a stream's own end mark the peer has this long to end it, ms. */
@@ -32,9 +32,9 @@
 typedef enum ReadMode
 {
 	READ_UNDECIDED,
-	READ_BODY,	 /* kept until it is whole */
+	READ_BODY,   /* kept until it is whole */
 	READ_STREAM, /* read event by event */
-	READ_ERROR	 /* kept up to a limit */
+	READ_ERROR   /* kept up to a limit */
 } ReadMode;
 
 struct PromCall
@@ -54,7 +54,7 @@ struct PromCall
 
 	ReadMode mode;
 	bool no_memory; /* reading stopped for this reason */
-	char *bytes;	/* of the response */
+	char *bytes;    /* of the response */
 	size_t length;
 	size_t size;
 	PromSse sse;
@@ -180,7 +180,8 @@ finish_error_status(PromCall *call)
 	call->provider->read_error(&call->turn, body);
 	if (status < 400)
 		snprintf(what, sizeof(what), "model server answered HTTP %d, a "
-				 "redirect, which is never followed", status);
+									 "redirect, which is never followed",
+				 status);
 	else
 		snprintf(what, sizeof(what), "model server answered HTTP %d", status);
 	fail_by_rule(call, what, call->turn.message);
@@ -419,7 +420,7 @@ request_done(void *arg)
 		finish_failure(call);
 	strip(call);
 	hold(call, (call->turn.raw ? strlen(call->turn.raw) : 0) +
-		 (call->turn.answer ? strlen(call->turn.answer) : 0));
+				   (call->turn.answer ? strlen(call->turn.answer) : 0));
 	blame(NULL);
 	list_as_done(call);
 }
@@ -508,7 +509,7 @@ take_stream(PromCall *call, const char *bytes, size_t length)
 	state = prom_sse_feed(&call->sse, bytes, length);
 	if (state == PROM_SSE_OK &&
 		!hold(call, call->body_length + prom_sse_memory(&call->sse) +
-			  call->provider->stream_memory(call->stream)))
+						call->provider->stream_memory(call->stream)))
 		call->no_memory = true;
 	return state == PROM_SSE_OK && !call->no_memory;
 }

@@ -15,42 +15,42 @@
 /* One message of the prompt.  raw, if set, is sent instead of role and text. */
 typedef struct PromMessage
 {
-	const char *role;			/* "system", "user", "assistant", "tool" */
-	const char *text;			/* UTF-8 */
-	const char *raw;			/* the provider's own form (an earlier turn), or NULL */
+	const char *role; /* "system", "user", "assistant", "tool" */
+	const char *text; /* UTF-8 */
+	const char *raw;  /* the provider's own form (an earlier turn), or NULL */
 } PromMessage;
 
-/* What becomes of a call that failed: the retry classes of the provider APIs. */
+/* What becomes of a call that failed. */
 typedef enum PromRetry
 {
-	PROM_RETRY_NEVER,			/* the request, the key or the model is wrong */
-	PROM_RETRY_BACKOFF,			/* may work later; uses up an attempt */
-	PROM_RETRY_WAIT,			/* 429: wait, no attempt is used up */
-	PROM_RETRY_MONEY			/* quota, spend limit, 402: a person must act */
+	PROM_RETRY_NEVER,   /* the request, the key or the model is wrong */
+	PROM_RETRY_BACKOFF, /* may work later; uses up an attempt */
+	PROM_RETRY_WAIT,    /* 429: wait, no attempt is used up */
+	PROM_RETRY_MONEY    /* quota, spend limit, 402: a person must act */
 } PromRetry;
 
 /* How a call ended.  Strings are NULL if there is nothing to say. */
 typedef struct PromReply
 {
-	bool ok;					/* a complete answer; else error_type is set */
-	const char *answer;			/* text of the turn, clean UTF-8 without NUL */
-	const char *raw;			/* the assistant's turn verbatim, text-safe json */
-	const char *finish;			/* canonical: end, tool, length, filter, error */
-	const char *finish_reason;	/* the provider's own word for it */
-	int64 tokens_in;			/* -1: not reported */
+	bool ok;                   /* a complete answer; else error_type is set */
+	const char *answer;        /* text of the turn, clean UTF-8 without NUL */
+	const char *raw;           /* the turn verbatim, text-safe json */
+	const char *finish;        /* canonical: end, tool, length, filter, error */
+	const char *finish_reason; /* the provider's own word for it */
+	int64 tokens_in;           /* -1: not reported */
 	int64 tokens_out;
 	int64 cached_tokens;
 
-	const char *error_type;		/* ModelUnavailable, ModelTimeout, ... (DESIGN 5) */
-	const char *error;			/* one line, no key, no prompt */
+	const char *error_type; /* ModelUnavailable, ModelTimeout, ... (DESIGN 5) */
+	const char *error;      /* one line, no key, no prompt */
 	PromRetry retry;
-	int64 retry_after;			/* ms the peer asked for, -1: it did not */
-	bool ambiguous;				/* the peer may have done, and billed, the work */
-	bool counts_for_breaker;	/* DESIGN 6, model options: the gate's breaker */
+	int64 retry_after;       /* ms the peer asked for, -1: it did not */
+	bool ambiguous;          /* the peer may have done, and billed, the work */
+	bool counts_for_breaker; /* DESIGN 6, model options: the gate's breaker */
 
-	int http_status;			/* 0: no response */
-	const char *request_id;		/* the provider's */
-	double connect_ms;			/* -1: not reached; 0: a warm connection */
+	int http_status;        /* 0: no response */
+	const char *request_id; /* the provider's */
+	double connect_ms;      /* -1: not reached; 0: a warm connection */
 	double first_byte_ms;
 	double total_ms;
 } PromReply;

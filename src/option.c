@@ -58,10 +58,9 @@ static const Option agent_options[] = {
 static pg_noreturn void
 raise_value(const Option *option, const char *wanted)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("option \"%s\" has a wrong value", option->name),
-			 errdetail("It must be %s.", wanted)));
+	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					errmsg("option \"%s\" has a wrong value", option->name),
+					errdetail("It must be %s.", wanted)));
 	pg_unreachable();
 }
 
@@ -93,9 +92,11 @@ read_integer(const Option *option, const JsonbValue *value)
 									  Int32GetDatum(0));
 
 	if (!in_range(option, number) ||
-		!DatumGetBool(DirectFunctionCall2(numeric_eq, NumericGetDatum(number), whole)))
-		raise_value(option, psprintf("a whole number from %lld to %lld",
-									 (long long) option->min, (long long) option->max));
+		!DatumGetBool(
+			DirectFunctionCall2(numeric_eq, NumericGetDatum(number), whole)))
+		raise_value(option,
+					psprintf("a whole number from %lld to %lld",
+							 (long long) option->min, (long long) option->max));
 	return DatumGetInt64(DirectFunctionCall1(numeric_int8, whole));
 }
 
@@ -105,9 +106,11 @@ read_number(const Option *option, const JsonbValue *value)
 	Numeric number = as_numeric(option, value);
 
 	if (!in_range(option, number))
-		raise_value(option, psprintf("a number from %lld to %lld",
-									 (long long) option->min, (long long) option->max));
-	return DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(number)));
+		raise_value(option,
+					psprintf("a number from %lld to %lld",
+							 (long long) option->min, (long long) option->max));
+	return DatumGetCString(
+		DirectFunctionCall1(numeric_out, NumericGetDatum(number)));
 }
 
 /* Milliseconds. */
@@ -119,20 +122,22 @@ read_interval(const Option *option, const JsonbValue *value)
 	if (value->type == jbvString)
 	{
 		char *text = pnstrdup(value->val.string.val, value->val.string.len);
-		Interval *interval = DatumGetIntervalP(DirectFunctionCall3(interval_in,
-																   CStringGetDatum(text),
-																   ObjectIdGetDatum(InvalidOid),
-																   Int32GetDatum(-1)));
+		Interval *interval = DatumGetIntervalP(DirectFunctionCall3(
+			interval_in, CStringGetDatum(text), ObjectIdGetDatum(InvalidOid),
+			Int32GetDatum(-1)));
 
 		ms = interval->time / 1000.0 +
 			 (interval->day + interval->month * 30.0) * 86400000.0;
 	}
 	else
-		ms = 1000.0 * DatumGetFloat8(DirectFunctionCall1(numeric_float8,
-														 NumericGetDatum(as_numeric(option, value))));
+		ms = 1000.0 *
+			 DatumGetFloat8(DirectFunctionCall1(
+				 numeric_float8, NumericGetDatum(as_numeric(option, value))));
 	if (!(ms >= option->min && ms <= option->max))
-		raise_value(option, psprintf("an interval from %lld ms to %lld s, or a number of seconds",
-									 (long long) option->min, (long long) option->max / 1000));
+		raise_value(
+			option,
+			psprintf("an interval from %lld ms to %lld s, or a number of seconds",
+					 (long long) option->min, (long long) option->max / 1000));
 	return (int64) ms;
 }
 
@@ -143,14 +148,15 @@ read_size(const Option *option, const JsonbValue *value)
 	int64 bytes;
 
 	if (value->type == jbvString)
-		bytes = DatumGetInt64(DirectFunctionCall1(pg_size_bytes,
-												  PointerGetDatum(cstring_to_text_with_len(value->val.string.val,
-																						   value->val.string.len))));
+		bytes = DatumGetInt64(DirectFunctionCall1(
+			pg_size_bytes, PointerGetDatum(cstring_to_text_with_len(
+							   value->val.string.val, value->val.string.len))));
 	else
 		return read_integer(option, value);
 	if (bytes < option->min || bytes > option->max)
-		raise_value(option, psprintf("a size from %lld to %lld bytes",
-									 (long long) option->min, (long long) option->max));
+		raise_value(option,
+					psprintf("a size from %lld to %lld bytes",
+							 (long long) option->min, (long long) option->max));
 	return bytes;
 }
 
@@ -161,7 +167,8 @@ check_roles(const Option *option, JsonbValue *value)
 	JsonbIteratorToken token;
 	JsonbValue element;
 
-	if (value->type != jbvBinary || !JsonContainerIsArray(value->val.binary.data))
+	if (value->type != jbvBinary ||
+		!JsonContainerIsArray(value->val.binary.data))
 		raise_value(option, "an array of names of roles");
 	iterator = JsonbIteratorInit(value->val.binary.data);
 	while ((token = JsonbIteratorNext(&iterator, &element, true)) != WJB_DONE)
@@ -214,10 +221,9 @@ raise_unknown(const Option *known, int nknown, const char *of, const char *name)
 	initStringInfo(&names);
 	for (int i = 0; i < nknown; i++)
 		appendStringInfo(&names, "%s%s", i > 0 ? ", " : "", known[i].name);
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("option \"%s\" of %s does not exist", name, of),
-			 errhint("The options are: %s.", names.data)));
+	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					errmsg("option \"%s\" of %s does not exist", name, of),
+					errhint("The options are: %s.", names.data)));
 	pg_unreachable();
 }
 
@@ -230,9 +236,8 @@ check_options(Jsonb *options, const Option *known, int nknown, const char *of)
 	JsonbValue value;
 
 	if (!JB_ROOT_IS_OBJECT(options))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("options must be a json object")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("options must be a json object")));
 	iterator = JsonbIteratorInit(&options->root);
 	(void) JsonbIteratorNext(&iterator, &key, true);
 	while ((token = JsonbIteratorNext(&iterator, &key, true)) == WJB_KEY)
@@ -264,9 +269,11 @@ prom_option_check_agent(Jsonb *options)
 static JsonbValue *
 set_option(Jsonb *options, const char *name, const Option **option)
 {
-	*option = find_option(model_options, lengthof(model_options), name, strlen(name));
+	*option = find_option(model_options, lengthof(model_options), name,
+						  strlen(name));
 	Assert(*option != NULL);
-	return getKeyJsonValueFromContainer(&options->root, name, strlen(name), NULL);
+	return getKeyJsonValueFromContainer(&options->root, name, strlen(name),
+										NULL);
 }
 
 static int64
@@ -294,7 +301,8 @@ prom_option_read_model(Jsonb *options, PromModel *model)
 	JsonbValue *value;
 
 	model->connect_timeout = interval_or(options, "connect_timeout", 10000);
-	model->first_byte_timeout = interval_or(options, "first_byte_timeout", 60000);
+	model->first_byte_timeout = interval_or(options, "first_byte_timeout",
+											60000);
 	model->idle_timeout = interval_or(options, "idle_timeout", 60000);
 	model->total_timeout = interval_or(options, "total_timeout", 600000);
 	model->temperature = number_or_null(options, "temperature");
@@ -303,7 +311,8 @@ prom_option_read_model(Jsonb *options, PromModel *model)
 	value = set_option(options, "max_tokens", &option);
 	model->max_tokens = value == NULL ? -1 : read_integer(option, value);
 	value = set_option(options, "max_reply", &option);
-	model->max_reply = value == NULL ? 16 * 1024 * 1024 : read_size(option, value);
+	model->max_reply = value == NULL ? 16 * 1024 * 1024
+									 : read_size(option, value);
 	value = set_option(options, "stream", &option);
 	model->stream = value == NULL || value->val.boolean;
 }

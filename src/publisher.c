@@ -139,7 +139,8 @@ prom_publisher_main(Datum main_arg)
 		MemoryContextReset(context);
 		prom_worker_wait(wait_time(), "PrometheusPublisher");
 	}
-	if (checkpoint_pending || pg_atomic_read_u32(&prom_my_database->changed) != 0)
+	if (checkpoint_pending ||
+		pg_atomic_read_u32(&prom_my_database->changed) != 0)
 	{
 		prom_worker_finish();
 		(void) try(write_checkpoint, false);

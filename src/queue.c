@@ -28,7 +28,8 @@
 #define MAX_SLABS 65536
 
 /* What one live task costs, heaps and hash included. */
-#define ENTRY_BYTES (sizeof(PromQueueEntry) + 2 * 2 * sizeof(int32) + 2 * sizeof(TaskEntry))
+#define ENTRY_BYTES \
+	(sizeof(PromQueueEntry) + 2 * 2 * sizeof(int32) + 2 * sizeof(TaskEntry))
 
 /* The part of the shared area that readers begin with. */
 typedef struct QueueRoot
@@ -182,7 +183,8 @@ heap_remove(PromQueue *queue, Heap *heap, int32 entry)
 	if (place == heap->length)
 		return;
 	moved = heap->items[heap->length];
-	if (place > 0 && heap_less(queue, heap, moved, heap->items[(place - 1) / 2]))
+	if (place > 0 &&
+		heap_less(queue, heap, moved, heap->items[(place - 1) / 2]))
 		heap_up(queue, heap, place, moved);
 	else
 		heap_down(queue, heap, place, moved);
@@ -222,7 +224,8 @@ close_queue(int code, Datum arg)
 PromQueue *
 prom_queue_create(PromDatabase *db)
 {
-	PromQueue *queue = MemoryContextAllocZero(TopMemoryContext, sizeof(PromQueue));
+	PromQueue *queue = MemoryContextAllocZero(TopMemoryContext,
+											  sizeof(PromQueue));
 	dsa_pointer root;
 
 	queue->db = db;
@@ -230,7 +233,8 @@ prom_queue_create(PromDatabase *db)
 	dsa_pin_mapping(queue->area);
 	root = dsa_allocate0(queue->area, sizeof(QueueRoot));
 	queue->root = dsa_get_address(queue->area, root);
-	queue->slabs = MemoryContextAllocZero(TopMemoryContext, MAX_SLABS * sizeof(PromQueueEntry *));
+	queue->slabs = MemoryContextAllocZero(TopMemoryContext,
+										  MAX_SLABS * sizeof(PromQueueEntry *));
 	queue->tasks = taskhash_create(TopMemoryContext, 1024, NULL);
 	queue->ready.before = runs_before;
 	queue->later.before = due_before;
@@ -252,7 +256,8 @@ prom_queue_clear(PromQueue *queue)
 	for (int i = queue->root->nentries - 1; i >= 0; i--)
 	{
 		entry_at(queue, i)->state = PROM_QUEUE_FREE;
-		queue->ready.places[i] = queue->later.places[i] = queue->deadlines.places[i] = -1;
+		queue->ready.places[i] = queue->later.places[i] =
+			queue->deadlines.places[i] = -1;
 		queue->free_entries[queue->nfree++] = i;
 	}
 	queue->ready.length = queue->later.length = queue->deadlines.length = 0;
@@ -263,7 +268,8 @@ prom_queue_clear(PromQueue *queue)
 bool
 prom_queue_has_room(PromQueue *queue)
 {
-	return (Size) queue->length * ENTRY_BYTES < (Size) prom_guc_queue_memory * 1024 &&
+	return (Size) queue->length * ENTRY_BYTES <
+			   (Size) prom_guc_queue_memory * 1024 &&
 		   queue->length < (int64) MAX_SLABS * SLAB_ENTRIES;
 }
 
@@ -461,7 +467,8 @@ prom_queue_put_back(PromQueue *queue, int64 task_id, TimestampTz due,
 }
 
 void
-prom_queue_adopt(PromQueue *queue, const PromHint *hint, int slot, TimestampTz now)
+prom_queue_adopt(PromQueue *queue, const PromHint *hint, int slot,
+				 TimestampTz now)
 {
 	int32 number;
 
@@ -501,7 +508,8 @@ put_entry(ReturnSetInfo *result, const PromQueueEntry *entry)
 	switch ((PromQueueState) entry->state)
 	{
 		case PROM_QUEUE_LATER:
-			why = entry->retrying ? "waits to be tried again" : "is not due yet";
+			why = entry->retrying ? "waits to be tried again"
+								  : "is not due yet";
 			break;
 		case PROM_QUEUE_READY:
 			why = "waits for a free place (prometheus.max_in_flight)";
@@ -511,9 +519,10 @@ put_entry(ReturnSetInfo *result, const PromQueueEntry *entry)
 			break;
 	}
 	values[0] = Int64GetDatum(entry->task_id);
-	values[1] = CStringGetTextDatum(entry->state == PROM_QUEUE_RUNNING ? "running"
-									: entry->retrying                  ? "retrying"
-																	   : "queued");
+	values[1] = CStringGetTextDatum(entry->state == PROM_QUEUE_RUNNING
+										? "running"
+									: entry->retrying ? "retrying"
+													  : "queued");
 	values[2] = Int32GetDatum(entry->priority);
 	values[3] = TimestampTzGetDatum(entry->due);
 	values[4] = TimestampTzGetDatum(entry->since);
@@ -548,10 +557,12 @@ copy_entries(PromDatabase *db, int *ncopied)
 		area = dsa_attach(db->queue_dsa);
 		root = dsa_get_address(area, db->queue_root);
 		copy = MemoryContextAllocHuge(CurrentMemoryContext,
-									  Max(root->nentries, 1) * sizeof(PromQueueEntry));
+									  Max(root->nentries, 1) *
+										  sizeof(PromQueueEntry));
 		for (int i = 0; i < root->nentries; i++)
 		{
-			PromQueueEntry *slab = dsa_get_address(area, root->slabs[i / SLAB_ENTRIES]);
+			PromQueueEntry *slab =
+				dsa_get_address(area, root->slabs[i / SLAB_ENTRIES]);
 
 			if (slab[i % SLAB_ENTRIES].state != PROM_QUEUE_FREE)
 				copy[n++] = slab[i % SLAB_ENTRIES];

@@ -38,9 +38,9 @@ typedef struct PromQueue PromQueue;
 extern PromQueue *prom_queue_create(PromDatabase *db);
 extern void prom_queue_clear(PromQueue *queue);
 
-/* Add a live task, unless it is there; false if prometheus.queue_memory is full. */
-extern bool prom_queue_add(PromQueue *queue, const PromHint *hint, bool retrying,
-						   bool urgent, TimestampTz now);
+/* Add a live task, unless it is there; false: prometheus.queue_memory is full. */
+extern bool prom_queue_add(PromQueue *queue, const PromHint *hint,
+						   bool retrying, bool urgent, TimestampTz now);
 
 /* Is there room for another task? */
 extern bool prom_queue_has_room(PromQueue *queue);
@@ -53,12 +53,14 @@ extern int prom_queue_cancel(PromQueue *queue, int64 task_id, TimestampTz now);
 extern void prom_queue_advance(PromQueue *queue, TimestampTz now);
 
 /* Take the next ready task into a slot; NULL: none is ready. */
-extern PromQueueEntry *prom_queue_take(PromQueue *queue, int slot, TimestampTz now);
+extern PromQueueEntry *
+prom_queue_take(PromQueue *queue, int slot, TimestampTz now);
 
 /* A task whose slot has been given back: it has ended, or goes on at due. */
 extern void prom_queue_remove(PromQueue *queue, int64 task_id);
-extern void prom_queue_put_back(PromQueue *queue, int64 task_id, TimestampTz due,
-								bool retrying, bool urgent, TimestampTz now);
+extern void
+prom_queue_put_back(PromQueue *queue, int64 task_id, TimestampTz due,
+					bool retrying, bool urgent, TimestampTz now);
 
 /* Mark a task as running in a slot that an earlier scheduler gave it. */
 extern void prom_queue_adopt(PromQueue *queue, const PromHint *hint, int slot,

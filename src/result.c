@@ -41,7 +41,8 @@ static PromStatement end_statement = {
 static char *
 column_text(int column, MemoryContext context)
 {
-	char *text = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column);
+	char *text = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+							  column);
 
 	return text == NULL ? NULL : MemoryContextStrdup(context, text);
 }
@@ -57,22 +58,22 @@ prom_task_end(int64 task_id, PromTaskEnd *end)
 		elog(ERROR, "could not connect to SPI");
 	if (end_statement.plan == NULL)
 	{
-		SPIPlanPtr plan = SPI_prepare(end_statement.sql, 1, end_statement.argtypes);
+		SPIPlanPtr plan = SPI_prepare(end_statement.sql, 1,
+									  end_statement.argtypes);
 
 		if (plan == NULL || SPI_keepplan(plan) != 0)
 			elog(ERROR, "could not prepare \"%s\"", end_statement.sql);
 		end_statement.plan = plan;
 	}
 	result = SPI_execute_snapshot(end_statement.plan, values, NULL,
-								  GetLatestSnapshot(), InvalidSnapshot,
-								  true, false, 1);
+								  GetLatestSnapshot(), InvalidSnapshot, true,
+								  false, 1);
 	if (result != SPI_OK_SELECT)
 		elog(ERROR, "could not read task: %s", SPI_result_code_string(result));
 	if (SPI_processed == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("task %lld does not exist", (long long) task_id),
-				 errdetail("There is none, or you may not see it.")));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("task %lld does not exist", (long long) task_id),
+						errdetail("There is none, or you may not see it.")));
 	end->status = column_text(1, context);
 	end->result = column_text(2, context);
 	end->error = column_text(3, context);
@@ -104,7 +105,8 @@ raise_end(int64 task_id, const PromTaskEnd *end)
 			 end->error_type != NULL
 				 ? errdetail("Task %lld %s with %s.", (long long) task_id,
 							 end->status, end->error_type)
-				 : errdetail("Task %lld was %s.", (long long) task_id, end->status),
+				 : errdetail("Task %lld was %s.", (long long) task_id,
+							 end->status),
 			 errhint("SELECT * FROM prometheus.step WHERE task_id = %lld shows its steps.",
 					 (long long) task_id)));
 }
@@ -125,11 +127,13 @@ sleep_until_told(PromWaiter *me, TimestampTz until)
 {
 	while (pg_atomic_read_u32(&me->ended) == 0)
 	{
-		long timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+		long timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+													   until);
 
 		if (timeout <= 0)
 			return;
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 Min(timeout, LOOK_ANYWAY), PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
@@ -189,9 +193,8 @@ prom_wait(PG_FUNCTION_ARGS)
 	PromTaskEnd end;
 
 	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("task_id must not be null")));
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("task_id must not be null")));
 	task_id = PG_GETARG_INT64(0);
 	if (prom_wakeup_is_pending(task_id))
 		ereport(ERROR,
@@ -223,7 +226,8 @@ prom_result(PG_FUNCTION_ARGS)
 static void
 require_nonatomic(FunctionCallInfo fcinfo)
 {
-	bool atomic = !(fcinfo->context != NULL && IsA(fcinfo->context, CallContext) &&
+	bool atomic = !(fcinfo->context != NULL &&
+					IsA(fcinfo->context, CallContext) &&
 					!castNode(CallContext, fcinfo->context)->atomic);
 
 	if (atomic)
@@ -255,8 +259,10 @@ prom_ask(PG_FUNCTION_ARGS)
 	require_nonatomic(fcinfo);
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "prometheus_ask() must have one INOUT argument");
-	submit.request = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
-	submit.agent = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	submit.request = PG_ARGISNULL(0) ? NULL
+									 : text_to_cstring(PG_GETARG_TEXT_PP(0));
+	submit.agent = PG_ARGISNULL(1) ? NULL
+								   : text_to_cstring(PG_GETARG_TEXT_PP(1));
 	submit.timeout = -1;
 	submit.max_attempts = -1;
 	until = moment_after(fcinfo, 2);
@@ -270,8 +276,7 @@ prom_ask(PG_FUNCTION_ARGS)
 	wait_for_end(task_id, until, &end);
 	if (!end.ended)
 		ereport(ERROR,
-				(errcode(ERRCODE_QUERY_CANCELED),
-				 errmsg("no answer in time"),
+				(errcode(ERRCODE_QUERY_CANCELED), errmsg("no answer in time"),
 				 errdetail("Task %lld is %s.", (long long) task_id, end.status),
 				 errhint("It goes on: SELECT prometheus_wait(%lld); SELECT prometheus_result(%lld);",
 						 (long long) task_id, (long long) task_id)));
@@ -279,6 +284,6 @@ prom_ask(PG_FUNCTION_ARGS)
 	SPI_finish();
 
 	value = CStringGetTextDatum(end.result != NULL ? end.result : "");
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
-													  &value, &isnull)));
+	PG_RETURN_DATUM(HeapTupleGetDatum(
+		heap_form_tuple(BlessTupleDesc(desc), &value, &isnull)));
 }

@@ -29,14 +29,38 @@ typedef struct EndRule
 	PromVerdict verdict;
 } EndRule;
 
-#define MONEY {"ModelRejected", PROM_RETRY_MONEY, false}
-#define WAIT {"ModelUnavailable", PROM_RETRY_WAIT, false}
-#define BUSY {"ModelUnavailable", PROM_RETRY_BACKOFF, false}
-#define DOWN {"ModelUnavailable", PROM_RETRY_BACKOFF, true}
-#define REJECTED {"ModelRejected", PROM_RETRY_NEVER, false}
-#define FILTERED {"ModelFiltered", PROM_RETRY_NEVER, false}
-#define MISCONFIGURED {"ConfigurationError", PROM_RETRY_NEVER, false}
-#define UNREADABLE {"ModelUnreadable", PROM_RETRY_BACKOFF, false}
+#define MONEY                                    \
+	{                                            \
+		"ModelRejected", PROM_RETRY_MONEY, false \
+	}
+#define WAIT                                       \
+	{                                              \
+		"ModelUnavailable", PROM_RETRY_WAIT, false \
+	}
+#define BUSY                                          \
+	{                                                 \
+		"ModelUnavailable", PROM_RETRY_BACKOFF, false \
+	}
+#define DOWN                                         \
+	{                                                \
+		"ModelUnavailable", PROM_RETRY_BACKOFF, true \
+	}
+#define REJECTED                                 \
+	{                                            \
+		"ModelRejected", PROM_RETRY_NEVER, false \
+	}
+#define FILTERED                                 \
+	{                                            \
+		"ModelFiltered", PROM_RETRY_NEVER, false \
+	}
+#define MISCONFIGURED                                 \
+	{                                                 \
+		"ConfigurationError", PROM_RETRY_NEVER, false \
+	}
+#define UNREADABLE                                   \
+	{                                                \
+		"ModelUnreadable", PROM_RETRY_BACKOFF, false \
+	}
 
 /* Words that decide whatever the status is. */
 static const WordRule strong_words[] = {

@@ -11,12 +11,12 @@
 typedef struct PromFailure
 {
 	PromHttpEnd end;  /* how the request ended */
-	int status;		  /* of HTTP; 0: no response */
-	bool is_inner;	  /* an error was found in a good response */
+	int status;       /* of HTTP; 0: no response */
+	bool is_inner;    /* an error was found in a good response */
 	const char *code; /* the provider's words for it, or NULL */
 	const char *type;
 	int should_retry; /* x-should-retry: 1, 0, -1 not said */
-	bool begun;		  /* a byte of a response came */
+	bool begun;       /* a byte of a response came */
 } PromFailure;
 
 typedef struct PromVerdict

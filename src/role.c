@@ -18,6 +18,7 @@
 #include "utils/inval.h"
 #include "utils/syscache.h"
 
+#include "compat.h"
 #include "role.h"
 
 /* The last question and its answer. */
@@ -56,11 +57,10 @@ void
 prom_role_require_admin(const char *function)
 {
 	if (!prom_role_is_admin())
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for function %s", function),
-				 errhint("Only members of role \"%s\" may call it.",
-						 PROM_ROLE_ADMIN)));
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("permission denied for function %s", function),
+						errhint("Only members of role \"%s\" may call it.",
+								PROM_ROLE_ADMIN)));
 }
 
 bool

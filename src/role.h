@@ -9,7 +9,7 @@
 
 extern void prom_role_init(void);
 
-/* May the current user see what that role submitted?  Name and oid must agree. */
+/* May the current user see what a role submitted?  Name and oid must agree. */
 extern bool prom_role_may_see(const char *name, Oid oid);
 
 /* Is the current user a superuser or a member of prometheus_agent_admin? */

@@ -67,7 +67,8 @@ free_slot(int32 number)
 static void
 adopt_slots(TimestampTz now)
 {
-	free_slots = MemoryContextAlloc(TopMemoryContext, prom_guc_max_in_flight * sizeof(int32));
+	free_slots = MemoryContextAlloc(TopMemoryContext,
+									prom_guc_max_in_flight * sizeof(int32));
 	nfree = 0;
 	for (int i = prom_guc_max_in_flight - 1; i >= 0; i--)
 	{
@@ -114,7 +115,8 @@ take_back_slots(TimestampTz now)
 {
 	int32 number;
 
-	if (pg_atomic_read_u32(&prom_my_database->caller_state) == PROM_CALLER_WAITING)
+	if (pg_atomic_read_u32(&prom_my_database->caller_state) ==
+		PROM_CALLER_WAITING)
 		return;
 	while (prom_pipe_pop(&prom_my_database->to_scheduler, &number))
 	{
@@ -170,13 +172,14 @@ take_hints(TimestampTz now)
 	return wake;
 }
 
-/* Fill free slots with ready tasks; true if there is something for the caller. */
+/* Fill free slots with ready tasks; true if the caller is to look. */
 static bool
 assign_slots(TimestampTz now)
 {
 	bool assigned = false;
 
-	if (pg_atomic_read_u32(&prom_my_database->caller_state) != PROM_CALLER_READY)
+	if (pg_atomic_read_u32(&prom_my_database->caller_state) !=
+		PROM_CALLER_READY)
 		return false;
 	while (nfree > 0 && prom_queue_any_ready(queue))
 	{
@@ -237,7 +240,9 @@ scan_is_due(TimestampTz now)
 	last_look = now;
 	if (transactions_at_scan == prom_xact_completion_count())
 		return false;
-	if (hint_since_scan && !TimestampDifferenceExceeds(last_scan, now, BUSY_SCAN * prom_guc_rescan_interval))
+	if (hint_since_scan &&
+		!TimestampDifferenceExceeds(last_scan, now,
+									BUSY_SCAN * prom_guc_rescan_interval))
 	{
 		hint_since_scan = false;
 		return false;
@@ -269,7 +274,8 @@ turn(void)
 	prom_queue_advance(queue, now);
 	wake |= assign_slots(now);
 	LWLockRelease(prom_my_database->queue_lock);
-	pg_atomic_write_u32(&prom_my_worker->in_flight, prom_guc_max_in_flight - nfree);
+	pg_atomic_write_u32(&prom_my_worker->in_flight,
+						prom_guc_max_in_flight - nfree);
 	if (wake)
 		prom_shmem_wake(&prom_my_database->worker[PROM_CALLER]);
 }

@@ -35,7 +35,7 @@ static bool
 is_alnum(char c)
 {
 	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-		(c >= '0' && c <= '9');
+		   (c >= '0' && c <= '9');
 }
 
 static bool
@@ -89,14 +89,16 @@ open_file(const char *name, struct stat *st, char *error, size_t error_size)
 	if (prom_guc_secrets_dir == NULL || *prom_guc_secrets_dir == '\0')
 	{
 		snprintf(error, error_size, "secret \"%s\" cannot be read: "
-				 "prometheus.secrets_dir is not set", name);
+									"prometheus.secrets_dir is not set",
+				 name);
 		return -1;
 	}
 	if (snprintf(path, sizeof(path), "%s/%s", prom_guc_secrets_dir, name) >=
 		(int) sizeof(path))
 	{
 		snprintf(error, error_size, "secret \"%s\" cannot be read: "
-				 "the path is too long", name);
+									"the path is too long",
+				 name);
 		return -1;
 	}
 	/* Neither a link to somewhere else nor a pipe that would block. */
@@ -115,10 +117,12 @@ open_file(const char *name, struct stat *st, char *error, size_t error_size)
 				 name);
 	else if (st->st_uid != geteuid() && st->st_uid != 0)
 		snprintf(error, error_size, "secret \"%s\" must be owned by the "
-				 "server's user or root", name);
+									"server's user or root",
+				 name);
 	else if ((st->st_mode & (S_IRWXG | S_IRWXO)) != 0)
 		snprintf(error, error_size, "secret \"%s\" can be read by others: "
-				 "its mode is %04o, it must be 0600 or 0400", name,
+									"its mode is %04o, it must be 0600 or 0400",
+				 name,
 				 (unsigned) (st->st_mode & 07777));
 	else if (st->st_size > MAX_SECRET)
 		snprintf(error, error_size, "secret \"%s\" is longer than %d bytes",
@@ -190,7 +194,8 @@ prom_secret_read(const char *ref, char *error, size_t error_size)
 		secret = value != NULL ? strdup(value) : NULL;
 		if (secret == NULL)
 			snprintf(error, error_size, "secret \"%s\" is not in the "
-					 "server's environment", ref);
+										"server's environment",
+					 ref);
 	}
 	else
 		secret = read_file(ref, error, error_size);
@@ -205,8 +210,7 @@ prom_secret_read(const char *ref, char *error, size_t error_size)
 			break;
 	if (length > 0 && *c == '\0')
 		return secret;
-	snprintf(error, error_size, length == 0 ? "secret \"%s\" is empty" :
-			 "secret \"%s\" has a byte that no header can have", ref);
+	snprintf(error, error_size, length == 0 ? "secret \"%s\" is empty" : "secret \"%s\" has a byte that no header can have", ref);
 	prom_secret_free(secret);
 	return NULL;
 }
@@ -258,7 +262,15 @@ static size_t
 key_length(const char *text)
 {
 	static const char *const prefixes[] = {
-		"sk-", "sk_", "pk-", "gsk_", "xai-", "AIza", "hf_", "sess-", "eyJ",
+		"sk-",
+		"sk_",
+		"pk-",
+		"gsk_",
+		"xai-",
+		"AIza",
+		"hf_",
+		"sess-",
+		"eyJ",
 	};
 	size_t token = token_length(text);
 	size_t i;
@@ -281,7 +293,8 @@ key_length(const char *text)
 		size_t rest = token_length(text + from);
 
 		return rest >= 6 && has_digit_or_star(text + from, rest)
-			? from + rest : 0;
+				   ? from + rest
+				   : 0;
 	}
 	for (i = 0; i + 2 < token; i++)
 		if (memcmp(text + i, "***", 3) == 0)

@@ -47,8 +47,10 @@ database_size(void)
 {
 	Size size = 0;
 
-	size = add_size(size, MAXALIGN(mul_size(prom_guc_ring_size, sizeof(PromRingCell))));
-	size = add_size(size, MAXALIGN(mul_size(prom_guc_max_in_flight, sizeof(PromSlot))));
+	size = add_size(size, MAXALIGN(mul_size(prom_guc_ring_size,
+											sizeof(PromRingCell))));
+	size = add_size(size, MAXALIGN(mul_size(prom_guc_max_in_flight,
+											sizeof(PromSlot))));
 	size = add_size(size, 2 * MAXALIGN(mul_size(pipe_size(), sizeof(int32))));
 	return size;
 }
@@ -56,10 +58,12 @@ database_size(void)
 static Size
 shared_size(void)
 {
-	Size size = MAXALIGN(offsetof(PromShared, databases) +
-						 mul_size(prom_guc_max_databases, sizeof(PromDatabase)));
+	Size size =
+		MAXALIGN(offsetof(PromShared, databases) +
+				 mul_size(prom_guc_max_databases, sizeof(PromDatabase)));
 
-	size = add_size(size, MAXALIGN(mul_size(waiter_count(), sizeof(PromWaiter))));
+	size = add_size(size,
+					MAXALIGN(mul_size(waiter_count(), sizeof(PromWaiter))));
 	return add_size(size, mul_size(prom_guc_max_databases, database_size()));
 }
 
@@ -138,9 +142,10 @@ startup_shmem(void)
 	if (!found)
 	{
 		LWLockPadded *locks = GetNamedLWLockTranche("prometheus");
-		char *free_space = (char *) prom_shared +
-						   MAXALIGN(offsetof(PromShared, databases) +
-									prom_guc_max_databases * sizeof(PromDatabase));
+		char *free_space =
+			(char *) prom_shared +
+			MAXALIGN(offsetof(PromShared, databases) +
+					 prom_guc_max_databases * sizeof(PromDatabase));
 
 		prom_shared->lock = &locks[0].lock;
 		init_worker(&prom_shared->launcher);
@@ -157,7 +162,8 @@ startup_shmem(void)
 
 		prom_shared->ndatabases = prom_guc_max_databases;
 		for (int i = 0; i < prom_shared->ndatabases; i++)
-			init_database(&prom_shared->databases[i], &locks[1 + i].lock, &free_space);
+			init_database(&prom_shared->databases[i], &locks[1 + i].lock,
+						  &free_space);
 	}
 	LWLockRelease(AddinShmemInitLock);
 }

@@ -53,10 +53,11 @@ typedef struct PromRingCell
  */
 typedef struct PromRing
 {
-	pg_atomic_uint64 head;       /* next place to reserve */
-	pg_atomic_uint64 tail;       /* next place to read; scheduler only */
-	pg_atomic_uint32 overflowed; /* a hint was dropped: the table must be read */
-	uint64 size;                 /* a power of two */
+	pg_atomic_uint64 head; /* next place to reserve */
+	pg_atomic_uint64 tail; /* next place to read; scheduler only */
+	pg_atomic_uint32
+		overflowed; /* a hint was dropped: the table must be read */
+	uint64 size;    /* a power of two */
 	PromRingCell *cells;
 } PromRing;
 
@@ -131,8 +132,10 @@ typedef struct PromDatabase
 	PromPipe to_scheduler;         /* slots given back */
 	PromSlot *slots;               /* prometheus.max_in_flight of them */
 	pg_atomic_uint32 caller_state; /* PromCallerState */
-	pg_atomic_uint32 changed;      /* publisher: facts were written since its last look */
-	pg_atomic_uint64 rescans;      /* times the scheduler read the table, start included */
+	pg_atomic_uint32
+		changed; /* publisher: facts were written since its last look */
+	pg_atomic_uint64
+		rescans; /* times the scheduler read the table, start included */
 
 	LWLock *queue_lock;   /* guards queue_dsa and what is in it */
 	dsa_handle queue_dsa; /* the scheduler's queue; see queue.c */
@@ -156,7 +159,8 @@ typedef struct PromShared
 {
 	LWLock *lock; /* entries of databases, workers */
 	PromWorker launcher;
-	pg_atomic_uint32 waiting; /* waiters that wait; 0 spares the caller a look */
+	pg_atomic_uint32
+		waiting; /* waiters that wait; 0 spares the caller a look */
 	int nwaiters;
 	PromWaiter *waiters;
 	int ndatabases;
@@ -174,7 +178,7 @@ extern PromDatabase *prom_shmem_database(Oid database);
 /* Set the latch of a process, if it is there. */
 extern void prom_shmem_wake(PromWorker *worker);
 
-/* Let those look who wait for one of these tasks; NULL: for any of the database. */
+/* Let those look who wait for one of these tasks; NULL: for any of them. */
 extern void prom_shmem_wake_waiters(Oid database, const int64 *ended, int n);
 
 extern bool prom_ring_push(PromRing *ring, const PromHint *hints, int n);

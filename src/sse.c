@@ -137,7 +137,7 @@ take_line(PromSse *sse, const char *line, size_t length)
 		sse->has_data = true;
 		return append(sse, &sse->data, value, value_length,
 					  PROM_SSE_MAX_EVENT) &&
-			append(sse, &sse->data, "\n", 1, PROM_SSE_MAX_EVENT);
+			   append(sse, &sse->data, "\n", 1, PROM_SSE_MAX_EVENT);
 	}
 	return true;
 }

@@ -42,9 +42,9 @@ typedef struct PromSse
 	PromSseState state;
 	PromSseBuffer line; /* the start of a line that is not complete */
 	PromSseBuffer data; /* of the event, each line with its \n */
-	char name[64];		/* of the event, cut if it is longer */
+	char name[64];      /* of the event, cut if it is longer */
 	bool has_data;
-	bool after_cr;	 /* a \n now ends no line of its own */
+	bool after_cr;   /* a \n now ends no line of its own */
 	bool first_line; /* which may start with a byte order mark */
 } PromSse;
 

@@ -57,7 +57,8 @@ agent_allows(Jsonb *options)
 
 		if (token != WJB_ELEM || value.type != jbvString)
 			continue;
-		role = get_role_oid(pnstrdup(value.val.string.val, value.val.string.len), true);
+		role = get_role_oid(
+			pnstrdup(value.val.string.val, value.val.string.len), true);
 		if (OidIsValid(role) && has_privs_of_role(GetUserId(), role))
 			return true;
 	}
@@ -86,16 +87,18 @@ agent_mode(const char *agent)
 	bool isnull;
 
 	ScanKeyEntryInitialize(&key, 0, get_attnum(relid, "name"),
-						   BTEqualStrategyNumber, TEXTOID, DEFAULT_COLLATION_OID,
-						   F_TEXTEQ, CStringGetTextDatum(agent));
-	scan = systable_beginscan_ordered(relation, index, GetActiveSnapshot(), 1, &key);
+						   BTEqualStrategyNumber, TEXTOID,
+						   DEFAULT_COLLATION_OID, F_TEXTEQ,
+						   CStringGetTextDatum(agent));
+	scan = systable_beginscan_ordered(relation, index, GetActiveSnapshot(), 1,
+									  &key);
 	tuple = systable_getnext_ordered(scan, BackwardScanDirection);
 	if (HeapTupleIsValid(tuple))
 	{
-		mode = TextDatumGetCString(heap_getattr(tuple, get_attnum(relid, "mode"),
-												desc, &isnull));
-		allowed = agent_allows(DatumGetJsonbP(heap_getattr(tuple, get_attnum(relid, "options"),
-														   desc, &isnull)));
+		mode = TextDatumGetCString(
+			heap_getattr(tuple, get_attnum(relid, "mode"), desc, &isnull));
+		allowed = agent_allows(DatumGetJsonbP(
+			heap_getattr(tuple, get_attnum(relid, "options"), desc, &isnull)));
 	}
 	systable_endscan_ordered(scan);
 	index_close(index, AccessShareLock);
@@ -124,10 +127,9 @@ prom_task_check_mode(const char *mode)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("mode \"full\" is not supported by this version of prometheus"),
 				 errhint("Use mode \"fast\".")));
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("mode \"%s\" does not exist", mode),
-			 errhint("The mode is \"fast\".")));
+	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					errmsg("mode \"%s\" does not exist", mode),
+					errhint("The mode is \"fast\".")));
 }
 
 static void
@@ -136,9 +138,8 @@ check_submit(const PromSubmit *submit)
 	size_t length;
 
 	if (submit->request == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("request must not be null")));
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("request must not be null")));
 	if (submit->agent == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -146,17 +147,17 @@ check_submit(const PromSubmit *submit)
 				 errhint("Leave the argument out for agent \"default\".")));
 	length = strlen(submit->request);
 	if (length == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("request must not be empty")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("request must not be empty")));
 	if (length > (size_t) prom_guc_max_request * 1024)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("request is too long"),
-				 errdetail("It has %zu bytes; the limit is %d kB.",
-						   length, prom_guc_max_request),
+				 errdetail("It has %zu bytes; the limit is %d kB.", length,
+						   prom_guc_max_request),
 				 errhint("An administrator can raise prometheus.max_request.")));
-	if (submit->priority < PROM_PRIORITY_MIN || submit->priority > PROM_PRIORITY_MAX)
+	if (submit->priority < PROM_PRIORITY_MIN ||
+		submit->priority > PROM_PRIORITY_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("priority %d is out of range", submit->priority),
@@ -166,16 +167,15 @@ check_submit(const PromSubmit *submit)
 		(submit->max_attempts < 1 || submit->max_attempts > PROM_MAX_ATTEMPTS))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("max_attempts %d is out of range", submit->max_attempts),
+				 errmsg("max_attempts %d is out of range",
+						submit->max_attempts),
 				 errdetail("It must be between 1 and %d.", PROM_MAX_ATTEMPTS)));
 	if (submit->has_run_at && TIMESTAMP_NOT_FINITE(submit->run_at))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("run_at must be finite")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("run_at must be finite")));
 	if (submit->metadata != NULL && !JB_ROOT_IS_OBJECT(submit->metadata))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("metadata must be a json object")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("metadata must be a json object")));
 }
 
 /* Once a session: a task in a database that nobody serves only waits. */
@@ -204,22 +204,23 @@ warn_if_not_served(void)
 			return;
 	ereport(WARNING,
 			(errmsg("tasks will not run: database \"%s\" is not served", database),
-			 errhint("ALTER SYSTEM SET prometheus.databases = '%s'; SELECT pg_reload_conf();",
-					 names == NIL ? database : psprintf("%s,%s", prom_guc_databases, database))));
+			 errhint("ALTER SYSTEM SET prometheus.databases = '%s%s%s'; SELECT pg_reload_conf();",
+					 names == NIL ? "" : prom_guc_databases,
+					 names == NIL ? "" : ",", database)));
 }
 
 static TimestampTz
 deadline_of(const PromSubmit *submit, TimestampTz now)
 {
 	TimestampTz from = submit->has_run_at ? Max(submit->run_at, now) : now;
-	int64 timeout = submit->timeout < 0 ? PROM_DEFAULT_TIMEOUT : submit->timeout;
+	int64 timeout = submit->timeout < 0 ? PROM_DEFAULT_TIMEOUT
+										: submit->timeout;
 	TimestampTz deadline;
 
 	if (pg_add_s64_overflow(from, timeout, &deadline) ||
 		!IS_VALID_TIMESTAMP(deadline))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("timeout is out of range")));
+		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+						errmsg("timeout is out of range")));
 	return deadline;
 }
 
@@ -251,14 +252,16 @@ write_task(int64 task_id, const PromSubmit *submit, const char *mode,
 												  ? PROM_DEFAULT_ATTEMPTS
 												  : submit->max_attempts);
 	values[TASK_SUBMITTER_OID] = ObjectIdGetDatum(GetUserId());
-	values[TASK_SUBMITTER] = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
+	values[TASK_SUBMITTER] =
+		CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
 	values[TASK_AGENT] = CStringGetTextDatum(submit->agent);
 	values[TASK_MODE] = CStringGetTextDatum(mode);
 	values[TASK_TRACE_ID] = UUIDPGetDatum(trace_id);
 	values[TASK_REQUEST] = CStringGetTextDatum(submit->request);
 	values[TASK_METADATA] = submit->metadata != NULL
 								? JsonbPGetDatum(submit->metadata)
-								: DirectFunctionCall1(jsonb_in, CStringGetDatum("{}"));
+								: DirectFunctionCall1(jsonb_in,
+													  CStringGetDatum("{}"));
 
 	writer = prom_fact_begin();
 	prom_fact_add(writer, PROM_FACT_TASK, values, nulls);
@@ -301,18 +304,17 @@ prom_task_submit(const PromSubmit *submit)
 static int64
 interval_us(Interval *interval, const char *argument, int64 shortest)
 {
-	double us = interval->time +
-				(interval->day + interval->month * 30.0) * (double) USECS_PER_DAY;
+	double us = interval->time + (interval->day + interval->month * 30.0) *
+									 (double) USECS_PER_DAY;
 
 	if (us < shortest)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must %s", argument,
-						shortest > 0 ? "be greater than zero" : "not be negative")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("%s must %s", argument,
+							   shortest > 0 ? "be greater than zero"
+											: "not be negative")));
 	if (us > (double) END_TIMESTAMP / 2)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("%s is out of range", argument)));
+		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+						errmsg("%s is out of range", argument)));
 	return (int64) us;
 }
 
@@ -341,8 +343,9 @@ prom_submit(PG_FUNCTION_ARGS)
 	submit.priority = PG_ARGISNULL(3) ? 0 : PG_GETARG_INT32(3);
 	submit.has_run_at = !PG_ARGISNULL(4);
 	submit.run_at = submit.has_run_at ? PG_GETARG_TIMESTAMPTZ(4) : 0;
-	submit.timeout = PG_ARGISNULL(5) ? -1
-									 : interval_us(PG_GETARG_INTERVAL_P(5), "timeout", 1);
+	submit.timeout = PG_ARGISNULL(5)
+						 ? -1
+						 : interval_us(PG_GETARG_INTERVAL_P(5), "timeout", 1);
 	submit.max_attempts = PG_ARGISNULL(6) ? -1 : PG_GETARG_INT32(6);
 	if (!PG_ARGISNULL(6) && submit.max_attempts == -1)
 		submit.max_attempts = 0; /* out of range, and said so */
@@ -359,7 +362,8 @@ write_cancel(int64 task_id, text *reason)
 
 	values[CANCEL_TASK_ID] = Int64GetDatum(task_id);
 	values[CANCEL_REQUESTED_AT] = TimestampTzGetDatum(GetCurrentTimestamp());
-	values[CANCEL_REQUESTED_BY] = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
+	values[CANCEL_REQUESTED_BY] =
+		CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
 	values[CANCEL_REASON] = PointerGetDatum(reason);
 	nulls[CANCEL_REASON] = reason == NULL;
 	writer = prom_fact_begin();

@@ -595,7 +595,7 @@ prom_json_is(PromSlice value, const char *word)
 	size_t length = strlen(word);
 
 	return value.length == length + 2 && value.data[0] == '"' &&
-		memcmp(value.data + 1, word, length) == 0;
+		   memcmp(value.data + 1, word, length) == 0;
 }
 
 /* Append a code point as UTF-8; returns its length. */
@@ -660,8 +660,8 @@ unescape(char *to, const char **from, const char *end)
 		{
 			*from += 6;
 			return put_code_point(to, 0x10000 +
-								  (((uint32_t) high - 0xD800) << 10) +
-								  ((uint32_t) low - 0xDC00));
+										  (((uint32_t) high - 0xD800) << 10) +
+										  ((uint32_t) low - 0xDC00));
 		}
 	}
 	return put_code_point(to, (uint32_t) high);

@@ -60,7 +60,7 @@ extern bool prom_json_next_element(PromSlice array, size_t *position,
 /* The first byte of a value, which tells its kind; '\0' if there is none. */
 extern char prom_json_kind(PromSlice value);
 
-/* Is this value, or key, a string that says just this?  word needs no escape. */
+/* Is this value, or key, a string that says just this word, unescaped? */
 extern bool prom_json_is(PromSlice value, const char *word);
 
 /* The content of a JSON string, unescaped and clean; NULL if it is none. */

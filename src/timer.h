@@ -14,7 +14,7 @@
 typedef struct PromTimer
 {
 	int64_t due; /* in whatever unit, on whatever clock */
-	int place;	 /* in the heap; -1: not in it */
+	int place;   /* in the heap; -1: not in it */
 } PromTimer;
 
 /* A heap, the earliest timer first; all zero is an empty one. */

@@ -22,7 +22,7 @@
 #define MAX_HEADER_BYTES (256 * 1024)
 
 /* Milliseconds as microseconds. */
-#define US(ms) ((int64) (ms) * 1000)
+#define US(ms) ((int64) (ms) *1000)
 
 
 int64
@@ -265,8 +265,8 @@ set_headers(PromHttpRequest *request)
 
 	if (!add_header(request, "Content-Type: application/json") ||
 		!add_header(request, request->spec.stream
-					? "Accept: text/event-stream"
-					: "Accept: application/json") ||
+								 ? "Accept: text/event-stream"
+								 : "Accept: application/json") ||
 		!add_header(request, "Expect:")) /* else bodies over 1 MB stall */
 		return false;
 	for (header = request->spec.headers; *header != NULL; header++)
@@ -372,8 +372,8 @@ prom_http_url(const char *base, const char *path, char **url, char **host)
 
 	*url = *host = NULL;
 	ok = parsed != NULL &&
-		curl_url_set(parsed, CURLUPART_URL, base, 0) == CURLUE_OK &&
-		curl_url_get(parsed, CURLUPART_PATH, &old_path, 0) == CURLUE_OK;
+		 curl_url_set(parsed, CURLUPART_URL, base, 0) == CURLUE_OK &&
+		 curl_url_get(parsed, CURLUPART_PATH, &old_path, 0) == CURLUE_OK;
 	if (ok)
 	{
 		size_t length = strlen(old_path);
@@ -387,9 +387,9 @@ prom_http_url(const char *base, const char *path, char **url, char **host)
 			memcpy(new_path + length, path, strlen(path) + 1);
 		}
 		ok = new_path != NULL &&
-			curl_url_set(parsed, CURLUPART_PATH, new_path, 0) == CURLUE_OK &&
-			curl_url_get(parsed, CURLUPART_URL, &text, 0) == CURLUE_OK &&
-			curl_url_get(parsed, CURLUPART_HOST, &name, 0) == CURLUE_OK;
+			 curl_url_set(parsed, CURLUPART_PATH, new_path, 0) == CURLUE_OK &&
+			 curl_url_get(parsed, CURLUPART_URL, &text, 0) == CURLUE_OK &&
+			 curl_url_get(parsed, CURLUPART_HOST, &name, 0) == CURLUE_OK;
 	}
 	if (ok)
 	{
@@ -432,8 +432,10 @@ fill_times(PromHttpRequest *request)
 	if (request->connected > 0)
 	{
 		curl_easy_getinfo(request->easy, CURLINFO_NUM_CONNECTS, &connects);
-		result->connect_ms = connects == 0 ? 0 :
-			(request->connected - request->started) / 1000.0;
+		result->connect_ms = 0;
+		if (connects > 0)
+			result->connect_ms =
+				(request->connected - request->started) / 1000.0;
 	}
 	if (request->first_byte > 0)
 		result->first_byte_ms =

@@ -23,8 +23,8 @@ struct PromHttp
 	int64 curl_due; /* us; -1: libcurl waits for sockets only */
 
 	dlist_head waiting; /* not yet given to libcurl: lookups are full */
-	int resolving;		/* given to it, address not yet known */
-	dlist_head ended;	/* done is still to be called */
+	int resolving;      /* given to it, address not yet known */
+	dlist_head ended;   /* done is still to be called */
 
 	PromTimerHeap timers; /* of all requests in flight */
 };
@@ -37,15 +37,15 @@ struct PromHttpRequest
 	PromHttpSpec spec; /* url and headers are not valid later */
 	PromHttpResult result;
 	dlist_node link; /* in waiting or ended */
-	bool is_listed;	 /* in one of them */
-	bool is_added; /* to the multi handle */
+	bool is_listed;  /* in one of them */
+	bool is_added;   /* to the multi handle */
 	bool is_resolving;
-	bool is_numeric;  /* the host needs no lookup */
-	bool is_plain;	  /* http, not https */
-	bool is_refused;  /* an address of it was */
-	PromHttpEnd why;  /* the reason a callback gave up, or RUNNING */
+	bool is_numeric; /* the host needs no lookup */
+	bool is_plain;   /* http, not https */
+	bool is_refused; /* an address of it was */
+	PromHttpEnd why; /* the reason a callback gave up, or RUNNING */
 	size_t header_bytes;
-	int64 received;	  /* bytes of the body */
+	int64 received; /* bytes of the body */
 	curl_off_t uploaded;
 
 	/* us of prom_transfer_clock(); 0: has not happened */

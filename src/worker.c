@@ -155,7 +155,8 @@ prom_worker_begin(PromRole role, Datum main_arg)
 	for (int i = 0; i < lengthof(session_settings); i++)
 		SetConfigOption(session_settings[i].name, session_settings[i].value,
 						PGC_SUSET, PGC_S_OVERRIDE);
-	pgstat_report_appname(psprintf("prometheus %s", prom_worker_role_name(role)));
+	pgstat_report_appname(
+		psprintf("prometheus %s", prom_worker_role_name(role)));
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 

@@ -96,7 +96,8 @@ prom_xact_extension_owner(void)
 
 	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber,
 				F_NAMEEQ, CStringGetDatum("prometheus"));
-	scan = systable_beginscan(relation, ExtensionNameIndexId, true, NULL, 1, &key);
+	scan = systable_beginscan(relation, ExtensionNameIndexId, true, NULL, 1,
+							  &key);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
 		owner = ((Form_pg_extension) GETSTRUCT(tuple))->extowner;
@@ -146,8 +147,8 @@ static Datum
 row_datum(uint64 row, int column, bool *isnull)
 {
 	Assert(row < SPI_processed);
-	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
-						 column, isnull);
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column,
+						 isnull);
 }
 
 static Datum

@@ -72,7 +72,7 @@ and do not disturb each other.  With "stream": true a good answer is streamed.
     fake-hang-before-headers   never answers
     fake-hang-after-headers    headers only
     fake-hang-mid-body         half a body (half a stream)
-    fake-dribble               one byte of the body each 20 ms
+    fake-dribble               one byte of the body each 5 ms
     fake-late-headers-MS       headers at once, the body after MS milliseconds
     fake-reset                 closes the connection with a reset, no reply
     fake-close                 closes the connection, no reply
@@ -792,7 +792,7 @@ async def dribble(c, r):
     c.write(c.head(200, JSON, len(body)))
     for i in range(len(body)):
         c.write(body[i:i + 1])
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.005)
     c.finished()
 
 

@@ -24,7 +24,7 @@
 
 typedef enum NodeKind
 {
-	NODE_RAW,	 /* any value, as it came */
+	NODE_RAW,    /* any value, as it came */
 	NODE_STRING, /* the inside of a string, still escaped */
 	NODE_OBJECT,
 	NODE_ARRAY
@@ -33,15 +33,15 @@ typedef enum NodeKind
 typedef struct Node
 {
 	NodeKind kind;
-	struct Node *next;	/* sibling */
+	struct Node *next;  /* sibling */
 	struct Node *first; /* children */
 	struct Node *last;
 	int children;
-	int index;		/* of an array's element; -1: it had none */
-	PromSlice key;	/* of a member, with its quotes; malloc'd */
-	char *text;		/* of a value or string */
-	size_t length;	/* of text */
-	size_t size;	/* of text, allocated */
+	int index;     /* of an array's element; -1: it had none */
+	PromSlice key; /* of a member, with its quotes; malloc'd */
+	char *text;    /* of a value or string */
+	size_t length; /* of text */
+	size_t size;   /* of text, allocated */
 } Node;
 
 struct PromDelta
@@ -106,7 +106,7 @@ new_node(PromDelta *delta, NodeKind kind, PromSlice key)
 	return node;
 }
 
-/* Free what a node holds: its text and, MAX_DEPTH deep at most, its children. */
+/* Free what a node holds: its text and, to MAX_DEPTH at most, its children. */
 static void
 clear_node(PromDelta *delta, Node *node)
 {
@@ -371,7 +371,7 @@ static bool
 is_identity(PromSlice key)
 {
 	return prom_json_is(key, "index") || prom_json_is(key, "type") ||
-		prom_json_is(key, "id") || prom_json_is(key, "role");
+		   prom_json_is(key, "id") || prom_json_is(key, "role");
 }
 
 /* Is the node a string with just this inside? */
@@ -436,7 +436,7 @@ static void
 write_node(Output *output, const Node *node, bool is_tool_call)
 {
 	bool calls = node->kind == NODE_ARRAY &&
-		prom_json_is(node->key, "tool_calls");
+				 prom_json_is(node->key, "tool_calls");
 	bool first = true;
 	const Node *child;
 

@@ -19,7 +19,7 @@
 
 #define JSON_DEPTH 128
 #define MAX_SMALL (256 * 1024) /* bytes given to json-c */
-#define MAX_WORD 128 /* of an error's code or type, a reason to finish */
+#define MAX_WORD 128           /* bytes of an error's code or the like */
 
 /* A stream that is being read. */
 typedef struct Stream
@@ -67,8 +67,8 @@ host_ends_in(const char *host, const char *domain)
 	size_t length = strlen(domain);
 
 	return host_length >= length &&
-		pg_strcasecmp(host + host_length - length, domain) == 0 &&
-		(host_length == length || host[host_length - length - 1] == '.');
+		   pg_strcasecmp(host + host_length - length, domain) == 0 &&
+		   (host_length == length || host[host_length - length - 1] == '.');
 }
 
 static const char *
@@ -114,14 +114,15 @@ openai_build(StringInfo body, const PromModel *model, const char *host,
 	if (model->max_tokens >= 0)
 		appendStringInfo(body, ",\"%s\":%d",
 						 host_ends_in(host, "openai.com") ||
-						 host_ends_in(host, "azure.com")
-						 ? "max_completion_tokens" : "max_tokens",
+								 host_ends_in(host, "azure.com")
+							 ? "max_completion_tokens"
+							 : "max_tokens",
 						 model->max_tokens);
 	if (model->temperature != NULL)
 		appendStringInfo(body, ",\"temperature\":%s", model->temperature);
 	if (model->stream)
 		appendStringInfoString(body, ",\"stream\":true,"
-							   "\"stream_options\":{\"include_usage\":true}");
+									 "\"stream_options\":{\"include_usage\":true}");
 	else
 		appendStringInfoString(body, ",\"stream\":false");
 	appendStringInfoChar(body, '}');
@@ -204,8 +205,8 @@ text_of(json_object *value, size_t max)
 		return NULL;
 	text = json_object_get_string(value);
 	length = json_object_is_type(value, json_type_string)
-		? (size_t) json_object_get_string_len(value)
-		: strlen(text);
+				 ? (size_t) json_object_get_string_len(value)
+				 : strlen(text);
 	if (length == 0)
 		return NULL;
 	return prom_text_clean(text, Min(length, max), NULL);
@@ -346,7 +347,7 @@ has_tool_calls(PromSlice message)
 		prom_json_next_element(value, &position, &element))
 		return true;
 	return prom_json_find(message, "function_call", &value) &&
-		prom_json_kind(value) == '{';
+		   prom_json_kind(value) == '{';
 }
 
 /* Read an assistant's message, known to be valid. */
@@ -391,8 +392,8 @@ openai_read_body(PromTurn *turn, PromSlice body)
 
 	if (!prom_json_valid(body))
 	{
-		prom_turn_set_problem(turn, PROM_TURN_UNREADABLE, body.length == 0
-							  ? "it is empty" : "it is not JSON");
+		prom_turn_set_problem(turn, PROM_TURN_UNREADABLE,
+							  body.length > 0 ? "it is not JSON" : "it is empty");
 		return;
 	}
 	if (is_error(body) || prom_json_kind(body) == '[')

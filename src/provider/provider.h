@@ -35,7 +35,7 @@ typedef struct PromTurn
 	char *message;
 
 	char *finish_reason; /* NULL: the turn did not come to its end */
-	char *raw;			 /* the turn as it was sent */
+	char *raw;           /* the turn as it was sent */
 	char *answer;
 	char *refusal;
 	bool has_tool_calls;

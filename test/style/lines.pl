@@ -29,8 +29,11 @@ foreach my $file (@ARGV)
 		print "$at no newline at the end of the file\n" unless chomp $line;
 		print "$at trailing blanks\n" if $line =~ /[ \t]$/;
 		print "$at carriage return\n" if $line =~ /\r/;
+
+		# A message stays on one line, so that who has read it finds it.
+		(my $short = $line) =~ s/"(?:[^"\\]|\\.)*"|'(?:[^']|'')*'//g;
 		print "$at ", width($line), " columns, not at most 80\n"
-		  if $narrow && width($line) > 80;
+		  if $narrow && width($line) > 80 && width($short) > 60;
 
 		# Up to three blanks line up a continuation that tabs cannot.
 		print "$at indented with blanks\n"

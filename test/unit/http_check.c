@@ -7,7 +7,11 @@
  */
 #include "postgres.h"
 
+#include <dlfcn.h>
+#include <netdb.h>
 #include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -245,6 +249,48 @@ __wrap_curl_multi_add_handle(CURLM *multi, CURL *easy)
 	if (use_ca_file)
 		curl_easy_setopt(easy, CURLOPT_CAINFO, ca_file);
 	return __real_curl_multi_add_handle(multi, easy);
+}
+
+/* What lookups were seen; they run in threads of libcurl. */
+static int lookups;
+static int lookups_at_most;
+static int lookups_seen;
+static int lookups_interruptible;
+
+/*
+ * Resolves names under .test for libcurl: slow.test after two seconds,
+ * n1.test after a moment, private.test and public.test to such addresses,
+ * loop.test to this machine; no other name exists.
+ */
+int
+getaddrinfo(const char *node, const char *service,
+			const struct addrinfo *hints, struct addrinfo **result)
+{
+	int (*real) (const char *, const char *, const struct addrinfo *,
+				 struct addrinfo **) = dlsym(RTLD_NEXT, "getaddrinfo");
+	const char *address = NULL;
+	sigset_t blocked;
+	int now = __sync_add_and_fetch(&lookups, 1);
+
+	if (now > lookups_at_most)
+		lookups_at_most = now;
+	__sync_add_and_fetch(&lookups_seen, 1);
+	pthread_sigmask(SIG_BLOCK, NULL, &blocked);
+	if (!sigismember(&blocked, SIGTERM) || !sigismember(&blocked, SIGUSR1) ||
+		!sigismember(&blocked, SIGALRM) || !sigismember(&blocked, SIGHUP))
+		__sync_add_and_fetch(&lookups_interruptible, 1);
+	if (strcmp(node, "slow.test") == 0)
+		poll(NULL, 0, 2000);
+	else if (node[0] == 'n')
+		poll(NULL, 0, 20);
+	if (strcmp(node, "private.test") == 0)
+		address = "10.0.0.1";
+	else if (strcmp(node, "public.test") == 0)
+		address = "192.0.43.8";
+	else if (strcmp(node, "loop.test") == 0 || strcmp(node, "localhost") == 0)
+		address = "127.0.0.1";
+	__sync_sub_and_fetch(&lookups, 1);
+	return address ? real(address, service, hints, result) : EAI_NONAME;
 }
 
 static double
@@ -726,33 +772,60 @@ test_addresses(void)
 		   "api");
 }
 
-/* More names than there may be lookups at once. */
+/* More names than there may be lookups at once, and names of all kinds. */
 static void
 test_names(void)
 {
 	PromModel model = make_model("fake-echo");
+	PromCall *call;
+	double before;
+	char endpoint[64];
 	int done;
 	int i;
 
 	model.connect_timeout = 20000;
 	for (i = 0; i < 100; i++)
 	{
-		char endpoint[64];
-
-		snprintf(endpoint, sizeof(endpoint), "https://n%d.invalid/v1", i);
+		snprintf(endpoint, sizeof(endpoint), "https://n%d.test/v1", i);
 		model.endpoint = endpoint;
 		start(&model, "x", -1, NULL);
 	}
 	for (done = 0; done < 100; done++)
 	{
-		PromCall *call = wait_for_any();
-		const PromReply *reply = prom_llm_reply(call);
+		const PromReply *reply;
 
+		call = wait_for_any();
+		reply = prom_llm_reply(call);
 		check(!reply->ok && reply->retry == PROM_RETRY_BACKOFF &&
 			  reply->counts_for_breaker && !reply->ambiguous,
 			  "unknown name: %s %s", reply->error_type, reply->error);
 		prom_llm_free(call);
 	}
+	check(lookups_seen >= 100, "%d lookups", lookups_seen);
+	check(lookups_at_most <= 8, "%d lookups at once", lookups_at_most);
+
+	model.endpoint = "http://public.test/v1";
+	expect(&model, -1, "ConfigurationError", PROM_RETRY_NEVER, false, false,
+		   "not allowed");
+	prom_guc_allow_private_endpoints = false;
+	model.endpoint = "https://private.test/v1";
+	expect(&model, -1, "ConfigurationError", PROM_RETRY_NEVER, false, false,
+		   "not allowed");
+	prom_guc_allow_private_endpoints = true;
+
+	/* Neither a time-out nor a drop may wait for a slow lookup. */
+	before = seconds();
+	model.endpoint = "https://slow.test/v1";
+	model.connect_timeout = 200;
+	expect(&model, -1, "ModelTimeout", PROM_RETRY_BACKOFF, false, true,
+		   "connect_timeout");
+	call = start(&model, "x", -1, NULL);
+	turn();
+	prom_llm_free(call);
+	check(seconds() - before < 1.5, "a slow lookup blocks: %g s",
+		  seconds() - before);
+	check(lookups_interruptible == 0, "a lookup could get a signal");
+	poll(NULL, 0, 2500); /* for its threads to end */
 }
 
 static void
@@ -1057,11 +1130,9 @@ test_load(int count, const char *name, bool stream)
 	after = seconds();
 	getrusage(RUSAGE_SELF, &usage);
 	check(ok == count, "%d of %d were answered", ok, count);
-	printf("# %d of %s%s: %.2f s, %d wake-ups, %ld MB at most, %.2f s CPU\n",
-		   count, name, stream ? " (stream)" : "", after - before, wakeups,
-		   usage.ru_maxrss / 1024,
-		   (double) usage.ru_utime.tv_sec + (double) usage.ru_utime.tv_usec / 1e6 +
-		   (double) usage.ru_stime.tv_sec + (double) usage.ru_stime.tv_usec / 1e6);
+	printf("# %d of %s%s: %.2f s, %d wake-ups, %ld MB at most\n", count, name,
+		   stream ? " (stream)" : "", after - before, wakeups,
+		   usage.ru_maxrss / 1024);
 }
 
 /* Like test_load, but so many in flight and a new one for each that ends. */
