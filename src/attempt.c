@@ -145,6 +145,12 @@ from_utf8(const char *text)
 	return text == NULL ? NULL : pg_any_to_server(text, strlen(text), PG_UTF8);
 }
 
+static const char *
+to_utf8(const char *text)
+{
+	return text == NULL ? NULL : pg_server_to_any(text, strlen(text), PG_UTF8);
+}
+
 typedef struct Outcome
 {
 	const char *outcome;
@@ -377,6 +383,9 @@ begin_one(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 		answer_locally(writer, attempt, now);
 		return;
 	}
+	/* Here and not when it is sent, since it may fail. */
+	attempt->request = to_utf8(attempt->request);
+	attempt->instructions = to_utf8(attempt->instructions);
 	attempt->call_id = prom_fact_next_id();
 	attempt->sent_at = now;
 	add_call(writer, attempt);

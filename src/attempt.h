@@ -37,7 +37,7 @@ typedef struct PromAttempt
 	TimestampTz sent_at;
 	PromCall *call; /* on the network, or ended and not recorded */
 
-	/* From loading to sending, in the memory of the turn. */
+	/* From loading to sending, in the memory of the turn, in UTF-8. */
 	const char *request;
 	const char *instructions; /* NULL: none */
 } PromAttempt;

@@ -15,7 +15,6 @@
 
 #include "access/xact.h"
 #include "executor/spi.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -179,7 +178,8 @@ take_kept(TimestampTz now)
 	{
 		Work *work = &works[i];
 
-		if (work->not_before == 0 || work->not_before > now)
+		if (work->not_before == 0 || work->not_before > now ||
+			(work->stage == STAGE_BEGIN && nbegin == TURN_BEGIN))
 			continue;
 		work->not_before = 0;
 		nkept--;
@@ -331,12 +331,6 @@ give_back(Work *work)
 	prom_pipe_push(&prom_my_database->to_scheduler, work->attempt.slot);
 }
 
-static const char *
-to_utf8(const char *text)
-{
-	return pg_server_to_any(text, strlen(text), PG_UTF8);
-}
-
 static void
 send_request(Work *work, TimestampTz now)
 {
@@ -348,11 +342,11 @@ send_request(Work *work, TimestampTz now)
 	if (attempt->instructions != NULL)
 	{
 		messages[n].role = "system";
-		messages[n].text = to_utf8(attempt->instructions);
+		messages[n].text = attempt->instructions;
 		messages[n++].raw = NULL;
 	}
 	messages[n].role = "user";
-	messages[n].text = to_utf8(attempt->request);
+	messages[n].text = attempt->request;
 	messages[n++].raw = NULL;
 	attempt->call = prom_llm_start(http, attempt->model, messages, n, left,
 								   work);

@@ -38,12 +38,8 @@ prom_headers_reset(PromHeaders *headers)
 	headers->date = -1;
 }
 
-/*
- * Read a decimal number that is not negative, in units of 1/scale; -1 if the
- * text is anything else.  Too large ones are the largest.
- */
-static int64_t
-read_decimal(const char *text, int64_t scale)
+int64_t
+prom_headers_read_delay(const char *text, int64_t scale)
 {
 	int64_t value = 0;
 	bool digits = false;
@@ -115,7 +111,7 @@ take_content_type(PromHeaders *headers, const char *value)
 static void
 take_retry_after(PromHeaders *headers, const char *value)
 {
-	int64_t ms = read_decimal(value, 1000);
+	int64_t ms = prom_headers_read_delay(value, 1000);
 
 	/* retry-after-ms, read before or after, is more exact */
 	if (ms >= 0 && headers->retry_after_ms < 0)
@@ -135,7 +131,7 @@ take_header(PromHeaders *headers, const char *name, const char *value)
 		take_retry_after(headers, value);
 	else if (strcasecmp(name, "retry-after-ms") == 0)
 	{
-		int64_t ms = read_decimal(value, 1);
+		int64_t ms = prom_headers_read_delay(value, 1);
 
 		if (ms >= 0)
 			headers->retry_after_ms = ms;

@@ -29,6 +29,12 @@ extern void prom_headers_reset(PromHeaders *headers);
 extern void prom_headers_line(PromHeaders *headers, const char *line,
 							  size_t length);
 
+/*
+ * A delay in decimal seconds (or milliseconds, with scale 1) as milliseconds;
+ * -1 if the text is anything else.  Too long ones are cut to a long one.
+ */
+extern int64_t prom_headers_read_delay(const char *text, int64_t scale);
+
 /* Milliseconds the peer asked to wait, at least 0, at most a week; -1: none. */
 extern int64_t prom_headers_retry_after(const PromHeaders *headers);
 

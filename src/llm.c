@@ -178,6 +178,8 @@ finish_error_status(PromCall *call)
 	char what[128];
 
 	call->provider->read_error(&call->turn, body);
+	if (call->reply.retry_after < 0)
+		call->reply.retry_after = call->turn.retry_after;
 	if (status < 400)
 		snprintf(what, sizeof(what), "model server answered HTTP %d, a "
 									 "redirect, which is never followed",

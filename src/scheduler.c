@@ -149,7 +149,8 @@ take_hint(const PromHint *hint, TimestampTz now)
 	slot = prom_queue_cancel(queue, hint->task_id, now);
 	if (slot < 0)
 		return false;
-	pg_atomic_write_u32(&slot_at(slot)->cancel, 1);
+	if (pg_atomic_exchange_u32(&slot_at(slot)->cancel, 1) != 0)
+		return false;
 	prom_pipe_push(&prom_my_database->to_caller, slot);
 	return true;
 }

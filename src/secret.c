@@ -38,6 +38,29 @@ is_alnum(char c)
 		   (c >= '0' && c <= '9');
 }
 
+/* How keys of the vendors begin: the length of the prefix, or 0. */
+static size_t
+key_prefix(const char *text)
+{
+	static const char *const prefixes[] = {
+		"sk-",
+		"sk_",
+		"pk-",
+		"gsk_",
+		"xai-",
+		"AIza",
+		"hf_",
+		"sess-",
+		"eyJ",
+	};
+	int i;
+
+	for (i = 0; i < lengthof(prefixes); i++)
+		if (strncmp(text, prefixes[i], strlen(prefixes[i])) == 0)
+			return strlen(prefixes[i]);
+	return 0;
+}
+
 static bool
 check_env_name(const char *name)
 {
@@ -62,7 +85,7 @@ prom_secret_check_name(const char *ref)
 	if (strncmp(ref, ENV_PREFIX, strlen(ENV_PREFIX)) == 0)
 		return check_env_name(ref + strlen(ENV_PREFIX));
 	if (*ref == '\0' || *ref == '.' || strlen(ref) > MAX_NAME ||
-		strncmp(ref, "sk-", 3) == 0)
+		key_prefix(ref) > 0)
 		return false;
 	for (c = ref; *c != '\0'; c++)
 		if (!is_alnum(*c) && *c != '_' && *c != '-' && *c != '.')

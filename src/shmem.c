@@ -31,7 +31,10 @@ waiter_count(void)
 	return MaxBackends + NUM_AUXILIARY_PROCS + max_prepared_xacts;
 }
 
-/* A slot is in a pipe at most twice: assigned, and then cancelled. */
+/*
+ * A slot is in a pipe at most three times: assigned, cancelled, and a cancel
+ * that came too late for the task before.
+ */
 static uint64
 pipe_size(void)
 {

@@ -116,6 +116,7 @@ execute()
 run()
 {
 	local line statement='' prompt='demo=#'
+	put ""
 	while IFS= read -r line; do
 		echo "$dim$prompt$plain $bold$line$plain"
 		empty=
@@ -141,11 +142,12 @@ same() # WHAT EXPECTED GOT
 
 check() { same "$1" "$2" "$(ask "$3")"; } # WHAT EXPECTED STATEMENT
 
-await() # WHAT STATEMENT: wait until it says t
+await() # WHAT EXPECTED COMMAND...
 {
-	local end=$((SECONDS + patience))
-	until [ "$(ask "$2")" = t ]; do
-		[ $SECONDS -lt $end ] || die "$1: not in $patience s"
+	local what=$1 expected=$2 end=$((SECONDS + patience))
+	shift 2
+	until [ "$("$@")" = "$expected" ]; do
+		[ $SECONDS -lt $end ] || die "$what: not in $patience s"
 	done
 }
 
@@ -156,10 +158,21 @@ model_saw() # PATH EXPRESSION
 import json, sys, urllib.request
 opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 seen = json.load(opener.open(sys.argv[1]))
-print(eval(sys.argv[2]))' "${url%/v1}/$1" "$2"
+print(eval("(" + sys.argv[2] + ")"))' "${url%/v1}/$1" "$2"
 }
 
 # The servers.
+
+# How to stop what stays; who does it may be another user, root even, which
+# pg_ctl refuses.
+write_stop()
+{
+	cat >"$dir/stop" <<-STOP
+		kill -INT $(head -n 1 "$dir/data/postmaster.pid") $model_pid
+		while [ -f '$dir/data/postmaster.pid' ]; do sleep 0.1; done
+		rm -rf '$dir'
+	STOP
+}
 
 start_model()
 {
@@ -179,8 +192,8 @@ start_model()
 
 start_server()
 {
-	initdb -D "$dir/data" -U "$PGUSER" -A trust -N >>"$dir/log" 2>&1 ||
-		die "initdb failed"
+	initdb -D "$dir/data" -U "$PGUSER" -A trust -N >"$dir/initdb" 2>&1 ||
+		die "initdb failed: $(cat "$dir/initdb")"
 	cat >>"$dir/data/postgresql.conf" <<-CONF
 		listen_addresses = ''
 		unix_socket_directories = '$dir'
@@ -197,11 +210,7 @@ start_server()
 		[ -z "$keep" ] || trap '' HUP INT
 		pg_ctl -s -w -D "$dir/data" -l "$dir/log" start
 	) || die "the server does not start"
-	[ -z "$keep" ] || cat >"$dir/stop" <<-STOP
-		'$(command -v pg_ctl)' -s -D '$dir/data' -m fast stop
-		${model_pid:+kill $model_pid}
-		rm -rf '$dir'
-	STOP
+	[ -z "$keep" ] || write_stop
 	PGDATABASE=postgres ask "CREATE DATABASE demo"
 }
 
@@ -242,11 +251,12 @@ SQL
 check "the model is version 1" 1 "SELECT version FROM prometheus.model WHERE name = 'house'"
 if [ -n "$real" ]; then
 	run <<-SQL
-		SELECT prometheus_set_model('lost', api => 'openai', endpoint =>
-		    '$url/no-such-path', model => '$PROMETHEUS_LLM_MODEL'$secret);
+		SELECT prometheus_set_model('locked', api => 'openai', endpoint =>
+		    '$url', model => '$PROMETHEUS_LLM_MODEL',
+		    secret => 'env:NO_SUCH_KEY');
 		SELECT count(prometheus_set_agent(agent, model => model))
-		  FROM (VALUES ('unlucky', 'lost'), ('writer', 'house'), ('thinker', 'house'))
-		       AS new (agent, model);
+		  FROM (VALUES ('unlucky', 'locked'), ('writer', 'house'),
+		       ('thinker', 'house')) AS new (agent, model);
 	SQL
 else
 	run <<-SQL
@@ -255,7 +265,7 @@ else
 		  FROM (VALUES ('unlucky', 'fake-401'), ('busy', 'fake-429-then-ok-2'),
 		       ('shaky', 'fake-503-then-ok'), ('writer', 'fake-slow-60000'),
 		       ('thinker', 'fake-slow-1000')) AS new (agent, model);
-		SELECT count(prometheus_set_agent(split_part(name, ' ', 2), model => name))
+		SELECT count(prometheus_set_agent(substr(name, 5), model => name))
 		  FROM prometheus.model WHERE name LIKE 'for %';
 	SQL
 	comment "The stand-in answers as a model's name tells it: 100 ms late, with HTTP 401 ..."
@@ -266,8 +276,8 @@ run <<'SQL'
 CREATE TABLE ticket (id int PRIMARY KEY, body text, task bigint);
 BEGIN;
 INSERT INTO ticket SELECT n, body, prometheus_submit(body, 'support')
-  FROM unnest('{Where is my parcel?,May I return a hat?,Is it blue?}'::text[])
-       WITH ORDINALITY AS new (body, n);
+  FROM (VALUES (1, 'Where is my parcel?'), (2, 'May I return a hat?'),
+       (3, 'Is it blue?')) AS new (n, body);
 COMMIT;
 BEGIN;
 SELECT prometheus_submit('Refund everybody.', 'support');
@@ -290,7 +300,7 @@ if [ -z "$real" ]; then
 			{r["headers"]["authorization"] for r in seen}')"
 fi
 
-heading "Events, steps"
+heading "What happened: events and steps"
 run <<'SQL'
 LISTEN prometheus_events;
 SELECT prometheus_submit('Is it really blue?', 'support') AS task \gset
@@ -298,12 +308,13 @@ SELECT prometheus_wait(:task);
 UNLISTEN prometheus_events;
 SELECT to_char(created_at, 'HH24:MI:SS.MS') AS at, type,
        left((data - 'agent' - 'mode' - 'kind')::text, 44) AS data
-  FROM prometheus.event WHERE task_id = :task ORDER BY created_at, event_id;
-SELECT step, kind, name, status, round(duration_ms) AS ms, tokens_in AS "in",
-       tokens_out AS out, left(output ->> 'content', 30) AS answer
+  FROM prometheus.event WHERE task_id = :task ORDER BY created_at;
+SELECT step, kind, name, status, round(duration_ms) AS ms,
+       tokens_in AS "in", tokens_out AS out,
+       left(output ->> 'content', 30) AS answer
   FROM prometheus.step WHERE task_id = :task;
 SQL
-comment "A hint wakes who listens, and he reads the rows: what happened stays."
+comment "The hint wakes who listens; what happened is rows, to be read when one likes."
 check "the events of a task" "task.received task.completed" \
 	"SELECT (array_agg(type ORDER BY created_at, event_id))[1] || ' ' ||
 	        (array_agg(type ORDER BY created_at DESC, event_id DESC))[1]
@@ -337,7 +348,7 @@ if [ -z "$real" ]; then
 		SELECT agent, prometheus_wait(task_id), prometheus_result(task_id)
 		  FROM prometheus.task WHERE agent IN ('busy', 'shaky');
 		SELECT t.agent, a.attempt, a.outcome, left(a.error, 30) AS error,
-		       round(extract(epoch FROM next_run_at - a.ended_at), 2) AS "again in s"
+		       (next_run_at - a.ended_at)::interval(2) AS "again in"
 		  FROM prometheus.attempt a JOIN prometheus.task t USING (task_id)
 		 WHERE t.agent IN ('busy', 'shaky') ORDER BY t.agent, a.attempt;
 	SQL
@@ -355,9 +366,9 @@ fi
 
 heading "Cancelled in flight"
 run <<'SQL'
-SELECT prometheus_submit('Write a book of 2000 pages.', 'writer') AS task \gset
+SELECT prometheus_submit('Write a long book.', 'writer') AS task \gset
 SQL
-await "the request is on the network" \
+await "the request is on the network" t ask \
 	"SELECT EXISTS (SELECT FROM prometheus.call WHERE status = 'open')
 	    AND (SELECT in_flight = 1 FROM prometheus.worker WHERE role = 'caller')"
 run <<'SQL'
@@ -365,36 +376,40 @@ SELECT q.task_id, q.status, q.why, c.target AS call, c.status
   FROM prometheus.queue q JOIN prometheus.call c USING (task_id);
 SELECT prometheus_cancel(:task, 'The reader left.');
 SELECT prometheus_wait(:task);
-SELECT status, error, duration::interval(3) FROM prometheus.task WHERE task_id = :task;
+SELECT status, error, duration::interval(3)
+  FROM prometheus.task WHERE task_id = :task;
 SQL
 if [ -z "$real" ]; then
 	comment "The connection was cut: the model's server, too, has stopped."
 	check "the task is cancelled, with its reason" "cancelled, The reader left." \
 		"SELECT status || ', ' || error FROM prometheus.task WHERE agent = 'writer'"
-	same "requests dropped" 1 "$(model_saw stats 'seen["dropped"]')"
+	await "the request is dropped" 1 model_saw stats 'seen["dropped"]'
 fi
 
 heading "A worker ends in the middle"
 tasks=20
 [ -z "$real" ] || tasks=3
 run <<SQL
-SELECT count(prometheus_submit('What is ' || n || ' + ' || n || '?', 'thinker'))
+SELECT count(prometheus_submit(format('What is %s + 1?', n), 'thinker'))
   FROM generate_series(1, $tasks) AS n;
 SQL
-await "the requests are on the network" \
+await "the requests are on the network" t ask \
 	"SELECT in_flight ${real:+> 0 OR in_flight} = $tasks FROM prometheus.worker WHERE role = 'caller'"
 check "no snapshot is held meanwhile" 0 \
 	"SELECT count(backend_xmin) FROM prometheus.worker JOIN pg_stat_activity USING (pid)"
 run <<'SQL'
 SELECT role, pid, in_flight, backend_xmin
   FROM prometheus.worker JOIN pg_stat_activity USING (pid);
-SELECT pg_terminate_backend(pid) FROM prometheus.worker WHERE role = 'caller';
+SELECT pg_terminate_backend(pid)
+  FROM prometheus.worker WHERE role = 'caller';
 SELECT status, count(*)
   FROM (SELECT prometheus_wait(task_id) AS status
-          FROM prometheus.task WHERE agent = 'thinker') ended
+          FROM prometheus.task WHERE agent = 'thinker') AS ended
  GROUP BY status;
-SELECT outcome, count(*), to_char(min(a.started_at), 'HH24:MI:SS.MS') AS started,
-       to_char(max(a.ended_at), 'HH24:MI:SS.MS') AS ended, min(a.error) AS error
+SELECT outcome, count(*),
+       to_char(min(a.started_at), 'MI:SS.MS') AS started,
+       to_char(max(a.ended_at), 'MI:SS.MS') AS ended,
+       min(a.error) AS why
   FROM prometheus.attempt a JOIN prometheus.task USING (task_id)
  WHERE agent = 'thinker' GROUP BY outcome ORDER BY started;
 SQL
@@ -414,7 +429,7 @@ check "each has one answer and one end" "$tasks,1,1" \
 heading "Is all well?"
 run <<'SQL'
 SELECT check_name, status, value FROM prometheus_health();
-SELECT status, count(*), sum(tokens_in) AS tokens_in, sum(tokens_out) AS tokens_out
+SELECT status, count(*), sum(tokens_in) AS "in", sum(tokens_out) AS out
   FROM prometheus.task GROUP BY status ORDER BY count DESC;
 SQL
 check "health" ok "SELECT string_agg(DISTINCT status, ',') FROM prometheus_health()"

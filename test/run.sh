@@ -71,14 +71,17 @@ fi
 [ ${#as[@]} -eq 0 ] || chown -R postgres "$copy"
 
 # Nothing of the caller's but what is meant for the scripts: neither his
-# PGHOST nor his proxy nor his keys.
-environment=("PATH=$bindir:$PATH" "HOME=$copy" LANG=C.UTF-8 "PG_CONFIG=$PG_CONFIG")
+# PGHOST nor his proxy nor his keys.  What goes is named, and what stays is not
+# repeated: the arguments of a command are for everybody to read.
+environment=()
 for name in $(compgen -e); do
 	case $name in
-		PROM_* | PG_TEST_* | CI | TERM) environment+=("$name=${!name}") ;;
+		PROM_* | PROMETHEUS_LLM_* | PG_TEST_* | CI | TERM | KEEP | BENCH | BENCH_*) ;;
+		*) environment+=(-u "$name") ;;
 	esac
 done
+environment+=("PATH=$bindir:$PATH" "HOME=$copy" LANG=C.UTF-8 "PG_CONFIG=$PG_CONFIG")
 
 [ "$what" != test ] || exec </dev/null
 ran=yes
-"${as[@]}" env -i "${environment[@]}" bash "$script"
+"${as[@]}" env "${environment[@]}" bash "$script"

@@ -212,7 +212,29 @@ text_of(json_object *value, size_t max)
 	return prom_text_clean(text, Min(length, max), NULL);
 }
 
-/* The error in a document, borrowed: under "error", or the document itself. */
+/* Google says in the body how long to wait: "retryDelay":"46s". */
+static void
+read_retry_delay(PromTurn *turn, json_object *details)
+{
+	size_t i;
+
+	if (!json_object_is_type(details, json_type_array))
+		return;
+	for (i = 0; i < json_object_array_length(details); i++)
+	{
+		json_object *detail = json_object_array_get_idx(details, i);
+		char *text = text_of(member(detail, "retryDelay"), MAX_WORD);
+
+		if (text != NULL && text[strlen(text) - 1] == 's')
+		{
+			text[strlen(text) - 1] = '\0';
+			turn->retry_after = prom_headers_read_delay(text, 1000);
+		}
+		free(text);
+	}
+}
+
+/* The error in a document, under "error" or the document itself. */
 static void
 read_error_object(PromTurn *turn, json_object *root)
 {
@@ -230,9 +252,7 @@ read_error_object(PromTurn *turn, json_object *root)
 		turn->message = text_of(member(from, "detail"), SIZE_MAX);
 	turn->code = text_of(member(from, "code"), MAX_WORD);
 	turn->type = text_of(member(from, "type"), MAX_WORD);
-	if (turn->code == NULL)
-		turn->code = text_of(member(member(from, "innererror"), "code"),
-							 MAX_WORD);
+	read_retry_delay(turn, member(from, "details"));
 }
 
 static void

@@ -26,6 +26,7 @@ void
 prom_turn_init(PromTurn *turn)
 {
 	memset(turn, 0, sizeof(*turn));
+	turn->retry_after = -1;
 	turn->tokens_in = turn->tokens_out = turn->cached_tokens = -1;
 }
 

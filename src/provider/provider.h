@@ -33,6 +33,7 @@ typedef struct PromTurn
 	char *code;
 	char *type;
 	char *message;
+	int64 retry_after; /* ms that the error asks for, -1: it does not */
 
 	char *finish_reason; /* NULL: the turn did not come to its end */
 	char *raw;           /* the turn as it was sent */

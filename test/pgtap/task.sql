@@ -1,7 +1,7 @@
 -- What prometheus.task says of a task, fact by fact.  The facts are written by
 -- hand, with times in seconds after the submit.
 BEGIN;
-SELECT plan(44);
+SELECT plan(38);
 
 CREATE TEMP TABLE made (name text PRIMARY KEY, task_id bigint);
 

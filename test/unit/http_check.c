@@ -42,7 +42,7 @@ typedef struct Case
 {
 	const char *model;
 	Streams streams;
-	const char *answer;		/* NULL: it fails */
+	const char *answer;     /* NULL: it fails */
 	const char *error_type; /* with this */
 	PromRetry retry;
 	bool ambiguous;
@@ -60,11 +60,15 @@ typedef struct Run
 	bool done;
 } Run;
 
-#define OK(model, streams, answer) \
-	{model, streams, answer, NULL, PROM_RETRY_NEVER, false, false, 200, NULL}
-#define FAIL(model, streams, type, retry, ambiguous, breaker, status, has) \
-	{model, streams, NULL, type, PROM_RETRY_##retry, ambiguous, breaker, \
-	 status, has}
+#define OK(model, streams, answer)                                              \
+	{                                                                           \
+		model, streams, answer, NULL, PROM_RETRY_NEVER, false, false, 200, NULL \
+	}
+#define FAIL(model, streams, type, retry, ambiguous, breaker, status, has)  \
+	{                                                                       \
+		model, streams, NULL, type, PROM_RETRY_##retry, ambiguous, breaker, \
+			status, has                                                     \
+	}
 
 #define FFFD "\xEF\xBF\xBD"
 
@@ -86,7 +90,8 @@ static const Case cases[] = {
 	OK("fake-surrogate", BOTH, "a" FFFD "b \xF0\x9F\x98\x80"),
 	OK("fake-bad-utf8", BOTH,
 	   "a" FFFD FFFD "(b" FFFD FFFD FFFD " caf\xC3\xA9"),
-	OK("fake-control", BOTH, "a\tb\x01" "c"),
+	OK("fake-control", BOTH, "a\tb\x01"
+							 "c"),
 	OK("fake-bigint", BOTH, "ok"),
 	OK("fake-deep", BOTH, "ok"),
 	OK("fake-reasoning", BOTH, "ok"),
@@ -209,7 +214,8 @@ static const Case cases[] = {
 	OK("fake-stream-no-done", STREAM, PROMPT),
 	OK("fake-stream-no-space", STREAM, PROMPT),
 	OK("fake-stream-bom", STREAM, PROMPT),
-	OK("fake-stream-pair", STREAM, "a\xF0\x9F\x98\x80" "b"),
+	OK("fake-stream-pair", STREAM, "a\xF0\x9F\x98\x80"
+								   "b"),
 	OK("fake-stream-split", STREAM, "caf\xC3\xA9 \xF0\x9F\x98\x80"),
 	OK("fake-stream-json", STREAM, PROMPT),
 	OK("fake-stream-text-plain", STREAM, PROMPT),
@@ -266,8 +272,8 @@ int
 getaddrinfo(const char *node, const char *service,
 			const struct addrinfo *hints, struct addrinfo **result)
 {
-	int (*real) (const char *, const char *, const struct addrinfo *,
-				 struct addrinfo **) = dlsym(RTLD_NEXT, "getaddrinfo");
+	int (*real)(const char *, const char *, const struct addrinfo *,
+				struct addrinfo **) = dlsym(RTLD_NEXT, "getaddrinfo");
 	const char *address = NULL;
 	sigset_t blocked;
 	int now = __sync_add_and_fetch(&lookups, 1);
@@ -393,10 +399,10 @@ check_case(const Run *run)
 	}
 	check(reply->retry == c->retry, "%s: retry %d", about, reply->retry);
 	check(reply->error != NULL && strlen(reply->error) <= 500 &&
-		  strchr(reply->error, '\n') == NULL,
+			  strchr(reply->error, '\n') == NULL,
 		  "%s: error %s", about, reply->error ? reply->error : "-");
 	check(c->error_has == NULL || reply->error == NULL ||
-		  strstr(reply->error, c->error_has) != NULL,
+			  strstr(reply->error, c->error_has) != NULL,
 		  "%s: error <%s> lacks <%s>", about, reply->error, c->error_has);
 }
 
@@ -444,7 +450,9 @@ static void
 test_then_ok(void)
 {
 	static const char *const names[] = {
-		"fake-429-then-ok", "fake-500-then-ok", "fake-503-then-ok-2",
+		"fake-429-then-ok",
+		"fake-500-then-ok",
+		"fake-503-then-ok-2",
 	};
 	int i;
 
@@ -495,11 +503,11 @@ test_retry_after(void)
 		const PromReply *reply = prom_llm_reply(call);
 
 		check(reply->retry_after >= forms[i].low &&
-			  reply->retry_after <= forms[i].high,
+				  reply->retry_after <= forms[i].high,
 			  "%s: retry after %lld", forms[i].model,
 			  (long long) reply->retry_after);
 		check(reply->request_id != NULL &&
-			  strncmp(reply->request_id, "req-", 4) == 0,
+				  strncmp(reply->request_id, "req-", 4) == 0,
 			  "%s: request id", forms[i].model);
 		prom_llm_free(call);
 	}
@@ -516,9 +524,9 @@ test_raw(void)
 		const char *part;
 	} parts[] = {
 		{"fake-bigint", false, "\"id\":18446744073709551616,\"price\":0.10,"
-		 "\"far\":1e400,\"n\":-9223372036854775809"},
+							   "\"far\":1e400,\"n\":-9223372036854775809"},
 		{"fake-bigint", true, "\"id\":18446744073709551616,\"price\":0.10,"
-		 "\"far\":1e400,\"n\":-9223372036854775809"},
+							  "\"far\":1e400,\"n\":-9223372036854775809"},
 		{"fake-reasoning", false, "\"I think \\\"so\\\" \\/ \\u00e9\""},
 		{"fake-reasoning", true, "\"x\":{\"y\":[1,2.50,null]}"},
 		{"fake-nul", false, "a\\u0000b"},
@@ -526,11 +534,11 @@ test_raw(void)
 		{"fake-bad-utf8", false, FFFD},
 		{"fake-control", false, "a\\u0009b\\u0001c"},
 		{"fake-stream-reasoning", true, "{\"role\":\"assistant\","
-		 "\"content\":\"ok\",\"reasoning_content\":\"I think\","
-		 "\"big\":18446744073709551616,\"x\":{\"y\":\"ab\",\"z\":1.50}}"},
+										"\"content\":\"ok\",\"reasoning_content\":\"I think\","
+										"\"big\":18446744073709551616,\"x\":{\"y\":\"ab\",\"z\":1.50}}"},
 		{"fake-stream-toolcall", true, "\"tool_calls\":[{\"id\":\"call_1\","
-		 "\"type\":\"function\",\"function\":{\"name\":\"get_row\","
-		 "\"arguments\":\"{\\\"id\\\":7}\"}},{\"id\":\"call_2\""},
+									   "\"type\":\"function\",\"function\":{\"name\":\"get_row\","
+									   "\"arguments\":\"{\\\"id\\\":7}\"}},{\"id\":\"call_2\""},
 		{"fake-stream-pair", true, "\"a\\ud83d\\ude00b\""},
 		{"fake-length", true, "\"The answer\""},
 	};
@@ -566,7 +574,7 @@ test_usage(void)
 		call = ask(&model, "twelve bytes");
 		reply = prom_llm_reply(call);
 		check(reply->tokens_in == 5 && reply->tokens_out == 5 &&
-			  reply->cached_tokens == 0,
+				  reply->cached_tokens == 0,
 			  "usage: %lld %lld %lld", (long long) reply->tokens_in,
 			  (long long) reply->tokens_out,
 			  (long long) reply->cached_tokens);
@@ -625,7 +633,9 @@ static void
 test_drop(void)
 {
 	static const char *const names[] = {
-		"fake-hang-before-headers", "fake-hang-mid-body", "fake-slow-5000",
+		"fake-hang-before-headers",
+		"fake-hang-mid-body",
+		"fake-slow-5000",
 	};
 	int before = server_number("/stats", false, "dropped");
 	double until;
@@ -717,10 +727,14 @@ static void
 test_addresses(void)
 {
 	static const char *const loopbacks[] = {
-		"https://127.0.0.1:%s/v1", "https://localhost:%s/v1",
-		"https://0x7f.1:%s/v1", "https://2130706433:%s/v1",
-		"https://[::1]:%s/v1", "https://[::ffff:127.0.0.1]:%s/v1",
-		"https://0.0.0.0:%s/v1", "https://169.254.169.254:%s/v1",
+		"https://127.0.0.1:%s/v1",
+		"https://localhost:%s/v1",
+		"https://0x7f.1:%s/v1",
+		"https://2130706433:%s/v1",
+		"https://[::1]:%s/v1",
+		"https://[::ffff:127.0.0.1]:%s/v1",
+		"https://0.0.0.0:%s/v1",
+		"https://169.254.169.254:%s/v1",
 	};
 	PromModel model = make_model("fake-echo");
 	char endpoint[128];
@@ -797,7 +811,7 @@ test_names(void)
 		call = wait_for_any();
 		reply = prom_llm_reply(call);
 		check(!reply->ok && reply->retry == PROM_RETRY_BACKOFF &&
-			  reply->counts_for_breaker && !reply->ambiguous,
+				  reply->counts_for_breaker && !reply->ambiguous,
 			  "unknown name: %s %s", reply->error_type, reply->error);
 		prom_llm_free(call);
 	}
@@ -856,7 +870,7 @@ test_memory_limit(void)
 		model.model = "fake-long-2000000";
 		call = ask(&model, "x");
 		check(prom_llm_reply(call)->ok &&
-			  strlen(prom_llm_reply(call)->answer) == 2000000,
+				  strlen(prom_llm_reply(call)->answer) == 2000000,
 			  "a long answer");
 		prom_llm_free(call);
 	}
@@ -992,14 +1006,15 @@ test_redaction(void)
 	call = ask(&model, "x");
 	error = prom_llm_reply(call)->error;
 	check(error != NULL && strstr(error, "Zq8-Rt5.U") == NULL &&
-		  strstr(error, "Yz4Ab7Cd1") == NULL &&
-		  strstr(error, "[redacted]") != NULL, "key in error: %s", error);
+			  strstr(error, "Yz4Ab7Cd1") == NULL &&
+			  strstr(error, "[redacted]") != NULL,
+		  "key in error: %s", error);
 	prom_llm_free(call);
 	model.model = "fake-quote-prompt";
 	call = ask(&model, "my mother's maiden name is Featherstonehaugh-Smythe");
 	error = prom_llm_reply(call)->error;
 	check(error != NULL && strstr(error, "Feather") == NULL &&
-		  strstr(error, "mother") == NULL && strstr(error, "[...]") != NULL,
+			  strstr(error, "mother") == NULL && strstr(error, "[...]") != NULL,
 		  "prompt in error: %s", error);
 	prom_llm_free(call);
 }
@@ -1165,11 +1180,11 @@ test_rate(int count, int in_flight, const char *name)
 }
 
 /* Run a group of tests and say how long it took. */
-#define RUN(group) \
-	do \
-	{ \
-		double start_ = seconds(); \
-		group; \
+#define RUN(group)                                           \
+	do                                                       \
+	{                                                        \
+		double start_ = seconds();                           \
+		group;                                               \
 		printf("# %s %.1f s\n", #group, seconds() - start_); \
 	} while (0)
 

@@ -48,10 +48,23 @@ void
 check_text(const char *got, const char *want, const char *about)
 {
 	bool ok = got == want ||
-		(got != NULL && want != NULL && strcmp(got, want) == 0);
+			  (got != NULL && want != NULL && strcmp(got, want) == 0);
 
 	check(ok, "%s: got <%s>, want <%s>", about, got ? got : "(null)",
 		  want ? want : "(null)");
+}
+
+int
+group_begin(void)
+{
+	return tests_passed;
+}
+
+void
+group_end(int begun)
+{
+	if (tests_passed > begun)
+		tests_passed = begun + 1;
 }
 
 int

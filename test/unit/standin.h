@@ -15,6 +15,10 @@ extern void check(bool ok, const char *format, ...) pg_attribute_printf(2, 3);
 /* Are both strings, or NULL, equal?  Prints them if not. */
 extern void check_text(const char *got, const char *want, const char *about);
 
+/* Tests of the same thing with many inputs count as one, if all passed. */
+extern int group_begin(void);
+extern void group_end(int begun);
+
 /* Print the counts as "N passed, N failed"; the status to exit with. */
 extern int report(void);
 

@@ -1,0 +1,80 @@
+-- The two roles, and what each of them may do.
+BEGIN;
+SELECT plan(53);
+
+SET LOCAL client_min_messages = error;
+
+SELECT has_role(r) FROM unnest(ARRAY['prometheus_agent_user', 'prometheus_agent_admin']) AS r;
+SELECT is_member_of('prometheus_agent_user', ARRAY['prometheus_agent_admin'], 'an administrator is a user');
+SELECT ok(NOT pg_has_role('prometheus_agent_user', 'prometheus_agent_admin', 'MEMBER'), 'a user is no administrator');
+SELECT ok(NOT (rolcanlogin OR rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls),
+          rolname || ' can do nothing else')
+  FROM pg_roles WHERE rolname ~ '^prometheus_agent_';
+SELECT ok(shobj_description(oid, 'pg_authid') ~ '^Role of the extension prometheus: .*\.$', rolname || ' says whose it is')
+  FROM pg_roles WHERE rolname ~ '^prometheus_agent_';
+
+-- Exactly this may each of them do.
+
+CREATE TEMP VIEW may AS
+    SELECT DISTINCT grantee::regrole::text AS role, privilege_type || ' ' || what AS may
+      FROM (SELECT p.oid::regprocedure::text, a.* FROM pg_proc p, aclexplode(p.proacl) a
+             WHERE p.oid IN (SELECT objid FROM pg_depend WHERE classid = 'pg_proc'::regclass AND deptype = 'e'
+                                AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'prometheus'))
+               AND a.grantee <> p.proowner
+             UNION ALL
+            SELECT c.oid::regclass::text, a.* FROM pg_class c, aclexplode(c.relacl) a
+             WHERE c.relnamespace = 'prometheus'::regnamespace AND a.grantee <> c.relowner
+             UNION ALL
+            SELECT nspname, a.* FROM pg_namespace n, aclexplode(nspacl) a
+             WHERE nspname = 'prometheus' AND a.grantee <> n.nspowner) AS v(what);
+
+SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRAY[
+    'USAGE prometheus',
+    'SELECT prometheus.task', 'SELECT prometheus.queue', 'SELECT prometheus.attempt', 'SELECT prometheus.call',
+    'SELECT prometheus.step', 'SELECT prometheus.event', 'SELECT prometheus.agent', 'SELECT prometheus.model',
+    'SELECT prometheus.worker',
+    'EXECUTE prometheus._may_see(text,oid)', 'EXECUTE prometheus._queue()', 'EXECUTE prometheus._worker()',
+    'EXECUTE prometheus_submit(text,text,text,integer,timestamp with time zone,interval,integer,jsonb)',
+    'EXECUTE prometheus_wait(bigint,interval)', 'EXECUTE prometheus_result(bigint)',
+    'EXECUTE prometheus_cancel(bigint,text)', 'EXECUTE prometheus_ask(text,text,interval,text)',
+    'EXECUTE prometheus_version()', 'EXECUTE prometheus_health()'], 'what a user may');
+SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_admin'
+                EXCEPT SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRAY[
+    'EXECUTE prometheus_set_model(text,text,text,text,text,jsonb)',
+    'EXECUTE prometheus_set_agent(text,text,text,text,jsonb)'], 'what an administrator may besides');
+SELECT is_empty($$SELECT may FROM may WHERE role = 'prometheus_agent_user'
+                  EXCEPT SELECT may FROM may WHERE role = 'prometheus_agent_admin'$$, 'an administrator may all of the first');
+SELECT is_empty($$SELECT * FROM may WHERE role NOT IN ('prometheus_agent_user', 'prometheus_agent_admin')$$,
+                'nobody else has a grant');
+
+-- And it is so.
+
+CREATE ROLE prom_test_nobody;
+CREATE ROLE prom_test_user;
+CREATE ROLE prom_test_admin;
+GRANT prometheus_agent_user TO prom_test_user;
+GRANT prometheus_agent_admin TO prom_test_admin;
+
+SET LOCAL ROLE prom_test_nobody;
+SELECT throws_ok('SELECT * FROM prometheus.' || v, '42501', NULL, 'nobody reads ' || v)
+  FROM unnest(ARRAY['task', 'queue', 'attempt', 'call', 'step', 'event', 'agent', 'model', 'worker']) AS v;
+SELECT throws_ok(s, '42501', NULL, 'nobody: ' || s)
+  FROM unnest(ARRAY[$$SELECT prometheus_submit('x')$$, $$SELECT prometheus_wait(1)$$, $$SELECT prometheus_result(1)$$,
+                    $$SELECT prometheus_cancel(1)$$, $$CALL prometheus_ask('x')$$, $$SELECT prometheus_version()$$,
+                    $$SELECT * FROM prometheus_health()$$, $$SELECT prometheus._may_see('x', 1)$$,
+                    $$SELECT prometheus._installed()$$]) AS s;
+
+SET LOCAL ROLE prom_test_user;
+SELECT lives_ok('SELECT * FROM prometheus.' || v, 'a user reads ' || v)
+  FROM unnest(ARRAY['task', 'queue', 'attempt', 'call', 'step', 'event', 'agent', 'model', 'worker']) AS v;
+SELECT lives_ok($$SELECT prometheus_submit('x')$$, 'and submits');
+SELECT throws_ok($$SELECT prometheus._installed()$$, '42501', NULL, 'but does not say that the extension is there');
+
+SET LOCAL ROLE prom_test_admin;
+SELECT throws_ok('SELECT * FROM prometheus.' || v, '42501', NULL, 'not even an administrator reads ' || v)
+  FROM unnest(ARRAY['_task', '_attempt', '_call', '_step', '_outcome', '_cancel', '_model', '_agent', '_checkpoint',
+                    '_visible_task', '_task_id', '_fact_id']) AS v;
+RESET ROLE;
+
+SELECT * FROM finish();
+ROLLBACK;

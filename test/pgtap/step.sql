@@ -1,0 +1,89 @@
+-- What prometheus.step says of the checkpoints of a task.
+BEGIN;
+SELECT plan(26);
+
+CREATE TEMP TABLE made AS
+    SELECT nextval('prometheus._task_id') AS task_id;
+
+-- Instructions are those of the version that the attempt pinned.
+SELECT prometheus_set_agent('writer', 'echo');
+SELECT prometheus_set_agent('writer', instructions => E'Be brief.\n"Always".');
+SELECT prometheus_set_agent('writer', instructions => 'Be long.');
+
+INSERT INTO prometheus._task (task_id, event_id, xid, submitted_at, deadline, priority, max_attempts,
+                              submitter_oid, submitter, agent, mode, trace_id, request, metadata)
+SELECT task_id, nextval('prometheus._fact_id'), pg_current_xact_id(), '2026-01-01 00:00+00', '2026-01-02 00:00+00',
+       0, 3, current_user::regrole, current_user, 'writer', 'fast', gen_random_uuid(), E'Say "hi"\n', '{}'
+  FROM made;
+INSERT INTO prometheus._attempt (task_id, attempt, xid, started_at, agent_version, model, model_version)
+SELECT task_id, n, pg_current_xact_id(), '2026-01-01 00:00+00', CASE n WHEN 4 THEN NULL ELSE n END, 'echo', 1
+  FROM made, generate_series(1, 4) AS n;
+INSERT INTO prometheus._step (task_id, step, attempt, event_id, call_id, xid, started_at, ended_at, tokens_in,
+                              tokens_out, cached_tokens, http_status, ambiguous, connect_ms, first_byte_ms, kind, name,
+                              status, model, cost, finish_reason, request_id, error_type, error, answer, raw)
+SELECT task_id, step, attempt, nextval('prometheus._fact_id'), NULL, pg_current_xact_id(), '2026-01-01 00:00:00+00',
+       timestamptz '2026-01-01 00:00:00+00' + took::interval, tokens_in, tokens_out, cached, http_status, false, 1, 2,
+       'chat', 'echo', status, model, cost, finish_reason, 'req', error_type, error, answer, 'raw'
+  FROM made, (VALUES
+    (1, 1, '1.5 s', 10::bigint, 20::bigint, 5::bigint, 200, 'ok', 'gpt', 0.5, 'stop', NULL, NULL, E'hi "you"\n'),
+    (2, 2, '0', NULL, NULL, NULL, 429, 'error', NULL, NULL, NULL, 'ModelUnavailable', 'too many requests', NULL),
+    (3, 3, '0.25 ms', NULL, NULL, NULL, NULL, 'error', NULL, NULL, NULL, 'ModelTimeout', 'no reply', NULL),
+    (4, 4, '1 h', NULL, NULL, NULL, NULL, 'ok', NULL, NULL, 'length', NULL, NULL, ''),
+    (5, 4, '0', NULL, NULL, NULL, 200, 'vetoed', NULL, NULL, NULL, NULL, 'not here', NULL),
+    (6, 4, '0', NULL, NULL, NULL, NULL, 'unknown', NULL, NULL, NULL, NULL, NULL, NULL),
+    (7, 9, '0', NULL, NULL, NULL, 200, 'error', NULL, NULL, NULL, 'ModelFiltered', 'filtered', 'half of an ans'))
+    AS v(step, attempt, took, tokens_in, tokens_out, cached, http_status, status, model, cost, finish_reason,
+         error_type, error, answer);
+
+CREATE TEMP VIEW s AS SELECT s.* FROM prometheus.step s JOIN made USING (task_id);
+
+SELECT columns_are('prometheus', 'step', ARRAY[
+    'task_id', 'step', 'attempt', 'kind', 'name', 'status', 'started_at', 'duration_ms', 'model', 'tokens_in',
+    'tokens_out', 'cached_tokens', 'cost', 'finish_reason', 'error', 'input', 'output']);
+
+SELECT is(concat_ws(' ', attempt, kind, name, status, model, tokens_in, tokens_out, cached_tokens, cost, finish_reason),
+          '1 chat echo ok gpt 10 20 5 0.5 stop', 'a step that says everything') FROM s WHERE step = 1;
+SELECT is(error, NULL, 'ok: no error') FROM s WHERE step = 1;
+SELECT is(started_at, '2026-01-01 00:00+00', 'started_at') FROM s WHERE step = 1;
+SELECT ok(num_nulls(model, tokens_in, tokens_out, cached_tokens, cost, finish_reason) = 6, 'what was not reported is null')
+  FROM s WHERE step = 2;
+SELECT is(array_agg(status ORDER BY step), ARRAY['ok', 'error', 'error', 'ok', 'vetoed', 'unknown', 'error'], 'statuses')
+  FROM s;
+SELECT is(error, 'too many requests', 'error') FROM s WHERE step = 2;
+
+SELECT is(duration_ms, ms, 'duration_ms ' || ms)
+  FROM s JOIN (VALUES (1, 1500::float8), (2, 0), (3, 0.25), (4, 3600000)) AS v(step, ms) USING (step);
+
+SELECT is(input, expected::jsonb, what)
+  FROM s JOIN (VALUES
+    (1, '{"messages": [{"role": "user", "content": "Say \"hi\"\n"}]}', 'input without instructions'),
+    (2, '{"messages": [{"role": "system", "content": "Be brief.\n\"Always\"."}, {"role": "user", "content": "Say \"hi\"\n"}]}',
+     'input with instructions'),
+    (3, '{"messages": [{"role": "system", "content": "Be long."}, {"role": "user", "content": "Say \"hi\"\n"}]}',
+     'input of a newer version'),
+    (4, '{"messages": [{"role": "user", "content": "Say \"hi\"\n"}]}', 'input when no version was pinned'),
+    (7, '{"messages": [{"role": "user", "content": "Say \"hi\"\n"}]}', 'input when the attempt is not there'))
+    AS v(step, expected, what) USING (step);
+
+SELECT is(output, expected::jsonb, what)
+  FROM s JOIN (VALUES
+    (1, '{"content": "hi \"you\"\n"}', 'output'),
+    (2, '{"error": "too many requests", "error_type": "ModelUnavailable", "http_status": 429}', 'output of a failure'),
+    (3, '{"error": "no reply", "error_type": "ModelTimeout"}', 'output of a failure without a response'),
+    (4, '{"content": ""}', 'an empty answer'),
+    (5, '{"error": "not here", "http_status": 200}', 'output of a veto'),
+    (6, NULL, 'no output'))
+    AS v(step, expected, what) USING (step);
+
+-- A later version of the agent changes nothing about the past.
+SELECT prometheus_set_agent('writer', instructions => 'Be silent.');
+SELECT is(input #>> '{messages,0,content}', 'Be long.', 'input stays as it was sent') FROM s WHERE step = 3;
+
+SELECT is((SELECT count(*) FROM s), 7::bigint, 'each step is one row');
+SELECT throws_ok('DELETE FROM prometheus.step', '55000', NULL, 'a view to read');
+
+SELECT is(jsonb_typeof(input) || ' ' || jsonb_typeof(output), 'object object', 'input and output are objects')
+  FROM s WHERE step = 7;
+
+SELECT * FROM finish();
+ROLLBACK;
