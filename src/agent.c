@@ -277,6 +277,8 @@ prom_set_model(PG_FUNCTION_ARGS)
 	char *texts[4];
 
 	prom_role_require_admin("prometheus_set_model");
+	PreventCommandDuringRecovery("prometheus_set_model()");
+	PreventCommandIfReadOnly("prometheus_set_model()");
 	check_name("a model", name);
 	begin_setting(&setting, "_model", "api, endpoint, model, secret", 4, name);
 	for (int i = 0; i < 4; i++)
@@ -317,6 +319,8 @@ prom_set_agent(PG_FUNCTION_ARGS)
 	char *texts[3];
 
 	prom_role_require_admin("prometheus_set_agent");
+	PreventCommandDuringRecovery("prometheus_set_agent()");
+	PreventCommandIfReadOnly("prometheus_set_agent()");
 	check_name("an agent", name);
 	begin_setting(&setting, "_agent", "model, instructions, mode", 3, name);
 	for (int i = 0; i < 3; i++)

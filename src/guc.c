@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "utils/guc.h"
 #include "utils/varlena.h"
@@ -62,15 +63,20 @@ check_ring_size(int *newval, void **extra, GucSource source)
 static void
 define_limits(void)
 {
+	/* A library loaded late may not define what only a start can set. */
+	GucContext at_start = process_shared_preload_libraries_in_progress
+							  ? PGC_POSTMASTER
+							  : PGC_SIGHUP;
+
 	DefineCustomIntVariable(
 		"prometheus.max_databases", "Databases that can be served at once.",
 		"Shared memory for each is reserved at server start.",
-		&prom_guc_max_databases, 8, 1, 64, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+		&prom_guc_max_databases, 8, 1, 64, at_start, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable(
 		"prometheus.max_in_flight",
 		"Tasks of one database that may run at once.",
 		"Nearly all of them wait for a model, in one process.",
-		&prom_guc_max_in_flight, 1000, 1, 100000, PGC_POSTMASTER, 0, NULL, NULL,
+		&prom_guc_max_in_flight, 1000, 1, 100000, at_start, 0, NULL, NULL,
 		NULL);
 	DefineCustomIntVariable("prometheus.max_request",
 							"Longest request that can be submitted.", NULL,
@@ -91,8 +97,8 @@ define_limits(void)
 		"prometheus.ring_size",
 		"Hints of committed submits that can wait for a scheduler.",
 		"A power of two. If the ring overflows, the scheduler reads the table instead.",
-		&prom_guc_ring_size, 65536, 64, 1 << 24, PGC_POSTMASTER, 0,
-		check_ring_size, NULL, NULL);
+		&prom_guc_ring_size, 65536, 64, 1 << 24, at_start, 0, check_ring_size,
+		NULL, NULL);
 }
 
 void

@@ -162,10 +162,10 @@ keep_children(PromDatabase *db, Served *mine, TimestampTz now)
 			next = Min(next, child->not_before);
 			continue;
 		}
-		if (!OidIsValid(db->owner))
-			mine->probed = true;
 		if (start_child(db, child, role))
 		{
+			if (!OidIsValid(db->owner))
+				mine->probed = true;
 			mine->limit_logged = false;
 			continue;
 		}

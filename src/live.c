@@ -90,7 +90,7 @@ allow_any_plan(void)
 	return level;
 }
 
-static void
+static bool
 visit_row(uint64 row, PromLiveTaskVisit visit, void *arg)
 {
 	PromLiveTask task = {0};
@@ -107,7 +107,7 @@ visit_row(uint64 row, PromLiveTaskVisit visit, void *arg)
 	task.hint.priority = prom_row_int32(row, 5);
 	task.retrying = DatumGetBool(SPI_getbinval(tuple, desc, 6, &isnull));
 	task.urgent = DatumGetBool(SPI_getbinval(tuple, desc, 7, &isnull));
-	visit(&task, arg);
+	return visit(&task, arg);
 }
 
 void
@@ -117,19 +117,20 @@ prom_live_tasks(PromLiveTaskVisit visit, void *arg)
 	int level = since ? 0 : allow_any_plan();
 	Datum values[2];
 	Portal cursor;
+	bool wanted = true;
 
 	fill_arguments(values);
 	cursor = SPI_cursor_open_with_args(NULL, since ? LIVE_SINCE : LIVE_ALL,
 									   since ? 2 : 0, argument_types, values,
 									   NULL, true, CURSOR_OPT_NO_SCROLL);
-	for (;;)
+	while (wanted)
 	{
 		CHECK_FOR_INTERRUPTS();
 		SPI_cursor_fetch(cursor, true, FETCH);
 		if (SPI_processed == 0)
 			break;
-		for (uint64 i = 0; i < SPI_processed; i++)
-			visit_row(i, visit, arg);
+		for (uint64 i = 0; i < SPI_processed && wanted; i++)
+			wanted = visit_row(i, visit, arg);
 		SPI_freetuptable(SPI_tuptable);
 	}
 	SPI_cursor_close(cursor);

@@ -15,7 +15,8 @@ typedef struct PromLiveTask
 	bool urgent;   /* an attempt is open, or it is to be cancelled */
 } PromLiveTask;
 
-typedef void (*PromLiveTaskVisit)(const PromLiveTask *task, void *arg);
+/* False: no more are wanted. */
+typedef bool (*PromLiveTaskVisit)(const PromLiveTask *task, void *arg);
 
 /*
  * Call visit for each live task, in a transaction with SPI connected.  Reads

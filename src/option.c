@@ -117,7 +117,7 @@ read_number(const Option *option, const JsonbValue *value)
 static int64
 read_interval(const Option *option, const JsonbValue *value)
 {
-	double ms;
+	double ms = -1;
 
 	if (value->type == jbvString)
 	{
@@ -129,10 +129,10 @@ read_interval(const Option *option, const JsonbValue *value)
 		ms = interval->time / 1000.0 +
 			 (interval->day + interval->month * 30.0) * 86400000.0;
 	}
-	else
+	else if (value->type == jbvNumeric)
 		ms = 1000.0 *
 			 DatumGetFloat8(DirectFunctionCall1(
-				 numeric_float8, NumericGetDatum(as_numeric(option, value))));
+				 numeric_float8, NumericGetDatum(value->val.numeric)));
 	if (!(ms >= option->min && ms <= option->max))
 		raise_value(
 			option,
@@ -145,17 +145,17 @@ read_interval(const Option *option, const JsonbValue *value)
 static int64
 read_size(const Option *option, const JsonbValue *value)
 {
-	int64 bytes;
+	int64 bytes = -1;
 
 	if (value->type == jbvString)
 		bytes = DatumGetInt64(DirectFunctionCall1(
 			pg_size_bytes, PointerGetDatum(cstring_to_text_with_len(
 							   value->val.string.val, value->val.string.len))));
-	else
-		return read_integer(option, value);
+	else if (value->type == jbvNumeric)
+		bytes = read_integer(option, value);
 	if (bytes < option->min || bytes > option->max)
 		raise_value(option,
-					psprintf("a size from %lld to %lld bytes",
+					psprintf("a size from %lld to %lld bytes, or a number of bytes",
 							 (long long) option->min, (long long) option->max));
 	return bytes;
 }

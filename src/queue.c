@@ -265,18 +265,18 @@ prom_queue_clear(PromQueue *queue)
 	taskhash_reset(queue->tasks);
 }
 
-bool
-prom_queue_has_room(PromQueue *queue)
+/* How many tasks it may hold. */
+static int64
+capacity(void)
 {
-	return (Size) queue->length * ENTRY_BYTES <
-			   (Size) prom_guc_queue_memory * 1024 &&
-		   queue->length < (int64) MAX_SLABS * SLAB_ENTRIES;
+	return Min((Size) prom_guc_queue_memory * 1024 / ENTRY_BYTES,
+			   (Size) MAX_SLABS * SLAB_ENTRIES);
 }
 
-int64
-prom_queue_length(PromQueue *queue)
+bool
+prom_queue_is_half_empty(PromQueue *queue)
 {
-	return queue->length;
+	return queue->length <= capacity() / 2;
 }
 
 static void
@@ -366,7 +366,7 @@ prom_queue_add(PromQueue *queue, const PromHint *hint, bool retrying,
 
 	if (find_task(queue, hint->task_id) != -1)
 		return true;
-	if (!prom_queue_has_room(queue))
+	if (queue->length >= capacity())
 		return false;
 	number = new_entry(queue);
 	task = taskhash_insert(queue->tasks, hint->task_id, &found);

@@ -42,9 +42,8 @@ extern void prom_queue_clear(PromQueue *queue);
 extern bool prom_queue_add(PromQueue *queue, const PromHint *hint,
 						   bool retrying, bool urgent, TimestampTz now);
 
-/* Is there room for another task? */
-extern bool prom_queue_has_room(PromQueue *queue);
-extern int64 prom_queue_length(PromQueue *queue);
+/* Is there room for many tasks, if it was full? */
+extern bool prom_queue_is_half_empty(PromQueue *queue);
 
 /* A task is cancelled: run it next if it waits.  Its slot, or -1. */
 extern int prom_queue_cancel(PromQueue *queue, int64 task_id, TimestampTz now);

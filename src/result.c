@@ -103,7 +103,8 @@ raise_end(int64 task_id, const PromTaskEnd *end)
 			(errcode(code),
 			 errmsg("%s", end->error != NULL ? end->error : end->status),
 			 end->error_type != NULL
-				 ? errdetail("Task %lld %s with %s.", (long long) task_id,
+				 ? errdetail("Task %lld %s%s: %s.", (long long) task_id,
+							 code == ERRCODE_PROM_TASK_FAILED ? "" : "was ",
 							 end->status, end->error_type)
 				 : errdetail("Task %lld was %s.", (long long) task_id,
 							 end->status),
@@ -132,6 +133,8 @@ sleep_until_told(PromWaiter *me, TimestampTz until)
 
 		if (timeout <= 0)
 			return;
+		/* Look-ups in the catalogue leave a snapshot behind, and its xmin. */
+		InvalidateCatalogSnapshotConditionally();
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 Min(timeout, LOOK_ANYWAY), PG_WAIT_EXTENSION);
@@ -264,7 +267,6 @@ prom_ask(PG_FUNCTION_ARGS)
 	submit.agent = PG_ARGISNULL(1) ? NULL
 								   : text_to_cstring(PG_GETARG_TEXT_PP(1));
 	submit.timeout = -1;
-	submit.max_attempts = -1;
 	until = moment_after(fcinfo, 2);
 
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)

@@ -27,6 +27,9 @@
 #include "worker.h"
 #include "xact.h"
 
+/* While many tasks are read, work goes on: a turn for so many of them. */
+#define TURN_EVERY 10000
+
 /* Hints taken from the ring in one turn. */
 #define HINTS_A_TURN 4096
 
@@ -40,8 +43,13 @@ static int nfree;
  */
 #define BUSY_SCAN 10
 
-/* The table holds live tasks that the queue does not. */
-static bool must_rescan;
+/*
+ * Two reasons for live tasks to be in the table and not in the queue: a hint
+ * may have been lost, or the queue was full.  The latter are read when it is
+ * half empty: reading them for each free place would be all that is done.
+ */
+static bool must_scan;
+static bool spilled;
 static TimestampTz last_scan;
 static TimestampTz last_look; /* whether a scan is due */
 static uint64 transactions_at_scan;
@@ -143,7 +151,7 @@ take_hint(const PromHint *hint, TimestampTz now)
 	if (hint->kind == PROM_HINT_SUBMIT)
 	{
 		if (!prom_queue_add(queue, hint, false, false, now))
-			must_rescan = true;
+			spilled = true;
 		return false;
 	}
 	slot = prom_queue_cancel(queue, hint->task_id, now);
@@ -162,7 +170,7 @@ take_hints(TimestampTz now)
 	bool wake = false;
 
 	if (pg_atomic_exchange_u32(&prom_my_database->ring.overflowed, 0) != 0)
-		must_rescan = true;
+		must_scan = true;
 	for (int i = 0; i < HINTS_A_TURN; i++)
 	{
 		if (!prom_ring_pop(&prom_my_database->ring, &hint))
@@ -201,13 +209,36 @@ assign_slots(TimestampTz now)
 }
 
 static void
+turn(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool wake;
+
+	LWLockAcquire(prom_my_database->queue_lock, LW_EXCLUSIVE);
+	wake = admit_caller(now);
+	take_back_slots(now);
+	wake |= take_hints(now);
+	prom_queue_advance(queue, now);
+	wake |= assign_slots(now);
+	LWLockRelease(prom_my_database->queue_lock);
+	pg_atomic_write_u32(&prom_my_worker->in_flight,
+						prom_guc_max_in_flight - nfree);
+	if (wake)
+		prom_shmem_wake(&prom_my_database->worker[PROM_CALLER]);
+}
+
+static bool
 visit_live_task(const PromLiveTask *task, void *arg)
 {
+	int64 *visited = arg;
+
 	LWLockAcquire(prom_my_database->queue_lock, LW_EXCLUSIVE);
-	if (!prom_queue_add(queue, &task->hint, task->retrying, task->urgent,
-						GetCurrentTimestamp()))
-		must_rescan = true;
+	spilled = !prom_queue_add(queue, &task->hint, task->retrying, task->urgent,
+							  GetCurrentTimestamp());
 	LWLockRelease(prom_my_database->queue_lock);
+	if (++*visited % TURN_EVERY == 0)
+		turn();
+	return !spilled;
 }
 
 /*
@@ -217,13 +248,15 @@ visit_live_task(const PromLiveTask *task, void *arg)
 static void
 scan(void)
 {
-	must_rescan = false;
+	int64 visited = 0;
+
+	must_scan = spilled = false;
 	hint_since_scan = false;
 	transactions_at_scan = prom_xact_completion_count();
 	if (!prom_worker_xact_begin("reading the live tasks"))
 		return;
 	SPI_connect();
-	prom_live_tasks(visit_live_task, NULL);
+	prom_live_tasks(visit_live_task, &visited);
 	SPI_finish();
 	prom_xact_commit();
 	last_scan = last_look = GetCurrentTimestamp();
@@ -234,8 +267,10 @@ scan(void)
 static bool
 scan_is_due(TimestampTz now)
 {
-	if (must_rescan)
-		return prom_queue_has_room(queue);
+	if (spilled)
+		return prom_queue_is_half_empty(queue);
+	if (must_scan)
+		return true;
 	if (!TimestampDifferenceExceeds(last_look, now, prom_guc_rescan_interval))
 		return false;
 	last_look = now;
@@ -260,25 +295,6 @@ wait_time(void)
 	if (ms < 0 || ms > prom_guc_rescan_interval)
 		ms = prom_guc_rescan_interval;
 	return ms;
-}
-
-static void
-turn(void)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	bool wake;
-
-	LWLockAcquire(prom_my_database->queue_lock, LW_EXCLUSIVE);
-	wake = admit_caller(now);
-	take_back_slots(now);
-	wake |= take_hints(now);
-	prom_queue_advance(queue, now);
-	wake |= assign_slots(now);
-	LWLockRelease(prom_my_database->queue_lock);
-	pg_atomic_write_u32(&prom_my_worker->in_flight,
-						prom_guc_max_in_flight - nfree);
-	if (wake)
-		prom_shmem_wake(&prom_my_database->worker[PROM_CALLER]);
 }
 
 void

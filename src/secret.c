@@ -284,24 +284,11 @@ has_digit_or_star(const char *text, size_t length)
 static size_t
 key_length(const char *text)
 {
-	static const char *const prefixes[] = {
-		"sk-",
-		"sk_",
-		"pk-",
-		"gsk_",
-		"xai-",
-		"AIza",
-		"hf_",
-		"sess-",
-		"eyJ",
-	};
 	size_t token = token_length(text);
 	size_t i;
 
-	for (i = 0; i < lengthof(prefixes); i++)
-		if (strncmp(text, prefixes[i], strlen(prefixes[i])) == 0 &&
-			token > strlen(prefixes[i]))
-			return token;
+	if (key_prefix(text) > 0 && token > key_prefix(text))
+		return token;
 	if (pg_strncasecmp(text, "bearer", 6) == 0 && text[6] != '\0' &&
 		strchr("-_ ", text[6]) != NULL)
 	{

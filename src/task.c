@@ -163,7 +163,7 @@ check_submit(const PromSubmit *submit)
 				 errmsg("priority %d is out of range", submit->priority),
 				 errdetail("It must be between %d and %d; the higher runs first.",
 						   PROM_PRIORITY_MIN, PROM_PRIORITY_MAX)));
-	if (submit->max_attempts != -1 &&
+	if (submit->has_max_attempts &&
 		(submit->max_attempts < 1 || submit->max_attempts > PROM_MAX_ATTEMPTS))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -248,9 +248,9 @@ write_task(int64 task_id, const PromSubmit *submit, const char *mode,
 	nulls[TASK_RUN_AT] = !submit->has_run_at;
 	values[TASK_DEADLINE] = TimestampTzGetDatum(deadline);
 	values[TASK_PRIORITY] = Int32GetDatum(submit->priority);
-	values[TASK_MAX_ATTEMPTS] = Int32GetDatum(submit->max_attempts == -1
-												  ? PROM_DEFAULT_ATTEMPTS
-												  : submit->max_attempts);
+	values[TASK_MAX_ATTEMPTS] =
+		Int32GetDatum(submit->has_max_attempts ? submit->max_attempts
+											   : PROM_DEFAULT_ATTEMPTS);
 	values[TASK_SUBMITTER_OID] = ObjectIdGetDatum(GetUserId());
 	values[TASK_SUBMITTER] =
 		CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
@@ -346,9 +346,8 @@ prom_submit(PG_FUNCTION_ARGS)
 	submit.timeout = PG_ARGISNULL(5)
 						 ? -1
 						 : interval_us(PG_GETARG_INTERVAL_P(5), "timeout", 1);
-	submit.max_attempts = PG_ARGISNULL(6) ? -1 : PG_GETARG_INT32(6);
-	if (!PG_ARGISNULL(6) && submit.max_attempts == -1)
-		submit.max_attempts = 0; /* out of range, and said so */
+	submit.has_max_attempts = !PG_ARGISNULL(6);
+	submit.max_attempts = submit.has_max_attempts ? PG_GETARG_INT32(6) : 0;
 	submit.metadata = PG_ARGISNULL(7) ? NULL : PG_GETARG_JSONB_P(7);
 	PG_RETURN_INT64(prom_task_submit(&submit));
 }

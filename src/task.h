@@ -24,7 +24,8 @@ typedef struct PromSubmit
 	bool has_run_at;
 	TimestampTz run_at;
 	int64 timeout;      /* us; -1: default */
-	int32 max_attempts; /* -1: default */
+	bool has_max_attempts;
+	int32 max_attempts;
 	Jsonb *metadata;
 } PromSubmit;
 

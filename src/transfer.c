@@ -108,12 +108,18 @@ static curl_socket_t
 on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 {
 	PromHttpRequest *request = arg;
+	int fd;
 
 	leave_resolving(request);
 	if (!is_allowed(request, prom_address_is_public(&address->addr)))
 		return CURL_SOCKET_BAD;
-	return socket(address->family, address->socktype | SOCK_CLOEXEC,
-				  address->protocol);
+	fd = socket(address->family, address->socktype | SOCK_CLOEXEC,
+				address->protocol);
+
+	/* That we are out of descriptors is not the peer's fault. */
+	if (fd < 0 && errno != EAFNOSUPPORT)
+		request->why = PROM_HTTP_NO_MEMORY;
+	return fd < 0 ? CURL_SOCKET_BAD : fd;
 }
 
 /* Before each request, also on a connection from before. */
@@ -129,6 +135,8 @@ on_request(void *arg, char *remote_ip, char *local_ip, int remote_port,
 		request->why = PROM_HTTP_FORBIDDEN;
 		return CURL_PREREQFUNC_ABORT;
 	}
+	request->why = PROM_HTTP_RUNNING; /* another address worked */
+
 	/* Again if a warm connection turned out to be closed: nothing was sent. */
 	request->connected = request->upload_moved = prom_transfer_clock();
 	request->uploaded = 0;

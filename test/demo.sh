@@ -206,22 +206,23 @@ start_server()
 	case $url in
 		http:*)	echo "prometheus.allow_private_endpoints = on" >>"$dir/data/postgresql.conf" ;;
 	esac
+	echo "CREATE DATABASE demo" |
+		postgres --single -D "$dir/data" postgres >>"$dir/initdb" 2>&1
 	(
 		[ -z "$keep" ] || trap '' HUP INT
 		pg_ctl -s -w -D "$dir/data" -l "$dir/log" start
 	) || die "the server does not start"
 	[ -z "$keep" ] || write_stop
-	PGDATABASE=postgres ask "CREATE DATABASE demo"
 }
 
+put "prometheus: AI agents in PostgreSQL" "$bold"
+put ""
 [ -n "$real" ] || start_model
 start_server
 coproc PSQL { exec psql -Xq -P footer=off -P null=- 2>&1; }
 
 # The scenario.
 
-put "prometheus: AI agents in PostgreSQL" "$bold"
-put ""
 put "server  $(ask "SELECT split_part(version(), ' (', 1)"), a private one, on a socket in a temporary directory"
 if [ -n "$real" ]; then
 	put "model   $PROMETHEUS_LLM_MODEL at $url"

@@ -79,6 +79,7 @@ and do not disturb each other.  With "stream": true a good answer is streamed.
     fake-garbage               something that is not HTTP
     fake-long-header           1 MB of headers
     fake-close-after           answers, says keep-alive, closes the connection
+    fake-close-next            answers, closes at the connection's next request
 
     fake-stream-FORM           streams whatever "stream" says; FORM: crlf, cr,
                                bytes (a write for each byte), comments, error
@@ -177,6 +178,7 @@ class Connection(asyncio.Protocol):
         self.request = None     # being answered
         self.task = None
         self.timer = None
+        self.doomed = False     # closes at the next request
 
     def connection_made(self, transport):
         self.transport = transport
@@ -196,6 +198,8 @@ class Connection(asyncio.Protocol):
             self.task.cancel()
 
     def data_received(self, data):
+        if self.doomed:
+            return self.transport.close()
         self.buffer = self.buffer + data if self.buffer else data
         if self.request is None:
             self.next_request()
@@ -830,6 +834,12 @@ def long_header(c, r):
 def close_after(c, r):
     c.send_answer(r.last_user())
     c.transport.close()
+
+
+@behaviour("fake-close-next")
+def close_next(c, r):
+    c.send_answer(r.last_user())
+    c.doomed = True
 
 
 # Streams.

@@ -18,7 +18,7 @@
 #include "provider/delta.h"
 
 #define MAX_NODES 65536
-#define MAX_CHILDREN 4096
+#define MAX_MEMBERS 512 /* they are searched one by one */
 #define MAX_DEPTH 32
 #define MAX_INDEX 1023
 
@@ -205,7 +205,7 @@ add_child(PromDelta *delta, Node *parent, Node *child)
 {
 	Node **place = &parent->first;
 
-	if (parent->children >= MAX_CHILDREN)
+	if (parent->kind == NODE_OBJECT && parent->children >= MAX_MEMBERS)
 	{
 		free((char *) child->key.data);
 		free(child);
@@ -292,10 +292,10 @@ merge_elements(PromDelta *delta, Node *array, PromSlice piece, int depth)
 	while (prom_json_next_element(piece, &position, &value))
 	{
 		int index = element_index(value);
-		Node *child = array->first;
+		Node *child = index >= 0 ? array->first : NULL;
 
-		while (child != NULL && (index < 0 || child->index != index))
-			child = child->next;
+		while (child != NULL && child->index != index)
+			child = child->index >= 0 ? child->next : NULL;
 		if (child != NULL)
 		{
 			if (!merge_value(delta, child, value, depth + 1))

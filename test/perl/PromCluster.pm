@@ -66,6 +66,64 @@ sub create_extension
 	return;
 }
 
+# Submit a task and return its id; the arguments are SQL.
+sub submit
+{
+	my ($self, $arguments, %params) = @_;
+	return $self->safe_psql($params{dbname} // 'postgres',
+		"SELECT prometheus_submit($arguments)");
+}
+
+# Make an agent, and a model of the same name, for one behaviour of a FakeLLM;
+# with secret => ..., options => '{...}', instructions => ..., name => ....
+sub fake_agent
+{
+	my ($self, $llm, $behaviour, %params) = @_;
+	my $name = $params{name} // $behaviour;
+	my $text = sub { defined $_[0] ? "'$_[0]'" : 'NULL' };
+
+	$self->safe_psql(
+		$params{dbname} // 'postgres',
+		sprintf "SELECT prometheus_set_model('%s', 'openai', '%s', '%s', %s, %s);"
+		  . "SELECT prometheus_set_agent('%s', '%s', %s);",
+		$name, $params{url} // $llm->url('/v1'), $behaviour,
+		$text->($params{secret}), $text->($params{options} // '{}'),
+		$name, $name, $text->($params{instructions}));
+	return $name;
+}
+
+# The error that a statement ends with: state (empty if there is none), message,
+# detail and hint.
+sub error_of
+{
+	my ($self, $sql, %params) = @_;
+	my ($rc, undef, $err) = $self->psql($params{dbname} // 'postgres', $sql,
+		extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+	my %error = (state => '');
+
+	return \%error if $rc == 0;
+	@error{qw(state message)} = ($1, $2)
+	  if $err =~ /^(?:psql:\S+ )?(?:ERROR|FATAL):  (\w{5}): (.*)$/m;
+	$error{ lc $1 } = $2 while $err =~ /^(DETAIL|HINT):  (.*)$/mg;
+	return \%error;
+}
+
+# A row of prometheus_health(): its status, value and hint.
+sub health
+{
+	my ($self, $check, %params) = @_;
+	return $self->safe_psql($params{dbname} // 'postgres',
+		"SELECT status, value, hint FROM prometheus_health() WHERE check_name = '$check'");
+}
+
+# How often a pattern is in the server's log, from an offset on.
+sub log_count
+{
+	my ($self, $pattern, $offset) = @_;
+	my $log = slurp_file($self->logfile, $offset // 0);
+	return scalar(() = $log =~ /$pattern/g);
+}
+
 # Wait until a query returns the expected text; else die with what it returned
 # last.  An error counts as another answer: the server may be restarting.
 sub wait_for
@@ -173,11 +231,11 @@ my %invariants = (
 		SELECT task_id, array_agg(attempt ORDER BY attempt)
 		  FROM prometheus._attempt GROUP BY task_id
 		HAVING array_agg(attempt ORDER BY attempt) <>
-		       array(SELECT generate_series(min(attempt), min(attempt) + count(*)::int - 1))},
+		       array(SELECT generate_series(min(attempt), min(attempt) + count(attempt)::int - 1))},
 	'outcome of no attempt' => q{
 		SELECT task_id, attempt, outcome FROM prometheus._outcome o
 		 WHERE NOT EXISTS (SELECT FROM prometheus._task t WHERE t.task_id = o.task_id)
-		    OR attempt > 0 AND NOT EXISTS (
+		    OR outcome NOT IN ('cancelled', 'failed') AND NOT EXISTS (
 		       SELECT FROM prometheus._attempt a
 		        WHERE a.task_id = o.task_id AND a.attempt = o.attempt)},
 	'two outcomes of one attempt' => q{
@@ -202,7 +260,7 @@ my %invariants = (
 		SELECT task_id, array_agg(step ORDER BY step)
 		  FROM prometheus._step GROUP BY task_id
 		HAVING array_agg(step ORDER BY step) <>
-		       array(SELECT generate_series(min(step), min(step) + count(*)::int - 1))},
+		       array(SELECT generate_series(min(step), min(step) + count(step)::int - 1))},
 	'call of no attempt' => q{
 		SELECT call_id, task_id, attempt FROM prometheus._call c
 		 WHERE NOT EXISTS (SELECT FROM prometheus._attempt a

@@ -1,7 +1,7 @@
 -- Rules that hold for every object of the extension.  A new object is covered
 -- without a line here; an exception is named in the list of its rule.
 BEGIN;
-SELECT plan(20);
+SELECT plan(28);
 
 CREATE TEMP VIEW member AS
     SELECT d.classid, d.objid
@@ -50,6 +50,14 @@ SELECT is_empty(
     $$SELECT relname FROM rel WHERE obj_description(oid, 'pg_class') IS NULL$$,
     'every table, view and sequence has a comment');
 
+SELECT is_empty(
+    $$SELECT r.relname, a.attname FROM rel r
+        JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+       WHERE r.relkind = 'v' AND r.relname !~ '^_' AND col_description(r.oid, a.attnum) IS NULL$$,
+    'every column of a public view has a comment');
+
+SELECT cmp_ok((SELECT count(*) FROM pg_settings WHERE name LIKE 'prometheus.%'), '>', 0::bigint,
+              'there are settings');
 SELECT is_empty(
     $$SELECT name, short_desc FROM pg_settings
        WHERE name LIKE 'prometheus.%' AND short_desc !~ '\.$'$$,
@@ -108,9 +116,18 @@ SELECT is_empty(
 
 SELECT is_empty(
     $$SELECT relname FROM rel
-       WHERE relkind = 'v'
+       WHERE relkind = 'v' AND relname <> 'worker'   -- processes, not rows
          AND NOT coalesce('security_barrier=true' = ANY (reloptions), false)$$,
-    'every view is a security barrier');
+    'every view of rows is a security barrier');
+
+SELECT is_empty(
+    $$SELECT relname FROM rel WHERE relkind = 'v' AND pg_relation_is_updatable(oid, false) <> 0
+         AND (SELECT count(*) FROM aclexplode(relacl) WHERE privilege_type <> 'SELECT' AND grantee <> relowner) > 0$$,
+    'no view can be written to by others');
+
+SELECT is_empty(
+    $$SELECT signature FROM fn WHERE proleakproof AND signature <> 'prometheus._may_see(text,oid)'$$,
+    'only the visibility test is leakproof');
 
 SELECT is_empty(
     $$SELECT rolname FROM (VALUES ('prometheus_agent_user'), ('prometheus_agent_admin')) AS v(name)
@@ -141,6 +158,23 @@ SELECT is_empty(
           OR EXISTS (SELECT FROM pg_constraint WHERE conrelid = rel.oid AND contype = 'f')$$,
     'no partition, foreign key, row security or inheritance');
 
+SELECT is_empty(
+    $$SELECT tgrelid::regclass, tgname FROM pg_trigger WHERE tgrelid IN (SELECT oid FROM rel)
+      UNION ALL
+      SELECT ev_class::regclass, rulename FROM pg_rewrite JOIN rel ON rel.oid = ev_class
+       WHERE rulename <> '_RETURN'$$,
+    'no trigger and no rule: facts are written past them');
+
+SELECT is_empty(
+    $$SELECT relname FROM rel WHERE relpersistence <> 'p'$$,
+    'every table and sequence is logged');
+
+SELECT is_empty(
+    $$SELECT col.relname, attname FROM col
+       WHERE EXISTS (SELECT FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+                      WHERE d.adrelid = col.attrelid AND a.attname = col.attname)$$,
+    'no column has a default: facts are written past them');
+
 -- Facts.
 
 SELECT set_eq(
@@ -151,6 +185,13 @@ SELECT set_eq(
                             AND atttypid = 'xid8'::regtype AND attnotnull)$$,
     ARRAY['_checkpoint'],
     'every table has the transaction that wrote the row but these');
+
+SELECT is_empty(
+    $$SELECT relname FROM rel
+       WHERE relkind = 'r'
+         AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = rel.oid AND indisunique)
+         AND relname <> '_cancel'$$,
+    'every table has a key: a fact cannot be written twice');
 
 SELECT is_empty(
     $$SELECT relname FROM col WHERE attname = 'version'

@@ -60,15 +60,11 @@ typedef struct Run
 	bool done;
 } Run;
 
-#define OK(model, streams, answer)                                              \
-	{                                                                           \
-		model, streams, answer, NULL, PROM_RETRY_NEVER, false, false, 200, NULL \
-	}
-#define FAIL(model, streams, type, retry, ambiguous, breaker, status, has)  \
-	{                                                                       \
-		model, streams, NULL, type, PROM_RETRY_##retry, ambiguous, breaker, \
-			status, has                                                     \
-	}
+#define OK(model, streams, answer) \
+	{model, streams, answer, NULL, PROM_RETRY_NEVER, false, false, 200, NULL}
+#define FAIL(model, streams, type, retry, ambiguous, breaker, status, has) \
+	{model, streams, NULL, type, PROM_RETRY_##retry, ambiguous, breaker, \
+	 status, has}
 
 #define FFFD "\xEF\xBF\xBD"
 
@@ -669,6 +665,26 @@ test_drop(void)
 	check(prom_http_memory(http) == 0, "memory is given back");
 }
 
+/* A warm connection that was closed meanwhile, or is while it is used. */
+static void
+test_stale(void)
+{
+	static const char *const names[] = {"fake-close-after", "fake-close-next"};
+	int begun = group_begin();
+	int i;
+
+	for (i = 0; i < 100; i++)
+	{
+		PromModel model = make_model(names[i % 2]);
+		PromCall *call = ask(&model, "stale");
+
+		check(prom_llm_reply(call)->ok, "%s: %s", names[i % 2],
+			  prom_llm_reply(call)->error);
+		prom_llm_free(call);
+	}
+	group_end(begun);
+}
+
 static void
 expect(const PromModel *model, int64 deadline, const char *type,
 	   PromRetry retry, bool ambiguous, bool breaker, const char *has)
@@ -816,7 +832,9 @@ test_names(void)
 		prom_llm_free(call);
 	}
 	check(lookups_seen >= 100, "%d lookups", lookups_seen);
-	check(lookups_at_most <= 8, "%d lookups at once", lookups_at_most);
+
+	/* At most 8 names at once; newer libcurl asks for IPv4 and 6 apart. */
+	check(lookups_at_most <= 16, "%d lookups at once", lookups_at_most);
 
 	model.endpoint = "http://public.test/v1";
 	expect(&model, -1, "ConfigurationError", PROM_RETRY_NEVER, false, false,
@@ -875,6 +893,43 @@ test_memory_limit(void)
 		prom_llm_free(call);
 	}
 	check(prom_http_memory(http) == 0, "memory is given back");
+}
+
+/* Out of descriptors: that is nobody's fault, and passes. */
+static void
+test_descriptors(void)
+{
+	PromModel model = make_model("fake-slow-300");
+	struct rlimit old;
+	struct rlimit few;
+	int begun = group_begin();
+	int failed = 0;
+	int fd = dup(0);
+	int i;
+
+	close(fd);
+	getrlimit(RLIMIT_NOFILE, &old);
+	few = old;
+	few.rlim_cur = (rlim_t) fd + 20;
+	setrlimit(RLIMIT_NOFILE, &few);
+	for (i = 0; i < 400; i++)
+		start(&model, "x", -1, NULL);
+	for (i = 0; i < 400; i++)
+	{
+		PromCall *call = wait_for_any();
+		const PromReply *reply = prom_llm_reply(call);
+
+		if (!reply->ok)
+			failed++;
+		check(reply->ok || (reply->retry == PROM_RETRY_BACKOFF &&
+							!reply->counts_for_breaker && !reply->ambiguous),
+			  "out of descriptors: %s %s", reply->error_type, reply->error);
+		prom_llm_free(call);
+	}
+	check(failed > 0 && failed < 400, "%d of 400 failed", failed);
+	setrlimit(RLIMIT_NOFILE, &old);
+	prom_llm_free(ask(&model, "x"));
+	group_end(begun);
 }
 
 static void
@@ -1205,6 +1260,10 @@ main(int argc, char **argv)
 		test_load(1000, "fake-slow-1000", false);
 		test_load(1000, "fake-slow-1000", true);
 		test_load(2000, "fake-slow-1000", false);
+		use_ca_file = true;
+		snprintf(base, sizeof(base), "https://localhost:%s/v1", argv[2]);
+		test_load(1000, "fake-slow-3000", false);
+		snprintf(base, sizeof(base), "http://127.0.0.1:%s/v1", argv[1]);
 		test_rate(10000, 64, "fake-echo");
 		test_rate(3000, 1, "fake-echo");
 	}
@@ -1217,11 +1276,13 @@ main(int argc, char **argv)
 		RUN(test_retry_after());
 		RUN(test_raw());
 		RUN(test_usage());
+		RUN(test_stale());
 		RUN(test_drop());
 		RUN(test_timeouts());
 		RUN(test_addresses());
 		RUN(test_names());
 		RUN(test_memory_limit());
+		RUN(test_descriptors());
 		RUN(test_secrets());
 		RUN(test_redaction());
 		RUN(test_tls(argv[2]));

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Measures prometheus beside floors and peers in the same run, on a private
+# server with fsync on, and prints one table.  Nothing fails by being slow: the
+# table says which goals are met.
+#
+#   BENCH          the parts to run, all by default:
+#                  submit drain latency flight idle kill listen history
+#   BENCH_ROUNDS   of what is compared (3)
+#   BENCH_IDLE     seconds of doing nothing (30)
+#   BENCH_HISTORY  tasks of history (1000000)
+#   BENCH_DIR      where the server is: a directory on the disk in question
+#
+# Called by "make bench", which builds and installs first.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+dir=$(mktemp -d "${BENCH_DIR:-$PWD}/prometheus.XXXXXX")
+stop()
+{
+	local status=$?
+	trap - EXIT
+	[ ! -f "$dir/data/postmaster.pid" ] || pg_ctl -s -D "$dir/data" -m immediate stop || true
+	rm -rf "$dir"
+	exit "$status"
+}
+trap stop EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+python3 bench.py "$dir"

@@ -1,0 +1,24 @@
+-- What prometheus_health() says in a database without workers, and how.
+BEGIN;
+SELECT plan(11);
+
+CREATE TEMP VIEW h AS SELECT * FROM prometheus_health();
+
+SELECT is((SELECT array_agg(check_name) FROM h),
+          ARRAY['library', 'launcher', 'database', 'max_worker_processes', 'secrets', 'notification queue'],
+          'the checks, each once, in order');
+SELECT is_empty($$SELECT * FROM h WHERE status NOT IN ('ok', 'warning', 'error')$$, 'status is ok, warning or error');
+SELECT is_empty($$SELECT * FROM h WHERE check_name IS NULL OR coalesce(value, '') = ''$$, 'every check has a value');
+SELECT is_empty($$SELECT * FROM h WHERE (status = 'ok') <> (hint IS NULL)$$, 'whatever is not ok has a hint');
+
+SELECT is(status, 'ok', 'the library is loaded') FROM h WHERE check_name = 'library';
+SELECT is(value, 'version ' || prometheus_version(), 'in this version') FROM h WHERE check_name = 'library';
+SELECT is(status, 'ok', 'the launcher runs') FROM h WHERE check_name = 'launcher';
+SELECT is(status, 'error', 'the database is not served') FROM h WHERE check_name = 'database';
+SELECT ok(position(quote_literal(current_database()) in hint) > 0, 'and the hint has the line that serves it')
+  FROM h WHERE check_name = 'database';
+SELECT is(status, 'ok', 'there is room for the workers') FROM h WHERE check_name = 'max_worker_processes';
+SELECT is(status, 'ok', 'no secrets_dir is no fault') FROM h WHERE check_name = 'secrets';
+
+SELECT * FROM finish();
+ROLLBACK;
