@@ -91,7 +91,7 @@ CREATE TABLE prometheus._step (
     PRIMARY KEY (task_id, step)
 );
 COMMENT ON TABLE prometheus._step IS
-    'A checkpoint of a task: one model call (later also one tool, review, plan ...) and what came of it.';
+    'A checkpoint of a task: one model call and what came of it.';
 
 CREATE TABLE prometheus._outcome (
     task_id bigint NOT NULL,

@@ -186,10 +186,16 @@ insert_version(Setting *setting, const char *table, const char *name,
 		elog(ERROR, "could not write prometheus.%s", table);
 }
 
+/* A text that was not given keeps its value, an empty one takes it away. */
 static char *
 text_argument(FunctionCallInfo fcinfo, int n, char *otherwise)
 {
-	return PG_ARGISNULL(n) ? otherwise : text_to_cstring(PG_GETARG_TEXT_PP(n));
+	char *given;
+
+	if (PG_ARGISNULL(n))
+		return otherwise;
+	given = text_to_cstring(PG_GETARG_TEXT_PP(n));
+	return *given == '\0' ? NULL : given;
 }
 
 static Jsonb *

@@ -25,7 +25,7 @@ typedef struct PromAgent
 extern const PromAgent *prom_agent_version(const char *name, int64 version);
 extern const PromModel *prom_model_version(const char *name, int64 version);
 
-/* Empty the cache: the extension is another one, or the cache is big. */
+/* Empty the cache, when it is big and nobody holds one of its versions. */
 extern void prom_agent_forget(void);
 extern int prom_agent_cached(void);
 

@@ -22,7 +22,7 @@
 #include "attempt.h"
 #include "xact.h"
 
-/* Back-off before attempt n + 1: min(first * 2^n, longest), jittered; ms. */
+/* Back-off after attempt n: min(first * 2^(n-1), longest), jittered; ms. */
 #define BACKOFF_FIRST 500
 #define BACKOFF_LONGEST 60000
 
@@ -74,7 +74,7 @@ static PromStatement load_statement = {
 	"  WHERE x.name = t.agent ORDER BY x.version DESC LIMIT 1) v ON true"
 	" LEFT JOIN LATERAL (SELECT x.requested_at, x.reason"
 	"   FROM prometheus._cancel x WHERE x.task_id = t.task_id"
-	"  ORDER BY x.task_id LIMIT 1) c ON true",
+	"  ORDER BY x.requested_at LIMIT 1) c ON true",
 	1,
 	{INT8ARRAYOID},
 	NULL,
@@ -513,8 +513,9 @@ prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 		end.outcome = "failed";
 		if (goes_on(attempt, reply))
 		{
-			int64 wait = reply->retry_after >= 0 ? reply->retry_after
-												 : backoff_ms(attempt->attempt);
+			/* A peer that always says 0 must not be asked in a hot loop. */
+			int64 wait = reply->retry_after > 0 ? reply->retry_after
+												: backoff_ms(attempt->attempt);
 
 			end.outcome = "retry";
 			end.next_run_at = TimestampTzPlusMilliseconds(now, wait);
@@ -528,7 +529,7 @@ prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 
 static PromStatement reason_statement = {
 	"SELECT reason FROM prometheus._cancel WHERE task_id = $1"
-	" ORDER BY task_id LIMIT 1",
+	" ORDER BY requested_at LIMIT 1",
 	1,
 	{INT8OID},
 	NULL,

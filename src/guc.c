@@ -6,6 +6,7 @@
 
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/varlena.h"
 
@@ -149,4 +150,15 @@ prom_guc_database_names(void)
 	list_free(names);
 	pfree(copy);
 	return copies;
+}
+
+char *
+prom_guc_serve_hint(const char *database)
+{
+	const char *set = prom_guc_databases == NULL ? "" : prom_guc_databases;
+	char *names = psprintf("%s%s%s", set, *set == '\0' ? "" : ",",
+						   quote_identifier(database));
+
+	return psprintf("ALTER SYSTEM SET prometheus.databases = %s; SELECT pg_reload_conf();",
+					quote_literal_cstr(names));
 }

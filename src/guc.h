@@ -18,6 +18,9 @@ extern char *prom_guc_secrets_dir;
 
 extern void prom_guc_define(void);
 
+/* The statements that make a database be served beside the others. */
+extern char *prom_guc_serve_hint(const char *database);
+
 /* The names in prometheus.databases, as a list of char *. */
 extern struct List *prom_guc_database_names(void);
 

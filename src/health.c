@@ -57,8 +57,7 @@ put_database(ReturnSetInfo *result, PromDatabase *db)
 	if (db == NULL)
 	{
 		put(result, "database", "error", psprintf("%s is not served", name),
-			psprintf("ALTER SYSTEM SET prometheus.databases = '%s'; SELECT pg_reload_conf();",
-					 name));
+			prom_guc_serve_hint(name));
 		return;
 	}
 	put(result, "database", "ok", psprintf("%s is served", name), NULL);

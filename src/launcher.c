@@ -55,12 +55,14 @@ typedef struct Served
 	bool wanted; /* in prometheus.databases */
 	bool missing_logged;
 	bool limit_logged;
+	bool gone;           /* the database that is served does not exist */
 	bool stopping; /* until no child is left */
 	bool probed;   /* looked, and the extension was not there */
 	Child children[PROM_NROLES];
 } Served;
 
 static Served *served; /* by the number of the entry in shared memory */
+static bool must_look; /* a child ended early: is its database there? */
 static TimestampTz last_look;
 static uint64 transactions_at_look;
 
@@ -124,9 +126,13 @@ child_lives(PromDatabase *db, Child *child, PromRole role, TimestampTz now)
 	pfree(child->handle);
 	child->handle = NULL;
 	if (TimestampDifferenceExceeds(child->started_at, now, SHORT_LIFE))
+	{
 		child->wait = 0;
-	else
-		child->wait = child->wait == 0 ? SHORT_LIFE
+		child->not_before = now;
+		return db->worker[role].pid != 0;
+	}
+	must_look = true;
+	child->wait = child->wait == 0 ? SHORT_LIFE
 									   : Min(2 * child->wait, LONGEST_WAIT);
 	child->not_before = TimestampTzPlusMilliseconds(now, child->wait);
 	return db->worker[role].pid != 0;
@@ -223,7 +229,7 @@ serve(PromDatabase *db, Served *mine, TimestampTz now)
 {
 	if (!OidIsValid(db->oid))
 		return DT_NOEND;
-	if (!mine->wanted || db->probe)
+	if (!mine->wanted || mine->gone || db->probe)
 		mine->stopping = true;
 	if (mine->stopping)
 	{
@@ -231,8 +237,9 @@ serve(PromDatabase *db, Served *mine, TimestampTz now)
 			return TimestampTzPlusMilliseconds(now, SHORT_LIFE);
 		mine->stopping = false;
 		mine->probed = false;
-		if (!mine->wanted)
+		if (!mine->wanted || mine->gone)
 		{
+			mine->gone = false;
 			forget_database(db);
 			return now;
 		}
@@ -333,8 +340,7 @@ look_for_databases(void)
 					(errmsg("database \"%s\" in prometheus.databases does not exist; waiting for it",
 							NameStr(db->name))));
 		served[i].missing_logged = !OidIsValid(oid);
-		if (OidIsValid(db->oid) && db->oid != oid)
-			forget_database(db);
+		served[i].gone = OidIsValid(db->oid) && db->oid != oid;
 		if (!OidIsValid(db->oid) && OidIsValid(oid))
 		{
 			served[i].probed = false;
@@ -344,6 +350,7 @@ look_for_databases(void)
 		}
 	}
 	CommitTransactionCommand();
+	must_look = false;
 	last_look = GetCurrentTimestamp();
 	transactions_at_look = prom_xact_completion_count();
 }
@@ -394,6 +401,8 @@ turn(void)
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz next = DT_NOEND;
 
+	if (must_look)
+		look_for_databases();
 	if (anything_missing())
 	{
 		if (TimestampDifferenceExceeds(last_look, now, LOOK_AGAIN) &&

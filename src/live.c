@@ -38,8 +38,8 @@
 	" t.deadline,"                                                           \
 	" t.submitter_oid, t.priority, o.attempt IS NOT NULL,"                   \
 	" EXISTS (SELECT FROM prometheus._attempt a WHERE a.task_id = t.task_id" \
-	"            AND a.attempt > coalesce(o.attempt, 0))"                    \
-	" OR EXISTS (SELECT FROM prometheus._cancel c WHERE c.task_id = t.task_id)"
+	"            AND a.attempt > coalesce(o.attempt, 0)),"                    \
+	" EXISTS (SELECT FROM prometheus._cancel c WHERE c.task_id = t.task_id)"
 
 #define LIVE_OUTCOME                                                 \
 	" LEFT JOIN LATERAL (SELECT x.attempt, x.outcome, x.next_run_at" \
@@ -106,7 +106,8 @@ visit_row(uint64 row, PromLiveTaskVisit visit, void *arg)
 		DatumGetObjectId(SPI_getbinval(tuple, desc, 4, &isnull));
 	task.hint.priority = prom_row_int32(row, 5);
 	task.retrying = DatumGetBool(SPI_getbinval(tuple, desc, 6, &isnull));
-	task.urgent = DatumGetBool(SPI_getbinval(tuple, desc, 7, &isnull));
+	task.open = DatumGetBool(SPI_getbinval(tuple, desc, 7, &isnull));
+	task.cancelled = DatumGetBool(SPI_getbinval(tuple, desc, 8, &isnull));
 	return visit(&task, arg);
 }
 

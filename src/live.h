@@ -12,7 +12,8 @@ typedef struct PromLiveTask
 {
 	PromHint hint;
 	bool retrying; /* an attempt of it has ended */
-	bool urgent;   /* an attempt is open, or it is to be cancelled */
+	bool open;     /* an attempt of it has not ended */
+	bool cancelled; /* its end was asked for */
 } PromLiveTask;
 
 /* False: no more are wanted. */

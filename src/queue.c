@@ -248,23 +248,6 @@ prom_queue_create(PromDatabase *db)
 	return queue;
 }
 
-/* Forget every task: the extension is gone, or another one. */
-void
-prom_queue_clear(PromQueue *queue)
-{
-	queue->nfree = 0;
-	for (int i = queue->root->nentries - 1; i >= 0; i--)
-	{
-		entry_at(queue, i)->state = PROM_QUEUE_FREE;
-		queue->ready.places[i] = queue->later.places[i] =
-			queue->deadlines.places[i] = -1;
-		queue->free_entries[queue->nfree++] = i;
-	}
-	queue->ready.length = queue->later.length = queue->deadlines.length = 0;
-	queue->length = 0;
-	taskhash_reset(queue->tasks);
-}
-
 /* How many tasks it may hold. */
 static int64
 capacity(void)
@@ -540,7 +523,7 @@ may_see(const PromQueueEntry *entry, bool admin)
 
 /*
  * A copy of the entries that the user may see, made under the lock: nothing
- * that can raise an error or take long may be done there.
+ * that takes long may be done there.
  */
 static PromQueueEntry *
 copy_entries(PromDatabase *db, int *ncopied)

@@ -36,7 +36,6 @@ typedef struct PromQueue PromQueue;
 
 /* The scheduler's side.  All but create and next_moment need queue_lock. */
 extern PromQueue *prom_queue_create(PromDatabase *db);
-extern void prom_queue_clear(PromQueue *queue);
 
 /* Add a live task, unless it is there; false: prometheus.queue_memory is full. */
 extern bool prom_queue_add(PromQueue *queue, const PromHint *hint,

@@ -178,7 +178,7 @@ wait_for_end(int64 task_id, TimestampTz until, PromTaskEnd *end)
 	stop_waiting(0, PointerGetDatum(me));
 }
 
-/* Now and an interval; null or more than a lifetime means for ever. */
+/* Now and an interval; null means for ever. */
 static TimestampTz
 moment_after(FunctionCallInfo fcinfo, int argument)
 {

@@ -141,12 +141,23 @@ take_back_slots(TimestampTz now)
 	}
 }
 
-/* True if a slot must be looked at by the caller. */
+/* Let a task end; true if the caller is to look at its slot. */
+static bool
+cancel_task(int64 task_id, TimestampTz now)
+{
+	int slot = prom_queue_cancel(queue, task_id, now);
+
+	/* Once is enough, and a pipe has no room for more. */
+	if (slot < 0 || pg_atomic_exchange_u32(&slot_at(slot)->cancel, 1) != 0)
+		return false;
+	prom_pipe_push(&prom_my_database->to_caller, slot);
+	return true;
+}
+
+/* True if the caller is to look at a slot. */
 static bool
 take_hint(const PromHint *hint, TimestampTz now)
 {
-	int slot;
-
 	hint_since_scan = true;
 	if (hint->kind == PROM_HINT_SUBMIT)
 	{
@@ -154,13 +165,7 @@ take_hint(const PromHint *hint, TimestampTz now)
 			spilled = true;
 		return false;
 	}
-	slot = prom_queue_cancel(queue, hint->task_id, now);
-	if (slot < 0)
-		return false;
-	if (pg_atomic_exchange_u32(&slot_at(slot)->cancel, 1) != 0)
-		return false;
-	prom_pipe_push(&prom_my_database->to_caller, slot);
-	return true;
+	return cancel_task(hint->task_id, now);
 }
 
 static bool
@@ -231,11 +236,18 @@ static bool
 visit_live_task(const PromLiveTask *task, void *arg)
 {
 	int64 *visited = arg;
+	TimestampTz now = GetCurrentTimestamp();
+	bool wake = false;
 
 	LWLockAcquire(prom_my_database->queue_lock, LW_EXCLUSIVE);
-	spilled = !prom_queue_add(queue, &task->hint, task->retrying, task->urgent,
-							  GetCurrentTimestamp());
+	spilled = !prom_queue_add(queue, &task->hint, task->retrying,
+							  task->open || task->cancelled, now);
+	/* The hint of a cancel may have been lost as well. */
+	if (task->cancelled)
+		wake = cancel_task(task->hint.task_id, now);
 	LWLockRelease(prom_my_database->queue_lock);
+	if (wake)
+		prom_shmem_wake(&prom_my_database->worker[PROM_CALLER]);
 	if (++*visited % TURN_EVERY == 0)
 		turn();
 	return !spilled;

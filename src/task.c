@@ -204,9 +204,7 @@ warn_if_not_served(void)
 			return;
 	ereport(WARNING,
 			(errmsg("tasks will not run: database \"%s\" is not served", database),
-			 errhint("ALTER SYSTEM SET prometheus.databases = '%s%s%s'; SELECT pg_reload_conf();",
-					 names == NIL ? "" : prom_guc_databases,
-					 names == NIL ? "" : ",", database)));
+			 errhint("%s", prom_guc_serve_hint(database))));
 }
 
 static TimestampTz

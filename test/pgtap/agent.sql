@@ -1,6 +1,6 @@
 -- What prometheus_set_agent() writes and refuses, and what prometheus.agent shows.
 BEGIN;
-SELECT plan(35);
+SELECT plan(36);
 
 -- No worker serves this database, and a submit says so once.
 SET LOCAL client_min_messages = error;
@@ -29,7 +29,7 @@ SELECT is(prometheus_set_agent('writer', 'other'), 2::bigint, 'the next version 
 SELECT is(concat_ws(' ', model, mode, version, instructions), E'other fast 2 Be "brief".\n',
           'one argument changes, the others stay') FROM prometheus.agent WHERE name = 'writer';
 SELECT is(prometheus_set_agent('writer', instructions => ''), 3::bigint, 'instructions empty');
-SELECT is(concat_ws(' ', model, instructions), 'other ', 'are kept as that') FROM prometheus.agent WHERE name = 'writer';
+SELECT is(concat_ws(' ', model, coalesce(instructions, '-')), 'other -', 'are taken away') FROM prometheus.agent WHERE name = 'writer';
 SELECT is(prometheus_set_agent('writer', mode => 'fast', options => '{"roles": ["prometheus_agent_admin"]}'), 4::bigint,
           'options');
 SELECT is(options, '{"roles": ["prometheus_agent_admin"]}', 'are kept') FROM prometheus.agent WHERE name = 'writer';
@@ -51,6 +51,7 @@ SELECT throws_ok($$SELECT prometheus_set_agent('new', 'nothing')$$, '42704', NUL
 SELECT throws_ok($$SELECT prometheus_set_agent('writer', 'nothing')$$, '42704', NULL, 'model unknown, agent known');
 SELECT throws_ok($$SELECT prometheus_set_agent('new', 'echo', mode => 'slow')$$, '22023', NULL, 'mode unknown');
 SELECT throws_ok($$SELECT prometheus_set_agent('new', 'echo', mode => 'full')$$, '0A000', NULL, 'mode of a later version');
+SELECT throws_ok($$SELECT prometheus_set_agent('writer', '')$$, '22004', NULL, 'an agent needs its model');
 SELECT throws_ok($$SELECT prometheus_set_agent('', 'echo')$$, '22023', NULL, 'name empty');
 SELECT throws_ok($$SELECT prometheus_set_agent(NULL, 'echo')$$, '22023', NULL, 'name null');
 SELECT throws_ok($$SELECT prometheus_set_agent(repeat('n', 201), 'echo')$$, '22023', NULL, 'name too long');

@@ -1,6 +1,6 @@
 -- What prometheus_set_model() writes and refuses, and what prometheus.model shows.
 BEGIN;
-SELECT plan(110);
+SELECT plan(112);
 
 SELECT columns_are('prometheus', 'model', ARRAY[
     'name', 'api', 'endpoint', 'model', 'secret', 'owner', 'version', 'set_at', 'options']);
@@ -35,8 +35,13 @@ SELECT is(prometheus_set_model('gpt', options => NULL), 5::bigint, 'options null
 SELECT is(options, '{"max_tokens": 100, "stream": false}', 'keeps them') FROM prometheus.model WHERE name = 'gpt';
 SELECT is(prometheus_set_model('gpt', endpoint => 'https://example.com/v1///'), 6::bigint, 'an endpoint with slashes');
 SELECT is(endpoint, 'https://example.com/v1', 'is kept without the last') FROM prometheus.model WHERE name = 'gpt';
+SELECT is(prometheus_set_model('gpt', model => '', secret => ''), 7::bigint, 'empty texts');
+SELECT is(concat_ws(' ', api, endpoint, coalesce(model, '-'), coalesce(secret, '-')),
+          'openai https://example.com/v1 - -', 'take away what they are given for') FROM prometheus.model WHERE name = 'gpt';
+SELECT throws_ok($$SELECT prometheus_set_model('gpt', endpoint => '')$$, '22004', NULL, 'but not an endpoint that is needed');
+SELECT throws_ok($$SELECT prometheus_set_model('gpt', '')$$, '22004', NULL, 'nor the api');
 SELECT is((SELECT array_agg(version ORDER BY version) FROM prometheus._model WHERE name = 'gpt'),
-          ARRAY[1, 2, 3, 4, 5, 6]::bigint[], 'every version is there');
+          ARRAY[1, 2, 3, 4, 5, 6, 7]::bigint[], 'every version is there');
 SELECT is((SELECT count(*) FROM prometheus.model WHERE name = 'gpt'), 1::bigint, 'the view has the newest');
 SELECT is(model, 'gpt-5', 'an old one is as it was') FROM prometheus._model WHERE name = 'gpt' AND version = 1;
 
@@ -55,12 +60,12 @@ SELECT throws_ok($$SELECT prometheus_set_model(NULL, 'echo')$$, '22023', NULL, '
 
 SELECT throws_ok($$SELECT prometheus_set_model('new')$$, '22004', NULL, 'a new model needs an api');
 SELECT throws_ok($$SELECT prometheus_set_model('new', 'telepathy')$$, '22023', NULL, 'api unknown');
-SELECT throws_ok($$SELECT prometheus_set_model('new', '')$$, '22023', NULL, 'api empty');
+SELECT throws_ok($$SELECT prometheus_set_model('new', '')$$, '22004', NULL, 'api empty');
 SELECT throws_ok($$SELECT prometheus_set_model('new', 'openai')$$, '22004', NULL, 'openai needs an endpoint');
 SELECT throws_ok($$SELECT prometheus_set_model('new', 'echo', 'https://example.com')$$, '22023', NULL, 'echo has no endpoint');
 SELECT throws_ok($$SELECT prometheus_set_model('new', 'echo', secret => 'KEY')$$, '22023', NULL, 'echo has no secret');
 SELECT throws_ok(format($$SELECT prometheus_set_model('new', 'openai', %L)$$, e), '22023', NULL, 'endpoint ' || to_json(e))
-  FROM unnest(ARRAY['', 'example.com', 'ftp://example.com', 'file:///etc/passwd', 'https:example.com', 'https://',
+  FROM unnest(ARRAY['example.com', 'ftp://example.com', 'file:///etc/passwd', 'https:example.com', 'https://',
                     'https:///v1', 'https://:443/v1', 'https://me@example.com', 'https://me:pass@example.com/v1',
                     'https://example.com/v1?api-version=1', 'https://example.com/#v1', 'https://example.com/a b',
                     ' https://example.com', E'https://example.com/\r\nHost: other', E'https://example.com\x7f']) AS e;
@@ -69,7 +74,7 @@ SELECT lives_ok(format($$SELECT prometheus_set_model('new', 'openai', %L)$$, e),
                     'https://[::1]:8443/v1', 'https://example.com/a@b/v1']) AS e;
 SELECT throws_ok(format($$SELECT prometheus_set_model('new', 'openai', 'https://example.com', secret => %L)$$, s), '22023',
                  NULL, 'secret ' || to_json(left(s, 20)))
-  FROM unnest(ARRAY['', 'sk-proj-0123456789', '../other', '/etc/passwd', '.hidden', 'a/b', 'env:', 'env:1', 'env:A-B',
+  FROM unnest(ARRAY['sk-proj-0123456789', '../other', '/etc/passwd', '.hidden', 'a/b', 'env:', 'env:1', 'env:A-B',
                     'file:KEY', 'a b', repeat('n', 65), 'Bearer x', E'KEY\n']) AS s;
 SELECT lives_ok(format($$SELECT prometheus_set_model('new', 'openai', 'https://example.com', secret => %L)$$, s), 'secret ' || s)
   FROM unnest(ARRAY['KEY', 'openai.key', 'my-key_2', 'env:OPENAI_API_KEY', 'env:_x']) AS s;
