@@ -239,6 +239,8 @@ serve(PromDatabase *db, Served *mine, TimestampTz now)
 		mine->probed = false;
 		if (!mine->wanted || mine->gone)
 		{
+			/* Another one may have its name. */
+			must_look = mine->gone;
 			mine->gone = false;
 			forget_database(db);
 			return now;

@@ -61,6 +61,10 @@ def in_flight(db, count):
           "%d requests in flight" % count)
 
 
+def worker_flies(db):
+    return db.value("SELECT in_flight > 0 FROM prometheus.worker WHERE role = 'scheduler'") == "t"
+
+
 def submit_many(db, count, agent, text="n"):
     """Submit in one transaction; the first and the last id, and the time of the commit."""
     db.ask("BEGIN")
@@ -230,7 +234,8 @@ def flight(server, model):
         db.ask("CALL prometheus_ask('warm')")
         first, last, at = submit_many(db, 1000, "second")
         highest = 0
-        while db.value("SELECT in_flight FROM prometheus.worker WHERE role = 'scheduler'") != "0":
+        until(lambda: worker_flies(db), "the first tasks")
+        while worker_flies(db):
             highest = max(highest, memory(pid, "RssAnon"))
             time.sleep(0.01)
         times.append(until_done(db, first, last) - at)
@@ -255,7 +260,9 @@ def flight(server, model):
 @part
 def idle(server, model):
     server.stop()
-    server.start(databases="bench")
+    # A scheduler looks once for tasks without a hint after others' transactions:
+    # after a second instead of 30, and during the measurement nothing ends.
+    server.start(databases="bench", rescan_interval="1000")
     db = server.connect("bench")
     until(lambda: db.value("SELECT max(written_at) > pg_postmaster_start_time() FROM prometheus._checkpoint") == "t",
           "the checkpoint after the start", 60, 0.2)
@@ -264,7 +271,7 @@ def idle(server, model):
     admin.ask("ALTER SYSTEM SET autovacuum = off")
     admin.ask("SELECT pg_reload_conf()")
     db.close()
-    time.sleep(2)
+    admin.ask("BEGIN")
 
     def counts():
         admin.ask("SELECT pg_stat_clear_snapshot()")
@@ -273,6 +280,7 @@ def idle(server, model):
             "  FROM pg_stat_database WHERE datname = 'bench'")[0]]
 
     progress("doing nothing for %d s" % IDLE)
+    time.sleep(3)
     before, used = counts(), {role: ticks(pid) for role, pid in workers.items()}
     time.sleep(IDLE)
     after = counts()
@@ -281,6 +289,7 @@ def idle(server, model):
     table.row("  CPU of all workers", [sum(used.values()) * 1000 / os.sysconf("SC_CLK_TCK")], "ms", goal=("<", IDLE))
     table.note("by process: %s; WAL records of the server: %d" % (
         ", ".join("%s %d" % item for item in used.items()), after[1] - before[1]))
+    admin.ask("COMMIT")
     admin.ask("ALTER SYSTEM RESET autovacuum")
     admin.ask("SELECT pg_reload_conf()")
     admin.close()
@@ -390,8 +399,7 @@ def probe(server, script, channel, rate):
         took.append((commits[-1][0] - begun) * 1000)
     load.wait()
     db.ask("NOTIFY %s, 'end'" % channel)
-    until(lambda: listener.heard[-1][2] == "end", "the last notification")
-    listener.heard.pop()
+    until(lambda: any(payload == "end" for _, _, payload in listener.heard), "the last notification")
     listener.db.socket.shutdown(socket.SHUT_RDWR)
     listener.join()
     db.close()
@@ -399,7 +407,7 @@ def probe(server, script, channel, rate):
         heard = {payload: at for at, _, payload in listener.heard}
         return took, [max(0, heard[task_id] - at) * 1000 for at, task_id in commits]
     # A hint has no content: the first that comes after the commit tells of it.
-    times = [at for at, _, _ in listener.heard]
+    times = [at for at, _, payload in listener.heard if payload != "end"]
     return took, [(times[bisect.bisect(times, at)] - at) * 1000 for at, _ in commits if at < times[-1]]
 
 
