@@ -413,7 +413,12 @@ turn(void)
 		next = TimestampTzPlusMilliseconds(now, LOOK_AGAIN);
 	}
 	for (int i = 0; i < prom_shared->ndatabases; i++)
-		next = Min(next, serve(&prom_shared->databases[i], &served[i], now));
+	{
+		/* Not within Min(), which would do it twice. */
+		TimestampTz wanted = serve(&prom_shared->databases[i], &served[i], now);
+
+		next = Min(next, wanted);
+	}
 	return prom_worker_wait_time(next);
 }
 

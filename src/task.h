@@ -23,7 +23,7 @@ typedef struct PromSubmit
 	int32 priority;
 	bool has_run_at;
 	TimestampTz run_at;
-	int64 timeout;      /* us; -1: default */
+	int64 timeout; /* us; -1: default */
 	bool has_max_attempts;
 	int32 max_attempts;
 	Jsonb *metadata;
