@@ -7,7 +7,8 @@ CREATE FUNCTION prometheus._may_see_support(internal) RETURNS internal
 COMMENT ON FUNCTION prometheus._may_see_support(internal) IS
     'Tells the planner that prometheus._may_see() lets nearly every row pass.';
 
-CREATE FUNCTION prometheus._may_see(role_name text, role_oid oid) RETURNS boolean
+CREATE FUNCTION prometheus._may_see(role_name text, role_oid oid)
+RETURNS boolean
     LANGUAGE c STABLE STRICT PARALLEL SAFE LEAKPROOF COST 1
     SUPPORT prometheus._may_see_support
     AS 'MODULE_PATHNAME', 'prom_may_see';

@@ -1,8 +1,9 @@
 /*
  * What people read.  Each is a security_barrier view: a row is seen by the
  * role that submitted the task or owns the agent, by roles that have that
- * role, and by members of prometheus_agent_admin.  Look-ups are by LATERAL and
- * LIMIT 1, which stays an index scan whatever is joined; filter by id or time.
+ * role, and by members of prometheus_agent_admin; agents and models are for
+ * all to read.  Look-ups are by LATERAL and LIMIT 1, which stays an index scan
+ * whatever is joined: filter by task_id.
  */
 CREATE VIEW prometheus._visible_task WITH (security_barrier) AS
 SELECT t.*
@@ -14,6 +15,8 @@ SELECT t.*
 COMMENT ON VIEW prometheus._visible_task IS
     'The tasks that the reader may see: what the other views are made of.';
 
+-- Over the table itself, so that its order is that of an index: the newest
+-- ten of a million tasks are read in a millisecond.
 CREATE VIEW prometheus.task WITH (security_barrier) AS
 SELECT t.task_id,
        CASE WHEN o.outcome NOT IN ('retry', 'waiting', 'lost') THEN o.outcome
@@ -44,7 +47,7 @@ SELECT t.task_id,
        o.error,
        o.error_type,
        t.metadata
-  FROM prometheus._visible_task t
+  FROM prometheus._task t
   LEFT JOIN LATERAL (
        SELECT x.attempt, x.attempts, x.outcome, x.step, x.ended_at,
               x.error, x.error_type
@@ -64,9 +67,14 @@ SELECT t.task_id,
               sum(x.tokens_out)::bigint AS tokens_out,
               sum(x.cost) AS cost
          FROM prometheus._step x
-        WHERE x.task_id = t.task_id) s ON true;
+        WHERE x.task_id = t.task_id) s ON true
+ WHERE prometheus._may_see(t.submitter, t.submitter_oid)
+    OR t.agent = ANY (ARRAY(
+       SELECT n.name FROM prometheus._agent n
+        WHERE prometheus._may_see(n.owner, n.owner_oid)))
+ ORDER BY t.task_id DESC;
 COMMENT ON VIEW prometheus.task IS
-    'Every task that you may see: what was asked, where it is, what came of it.';
+    'Every task that you may see, the newest first: what was asked, where it is, what came of it.';
 COMMENT ON COLUMN prometheus.task.task_id IS 'What prometheus_submit() returned.';
 COMMENT ON COLUMN prometheus.task.status IS
     'queued, running (an attempt is open), waiting, retrying (will be tried again); the ends: completed, failed, vetoed, cancelled, quarantined.';
@@ -218,7 +226,8 @@ SELECT s.task_id,
        ON a.task_id = s.task_id AND a.attempt = s.attempt
   LEFT JOIN LATERAL (
        SELECT x.instructions FROM prometheus._agent x
-        WHERE x.name = t.agent AND x.version = a.agent_version LIMIT 1) i ON true;
+        WHERE x.name = t.agent AND x.version = a.agent_version
+        LIMIT 1) i ON true;
 COMMENT ON VIEW prometheus.step IS
     'Every step of the tasks that you may see, in order: what went in, what came out, how long, how much.';
 COMMENT ON COLUMN prometheus.step.task_id IS 'The task.';

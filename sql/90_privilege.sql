@@ -5,7 +5,8 @@
  */
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA prometheus FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_submit(
-    text, text, text, integer, timestamptz, interval, integer, jsonb) FROM PUBLIC;
+    text, text, text, integer, timestamptz, interval, integer, jsonb)
+    FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_wait(
     bigint, interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_result(bigint) FROM PUBLIC;

@@ -214,7 +214,7 @@ raise_endpoint(const char *detail)
 	pg_unreachable();
 }
 
-/* The endpoint without its last slashes.  No message quotes it: a key is near. */
+/* The endpoint without its last slashes.  No message quotes it. */
 static char *
 check_endpoint(const char *endpoint)
 {

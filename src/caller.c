@@ -475,7 +475,8 @@ prom_caller_main(Datum main_arg)
 		bool full;
 
 		/* It may have been reloaded. */
-		prom_http_set_memory_limit(http, (size_t) prom_guc_network_memory * 1024);
+		prom_http_set_memory_limit(http,
+								   (size_t) prom_guc_network_memory * 1024);
 		take_late_cancels();
 		take_slots();
 		prom_http_drive(http);

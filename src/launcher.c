@@ -55,7 +55,7 @@ typedef struct Served
 	bool wanted; /* in prometheus.databases */
 	bool missing_logged;
 	bool limit_logged;
-	bool gone;           /* the database that is served does not exist */
+	bool gone;     /* the database that is served does not exist */
 	bool stopping; /* until no child is left */
 	bool probed;   /* looked, and the extension was not there */
 	Child children[PROM_NROLES];
@@ -133,7 +133,7 @@ child_lives(PromDatabase *db, Child *child, PromRole role, TimestampTz now)
 	}
 	must_look = true;
 	child->wait = child->wait == 0 ? SHORT_LIFE
-									   : Min(2 * child->wait, LONGEST_WAIT);
+								   : Min(2 * child->wait, LONGEST_WAIT);
 	child->not_before = TimestampTzPlusMilliseconds(now, child->wait);
 	return db->worker[role].pid != 0;
 }

@@ -32,13 +32,13 @@
 	"   FROM prometheus._checkpoint)"                         \
 	"   AND c.system_identifier = $1 AND c.database_oid = $2"
 
-/* Given rows "t" of candidates, those that live and what the queue must know. */
+/* Of candidates "t", those that live and what the queue must know of them. */
 #define LIVE_COLUMNS                                                         \
 	" t.task_id, coalesce(o.next_run_at, t.run_at, t.submitted_at),"         \
 	" t.deadline,"                                                           \
 	" t.submitter_oid, t.priority, o.attempt IS NOT NULL,"                   \
 	" EXISTS (SELECT FROM prometheus._attempt a WHERE a.task_id = t.task_id" \
-	"            AND a.attempt > coalesce(o.attempt, 0)),"                    \
+	"            AND a.attempt > coalesce(o.attempt, 0)),"                   \
 	" EXISTS (SELECT FROM prometheus._cancel c WHERE c.task_id = t.task_id)"
 
 #define LIVE_OUTCOME                                                 \

@@ -11,8 +11,8 @@
 typedef struct PromLiveTask
 {
 	PromHint hint;
-	bool retrying; /* an attempt of it has ended */
-	bool open;     /* an attempt of it has not ended */
+	bool retrying;  /* an attempt of it has ended */
+	bool open;      /* an attempt of it has not ended */
 	bool cancelled; /* its end was asked for */
 } PromLiveTask;
 

@@ -37,7 +37,7 @@ typedef struct PromQueue PromQueue;
 /* The scheduler's side.  All but create and next_moment need queue_lock. */
 extern PromQueue *prom_queue_create(PromDatabase *db);
 
-/* Add a live task, unless it is there; false: prometheus.queue_memory is full. */
+/* Add a live task, unless it is there; false: queue_memory is used up. */
 extern bool prom_queue_add(PromQueue *queue, const PromHint *hint,
 						   bool retrying, bool urgent, TimestampTz now);
 

@@ -16,7 +16,7 @@ use warnings FATAL => 'all';
 use parent 'PostgreSQL::Test::Cluster';
 
 use Carp qw(croak);
-use PostgreSQL::Test::Utils;
+use PostgreSQL::Test::Utils qw(slurp_file); # its others are not methods
 use Test::More;
 use Time::HiRes qw(time usleep);
 
