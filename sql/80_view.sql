@@ -98,11 +98,15 @@ COMMENT ON COLUMN prometheus.task.error_type IS 'The kind of that error; README 
 COMMENT ON COLUMN prometheus.task.metadata IS 'The submitter''s own json object.';
 
 CREATE VIEW prometheus.queue WITH (security_barrier) AS
-SELECT q.task_id, q.status, t.agent, q.priority, q.due_at, q.since, q.why
-  FROM prometheus._queue() q
-  LEFT JOIN LATERAL (
-       SELECT x.agent FROM prometheus._task x
-        WHERE x.task_id = q.task_id LIMIT 1) t ON true;
+SELECT q.task_id,
+       q.status,
+       (SELECT t.agent FROM prometheus._task t
+         WHERE t.task_id = q.task_id) AS agent,
+       q.priority,
+       q.due_at,
+       q.since,
+       q.why
+  FROM prometheus._queue() q;
 COMMENT ON VIEW prometheus.queue IS
     'The live tasks that you submitted (administrators: all), from the scheduler''s memory: as fast at any history. What is now: not a fact.';
 COMMENT ON COLUMN prometheus.queue.task_id IS 'The task.';

@@ -403,8 +403,11 @@ turn(void)
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz next = DT_NOEND;
 
-	if (must_look)
+	if (must_look || prom_shared->look)
+	{
+		prom_shared->look = false;
 		look_for_databases();
+	}
 	if (anything_missing())
 	{
 		if (TimestampDifferenceExceeds(last_look, now, LOOK_AGAIN) &&

@@ -150,6 +150,7 @@ startup_shmem(void)
 			MAXALIGN(offsetof(PromShared, databases) +
 					 prom_guc_max_databases * sizeof(PromDatabase));
 
+		prom_shared->look = false;
 		prom_shared->lock = &locks[0].lock;
 		init_worker(&prom_shared->launcher);
 		pg_atomic_init_u32(&prom_shared->waiting, 0);

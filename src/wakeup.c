@@ -63,6 +63,8 @@ after_commit(void)
 		for (int i = 0; i < prom_shared->ndatabases; i++)
 			if (db == &prom_shared->databases[i])
 				db->probe = true;
+		if (db == NULL)
+			prom_shared->look = true;
 		prom_shmem_wake(&prom_shared->launcher);
 	}
 	if (npending > 0 && db != NULL)

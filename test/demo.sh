@@ -40,10 +40,10 @@ stop()
 {
 	local status=$?
 	trap - EXIT
-	if [ "$status" != 0 ] && [ -f "$dir/log" ]; then
-		echo "--- the end of the server's log" >&2
-		tail -n 20 "$dir/log" >&2
-	fi
+	case $status in
+		0 | 130 | 143) ;;
+		*)	[ ! -f "$dir/log" ] || tail -n 20 "$dir/log" >&2 ;;
+	esac
 	if [ -n "$keep" ] && [ -f "$dir/stop" ]; then
 		echo
 		echo "to look around   psql -h $dir -p $PGPORT -U $PGUSER $PGDATABASE"
@@ -176,11 +176,17 @@ write_stop()
 
 start_model()
 {
-	local port='' end=$((SECONDS + patience)) start=()
-	[ -z "$keep" ] || start=(setsid)
+	local port='' end=$((SECONDS + patience))
 	cp fake_llm.py "$dir"
 	: >"$dir/port"
-	"${start[@]}" python3 "$dir/fake_llm.py" --stay </dev/null >"$dir/port" 2>"$dir/log" &
+	if [ -n "$keep" ]; then
+		setsid python3 "$dir/fake_llm.py" --stay </dev/null >"$dir/port" 2>"$dir/log" &
+	else
+		# it ends with its input, which nobody else holds
+		mkfifo "$dir/hold"
+		exec 9<>"$dir/hold"
+		python3 "$dir/fake_llm.py" <"$dir/hold" >"$dir/port" 2>"$dir/log" 9>&- &
+	fi
 	model_pid=$!
 	until read -r port <"$dir/port"; do
 		kill -0 "$model_pid" 2>/dev/null || die "the model server ended"
@@ -210,7 +216,7 @@ start_server()
 		postgres --single -D "$dir/data" postgres >>"$dir/initdb" 2>&1
 	(
 		[ -z "$keep" ] || trap '' HUP INT
-		pg_ctl -s -w -D "$dir/data" -l "$dir/log" start
+		pg_ctl -s -w -D "$dir/data" -l "$dir/log" start 9>&-
 	) || die "the server does not start"
 	[ -z "$keep" ] || write_stop
 }
