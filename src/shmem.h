@@ -157,7 +157,7 @@ typedef struct PromWaiter
 
 typedef struct PromShared
 {
-	bool look;    /* launcher: a database that it does not know has the extension */
+	bool look;    /* launcher: a database that is new has the extension */
 	LWLock *lock; /* entries of databases, workers */
 	PromWorker launcher;
 	pg_atomic_uint32

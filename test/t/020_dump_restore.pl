@@ -48,7 +48,7 @@ sub check_copy
 	is($server->safe_psql($dbname, 'SELECT count(*) FROM prometheus._checkpoint'),
 		0, "$what: no checkpoint");
 	is( $server->safe_psql($dbname,
-			q{SELECT string_agg(pg_get_userbyid(extowner) || extversion, '') = 'postgres' || prometheus_version() FROM pg_extension WHERE extname = 'prometheus'}
+			q{SELECT string_agg(pg_get_userbyid(extowner) || extversion, '') = current_user || prometheus_version() FROM pg_extension WHERE extname = 'prometheus'}
 		),
 		't', "$what: the extension is one");
 	$server->check_invariants("$what: invariants", dbname => $dbname);
