@@ -5,8 +5,14 @@
  */
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA prometheus FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_submit(
-    text, text, text, integer, timestamptz, interval, integer, jsonb)
+    text, text, text, integer, timestamptz, text, interval, integer, text,
+    jsonb)
     FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_submit_many(
+    text[], text, text, integer, timestamptz, text[], interval, integer, text,
+    jsonb)
+    FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_retry(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_wait(
     bigint, interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_result(bigint) FROM PUBLIC;
@@ -39,7 +45,12 @@ GRANT EXECUTE ON FUNCTION
     prometheus._queue(),
     prometheus._worker(),
     @extschema@.prometheus_submit(
-        text, text, text, integer, timestamptz, interval, integer, jsonb),
+        text, text, text, integer, timestamptz, text, interval, integer, text,
+    jsonb),
+    @extschema@.prometheus_submit_many(
+        text[], text, text, integer, timestamptz, text[], interval, integer,
+        text, jsonb),
+    @extschema@.prometheus_retry(bigint),
     @extschema@.prometheus_wait(bigint, interval),
     @extschema@.prometheus_result(bigint),
     @extschema@.prometheus_cancel(bigint, text),
