@@ -25,9 +25,9 @@ CREATE TABLE prometheus._task (
     agent text NOT NULL,
     mode text NOT NULL,
     trace_id uuid NOT NULL,
-    traceparent text,
     request text NOT NULL,
-    metadata jsonb NOT NULL
+    metadata jsonb NOT NULL,
+    traceparent text
 );
 CREATE INDEX _task_xid ON prometheus._task (xid);
 COMMENT ON TABLE prometheus._task IS

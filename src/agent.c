@@ -156,10 +156,10 @@ insert_version(Setting *setting, const char *table, const char *name,
 	Datum values[11];
 	char nulls[11];
 	Oid owner = setting->exists ? setting->owner_oid : setting->before.user;
-	const char *owner_name = setting->exists
-								 ? setting->owner
-								 : GetUserNameFromId(setting->before.user, false);
+	const char *owner_name = setting->owner;
 
+	if (!setting->exists)
+		owner_name = GetUserNameFromId(setting->before.user, false);
 	memset(nulls, ' ', sizeof(nulls));
 	values[0] = Int64GetDatum(setting->version + 1);
 	values[1] = ObjectIdGetDatum(owner);

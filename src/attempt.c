@@ -83,7 +83,7 @@ static PromStatement load_statement = {
 	"  WHERE x.name = t.agent ORDER BY x.version DESC LIMIT 1) v ON true"
 	" LEFT JOIN LATERAL (SELECT x.requested_at, x.reason"
 	"   FROM prometheus._cancel x WHERE x.task_id = t.task_id"
-	"    AND x.requested_at > coalesce(r.retried_at, t.submitted_at)"
+	"    AND (r.retried_at IS NULL OR x.requested_at >= r.retried_at)"
 	"  ORDER BY x.requested_at LIMIT 1) c ON true",
 	1,
 	{INT8ARRAYOID},

@@ -506,8 +506,16 @@ text_argument(FunctionCallInfo fcinfo, int n)
 /* The arguments of prometheus_submit() and, but for two, of _submit_many(). */
 enum
 {
-	ARG_REQUEST, ARG_AGENT, ARG_MODE, ARG_PRIORITY, ARG_RUN_AT, ARG_KEY,
-	ARG_TIMEOUT, ARG_MAX_ATTEMPTS, ARG_TRACEPARENT, ARG_METADATA
+	ARG_REQUEST,
+	ARG_AGENT,
+	ARG_MODE,
+	ARG_PRIORITY,
+	ARG_RUN_AT,
+	ARG_KEY,
+	ARG_TIMEOUT,
+	ARG_MAX_ATTEMPTS,
+	ARG_TRACEPARENT,
+	ARG_METADATA
 };
 
 /* All but the request and the key. */
