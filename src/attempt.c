@@ -502,6 +502,7 @@ prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 	Outcome end = {0};
 
 	add_chat_step(writer, attempt, reply, now);
+	attempt->tokens = Max(reply->tokens_in, 0) + Max(reply->tokens_out, 0);
 	end.attempt = attempt->attempt;
 	end.used = attempt->used +
 			   (reply->retry == PROM_RETRY_WAIT && !reply->ok ? 0 : 1);
