@@ -26,7 +26,8 @@ CREATE TABLE prometheus._task (
     mode text NOT NULL,
     trace_id uuid NOT NULL,
     request text NOT NULL,
-    metadata jsonb NOT NULL
+    metadata jsonb NOT NULL,
+    traceparent text
 );
 CREATE INDEX _task_xid ON prometheus._task (xid);
 COMMENT ON TABLE prometheus._task IS
@@ -120,6 +121,29 @@ CREATE TABLE prometheus._cancel (
 CREATE INDEX _cancel_task ON prometheus._cancel (task_id);
 COMMENT ON TABLE prometheus._cancel IS
     'A request to cancel a task; it takes effect when the outcome says so.';
+
+CREATE TABLE prometheus._retry (
+    task_id bigint NOT NULL,
+    attempt integer NOT NULL,
+    xid xid8 NOT NULL,
+    retried_at timestamptz NOT NULL,
+    deadline timestamptz NOT NULL,
+    retried_by text NOT NULL,
+    PRIMARY KEY (task_id, attempt)
+);
+CREATE INDEX _retry_xid ON prometheus._retry (xid);
+COMMENT ON TABLE prometheus._retry IS
+    'A task was given new attempts and a new deadline by hand, after that attempt.';
+
+CREATE TABLE prometheus._idempotency (
+    submitter text NOT NULL,
+    key text NOT NULL,
+    task_id bigint NOT NULL,
+    xid xid8 NOT NULL,
+    PRIMARY KEY (submitter, key)
+);
+COMMENT ON TABLE prometheus._idempotency IS
+    'The task that a submitter''s idempotency key stands for.';
 
 CREATE TABLE prometheus._checkpoint (
     checkpoint_id bigint NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -8,14 +8,35 @@ CREATE FUNCTION @extschema@.prometheus_submit(
     mode text DEFAULT NULL,
     priority integer DEFAULT 0,
     run_at timestamptz DEFAULT NULL,
+    idempotency_key text DEFAULT NULL,
     timeout interval DEFAULT NULL,
     max_attempts integer DEFAULT NULL,
+    traceparent text DEFAULT NULL,
     metadata jsonb DEFAULT '{}')
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_submit';
 COMMENT ON FUNCTION @extschema@.prometheus_submit(
-    text, text, text, integer, timestamptz, interval, integer, jsonb) IS
-    'Queues a task in the current transaction and returns its id; it runs after the commit. priority -1000 to 1000, the higher first; not before run_at; failed with DeadlineExceeded after timeout (default 1 day, from the later of now and run_at); max_attempts 1 to 100 (default 3). Raises undefined_object for an unknown agent, program_limit_exceeded for a request beyond prometheus.max_request.';
+    text, text, text, integer, timestamptz, text, interval, integer, text,
+    jsonb) IS
+    'Queues a task in the current transaction and returns its id; it runs after the commit. priority -1000 to 1000, the higher first; not before run_at; failed with DeadlineExceeded after timeout (default 1 day, from the later of now and run_at); max_attempts 1 to 100 (default 3). The same idempotency_key of the same submitter gives the first task''s id, or duplicate_object if request, agent or mode are others. traceparent (W3C Trace Context): the trace that the task is a part of. Raises undefined_object for an unknown agent, program_limit_exceeded for a request beyond prometheus.max_request.';
+
+CREATE FUNCTION @extschema@.prometheus_submit_many(
+    requests text[],
+    agent text DEFAULT 'default',
+    mode text DEFAULT NULL,
+    priority integer DEFAULT 0,
+    run_at timestamptz DEFAULT NULL,
+    idempotency_keys text[] DEFAULT NULL,
+    timeout interval DEFAULT NULL,
+    max_attempts integer DEFAULT NULL,
+    traceparent text DEFAULT NULL,
+    metadata jsonb DEFAULT '{}')
+RETURNS SETOF bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_submit_many';
+COMMENT ON FUNCTION @extschema@.prometheus_submit_many(
+    text[], text, text, integer, timestamptz, text[], interval, integer, text,
+    jsonb) IS
+    'Queues a task for each request, all alike, as prometheus_submit() does, and returns the ids in the order of the requests. Raises array_subscript_error if there is not one idempotency key (null: none) for each request.';
 
 CREATE FUNCTION @extschema@.prometheus_wait(
     task_id bigint,
@@ -37,6 +58,11 @@ RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_cancel';
 COMMENT ON FUNCTION @extschema@.prometheus_cancel(bigint, text) IS
     'Asks for the end of a task; true if that was recorded before its end. A request on the network is dropped after the commit. Raises undefined_object for a task that is unknown or not the caller''s.';
+
+CREATE FUNCTION @extschema@.prometheus_retry(task_id bigint) RETURNS boolean
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_retry';
+COMMENT ON FUNCTION @extschema@.prometheus_retry(bigint) IS
+    'Lets a task that ended without success be tried again, with new attempts, a new deadline (its timeout from now) and the newest versions of agent and model; true. False for one that was completed, has not ended, or was retried already. Its old attempts stay.';
 
 CREATE PROCEDURE @extschema@.prometheus_ask(
     request text,

@@ -19,14 +19,15 @@ COMMENT ON VIEW prometheus._visible_task IS
 -- ten of a million tasks are read in a millisecond.
 CREATE VIEW prometheus.task WITH (security_barrier) AS
 SELECT t.task_id,
-       CASE WHEN o.outcome NOT IN ('retry', 'waiting', 'lost') THEN o.outcome
+       CASE WHEN e.ended_at IS NOT NULL THEN o.outcome
             WHEN a.attempt > coalesce(o.attempt, 0) THEN 'running'
+            WHEN r.attempt >= o.attempt THEN 'queued'
             WHEN o.outcome = 'waiting' THEN 'waiting'
             WHEN o.outcome IS NOT NULL THEN 'retrying'
             ELSE 'queued' END AS status,
        t.agent,
        t.mode,
-       coalesce(o.attempts, 0)
+       CASE WHEN r.attempt >= o.attempt THEN 0 ELSE coalesce(o.attempts, 0) END
            + CASE WHEN a.attempt > coalesce(o.attempt, 0) THEN 1 ELSE 0 END
            AS attempts,
        t.submitted_at,
@@ -41,11 +42,12 @@ SELECT t.task_id,
        replace(t.trace_id::text, '-', '') AS trace_id,
        t.request,
        CASE WHEN o.outcome = 'completed'
-            THEN (SELECT r.answer FROM prometheus._step r
-                   WHERE r.task_id = t.task_id AND r.step = o.step)
+            THEN (SELECT s.answer FROM prometheus._step s
+                   WHERE s.task_id = t.task_id AND s.step = o.step)
             END AS result,
-       o.error,
-       o.error_type,
+       CASE WHEN r.attempt >= o.attempt THEN NULL ELSE o.error END AS error,
+       CASE WHEN r.attempt >= o.attempt THEN NULL ELSE o.error_type END
+           AS error_type,
        t.metadata
   FROM prometheus._task t
   LEFT JOIN LATERAL (
@@ -60,8 +62,14 @@ SELECT t.task_id,
         WHERE x.task_id = t.task_id
         ORDER BY x.attempt DESC LIMIT 1) a ON true
   LEFT JOIN LATERAL (
+       SELECT x.attempt
+         FROM prometheus._retry x
+        WHERE x.task_id = t.task_id
+        ORDER BY x.attempt DESC LIMIT 1) r ON true
+  LEFT JOIN LATERAL (
        SELECT o.ended_at
-        WHERE o.outcome NOT IN ('retry', 'waiting', 'lost')) e ON true
+        WHERE o.outcome NOT IN ('retry', 'waiting', 'lost')
+          AND o.attempt > coalesce(r.attempt, 0)) e ON true
   LEFT JOIN LATERAL (
        SELECT sum(x.tokens_in)::bigint AS tokens_in,
               sum(x.tokens_out)::bigint AS tokens_out,

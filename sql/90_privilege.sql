@@ -5,8 +5,14 @@
  */
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA prometheus FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_submit(
-    text, text, text, integer, timestamptz, interval, integer, jsonb)
+    text, text, text, integer, timestamptz, text, interval, integer, text,
+    jsonb)
     FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_submit_many(
+    text[], text, text, integer, timestamptz, text[], interval, integer, text,
+    jsonb)
+    FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_retry(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_wait(
     bigint, interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_result(bigint) FROM PUBLIC;
@@ -17,6 +23,7 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_set_model(
     text, text, text, text, text, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_set_agent(
     text, text, text, text, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_trace(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_version() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_health() FROM PUBLIC;
 
@@ -29,6 +36,8 @@ GRANT SELECT ON
     prometheus.call,
     prometheus.step,
     prometheus.event,
+    prometheus.span,
+    prometheus.usage,
     prometheus.agent,
     prometheus.model,
     prometheus.worker
@@ -36,13 +45,25 @@ GRANT SELECT ON
 GRANT EXECUTE ON FUNCTION
     prometheus._may_see(text, oid),
     prometheus._milliseconds(timestamptz, timestamptz),
+    prometheus._duration(numeric),
+    prometheus._count(numeric),
+    prometheus._cost(numeric),
+    prometheus._columns(text),
+    prometheus._fold(text, integer, integer),
+    prometheus._bar(numeric, numeric, integer, boolean, boolean),
     prometheus._queue(),
     prometheus._worker(),
     @extschema@.prometheus_submit(
-        text, text, text, integer, timestamptz, interval, integer, jsonb),
+        text, text, text, integer, timestamptz, text, interval, integer, text,
+    jsonb),
+    @extschema@.prometheus_submit_many(
+        text[], text, text, integer, timestamptz, text[], interval, integer,
+        text, jsonb),
+    @extschema@.prometheus_retry(bigint),
     @extschema@.prometheus_wait(bigint, interval),
     @extschema@.prometheus_result(bigint),
     @extschema@.prometheus_cancel(bigint, text),
+    @extschema@.prometheus_trace(bigint),
     @extschema@.prometheus_version(),
     @extschema@.prometheus_health()
     TO prometheus_agent_user, prometheus_agent_admin;

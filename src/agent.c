@@ -36,8 +36,7 @@
 /* The new version of a thing, and the role that is to be restored. */
 typedef struct Setting
 {
-	Oid user;
-	int context;
+	PromOwner before;
 	bool exists;      /* else what follows is of no version */
 	int64 version;    /* the newest; 0: none */
 	char *columns[6]; /* of the newest, in the order asked for */
@@ -81,9 +80,7 @@ begin_setting(Setting *setting, const char *table, const char *columns,
 	memset(setting, 0, sizeof(*setting));
 	LockDatabaseObject(relid, hash, 0, ShareUpdateExclusiveLock);
 	SPI_connect();
-	GetUserIdAndSecContext(&setting->user, &setting->context);
-	SetUserIdAndSecContext(prom_xact_extension_owner(),
-						   setting->context | SECURITY_LOCAL_USERID_CHANGE);
+	prom_role_become_owner(&setting->before);
 	plan = SPI_prepare(
 		psprintf("SELECT version, owner_oid, owner, options, %s FROM prometheus.%s"
 				 " WHERE name OPERATOR(pg_catalog.=) $1 ORDER BY version DESC LIMIT 1",
@@ -115,7 +112,7 @@ static int64
 end_setting(Setting *setting)
 {
 	SPI_finish();
-	SetUserIdAndSecContext(setting->user, setting->context);
+	prom_role_restore(&setting->before);
 	return setting->version + 1;
 }
 
@@ -158,11 +155,11 @@ insert_version(Setting *setting, const char *table, const char *name,
 	Oid types[11] = {INT8OID, OIDOID, TEXTOID, TEXTOID, JSONBOID};
 	Datum values[11];
 	char nulls[11];
-	Oid owner = setting->exists ? setting->owner_oid : setting->user;
-	const char *owner_name = setting->exists
-								 ? setting->owner
-								 : GetUserNameFromId(setting->user, false);
+	Oid owner = setting->exists ? setting->owner_oid : setting->before.user;
+	const char *owner_name = setting->owner;
 
+	if (!setting->exists)
+		owner_name = GetUserNameFromId(setting->before.user, false);
 	memset(nulls, ' ', sizeof(nulls));
 	values[0] = Int64GetDatum(setting->version + 1);
 	values[1] = ObjectIdGetDatum(owner);

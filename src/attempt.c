@@ -52,12 +52,16 @@ typedef struct Loaded
  * tables, and must still be right for a million tasks.
  */
 static PromStatement load_statement = {
-	"SELECT t.task_id, t.deadline, t.max_attempts, t.agent, t.request,"
-	" coalesce(o.next_run_at, t.run_at),"
-	" coalesce(o.outcome NOT IN ('retry', 'waiting', 'lost'), false),"
-	" coalesce(o.attempt, 0), coalesce(o.attempts, 0), coalesce(a.attempt, 0),"
-	" coalesce(a.agent_version, v.version), coalesce(a.model, v.model),"
-	" coalesce(a.model_version, (SELECT m.version FROM prometheus._model m"
+	"SELECT t.task_id, coalesce(r.deadline, t.deadline), t.max_attempts, t.agent, t.request,"
+	" CASE WHEN o.attempt > coalesce(r.attempt, 0) OR r.attempt IS NULL"
+	"   THEN coalesce(o.next_run_at, t.run_at) END,"
+	" coalesce(o.outcome NOT IN ('retry', 'waiting', 'lost')"
+	"   AND o.attempt > coalesce(r.attempt, 0), false),"
+	" coalesce(o.attempt, 0),"
+	" CASE WHEN o.attempt > coalesce(r.attempt, 0) THEN o.attempts ELSE 0 END,"
+	" coalesce(a.attempt, 0),"
+	" coalesce(p.agent_version, v.version), coalesce(p.model, v.model),"
+	" coalesce(p.model_version, (SELECT m.version FROM prometheus._model m"
 	"   WHERE m.name = v.model ORDER BY m.version DESC LIMIT 1)),"
 	" coalesce((SELECT s.step FROM prometheus._step s"
 	"   WHERE s.task_id = t.task_id ORDER BY s.step DESC LIMIT 1), 0),"
@@ -70,10 +74,16 @@ static PromStatement load_statement = {
 	" LEFT JOIN LATERAL (SELECT x.attempt, x.agent_version, x.model, x.model_version"
 	"   FROM prometheus._attempt x WHERE x.task_id = t.task_id"
 	"  ORDER BY x.attempt DESC LIMIT 1) a ON true"
+	" LEFT JOIN LATERAL (SELECT x.attempt, x.retried_at, x.deadline"
+	"   FROM prometheus._retry x WHERE x.task_id = t.task_id"
+	"  ORDER BY x.attempt DESC LIMIT 1) r ON true"
+	" LEFT JOIN LATERAL (SELECT a.agent_version, a.model, a.model_version"
+	"  WHERE a.attempt > coalesce(r.attempt, 0)) p ON true"
 	" LEFT JOIN LATERAL (SELECT x.version, x.model FROM prometheus._agent x"
 	"  WHERE x.name = t.agent ORDER BY x.version DESC LIMIT 1) v ON true"
 	" LEFT JOIN LATERAL (SELECT x.requested_at, x.reason"
 	"   FROM prometheus._cancel x WHERE x.task_id = t.task_id"
+	"    AND (r.retried_at IS NULL OR x.requested_at >= r.retried_at)"
 	"  ORDER BY x.requested_at LIMIT 1) c ON true",
 	1,
 	{INT8ARRAYOID},
@@ -492,6 +502,7 @@ prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 	Outcome end = {0};
 
 	add_chat_step(writer, attempt, reply, now);
+	attempt->tokens = Max(reply->tokens_in, 0) + Max(reply->tokens_out, 0);
 	end.attempt = attempt->attempt;
 	end.used = attempt->used +
 			   (reply->retry == PROM_RETRY_WAIT && !reply->ok ? 0 : 1);

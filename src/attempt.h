@@ -35,6 +35,7 @@ typedef struct PromAttempt
 	const PromModel *model; /* in the cache of agent.c */
 	int64 call_id;
 	TimestampTz sent_at;
+	int64 tokens;   /* of the reply, in and out */
 	PromCall *call; /* on the network, or ended and not recorded */
 
 	/* From loading to sending, in the memory of the turn, in UTF-8. */

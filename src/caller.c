@@ -325,6 +325,7 @@ give_back(Work *work)
 	slot->result = work->attempt.next == PROM_NEXT_ENDED ? PROM_RESULT_ENDED
 														 : PROM_RESULT_LATER;
 	slot->due = work->attempt.due;
+	slot->tokens = work->attempt.tokens;
 	slot->retrying = work->attempt.retrying;
 	pg_write_barrier();
 	pg_atomic_write_u32(&slot->state, PROM_SLOT_DONE);

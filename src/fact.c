@@ -44,7 +44,7 @@ static FactRelation relations[PROM_NFACTS] = {
 	 .ncolumns = TASK_COLUMNS,
 	 .columns = {"task_id", "event_id", "submitted_at", "run_at", "deadline",
 				 "priority", "max_attempts", "submitter_oid", "submitter",
-				 "agent", "mode", "trace_id", "request", "metadata"}},
+				 "agent", "mode", "trace_id", "traceparent", "request", "metadata"}},
 	{.name = "_attempt",
 	 .ncolumns = ATTEMPT_COLUMNS,
 	 .columns = {"task_id", "attempt", "started_at", "agent_version", "model",
@@ -230,6 +230,13 @@ prom_fact_add(PromFactWriter *writer, PromFactKind kind, const Datum *values,
 		ExecConstraints(batch->result, slot, writer->estate);
 	batch->nslots++;
 	MemoryContextSwitchTo(before);
+}
+
+void
+prom_fact_flush(PromFactWriter *writer)
+{
+	flush_all(writer);
+	CommandCounterIncrement();
 }
 
 /* Later statements of the same transaction see the rows. */

@@ -37,6 +37,7 @@ enum
 	TASK_AGENT,
 	TASK_MODE,
 	TASK_TRACE_ID,
+	TASK_TRACEPARENT,
 	TASK_REQUEST,
 	TASK_METADATA,
 	TASK_COLUMNS
@@ -135,6 +136,9 @@ extern PromFactWriter *prom_fact_begin(void);
 extern void prom_fact_add(PromFactWriter *writer, PromFactKind kind,
 						  const Datum *values, const bool *nulls);
 extern void prom_fact_end(PromFactWriter *writer);
+
+/* Put what was added so far into the tables, where statements see it. */
+extern void prom_fact_flush(PromFactWriter *writer);
 
 /* The next id of a task, and of an event or a call. */
 extern int64 prom_fact_next_task_id(void);

@@ -34,23 +34,32 @@
 
 /* Of candidates "t", those that live and what the queue must know of them. */
 #define LIVE_COLUMNS                                                         \
-	" t.task_id, coalesce(o.next_run_at, t.run_at, t.submitted_at),"         \
-	" t.deadline,"                                                           \
-	" t.submitter_oid, t.priority, o.attempt IS NOT NULL,"                   \
+	" t.task_id, CASE WHEN r.attempt >= o.attempt THEN r.retried_at ELSE"    \
+	" coalesce(o.next_run_at, t.run_at, t.submitted_at) END,"                \
+	" coalesce(r.deadline, t.deadline),"                                     \
+	" t.submitter_oid, t.priority, o.attempt > coalesce(r.attempt, 0),"      \
 	" EXISTS (SELECT FROM prometheus._attempt a WHERE a.task_id = t.task_id" \
 	"            AND a.attempt > coalesce(o.attempt, 0)),"                   \
-	" EXISTS (SELECT FROM prometheus._cancel c WHERE c.task_id = t.task_id)"
+	" EXISTS (SELECT FROM prometheus._cancel c WHERE c.task_id = t.task_id"  \
+	"            AND (r.retried_at IS NULL OR c.requested_at >= r.retried_at))"
 
-#define LIVE_OUTCOME                                                 \
-	" LEFT JOIN LATERAL (SELECT x.attempt, x.outcome, x.next_run_at" \
-	"    FROM prometheus._outcome x WHERE x.task_id = t.task_id"     \
-	"   ORDER BY x.attempt DESC LIMIT 1) o ON true"                  \
-	" WHERE o.outcome IS NULL OR o.outcome IN ('retry', 'waiting', 'lost')"
+#define LIVE_OUTCOME                                                        \
+	" LEFT JOIN LATERAL (SELECT x.attempt, x.outcome, x.next_run_at"        \
+	"    FROM prometheus._outcome x WHERE x.task_id = t.task_id"            \
+	"   ORDER BY x.attempt DESC LIMIT 1) o ON true"                         \
+	" LEFT JOIN LATERAL (SELECT x.attempt, x.retried_at, x.deadline"        \
+	"    FROM prometheus._retry x WHERE x.task_id = t.task_id"              \
+	"   ORDER BY x.attempt DESC LIMIT 1) r ON true"                         \
+	" WHERE o.outcome IS NULL OR o.outcome IN ('retry', 'waiting', 'lost')" \
+	" OR r.attempt >= o.attempt"
 
 #define LIVE_SINCE                                            \
 	"WITH c AS MATERIALIZED (" CHECKPOINT "), candidate AS (" \
 	" SELECT unnest(c.live) AS task_id FROM c"                \
 	" UNION SELECT n.task_id FROM c, prometheus._task n"      \
+	"  WHERE n.xid >= pg_snapshot_xmin(c.snapshot)"           \
+	"    AND NOT pg_visible_in_snapshot(n.xid, c.snapshot)"   \
+	" UNION SELECT n.task_id FROM c, prometheus._retry n"     \
 	"  WHERE n.xid >= pg_snapshot_xmin(c.snapshot)"           \
 	"    AND NOT pg_visible_in_snapshot(n.xid, c.snapshot))"  \
 	" SELECT " LIVE_COLUMNS                                   \

@@ -4,8 +4,13 @@
  *
  * Entries are in a dynamic shared area, in slabs that never move, so that a
  * backend can read them under queue_lock; the order is private to the
- * scheduler: three heaps of entry numbers (ready by priority and age, later
- * by due time, and all that wait by deadline) and a hash from task to entry.
+ * scheduler: heaps of what is urgent, of what is due later and of deadlines,
+ * for each submitter a heap of what is ready, and a hash from task to entry.
+ *
+ * Submitters share the places fairly: each attempt costs its submitter one,
+ * and a thousandth for each token, and who has used least is next.  Priority
+ * orders the tasks of one submitter.
+ *
  * Nothing here is the truth: the facts are, and the queue is made from them.
  */
 #include "postgres.h"
@@ -13,6 +18,7 @@
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "lib/pairingheap.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "utils/acl.h"
@@ -28,8 +34,9 @@
 #define MAX_SLABS 65536
 
 /* What one live task costs, heaps and hash included. */
-#define ENTRY_BYTES \
-	(sizeof(PromQueueEntry) + 2 * 2 * sizeof(int32) + 2 * sizeof(TaskEntry))
+#define ENTRY_BYTES                                               \
+	(sizeof(PromQueueEntry) + sizeof(QueueNode) + sizeof(int32) + \
+	 2 * sizeof(TaskEntry))
 
 /* The part of the shared area that readers begin with. */
 typedef struct QueueRoot
@@ -38,6 +45,15 @@ typedef struct QueueRoot
 	int nentries; /* ever used; those behind were never written */
 	dsa_pointer slabs[MAX_SLABS];
 } QueueRoot;
+
+/* Which heap an entry's order node is in. */
+typedef enum Place
+{
+	PLACE_NONE,
+	PLACE_URGENT,
+	PLACE_READY,
+	PLACE_LATER
+} Place;
 
 typedef struct TaskEntry
 {
@@ -57,16 +73,25 @@ typedef struct TaskEntry
 #define SH_DEFINE
 #include "lib/simplehash.h"
 
-typedef bool (*Before)(const PromQueueEntry *a, const PromQueueEntry *b);
-
-/* A heap of entry numbers that knows where each entry is. */
-typedef struct Heap
+/* The scheduler's own part of an entry. */
+typedef struct QueueNode
 {
-	Before before;
-	int32 *items;
-	int32 *places; /* by entry number; -1: not in it */
-	int length;
-} Heap;
+	pairingheap_node order; /* in the heap that its place says */
+	pairingheap_node
+		deadline; /* in deadlines, while it waits and is not urgent */
+	int32 number;
+	Place place;
+} QueueNode;
+
+/* Who has tasks, and what they have used: a virtual time. */
+typedef struct Submitter
+{
+	Oid role; /* hash key */
+	double spent;
+	pairingheap *ready;
+	pairingheap_node node; /* in active, while ready is not empty */
+	bool is_active;
+} Submitter;
 
 struct PromQueue
 {
@@ -74,13 +99,17 @@ struct PromQueue
 	dsa_area *area;
 	QueueRoot *root;
 	PromQueueEntry **slabs; /* where they are in this process */
+	QueueNode **nodes;      /* slabs of the same size */
 	int32 *free_entries;
 	int nfree;
 	int64 length;
 	taskhash_hash *tasks;
-	Heap ready;
-	Heap later;
-	Heap deadlines;
+	HTAB *submitters;
+	pairingheap *urgent;
+	pairingheap *active; /* submitters that have ready tasks */
+	pairingheap *later;
+	pairingheap *deadlines;
+	double now; /* what the submitter that ran last had spent */
 };
 
 static PromQueueEntry *
@@ -89,124 +118,130 @@ entry_at(PromQueue *queue, int32 entry)
 	return &queue->slabs[entry / SLAB_ENTRIES][entry % SLAB_ENTRIES];
 }
 
-/* Urgent first, then the higher priority, then the longer due. */
-static bool
-runs_before(const PromQueueEntry *a, const PromQueueEntry *b)
+static QueueNode *
+node_at(PromQueue *queue, int32 entry)
 {
-	if (a->urgent != b->urgent)
-		return a->urgent;
-	if (a->priority != b->priority)
-		return a->priority > b->priority;
-	if (a->due != b->due)
-		return a->due < b->due;
-	return a->task_id < b->task_id;
+	return &queue->nodes[entry / SLAB_ENTRIES][entry % SLAB_ENTRIES];
 }
 
-static bool
-due_before(const PromQueueEntry *a, const PromQueueEntry *b)
+static PromQueueEntry *
+entry_of(void *queue, const QueueNode *node)
 {
-	return a->due < b->due;
+	return entry_at(queue, node->number);
 }
 
-static bool
-ends_before(const PromQueueEntry *a, const PromQueueEntry *b)
+static int
+compare(int64 a, int64 b)
 {
-	return a->deadline < b->deadline;
+	return a < b ? -1 : a > b;
 }
 
-static void
-heap_place(Heap *heap, int place, int32 entry)
+/*
+ * The comparators say which comes first, as pairingheap wants it: positive if
+ * a does.
+ *
+ * A point of priority is worth a second of waiting.  All tasks age alike, so
+ * their order does not change with time: the moment of being due, moved by
+ * the priority, is all there is to compare.
+ */
+static int
+runs_first(const pairingheap_node *a, const pairingheap_node *b, void *queue)
 {
-	heap->items[place] = entry;
-	heap->places[entry] = place;
+	const PromQueueEntry *x =
+		entry_of(queue, pairingheap_const_container(QueueNode, order, a));
+	const PromQueueEntry *y =
+		entry_of(queue, pairingheap_const_container(QueueNode, order, b));
+	int64 x_rank = x->due - x->priority * USECS_PER_SEC;
+	int64 y_rank = y->due - y->priority * USECS_PER_SEC;
+
+	return x_rank != y_rank ? compare(y_rank, x_rank)
+							: compare(y->task_id, x->task_id);
 }
 
-static bool
-heap_less(PromQueue *queue, Heap *heap, int32 a, int32 b)
+static int
+due_first(const pairingheap_node *a, const pairingheap_node *b, void *queue)
 {
-	return heap->before(entry_at(queue, a), entry_at(queue, b));
+	return compare(
+		entry_of(queue, pairingheap_const_container(QueueNode, order, b))->due,
+		entry_of(queue, pairingheap_const_container(QueueNode, order, a))->due);
 }
 
-static void
-heap_up(PromQueue *queue, Heap *heap, int place, int32 entry)
+static int
+ends_first(const pairingheap_node *a, const pairingheap_node *b, void *queue)
 {
-	while (place > 0)
+	return compare(
+		entry_of(queue, pairingheap_const_container(QueueNode, deadline, b))
+			->deadline,
+		entry_of(queue, pairingheap_const_container(QueueNode, deadline, a))
+			->deadline);
+}
+
+static int
+spent_less(const pairingheap_node *a, const pairingheap_node *b, void *arg)
+{
+	double x = pairingheap_const_container(Submitter, node, a)->spent;
+	double y = pairingheap_const_container(Submitter, node, b)->spent;
+
+	return x < y ? 1 : x > y ? -1
+							 : 0;
+}
+
+/* The submitter of a task; one that is new has spent nothing. */
+static Submitter *
+submitter_of(PromQueue *queue, Oid role)
+{
+	MemoryContext before;
+	bool found;
+	Submitter *submitter = hash_search(queue->submitters, &role, HASH_ENTER,
+									   &found);
+
+	if (!found)
 	{
-		int parent = (place - 1) / 2;
-
-		if (!heap_less(queue, heap, entry, heap->items[parent]))
-			break;
-		heap_place(heap, place, heap->items[parent]);
-		place = parent;
+		submitter->spent = 0;
+		submitter->is_active = false;
+		before = MemoryContextSwitchTo(TopMemoryContext);
+		submitter->ready = pairingheap_allocate(runs_first, queue);
+		MemoryContextSwitchTo(before);
 	}
-	heap_place(heap, place, entry);
+	return submitter;
 }
 
+/*
+ * Who has been away begins where the others are: what was not used then is
+ * not owed now.
+ */
 static void
-heap_down(PromQueue *queue, Heap *heap, int place, int32 entry)
+activate(PromQueue *queue, Submitter *submitter)
 {
-	for (;;)
-	{
-		int child = 2 * place + 1;
-
-		if (child >= heap->length)
-			break;
-		if (child + 1 < heap->length &&
-			heap_less(queue, heap, heap->items[child + 1], heap->items[child]))
-			child++;
-		if (!heap_less(queue, heap, heap->items[child], entry))
-			break;
-		heap_place(heap, place, heap->items[child]);
-		place = child;
-	}
-	heap_place(heap, place, entry);
-}
-
-static void
-heap_insert(PromQueue *queue, Heap *heap, int32 entry)
-{
-	Assert(heap->places[entry] == -1);
-	heap->length++;
-	heap_up(queue, heap, heap->length - 1, entry);
-}
-
-static void
-heap_remove(PromQueue *queue, Heap *heap, int32 entry)
-{
-	int place = heap->places[entry];
-	int32 moved;
-
-	if (place == -1)
+	if (submitter->is_active)
 		return;
-	heap->places[entry] = -1;
-	heap->length--;
-	if (place == heap->length)
-		return;
-	moved = heap->items[heap->length];
-	if (place > 0 &&
-		heap_less(queue, heap, moved, heap->items[(place - 1) / 2]))
-		heap_up(queue, heap, place, moved);
-	else
-		heap_down(queue, heap, place, moved);
+	submitter->spent = Max(submitter->spent, queue->now);
+	submitter->is_active = true;
+	pairingheap_add(queue->active, &submitter->node);
 }
 
 static void
-heap_grow(Heap *heap, int from, int to)
+deactivate(PromQueue *queue, Submitter *submitter)
 {
-	Size bytes = (Size) to * sizeof(int32);
+	if (!submitter->is_active)
+		return;
+	submitter->is_active = false;
+	pairingheap_remove(queue->active, &submitter->node);
+}
 
-	if (heap->items == NULL)
+/* Let a submitter have used more; its turn comes later by that. */
+static void
+spend(PromQueue *queue, Submitter *submitter, double cost)
+{
+	bool was_active = submitter->is_active;
+
+	deactivate(queue, submitter);
+	submitter->spent += cost;
+	if (was_active)
 	{
-		heap->items = MemoryContextAllocHuge(TopMemoryContext, bytes);
-		heap->places = MemoryContextAllocHuge(TopMemoryContext, bytes);
+		submitter->is_active = true;
+		pairingheap_add(queue->active, &submitter->node);
 	}
-	else
-	{
-		heap->items = repalloc_huge(heap->items, bytes);
-		heap->places = repalloc_huge(heap->places, bytes);
-	}
-	for (int i = from; i < to; i++)
-		heap->places[i] = -1;
 }
 
 static void
@@ -226,6 +261,8 @@ prom_queue_create(PromDatabase *db)
 {
 	PromQueue *queue = MemoryContextAllocZero(TopMemoryContext,
 											  sizeof(PromQueue));
+	HASHCTL control = {0};
+	MemoryContext before;
 	dsa_pointer root;
 
 	queue->db = db;
@@ -236,9 +273,19 @@ prom_queue_create(PromDatabase *db)
 	queue->slabs = MemoryContextAllocZero(TopMemoryContext,
 										  MAX_SLABS * sizeof(PromQueueEntry *));
 	queue->tasks = taskhash_create(TopMemoryContext, 1024, NULL);
-	queue->ready.before = runs_before;
-	queue->later.before = due_before;
-	queue->deadlines.before = ends_before;
+	queue->nodes = MemoryContextAllocZero(TopMemoryContext,
+										  MAX_SLABS * sizeof(QueueNode *));
+	control.keysize = sizeof(Oid);
+	control.entrysize = sizeof(Submitter);
+	control.hcxt = TopMemoryContext;
+	queue->submitters = hash_create("prometheus submitters", 64, &control,
+									HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	before = MemoryContextSwitchTo(TopMemoryContext);
+	queue->urgent = pairingheap_allocate(runs_first, queue);
+	queue->active = pairingheap_allocate(spent_less, NULL);
+	queue->later = pairingheap_allocate(due_first, queue);
+	queue->deadlines = pairingheap_allocate(ends_first, queue);
+	MemoryContextSwitchTo(before);
 
 	before_shmem_exit(close_queue, PointerGetDatum(queue));
 	LWLockAcquire(db->queue_lock, LW_EXCLUSIVE);
@@ -265,20 +312,23 @@ prom_queue_is_half_empty(PromQueue *queue)
 static void
 add_slab(PromQueue *queue)
 {
-	int from = queue->root->nslabs * SLAB_ENTRIES;
-	int to = from + SLAB_ENTRIES;
-	Size bytes = (Size) to * sizeof(int32);
-	dsa_pointer slab;
+	int slab = queue->root->nslabs;
+	int from = slab * SLAB_ENTRIES;
+	Size bytes = (Size) (from + SLAB_ENTRIES) * sizeof(int32);
+	dsa_pointer entries;
+	QueueNode *nodes;
 
-	heap_grow(&queue->ready, from, to);
-	heap_grow(&queue->later, from, to);
-	heap_grow(&queue->deadlines, from, to);
+	nodes = MemoryContextAllocZero(TopMemoryContext,
+								   SLAB_ENTRIES * sizeof(QueueNode));
+	for (int i = 0; i < SLAB_ENTRIES; i++)
+		nodes[i].number = from + i;
+	queue->nodes[slab] = nodes;
 	queue->free_entries = queue->free_entries == NULL
 							  ? MemoryContextAllocHuge(TopMemoryContext, bytes)
 							  : repalloc_huge(queue->free_entries, bytes);
-	slab = dsa_allocate0(queue->area, SLAB_ENTRIES * sizeof(PromQueueEntry));
-	queue->slabs[queue->root->nslabs] = dsa_get_address(queue->area, slab);
-	queue->root->slabs[queue->root->nslabs] = slab;
+	entries = dsa_allocate0(queue->area, SLAB_ENTRIES * sizeof(PromQueueEntry));
+	queue->slabs[slab] = dsa_get_address(queue->area, entries);
+	queue->root->slabs[slab] = entries;
 	queue->root->nslabs++;
 }
 
@@ -305,29 +355,61 @@ static void
 enqueue(PromQueue *queue, int32 number, TimestampTz now)
 {
 	PromQueueEntry *entry = entry_at(queue, number);
+	QueueNode *node = node_at(queue, number);
 
 	entry->since = now;
 	entry->slot = -1;
-	if (entry->urgent || entry->due <= now)
+	entry->state = entry->urgent || entry->due <= now ? PROM_QUEUE_READY
+													  : PROM_QUEUE_LATER;
+	if (entry->urgent)
 	{
-		entry->state = PROM_QUEUE_READY;
-		heap_insert(queue, &queue->ready, number);
+		node->place = PLACE_URGENT;
+		pairingheap_add(queue->urgent, &node->order);
+		return;
+	}
+	pairingheap_add(queue->deadlines, &node->deadline);
+	if (entry->state == PROM_QUEUE_LATER)
+	{
+		node->place = PLACE_LATER;
+		pairingheap_add(queue->later, &node->order);
 	}
 	else
 	{
-		entry->state = PROM_QUEUE_LATER;
-		heap_insert(queue, &queue->later, number);
+		Submitter *submitter = submitter_of(queue, entry->submitter);
+
+		node->place = PLACE_READY;
+		pairingheap_add(submitter->ready, &node->order);
+		activate(queue, submitter);
 	}
-	if (!entry->urgent)
-		heap_insert(queue, &queue->deadlines, number);
 }
 
+/* Take an entry out of the heaps that it is in. */
 static void
 dequeue(PromQueue *queue, int32 number)
 {
-	heap_remove(queue, &queue->ready, number);
-	heap_remove(queue, &queue->later, number);
-	heap_remove(queue, &queue->deadlines, number);
+	QueueNode *node = node_at(queue, number);
+	Submitter *submitter;
+
+	switch (node->place)
+	{
+		case PLACE_NONE:
+			return;
+		case PLACE_URGENT:
+			pairingheap_remove(queue->urgent, &node->order);
+			break;
+		case PLACE_LATER:
+			pairingheap_remove(queue->later, &node->order);
+			break;
+		case PLACE_READY:
+			submitter = submitter_of(queue, entry_at(queue, number)->submitter);
+			pairingheap_remove(submitter->ready, &node->order);
+			if (pairingheap_is_empty(submitter->ready))
+				deactivate(queue, submitter);
+			break;
+	}
+	if (node->place != PLACE_URGENT)
+		pairingheap_remove(queue->deadlines, &node->deadline);
+	node->place = PLACE_NONE;
 }
 
 static void
@@ -381,41 +463,78 @@ prom_queue_cancel(PromQueue *queue, int64 task_id, TimestampTz now)
 	return -1;
 }
 
+/* The entry that is first in later or in deadlines; -1: none. */
+static int32
+first_later(PromQueue *queue)
+{
+	if (pairingheap_is_empty(queue->later))
+		return -1;
+	return pairingheap_container(QueueNode, order,
+								 pairingheap_first(queue->later))
+		->number;
+}
+
+static int32
+first_deadline(PromQueue *queue)
+{
+	if (pairingheap_is_empty(queue->deadlines))
+		return -1;
+	return pairingheap_container(QueueNode, deadline,
+								 pairingheap_first(queue->deadlines))
+		->number;
+}
+
 void
 prom_queue_advance(PromQueue *queue, TimestampTz now)
 {
-	while (queue->later.length > 0)
-	{
-		int32 number = queue->later.items[0];
-		PromQueueEntry *entry = entry_at(queue, number);
+	int32 number;
 
-		if (entry->due > now)
-			break;
-		heap_remove(queue, &queue->later, number);
-		entry->state = PROM_QUEUE_READY;
-		entry->since = now;
-		heap_insert(queue, &queue->ready, number);
+	while ((number = first_later(queue)) != -1 &&
+		   entry_at(queue, number)->due <= now)
+	{
+		dequeue(queue, number);
+		enqueue(queue, number, now);
 	}
-	while (queue->deadlines.length > 0 &&
-		   entry_at(queue, queue->deadlines.items[0])->deadline <= now)
-		make_urgent(queue, queue->deadlines.items[0], now);
+	while ((number = first_deadline(queue)) != -1 &&
+		   entry_at(queue, number)->deadline <= now)
+		make_urgent(queue, number, now);
 }
 
 PromQueueEntry *
 prom_queue_take(PromQueue *queue, int slot, TimestampTz now)
 {
-	int32 number;
+	Submitter *submitter = NULL;
+	QueueNode *node;
 	PromQueueEntry *entry;
 
-	if (queue->ready.length == 0)
+	if (!pairingheap_is_empty(queue->urgent))
+		node = pairingheap_container(QueueNode, order,
+									 pairingheap_first(queue->urgent));
+	else if (!pairingheap_is_empty(queue->active))
+	{
+		submitter = pairingheap_container(Submitter, node,
+										  pairingheap_first(queue->active));
+		node = pairingheap_container(QueueNode, order,
+									 pairingheap_first(submitter->ready));
+		queue->now = submitter->spent;
+	}
+	else
 		return NULL;
-	number = queue->ready.items[0];
-	entry = entry_at(queue, number);
-	dequeue(queue, number);
+	entry = entry_of(queue, node);
+	dequeue(queue, node->number);
+	if (submitter != NULL)
+		spend(queue, submitter, 1);
 	entry->state = PROM_QUEUE_RUNNING;
 	entry->since = now;
 	entry->slot = slot;
 	return entry;
+}
+
+void
+prom_queue_charge(PromQueue *queue, Oid submitter, int64 tokens)
+{
+	if (tokens > 0)
+		spend(queue, submitter_of(queue, submitter), tokens / 1000.0);
 }
 
 void
@@ -467,18 +586,21 @@ TimestampTz
 prom_queue_next_moment(PromQueue *queue)
 {
 	TimestampTz next = DT_NOEND;
+	int32 number = first_later(queue);
 
-	if (queue->later.length > 0)
-		next = entry_at(queue, queue->later.items[0])->due;
-	if (queue->deadlines.length > 0)
-		next = Min(next, entry_at(queue, queue->deadlines.items[0])->deadline);
+	if (number != -1)
+		next = entry_at(queue, number)->due;
+	number = first_deadline(queue);
+	if (number != -1)
+		next = Min(next, entry_at(queue, number)->deadline);
 	return next;
 }
 
 bool
 prom_queue_any_ready(PromQueue *queue)
 {
-	return queue->ready.length > 0;
+	return !pairingheap_is_empty(queue->urgent) ||
+		   !pairingheap_is_empty(queue->active);
 }
 
 static void

@@ -54,6 +54,9 @@ extern void prom_queue_advance(PromQueue *queue, TimestampTz now);
 extern PromQueueEntry *
 prom_queue_take(PromQueue *queue, int slot, TimestampTz now);
 
+/* Let an attempt's tokens count against its submitter's share. */
+extern void prom_queue_charge(PromQueue *queue, Oid submitter, int64 tokens);
+
 /* A task whose slot has been given back: it has ended, or goes on at due. */
 extern void prom_queue_remove(PromQueue *queue, int64 task_id);
 extern void

@@ -20,6 +20,7 @@
 
 #include "compat.h"
 #include "role.h"
+#include "xact.h"
 
 /* The last question and its answer. */
 static struct
@@ -51,6 +52,20 @@ prom_role_is_admin(void)
 
 	return superuser() ||
 		   (OidIsValid(admin) && has_privs_of_role(GetUserId(), admin));
+}
+
+void
+prom_role_become_owner(PromOwner *before)
+{
+	GetUserIdAndSecContext(&before->user, &before->context);
+	SetUserIdAndSecContext(prom_xact_extension_owner(),
+						   before->context | SECURITY_LOCAL_USERID_CHANGE);
+}
+
+void
+prom_role_restore(const PromOwner *before)
+{
+	SetUserIdAndSecContext(before->user, before->context);
 }
 
 void

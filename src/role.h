@@ -15,6 +15,20 @@ extern bool prom_role_may_see(const char *name, Oid oid);
 /* Is the current user a superuser or a member of prometheus_agent_admin? */
 extern bool prom_role_is_admin(void);
 
+/* The user that prom_role_become_owner() found. */
+typedef struct PromOwner
+{
+	Oid user;
+	int context;
+} PromOwner;
+
+/*
+ * Become the extension's owner for statements of our own, in which every name
+ * and operator is qualified.  An error restores the user by itself.
+ */
+extern void prom_role_become_owner(PromOwner *before);
+extern void prom_role_restore(const PromOwner *before);
+
 /* Raise unless prom_role_is_admin(). */
 extern void prom_role_require_admin(const char *function);
 

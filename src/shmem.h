@@ -98,6 +98,7 @@ typedef struct PromSlot
 	int32 priority;
 	TimestampTz due; /* with LATER */
 	PromSlotResult result;
+	int64 tokens;  /* that the attempt used */
 	bool retrying; /* with LATER: back-off, not only not due yet */
 } PromSlot;
 

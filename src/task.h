@@ -14,6 +14,8 @@
 #define PROM_DEFAULT_ATTEMPTS 3
 #define PROM_DEFAULT_TIMEOUT (INT64CONST(86400) * 1000000) /* us: one day */
 
+#define PROM_MAX_KEY 200 /* bytes of an idempotency key */
+
 /* A task to be submitted.  What is NULL or negative has its default. */
 typedef struct PromSubmit
 {
@@ -26,6 +28,8 @@ typedef struct PromSubmit
 	int64 timeout; /* us; -1: default */
 	bool has_max_attempts;
 	int32 max_attempts;
+	const char *idempotency_key;
+	const char *traceparent;
 	Jsonb *metadata;
 } PromSubmit;
 

@@ -174,6 +174,18 @@ prom_row_int32(uint64 row, int column)
 	return DatumGetInt32(row_value(row, column));
 }
 
+Oid
+prom_row_oid(uint64 row, int column)
+{
+	return DatumGetObjectId(row_value(row, column));
+}
+
+bool
+prom_row_bool(uint64 row, int column)
+{
+	return DatumGetBool(row_value(row, column));
+}
+
 TimestampTz
 prom_row_time(uint64 row, int column)
 {

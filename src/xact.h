@@ -56,6 +56,8 @@ extern void prom_statement_run(PromStatement *statement, Datum *values,
 /* Column of a row of SPI_tuptable; the first group raises on NULL. */
 extern int64 prom_row_int64(uint64 row, int column);
 extern int32 prom_row_int32(uint64 row, int column);
+extern Oid prom_row_oid(uint64 row, int column);
+extern bool prom_row_bool(uint64 row, int column);
 extern TimestampTz prom_row_time(uint64 row, int column);
 extern char *prom_row_text(uint64 row, int column);
 extern bool prom_row_isnull(uint64 row, int column);

@@ -36,7 +36,9 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'EXECUTE prometheus._may_see(text,oid)',
     'EXECUTE prometheus._milliseconds(timestamp with time zone,timestamp with time zone)',
     'EXECUTE prometheus._queue()', 'EXECUTE prometheus._worker()',
-    'EXECUTE prometheus_submit(text,text,text,integer,timestamp with time zone,interval,integer,jsonb)',
+    'EXECUTE prometheus_submit(text,text,text,integer,timestamp with time zone,text,interval,integer,text,jsonb)',
+    'EXECUTE prometheus_submit_many(text[],text,text,integer,timestamp with time zone,text[],interval,integer,text,jsonb)',
+    'EXECUTE prometheus_retry(bigint)',
     'EXECUTE prometheus_wait(bigint,interval)', 'EXECUTE prometheus_result(bigint)',
     'EXECUTE prometheus_cancel(bigint,text)', 'EXECUTE prometheus_ask(text,text,interval,text)',
     'EXECUTE prometheus_version()', 'EXECUTE prometheus_health()'], 'what a user may');

@@ -106,7 +106,7 @@ SELECT prometheus_set_model('m', 'openai', 'https://example.com/v1', 'x', 'KEY',
 SELECT prometheus_set_model('m', options => '{"max_tokens": null}');
 SELECT prometheus_set_agent('a', 'm', 'Be brief.', 'fast', '{"roles": ["prometheus_agent_user"]}');
 SELECT prometheus_set_agent('a', options => '{"roles": null}');
-SELECT prometheus_submit('x', 'a', 'fast', 1, '2100-01-01', '1 day', 2, '{"a": 1}') AS task_id \gset
+SELECT prometheus_submit('x', 'a', 'fast', 1, '2100-01-01', 'k', '1 day', 2, NULL, '{"a": 1}') AS task_id \gset
 SELECT prometheus_wait(:task_id, '0');
 SELECT prometheus_result(:task_id);
 SELECT prometheus_cancel(:task_id, 'no need');
