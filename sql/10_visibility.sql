@@ -20,6 +20,6 @@ CREATE FUNCTION prometheus._milliseconds(
     ended_at timestamptz)
 RETURNS double precision
     LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN extract(epoch FROM ended_at - started_at)::double precision * 1000;
+    RETURN (extract(epoch FROM ended_at - started_at) * 1000)::double precision;
 COMMENT ON FUNCTION prometheus._milliseconds(timestamptz, timestamptz) IS
     'The time between two moments, milliseconds.';

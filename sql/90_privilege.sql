@@ -23,7 +23,6 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_set_model(
     text, text, text, text, text, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_set_agent(
     text, text, text, text, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.prometheus_trace(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_version() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_health() FROM PUBLIC;
 
@@ -36,8 +35,6 @@ GRANT SELECT ON
     prometheus.call,
     prometheus.step,
     prometheus.event,
-    prometheus.span,
-    prometheus.usage,
     prometheus.agent,
     prometheus.model,
     prometheus.worker
@@ -45,17 +42,11 @@ GRANT SELECT ON
 GRANT EXECUTE ON FUNCTION
     prometheus._may_see(text, oid),
     prometheus._milliseconds(timestamptz, timestamptz),
-    prometheus._duration(numeric),
-    prometheus._count(numeric),
-    prometheus._cost(numeric),
-    prometheus._columns(text),
-    prometheus._fold(text, integer, integer),
-    prometheus._bar(numeric, numeric, integer, boolean, boolean),
     prometheus._queue(),
     prometheus._worker(),
     @extschema@.prometheus_submit(
         text, text, text, integer, timestamptz, text, interval, integer, text,
-    jsonb),
+        jsonb),
     @extschema@.prometheus_submit_many(
         text[], text, text, integer, timestamptz, text[], interval, integer,
         text, jsonb),
@@ -63,7 +54,6 @@ GRANT EXECUTE ON FUNCTION
     @extschema@.prometheus_wait(bigint, interval),
     @extschema@.prometheus_result(bigint),
     @extschema@.prometheus_cancel(bigint, text),
-    @extschema@.prometheus_trace(bigint),
     @extschema@.prometheus_version(),
     @extschema@.prometheus_health()
     TO prometheus_agent_user, prometheus_agent_admin;

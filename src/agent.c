@@ -245,7 +245,7 @@ check_model(const char *api, char **endpoint, const char *secret)
 {
 	if (api == NULL)
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-						errmsg("a new model needs an api"),
+						errmsg("a model must have an api"),
 						errhint("The APIs are openai and echo.")));
 	if (strcmp(api, "openai") != 0 && strcmp(api, "echo") != 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -254,7 +254,8 @@ check_model(const char *api, char **endpoint, const char *secret)
 	if (strcmp(api, "echo") == 0 && (*endpoint != NULL || secret != NULL))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a model of api \"echo\" has no endpoint and no secret")));
+				 errmsg("a model of api \"echo\" has no endpoint and no secret"),
+				 errhint("endpoint => '', secret => '' takes them away.")));
 	if (strcmp(api, "openai") == 0 && *endpoint == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -287,8 +288,9 @@ prom_set_model(PG_FUNCTION_ARGS)
 	for (int i = 0; i < 4; i++)
 		texts[i] = text_argument(fcinfo, 1 + i, setting.columns[i]);
 	check_model(texts[0], &texts[1], texts[3]);
+	if (options != NULL)
+		prom_option_check_model(options);
 	options = merge_options(&setting, options);
-	prom_option_check_model(options);
 	insert_version(&setting, "_model", name, "api, endpoint, model, secret",
 				   "$6, $7, $8, $9", texts, 4, options);
 	PG_RETURN_INT64(end_setting(&setting));
@@ -330,13 +332,14 @@ prom_set_agent(PG_FUNCTION_ARGS)
 		texts[i] = text_argument(fcinfo, 1 + i, setting.columns[i]);
 	if (texts[0] == NULL)
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-						errmsg("a new agent needs a model")));
+						errmsg("an agent must have a model")));
 	check_model_exists(texts[0]);
 	if (texts[2] == NULL)
 		texts[2] = "fast";
 	prom_task_check_mode(texts[2]);
+	if (options != NULL)
+		prom_option_check_agent(options);
 	options = merge_options(&setting, options);
-	prom_option_check_agent(options);
 	insert_version(&setting, "_agent", name, "model, instructions, mode",
 				   "$6, $7, $8", texts, 3, options);
 	PG_RETURN_INT64(end_setting(&setting));

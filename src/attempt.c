@@ -13,13 +13,13 @@
 #include "catalog/pg_type.h"
 #include "common/pg_prng.h"
 #include "fmgr.h"
-#include "mb/pg_wchar.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
 
 #include "attempt.h"
+#include "encoding.h"
 #include "xact.h"
 
 /* Back-off after attempt n: min(first * 2^(n-1), longest), jittered; ms. */
@@ -146,19 +146,6 @@ text_or_null(const char *text, bool *isnull)
 {
 	*isnull = text == NULL;
 	return text == NULL ? (Datum) 0 : CStringGetTextDatum(text);
-}
-
-/* Text that came over the network, in the database's encoding. */
-static const char *
-from_utf8(const char *text)
-{
-	return text == NULL ? NULL : pg_any_to_server(text, strlen(text), PG_UTF8);
-}
-
-static const char *
-to_utf8(const char *text)
-{
-	return text == NULL ? NULL : pg_server_to_any(text, strlen(text), PG_UTF8);
 }
 
 typedef struct Outcome
@@ -336,17 +323,20 @@ add_chat_step(PromFactWriter *writer, PromAttempt *attempt,
 	values[STEP_MODEL] =
 		CStringGetTextDatum(model->model != NULL ? model->model : model->name);
 	values[STEP_COST] = cost_of(model, reply, &nulls[STEP_COST]);
-	values[STEP_FINISH_REASON] = text_or_null(from_utf8(reply->finish_reason),
-											  &nulls[STEP_FINISH_REASON]);
-	values[STEP_REQUEST_ID] = text_or_null(from_utf8(reply->request_id),
-										   &nulls[STEP_REQUEST_ID]);
+	values[STEP_FINISH_REASON] =
+		text_or_null(prom_encoding_from_utf8(reply->finish_reason),
+					 &nulls[STEP_FINISH_REASON]);
+	values[STEP_REQUEST_ID] = text_or_null(
+		prom_encoding_from_utf8(reply->request_id), &nulls[STEP_REQUEST_ID]);
 	values[STEP_ERROR_TYPE] = text_or_null(reply->ok ? NULL : reply->error_type,
 										   &nulls[STEP_ERROR_TYPE]);
-	values[STEP_ERROR] = text_or_null(
-		reply->ok ? NULL : from_utf8(reply->error), &nulls[STEP_ERROR]);
-	values[STEP_ANSWER] = text_or_null(from_utf8(reply->answer),
+	values[STEP_ERROR] =
+		text_or_null(reply->ok ? NULL : prom_encoding_from_utf8(reply->error),
+					 &nulls[STEP_ERROR]);
+	values[STEP_ANSWER] = text_or_null(prom_encoding_from_utf8(reply->answer),
 									   &nulls[STEP_ANSWER]);
-	values[STEP_RAW] = text_or_null(from_utf8(reply->raw), &nulls[STEP_RAW]);
+	values[STEP_RAW] = text_or_null(prom_encoding_from_utf8(reply->raw),
+									&nulls[STEP_RAW]);
 	prom_fact_add(writer, PROM_FACT_STEP, values, nulls);
 }
 
@@ -394,8 +384,8 @@ begin_one(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 		return;
 	}
 	/* Here and not when it is sent, since it may fail. */
-	attempt->request = to_utf8(attempt->request);
-	attempt->instructions = to_utf8(attempt->instructions);
+	attempt->request = prom_encoding_to_utf8(attempt->request);
+	attempt->instructions = prom_encoding_to_utf8(attempt->instructions);
 	attempt->call_id = prom_fact_next_id();
 	attempt->sent_at = now;
 	add_call(writer, attempt);
@@ -514,13 +504,12 @@ prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 	{
 		end.outcome = "failed";
 		end.error_type = "DeadlineExceeded";
-		end.error = psprintf("the task did not end before its deadline; the last error was: %s",
-							 from_utf8(reply->error));
+		end.error = "the task did not end before its deadline";
 	}
 	else
 	{
 		end.error_type = reply->error_type;
-		end.error = from_utf8(reply->error);
+		end.error = prom_encoding_from_utf8(reply->error);
 		end.outcome = "failed";
 		if (goes_on(attempt, reply))
 		{

@@ -431,10 +431,12 @@ wait_for_work(bool at_once)
 		timeout = WRITE_AGAIN;
 	if (wait_event == 0)
 		wait_event = prom_wait_event_new("PrometheusCaller");
+	timeout = prom_worker_wait_limit(timeout);
 	prom_my_worker->busy = false;
 	n = WaitEventSetWait(wait_set, timeout, events, lengthof(events),
 						 wait_event);
 	prom_my_worker->busy = true;
+	prom_xact_send_statistics();
 	for (int i = 0; i < n; i++)
 		if (events[i].events & WL_LATCH_SET)
 			ResetLatch(MyLatch);

@@ -158,7 +158,12 @@ prom_guc_serve_hint(const char *database)
 	const char *set = prom_guc_databases == NULL ? "" : prom_guc_databases;
 	char *names = psprintf("%s%s%s", set, *set == '\0' ? "" : ",",
 						   quote_identifier(database));
+	ListCell *cell;
 
+	foreach(cell, prom_guc_database_names())
+		if (strcmp((char *) lfirst(cell), database) == 0)
+			return psprintf("It is in prometheus.databases; if it stays so, the server's log says why (prometheus.max_databases is %d).",
+							prom_guc_max_databases);
 	return psprintf("ALTER SYSTEM SET prometheus.databases = %s; SELECT pg_reload_conf();",
 					quote_literal_cstr(names));
 }

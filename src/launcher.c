@@ -449,6 +449,8 @@ prom_launcher_main(Datum main_arg)
 							 (ms >= 0 ? WL_TIMEOUT : 0),
 						 ms, wait_event);
 		ResetLatch(MyLatch);
+		/* There is no statement to cancel. */
+		QueryCancelPending = false;
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
 		{

@@ -18,6 +18,7 @@
 #include "utils/guc.h"
 
 #include "live.h"
+#include "role.h"
 #include "xact.h"
 
 #define FETCH 10000
@@ -34,10 +35,12 @@
 
 /* Of candidates "t", those that live and what the queue must know of them. */
 #define LIVE_COLUMNS                                                         \
-	" t.task_id, CASE WHEN r.attempt >= o.attempt THEN r.retried_at ELSE"    \
+	" t.task_id, CASE WHEN r.attempt >= o.attempt THEN r.retried_at"         \
+	" ELSE"                                                                  \
 	" coalesce(o.next_run_at, t.run_at, t.submitted_at) END,"                \
 	" coalesce(r.deadline, t.deadline),"                                     \
-	" t.submitter_oid, t.priority, o.attempt > coalesce(r.attempt, 0),"      \
+	" t.submitter_oid, t.submitter, t.priority,"                             \
+	" o.attempt > coalesce(r.attempt, 0),"                                   \
 	" EXISTS (SELECT FROM prometheus._attempt a WHERE a.task_id = t.task_id" \
 	"            AND a.attempt > coalesce(o.attempt, 0)),"                   \
 	" EXISTS (SELECT FROM prometheus._cancel c WHERE c.task_id = t.task_id"  \
@@ -106,17 +109,20 @@ visit_row(uint64 row, PromLiveTaskVisit visit, void *arg)
 	HeapTuple tuple = SPI_tuptable->vals[row];
 	TupleDesc desc = SPI_tuptable->tupdesc;
 	bool isnull;
+	char *name;
 
 	task.hint.kind = PROM_HINT_SUBMIT;
 	task.hint.task_id = prom_row_int64(row, 1);
 	task.hint.due = prom_row_time(row, 2);
 	task.hint.deadline = prom_row_time(row, 3);
-	task.hint.submitter =
-		DatumGetObjectId(SPI_getbinval(tuple, desc, 4, &isnull));
-	task.hint.priority = prom_row_int32(row, 5);
-	task.retrying = DatumGetBool(SPI_getbinval(tuple, desc, 6, &isnull));
-	task.open = DatumGetBool(SPI_getbinval(tuple, desc, 7, &isnull));
-	task.cancelled = DatumGetBool(SPI_getbinval(tuple, desc, 8, &isnull));
+	task.hint.submitter.role = prom_row_oid(row, 4);
+	name = prom_row_text(row, 5);
+	task.hint.submitter.name = prom_role_hash(name);
+	pfree(name);
+	task.hint.priority = prom_row_int32(row, 6);
+	task.retrying = DatumGetBool(SPI_getbinval(tuple, desc, 7, &isnull));
+	task.open = prom_row_bool(row, 8);
+	task.cancelled = prom_row_bool(row, 9);
 	return visit(&task, arg);
 }
 

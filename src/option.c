@@ -12,6 +12,7 @@
 
 #include "catalog/pg_type.h"
 #include "fmgr.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
@@ -129,7 +130,10 @@ read_interval(const Option *option, const JsonbValue *value)
 		ms = interval->time / 1000.0 +
 			 (interval->day + interval->month * 30.0) * 86400000.0;
 	}
-	else if (value->type == jbvNumeric)
+	else if (value->type == jbvNumeric &&
+			 DatumGetBool(DirectFunctionCall2(
+				 numeric_lt, NumericGetDatum(value->val.numeric),
+				 NumericGetDatum(int64_to_numeric(option->max)))))
 		ms = 1000.0 *
 			 DatumGetFloat8(DirectFunctionCall1(
 				 numeric_float8, NumericGetDatum(value->val.numeric)));
@@ -172,8 +176,15 @@ check_roles(const Option *option, JsonbValue *value)
 		raise_value(option, "an array of names of roles");
 	iterator = JsonbIteratorInit(value->val.binary.data);
 	while ((token = JsonbIteratorNext(&iterator, &element, true)) != WJB_DONE)
+	{
 		if (token == WJB_ELEM && element.type != jbvString)
 			raise_value(option, "an array of names of roles");
+		/* Raises if there is none: a slip would lock out everybody. */
+		if (token == WJB_ELEM)
+			(void) get_role_oid(pnstrdup(element.val.string.val,
+										 element.val.string.len),
+								false);
+	}
 }
 
 static void
@@ -249,7 +260,9 @@ check_options(Jsonb *options, const Option *known, int nknown, const char *of)
 			raise_unknown(known, nknown, of,
 						  pnstrdup(key.val.string.val, key.val.string.len));
 		(void) JsonbIteratorNext(&iterator, &value, true);
-		check_value(option, &value);
+		/* It takes the option away. */
+		if (value.type != jbvNull)
+			check_value(option, &value);
 	}
 }
 

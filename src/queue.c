@@ -375,7 +375,7 @@ enqueue(PromQueue *queue, int32 number, TimestampTz now)
 	}
 	else
 	{
-		Submitter *submitter = submitter_of(queue, entry->submitter);
+		Submitter *submitter = submitter_of(queue, entry->submitter.role);
 
 		node->place = PLACE_READY;
 		pairingheap_add(submitter->ready, &node->order);
@@ -401,7 +401,8 @@ dequeue(PromQueue *queue, int32 number)
 			pairingheap_remove(queue->later, &node->order);
 			break;
 		case PLACE_READY:
-			submitter = submitter_of(queue, entry_at(queue, number)->submitter);
+			submitter = submitter_of(queue,
+									 entry_at(queue, number)->submitter.role);
 			pairingheap_remove(submitter->ready, &node->order);
 			if (pairingheap_is_empty(submitter->ready))
 				deactivate(queue, submitter);
@@ -635,12 +636,10 @@ put_entry(ReturnSetInfo *result, const PromQueueEntry *entry)
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
-/* May the user see it?  An oid alone: after a restore there is no queue. */
 static bool
 may_see(const PromQueueEntry *entry, bool admin)
 {
-	return admin || (OidIsValid(entry->submitter) &&
-					 has_privs_of_role(GetUserId(), entry->submitter));
+	return admin || prom_role_is_submitter(&entry->submitter);
 }
 
 /*

@@ -24,7 +24,7 @@ typedef struct PromQueueEntry
 	TimestampTz due;
 	TimestampTz deadline;
 	TimestampTz since; /* when it came into its state */
-	Oid submitter;
+	PromSubmitter submitter;
 	int32 slot; /* while it runs */
 	int16 priority;
 	uint8 state;   /* PromQueueState */

@@ -12,6 +12,7 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "commands/dbcommands.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -22,6 +23,7 @@
 
 #include "compat.h"
 #include "errcodes.h"
+#include "guc.h"
 #include "shmem.h"
 #include "task.h"
 #include "wakeup.h"
@@ -108,7 +110,7 @@ raise_end(int64 task_id, const PromTaskEnd *end)
 							 end->status, end->error_type)
 				 : errdetail("Task %lld was %s.", (long long) task_id,
 							 end->status),
-			 errhint("SELECT * FROM prometheus.step WHERE task_id = %lld shows its steps.",
+			 errhint("SELECT * FROM prometheus.event WHERE task_id = %lld shows what happened.",
 					 (long long) task_id)));
 }
 
@@ -241,6 +243,24 @@ require_nonatomic(FunctionCallInfo fcinfo)
 				 errhint("In a transaction use SELECT prometheus_submit(…), commit, and read prometheus_result(…).")));
 }
 
+static pg_noreturn void
+raise_no_answer(int64 task_id, const char *status)
+{
+	const char *hint = psprintf("It goes on: SELECT prometheus_wait(%lld); SELECT prometheus_result(%lld);",
+								(long long) task_id, (long long) task_id);
+
+	if (prom_shared == NULL)
+		hint = "Nothing runs it: add to postgresql.conf: shared_preload_libraries = 'prometheus', and restart.";
+	else if (prom_shmem_database(MyDatabaseId) == NULL)
+		hint = psprintf("Nothing runs it: %s",
+						prom_guc_serve_hint(get_database_name(MyDatabaseId)));
+	ereport(ERROR, (errcode(ERRCODE_QUERY_CANCELED),
+					errmsg("no answer in time"),
+					errdetail("Task %lld is %s.", (long long) task_id, status),
+					errhint("%s", hint)));
+	pg_unreachable();
+}
+
 PG_FUNCTION_INFO_V1(prom_ask);
 
 /*
@@ -277,11 +297,7 @@ prom_ask(PG_FUNCTION_ARGS)
 
 	wait_for_end(task_id, until, &end);
 	if (!end.ended)
-		ereport(ERROR,
-				(errcode(ERRCODE_QUERY_CANCELED), errmsg("no answer in time"),
-				 errdetail("Task %lld is %s.", (long long) task_id, end.status),
-				 errhint("It goes on: SELECT prometheus_wait(%lld); SELECT prometheus_result(%lld);",
-						 (long long) task_id, (long long) task_id)));
+		raise_no_answer(task_id, end.status);
 	raise_end(task_id, &end);
 	SPI_finish();
 

@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_authid.h"
+#include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/supportnodes.h"
@@ -76,6 +77,31 @@ prom_role_require_admin(const char *function)
 						errmsg("permission denied for function %s", function),
 						errhint("Only members of role \"%s\" may call it.",
 								PROM_ROLE_ADMIN)));
+}
+
+uint32
+prom_role_hash(const char *name)
+{
+	return hash_bytes((const unsigned char *) name, strlen(name));
+}
+
+PromSubmitter
+prom_role_submitter(Oid role)
+{
+	PromSubmitter submitter;
+
+	submitter.role = role;
+	submitter.name = prom_role_hash(GetUserNameFromId(role, false));
+	return submitter;
+}
+
+bool
+prom_role_is_submitter(const PromSubmitter *submitter)
+{
+	char *name = GetUserNameFromId(submitter->role, true);
+
+	return name != NULL && prom_role_hash(name) == submitter->name &&
+		   has_privs_of_role(GetUserId(), submitter->role);
 }
 
 bool

@@ -5,12 +5,21 @@
 #ifndef PROM_ROLE_H
 #define PROM_ROLE_H
 
+#include "shmem.h"
+
 #define PROM_ROLE_ADMIN "prometheus_agent_admin"
 
 extern void prom_role_init(void);
 
 /* May the current user see what a role submitted?  Name and oid must agree. */
 extern bool prom_role_may_see(const char *name, Oid oid);
+
+/* A role as the queue keeps it, and the hash of a name that it is kept with. */
+extern PromSubmitter prom_role_submitter(Oid role);
+extern uint32 prom_role_hash(const char *name);
+
+/* Has the current user that role?  Name and oid must agree. */
+extern bool prom_role_is_submitter(const PromSubmitter *submitter);
 
 /* Is the current user a superuser or a member of prometheus_agent_admin? */
 extern bool prom_role_is_admin(void);

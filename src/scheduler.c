@@ -132,7 +132,7 @@ take_back_slots(TimestampTz now)
 
 		if (pg_atomic_read_u32(&slot->state) != PROM_SLOT_DONE)
 			continue;
-		prom_queue_charge(queue, slot->submitter, slot->tokens);
+		prom_queue_charge(queue, slot->submitter.role, slot->tokens);
 		if (slot->result == PROM_RESULT_ENDED)
 			prom_queue_remove(queue, slot->task_id);
 		else

@@ -31,12 +31,19 @@ typedef enum PromHintKind
 	PROM_HINT_CANCEL
 } PromHintKind;
 
+/* Who submitted: the oid, and the hash of the name that must agree with it. */
+typedef struct PromSubmitter
+{
+	Oid role;
+	uint32 name;
+} PromSubmitter;
+
 typedef struct PromHint
 {
 	int64 task_id;
 	TimestampTz due; /* earliest start */
 	TimestampTz deadline;
-	Oid submitter;
+	PromSubmitter submitter;
 	int32 priority;
 	PromHintKind kind;
 } PromHint;
@@ -94,7 +101,7 @@ typedef struct PromSlot
 	pg_atomic_uint32 cancel; /* set by the scheduler at any time */
 	int64 task_id;
 	TimestampTz deadline; /* these three only for the next scheduler */
-	Oid submitter;
+	PromSubmitter submitter;
 	int32 priority;
 	TimestampTz due; /* with LATER */
 	PromSlotResult result;

@@ -448,7 +448,7 @@ add_task(Submission *submission, const char *request, const char *key)
 	hint.task_id = task_id;
 	hint.due = submit->has_run_at ? submit->run_at : submission->now;
 	hint.deadline = submission->deadline;
-	hint.submitter = GetUserId();
+	hint.submitter = prom_role_submitter(GetUserId());
 	hint.priority = submit->priority;
 	prom_wakeup_hint(&hint);
 	return task_id;

@@ -55,6 +55,22 @@ write_cancel(int64 task_id, text *reason)
 	prom_fact_end(writer);
 }
 
+/* The reason of a cancel, NULL if there is none. */
+static text *
+reason_argument(FunctionCallInfo fcinfo)
+{
+	text *reason = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1);
+
+	if (reason == NULL || VARSIZE_ANY_EXHDR(reason) == 0)
+		return NULL;
+	if (VARSIZE_ANY_EXHDR(reason) > PROM_MAX_REASON)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("reason is too long"),
+				 errdetail("It may have %d bytes.", PROM_MAX_REASON)));
+	return reason;
+}
+
 PG_FUNCTION_INFO_V1(prom_cancel);
 
 Datum
@@ -73,11 +89,10 @@ prom_cancel(PG_FUNCTION_ARGS)
 	if (end.ended)
 		PG_RETURN_BOOL(false);
 
-	write_cancel(task_id, PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1));
+	write_cancel(task_id, reason_argument(fcinfo));
 	hint.kind = PROM_HINT_CANCEL;
 	hint.task_id = task_id;
 	hint.deadline = DT_NOEND;
-	hint.submitter = GetUserId();
 	prom_wakeup_hint(&hint);
 	PG_RETURN_BOOL(true);
 }
@@ -117,12 +132,13 @@ write_retry(int64 task_id, PromHint *hint)
 	if (written)
 		hint->deadline = prom_row_time(0, 1);
 	if (written &&
-		SPI_execute_with_args("SELECT submitter_oid, priority FROM prometheus._task"
+		SPI_execute_with_args("SELECT submitter_oid, submitter, priority FROM prometheus._task"
 							  " WHERE task_id OPERATOR(pg_catalog.=) $1",
 							  1, types, values, NULL, true, 1) == SPI_OK_SELECT)
 	{
-		hint->submitter = prom_row_oid(0, 1);
-		hint->priority = prom_row_int32(0, 2);
+		hint->submitter.role = prom_row_oid(0, 1);
+		hint->submitter.name = prom_role_hash(prom_row_text(0, 2));
+		hint->priority = prom_row_int32(0, 3);
 	}
 	prom_role_restore(&owner);
 	SPI_finish();

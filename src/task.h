@@ -14,7 +14,8 @@
 #define PROM_DEFAULT_ATTEMPTS 3
 #define PROM_DEFAULT_TIMEOUT (INT64CONST(86400) * 1000000) /* us: one day */
 
-#define PROM_MAX_KEY 200 /* bytes of an idempotency key */
+#define PROM_MAX_REASON 1000 /* bytes of the reason of a cancel */
+#define PROM_MAX_KEY 200     /* bytes of an idempotency key */
 
 /* A task to be submitted.  What is NULL or negative has its default. */
 typedef struct PromSubmit

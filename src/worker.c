@@ -199,6 +199,8 @@ prom_worker_should_end(void)
 {
 	if (ShutdownRequestPending)
 		return true;
+	/* There is no statement to cancel here. */
+	QueryCancelPending = false;
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
 	{
@@ -223,17 +225,31 @@ prom_worker_wait_time(TimestampTz until)
 	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 }
 
+long
+prom_worker_wait_limit(long ms)
+{
+	long statistics = prom_worker_wait_time(prom_xact_statistics_due());
+
+	if (statistics < 0)
+		return ms;
+	return ms < 0 ? statistics : Min(ms, statistics);
+}
+
 void
 prom_worker_wait(long ms, const char *event)
 {
 	static uint32 wait_event = 0;
-	int wake = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (ms >= 0 ? WL_TIMEOUT : 0);
+	int wake = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
 
+	ms = prom_worker_wait_limit(ms);
+	if (ms >= 0)
+		wake |= WL_TIMEOUT;
 	if (wait_event == 0)
 		wait_event = prom_wait_event_new(event);
 	prom_my_worker->busy = false;
 	(void) WaitLatch(MyLatch, wake, ms, wait_event);
 	ResetLatch(MyLatch);
+	prom_xact_send_statistics();
 	prom_my_worker->busy = true;
 }
 

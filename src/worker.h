@@ -36,6 +36,9 @@ extern void prom_worker_finish(void);
 /* Milliseconds from now to a moment, for a wait; -1 for DT_NOEND. */
 extern long prom_worker_wait_time(TimestampTz until);
 
+/* The same limit, or until statistics are due if that is sooner. */
+extern long prom_worker_wait_limit(long ms);
+
 /* Wait on the latch, at most ms (-1: no limit), and reset it. */
 extern void prom_worker_wait(long ms, const char *event);
 

@@ -24,6 +24,7 @@
 
 static MemoryContext outer_context = NULL;
 static bool is_open = false;
+static TimestampTz statistics_due = DT_NOEND;
 
 void
 prom_xact_begin(const char *activity)
@@ -38,15 +39,38 @@ prom_xact_begin(const char *activity)
 	MemoryContextSwitchTo(outer_context);
 }
 
-/* Statistics go at once: a worker that waits for hours would keep them. */
+TimestampTz
+prom_xact_statistics_due(void)
+{
+	return statistics_due;
+}
+
+void
+prom_xact_send_statistics(void)
+{
+	if (statistics_due > GetCurrentTimestamp())
+		return;
+	statistics_due = DT_NOEND;
+	pgstat_report_stat(true);
+}
+
+/*
+ * Statistics go now or, if some went a moment ago, when the process waits: a
+ * worker that waits for hours must not keep them from autovacuum.
+ */
 void
 prom_xact_commit(void)
 {
+	long ms;
+
 	Assert(is_open);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	is_open = false;
-	pgstat_report_stat(false);
+	ms = pgstat_report_stat(false);
+	statistics_due = DT_NOEND;
+	if (ms > 0)
+		statistics_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	MemoryContextSwitchTo(outer_context);
 }

@@ -32,6 +32,13 @@ typedef enum PromPresence
 extern void prom_xact_begin(const char *activity);
 extern void prom_xact_commit(void);
 
+/*
+ * Statistics that were too fresh to send: when they are due (DT_NOEND: there
+ * are none), and send them if that is now.
+ */
+extern TimestampTz prom_xact_statistics_due(void);
+extern void prom_xact_send_statistics(void);
+
 /* End it after an error, which is reported to the log, and go on. */
 extern void prom_xact_abort(void);
 

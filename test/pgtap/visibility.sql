@@ -1,6 +1,6 @@
 -- Who sees which rows: prometheus._may_see(), and every view by it.
 BEGIN;
-SELECT plan(66);
+SELECT plan(67);
 
 SET LOCAL client_min_messages = error;
 
@@ -144,8 +144,9 @@ RESET ROLE;
 SELECT is(submitter, 'prom_test_a', 'its owner submitted it') FROM prometheus._task WHERE task_id = :wrapped;
 
 -- The option "roles" of an agent: who may submit to it.
+SELECT throws_ok($$SELECT prometheus_set_agent('typo', 'echo', options => '{"roles": ["no such role"]}')$$, '42704', NULL, 'a role that is not there is a slip');
 
-SELECT prometheus_set_agent('closed', 'echo', options => '{"roles": ["prom_test_a", "no such role"]}');
+SELECT prometheus_set_agent('closed', 'echo', options => '{"roles": ["prom_test_a"]}');
 SELECT prometheus_set_agent('shut', 'echo', options => '{"roles": []}');
 SET LOCAL ROLE prom_test_a;
 SELECT lives_ok($$SELECT prometheus_submit('x', 'closed')$$, 'a role in the list');

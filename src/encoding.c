@@ -1,0 +1,83 @@
+/*
+ * encoding.c
+ *	  Converts text between UTF-8 and the encoding of the database.
+ *
+ * An answer with a character that the database cannot store is still an
+ * answer: that character becomes a question mark.
+ */
+#include "postgres.h"
+
+#include "catalog/namespace.h"
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+
+#include "encoding.h"
+
+/* Bytes converted at once, so that the buffer is of a fixed size. */
+#define PIECE 4096
+
+/* The length of as many whole characters as fit into limit bytes. */
+static int
+whole_characters(const char *text, int length, int limit)
+{
+	int whole = 0;
+
+	while (whole < length)
+	{
+		int next = pg_utf_mblen((const unsigned char *) text + whole);
+
+		if (whole + next > Min(length, limit))
+			break;
+		whole += next;
+	}
+	return whole;
+}
+
+const char *
+prom_encoding_from_utf8(const char *text)
+{
+	int encoding = GetDatabaseEncoding();
+	unsigned char piece[PIECE * MAX_CONVERSION_GROWTH + 1];
+	StringInfoData result;
+	int length;
+	Oid proc;
+
+	if (text == NULL || encoding == PG_UTF8 || encoding == PG_SQL_ASCII)
+		return text;
+	proc = FindDefaultConversionProc(PG_UTF8, encoding);
+	if (!OidIsValid(proc))
+		return pg_any_to_server(text, strlen(text), PG_UTF8);
+
+	initStringInfo(&result);
+	length = strlen(text);
+	while (length > 0)
+	{
+		int whole = whole_characters(text, length, PIECE);
+		int done;
+
+		piece[0] = '\0';
+		done = pg_do_encoding_conversion_buf(
+			proc, PG_UTF8, encoding, (unsigned char *) unconstify(char *, text),
+			whole, piece, sizeof(piece), true);
+		appendStringInfoString(&result, (char *) piece);
+		text += done;
+		length -= done;
+		if (done < whole)
+		{
+			int skipped = pg_utf_mblen((const unsigned char *) text);
+
+			appendStringInfoChar(&result, '?');
+			text += skipped;
+			length -= skipped;
+		}
+	}
+	return result.data;
+}
+
+const char *
+prom_encoding_to_utf8(const char *text)
+{
+	if (text == NULL)
+		return NULL;
+	return pg_server_to_any(text, strlen(text), PG_UTF8);
+}

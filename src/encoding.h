@@ -1,0 +1,14 @@
+/*
+ * encoding.h
+ *	  Text between the network, which is UTF-8, and the database.
+ */
+#ifndef PROM_ENCODING_H
+#define PROM_ENCODING_H
+
+/* In the database's encoding; what it lacks becomes "?".  NULL for NULL. */
+extern const char *prom_encoding_from_utf8(const char *text);
+
+/* In UTF-8; raises if the text is not of the database's encoding. */
+extern const char *prom_encoding_to_utf8(const char *text);
+
+#endif
