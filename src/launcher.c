@@ -3,11 +3,12 @@
  *	  Starts and watches the processes of each database that is served.
  *
  * It connects to no database, only to the shared catalogues, so it holds up
- * no DROP DATABASE.  A process that ends wakes it and is started again at
- * once; one that lived for less than a second waits, twice as long each time.
- * What is not there yet is not an error: a database is looked for again when
- * transactions have ended meanwhile, an extension when its install script
- * says so (wakeup.c) or the configuration is reloaded.
+ * no DROP DATABASE; for that the workers are stopped (utility.c).  A process
+ * that ends wakes it and is started again at once; one that lived for less
+ * than a second waits, twice as long each time.  What is not there yet is not
+ * an error: a database is looked for again when transactions have ended
+ * meanwhile, an extension when a transaction that made, changed or dropped one
+ * has committed (wakeup.c) or the configuration is reloaded.
  */
 #include "postgres.h"
 
@@ -223,12 +224,61 @@ forget_database(PromDatabase *db)
 	LWLockRelease(prom_shared->lock);
 }
 
+static bool
+has_holders(PromDatabase *db)
+{
+	bool any;
+
+	LWLockAcquire(prom_shared->lock, LW_SHARED);
+	any = db->holders > 0;
+	LWLockRelease(prom_shared->lock);
+	return any;
+}
+
+/* Keep the workers away for a statement (utility.c).  When to look again. */
+static TimestampTz
+hold(PromDatabase *db, Served *mine, TimestampTz now)
+{
+	if (!stop_children(db, mine, now))
+		return TimestampTzPlusMilliseconds(now, SHORT_LIFE);
+	if (!db->held)
+	{
+		LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
+		db->held = true;
+		LWLockRelease(prom_shared->lock);
+		ConditionVariableBroadcast(&prom_shared->stopped);
+	}
+	return DT_NOEND;
+}
+
+/*
+ * Go on with what no statement holds any more, if it is still there.  Who
+ * wants to hold it from now on must wait until its workers are stopped again.
+ */
+static void
+release_databases(void)
+{
+	LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < prom_shared->ndatabases; i++)
+	{
+		PromDatabase *db = &prom_shared->databases[i];
+
+		if (!db->held || db->holders > 0)
+			continue;
+		db->held = false;
+		must_look = true;
+	}
+	LWLockRelease(prom_shared->lock);
+}
+
 /* One database: begin, go on, or end serving it.  When to look again. */
 static TimestampTz
 serve(PromDatabase *db, Served *mine, TimestampTz now)
 {
 	if (!OidIsValid(db->oid))
 		return DT_NOEND;
+	if (has_holders(db))
+		return hold(db, mine, now);
 	if (!mine->wanted || mine->gone || db->probe)
 		mine->stopping = true;
 	if (mine->stopping)
@@ -240,7 +290,7 @@ serve(PromDatabase *db, Served *mine, TimestampTz now)
 		if (!mine->wanted || mine->gone)
 		{
 			/* Another one may have its name. */
-			must_look = mine->gone;
+			must_look = must_look || mine->gone;
 			mine->gone = false;
 			forget_database(db);
 			return now;
@@ -313,7 +363,8 @@ find_database(const char *name)
 		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
 
 		if (strcmp(NameStr(database->datname), name) == 0 &&
-			database->datallowconn)
+			database->datallowconn &&
+			database->datconnlimit >= -1) /* -2: half dropped */
 			found = database->oid;
 	}
 	table_endscan(scan);
@@ -343,7 +394,9 @@ look_for_databases(void)
 							NameStr(db->name))));
 		served[i].missing_logged = !OidIsValid(oid);
 		served[i].gone = OidIsValid(db->oid) && db->oid != oid;
-		if (!OidIsValid(db->oid) && OidIsValid(oid))
+		/* A renamed one is first forgotten by its old name. */
+		if (!OidIsValid(db->oid) && OidIsValid(oid) &&
+			prom_shmem_database(oid) == NULL)
 		{
 			served[i].probed = false;
 			LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
@@ -403,6 +456,7 @@ turn(void)
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz next = DT_NOEND;
 
+	release_databases();
 	if (must_look)
 		look_for_databases();
 	if (anything_missing())

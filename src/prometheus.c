@@ -13,6 +13,7 @@
 #include "launcher.h"
 #include "role.h"
 #include "shmem.h"
+#include "utility.h"
 #include "wakeup.h"
 
 #ifdef PG_MODULE_MAGIC_EXT
@@ -35,6 +36,7 @@ _PG_init(void)
 	{
 		prom_shmem_init();
 		prom_launcher_register();
+		prom_utility_init();
 	}
 }
 

@@ -9,6 +9,7 @@
 #define PROM_SHMEM_H
 
 #include "port/atomics.h"
+#include "storage/condition_variable.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "utils/dsa.h"
@@ -123,8 +124,10 @@ typedef struct PromDatabase
 {
 	Oid oid; /* InvalidOid: this entry is free, or the database not there */
 	NameData name;
-	Oid owner;  /* of the extension; InvalidOid: it is not there */
-	bool probe; /* launcher: look whether the extension is there */
+	Oid owner;   /* of the extension; InvalidOid: it is not there */
+	bool probe;  /* launcher: look whether the extension is there */
+	int holders; /* sessions whose statement needs it without workers */
+	bool held;   /* launcher: no worker is left, and none is started */
 	PromWorker worker[PROM_NROLES];
 
 	PromRing ring;
@@ -159,6 +162,7 @@ typedef struct PromShared
 {
 	LWLock *lock; /* entries of databases, workers */
 	PromWorker launcher;
+	ConditionVariable stopped; /* a database has become held */
 	pg_atomic_uint32
 		waiting; /* waiters that wait; 0 spares the caller a look */
 	int nwaiters;

@@ -74,7 +74,8 @@ prom_worker_role_name(PromRole role)
 
 /*
  * Between transactions a flag is enough, and what is being written is written;
- * inside one (it may wait for a lock) die() ends it at once.
+ * inside one (it may wait for a lock) die() ends it at once.  So it does when
+ * the connection waits for a lock on the database.
  */
 static void
 handle_sigterm(SIGNAL_ARGS)
@@ -82,7 +83,9 @@ handle_sigterm(SIGNAL_ARGS)
 	int save_errno = errno;
 
 	ShutdownRequestPending = true;
-	if (prom_xact_is_open() && !finishing)
+	if ((prom_xact_is_open() ||
+		 MyProc->waitStatus == PROC_WAIT_STATUS_WAITING) &&
+		!finishing)
 		die(postgres_signal_arg);
 	SetLatch(MyLatch);
 	errno = save_errno;
@@ -109,7 +112,7 @@ leave(int code, Datum arg)
 	prom_shmem_wake(&prom_shared->launcher);
 }
 
-/* Take the role's place, or end: another process has it. */
+/* Take the role's place, or end: another process has it, or nobody may. */
 static void
 take_place(PromRole role)
 {
@@ -117,7 +120,7 @@ take_place(PromRole role)
 
 	my_role = role;
 	LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
-	taken = prom_my_worker->pid != 0;
+	taken = prom_my_worker->pid != 0 || prom_my_database->holders > 0;
 	if (!taken)
 	{
 		prom_my_worker->pid = MyProcPid;
