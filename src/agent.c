@@ -25,6 +25,7 @@
 
 #include "agent.h"
 #include "compat.h"
+#include "extension.h"
 #include "option.h"
 #include "role.h"
 #include "secret.h"
@@ -82,7 +83,7 @@ begin_setting(Setting *setting, const char *table, const char *columns,
 	LockDatabaseObject(relid, hash, 0, ShareUpdateExclusiveLock);
 	SPI_connect();
 	GetUserIdAndSecContext(&setting->user, &setting->context);
-	SetUserIdAndSecContext(prom_xact_extension_owner(),
+	SetUserIdAndSecContext(prom_extension_owner(),
 						   setting->context | SECURITY_LOCAL_USERID_CHANGE);
 	plan = SPI_prepare(
 		psprintf("SELECT version, owner_oid, owner, options, %s FROM prometheus.%s"

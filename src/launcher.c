@@ -218,6 +218,7 @@ forget_database(PromDatabase *db)
 	LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
 	db->oid = InvalidOid;
 	db->owner = InvalidOid;
+	db->version[0] = '\0';
 	db->probe = false;
 	for (int i = 0; i < prom_guc_max_in_flight; i++)
 		pg_atomic_write_u32(&db->slots[i].state, PROM_SLOT_FREE);

@@ -9,6 +9,7 @@
 #include "utils/builtins.h"
 
 #include "compat.h"
+#include "extension.h"
 #include "guc.h"
 #include "launcher.h"
 #include "role.h"
@@ -37,6 +38,7 @@ _PG_init(void)
 		prom_shmem_init();
 		prom_launcher_register();
 		prom_utility_init();
+		prom_extension_init();
 	}
 }
 
@@ -54,6 +56,6 @@ PG_FUNCTION_INFO_V1(prom_installed);
 Datum
 prom_installed(PG_FUNCTION_ARGS)
 {
-	prom_wakeup_installed();
+	prom_wakeup_extension();
 	PG_RETURN_VOID();
 }

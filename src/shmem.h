@@ -25,6 +25,9 @@ typedef enum PromRole
 	PROM_LAUNCHER = PROM_NROLES
 } PromRole;
 
+/* Room for a version of the extension, cut short if it is longer. */
+#define PROM_VERSION_LENGTH 64
+
 /* What a backend tells the scheduler when its transaction has committed. */
 typedef enum PromHintKind
 {
@@ -124,7 +127,9 @@ typedef struct PromDatabase
 {
 	Oid oid; /* InvalidOid: this entry is free, or the database not there */
 	NameData name;
-	Oid owner;   /* of the extension; InvalidOid: it is not there */
+	/* Of its extension's objects, if not that of the library; else empty. */
+	char version[PROM_VERSION_LENGTH];
+	Oid owner;   /* of the extension; InvalidOid: not there, or not ours */
 	bool probe;  /* launcher: look whether the extension is there */
 	int holders; /* sessions whose statement needs it without workers */
 	bool held;   /* launcher: no worker is left, and none is started */

@@ -23,6 +23,7 @@
 #include "utils/guc.h"
 
 #include "compat.h"
+#include "extension.h"
 #include "shmem.h"
 #include "worker.h"
 #include "xact.h"
@@ -163,35 +164,69 @@ prom_worker_begin(PromRole role, Datum main_arg)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
-/* Let the launcher know whose the extension is now. */
-static void
-tell_owner(Oid owner)
+/*
+ * Let the launcher know whose the extension is now; InvalidOid: nobody's, or
+ * it is of a version that is not ours.  False: of that it knew.
+ */
+static bool
+tell(Oid owner, const char *version)
 {
+	bool changed;
+
 	LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
+	/* The other workers are to end as well. */
+	if (OidIsValid(prom_my_database->owner) && !OidIsValid(owner))
+		prom_my_database->probe = true;
 	prom_my_database->owner = owner;
+	changed = strcmp(prom_my_database->version, version) != 0;
+	strlcpy(prom_my_database->version, version,
+			sizeof(prom_my_database->version));
 	LWLockRelease(prom_shared->lock);
 	prom_shmem_wake(&prom_shared->launcher);
+	return changed;
+}
+
+/* Nothing is run on objects that this library does not know. */
+static void
+refuse(const char *version)
+{
+	char *files;
+
+	if (!tell(InvalidOid, version))
+		return;
+	files = prom_extension_files();
+	ereport(LOG,
+			(errmsg("tasks of database \"%s\" do not run: its extension is version %s, the loaded library version %s",
+					NameStr(prom_my_database->name), version, PROM_VERSION),
+			 errdetail("The installed files are version %s.",
+					   files == NULL ? "unknown" : files),
+			 errhint("%s", prom_extension_advice(version, files))));
 }
 
 bool
 prom_worker_xact_begin(const char *activity)
 {
-	Oid owner;
+	PromExtension extension;
 
 	prom_xact_begin(activity);
-	switch (prom_xact_presence(&owner))
+	switch (prom_extension_presence(&extension))
 	{
 		case PROM_PRESENT:
-			if (prom_my_database->owner != owner)
-				tell_owner(owner);
+			if (prom_my_database->owner != extension.owner ||
+				prom_my_database->version[0] != '\0')
+				(void) tell(extension.owner, "");
 			return true;
-		case PROM_OTHER_OWNER:
+		case PROM_OTHER:
 			prom_xact_commit();
-			tell_owner(owner);
+			(void) tell(extension.owner, "");
+			proc_exit(0);
+		case PROM_OTHER_VERSION:
+			refuse(extension.version);
+			prom_xact_commit();
 			proc_exit(0);
 		case PROM_ABSENT:
 			prom_xact_commit();
-			tell_owner(InvalidOid);
+			(void) tell(InvalidOid, "");
 			proc_exit(0);
 	}
 	return false;
