@@ -56,9 +56,10 @@ typedef struct Served
 	bool wanted; /* in prometheus.databases */
 	bool missing_logged;
 	bool limit_logged;
-	bool gone;     /* the database that is served does not exist */
-	bool stopping; /* until no child is left */
-	bool probed;   /* looked, and the extension was not there */
+	TimestampTz asked_at; /* when workers were asked to end; 0: not now */
+	bool gone;            /* the database that is served does not exist */
+	bool stopping;        /* until no child is left */
+	bool probed;          /* looked, and the extension was not there */
 	Child children[PROM_NROLES];
 } Served;
 
@@ -139,11 +140,20 @@ child_lives(PromDatabase *db, Child *child, PromRole role, TimestampTz now)
 	return db->worker[role].pid != 0;
 }
 
+/*
+ * It is asked first where it looks (prom_worker_should_end), so that what it is
+ * about is not cut off with an error.
+ */
 static void
-stop_child(PromDatabase *db, Child *child, PromRole role)
+stop_child(PromDatabase *db, Child *child, PromRole role, bool ask)
 {
 	pid_t pid = db->worker[role].pid;
 
+	if (ask)
+	{
+		prom_shmem_wake(&db->worker[role]);
+		return;
+	}
 	if (child->handle != NULL)
 		TerminateBackgroundWorker(child->handle);
 	else if (pid != 0)
@@ -190,12 +200,20 @@ keep_children(PromDatabase *db, Served *mine, TimestampTz now)
 	return next;
 }
 
-/* End every child of a database; true when none is left. */
+/*
+ * End every child of a database; true when none is left.  One that sees itself
+ * that it is to end has a moment for it.
+ */
 static bool
 stop_children(PromDatabase *db, Served *mine, TimestampTz now)
 {
 	bool any = false;
+	bool ask = db->probe || db->holders > 0;
 
+	if (mine->asked_at == 0)
+		mine->asked_at = now;
+	if (TimestampDifferenceExceeds(mine->asked_at, now, SHORT_LIFE))
+		ask = false;
 	for (int role = 0; role < PROM_NROLES; role++)
 	{
 		Child *child = &mine->children[role];
@@ -206,9 +224,11 @@ stop_children(PromDatabase *db, Served *mine, TimestampTz now)
 			child->not_before = now;
 			continue;
 		}
-		stop_child(db, child, role);
+		stop_child(db, child, role, ask);
 		any = true;
 	}
+	if (!any)
+		mine->asked_at = 0;
 	return !any;
 }
 
@@ -299,6 +319,7 @@ serve(PromDatabase *db, Served *mine, TimestampTz now)
 		db->owner = InvalidOid;
 		db->probe = false;
 	}
+	mine->asked_at = 0;
 	return keep_children(db, mine, now);
 }
 

@@ -78,15 +78,22 @@ prom_worker_role_name(PromRole role)
  * inside one (it may wait for a lock) die() ends it at once.  So it does when
  * the connection waits for a lock on the database.
  */
+static bool
+is_interruptible(void)
+{
+	if (finishing || MyProc == NULL) /* the latter: at the very end */
+		return false;
+	return prom_xact_is_open() ||
+		   MyProc->waitStatus == PROC_WAIT_STATUS_WAITING;
+}
+
 static void
 handle_sigterm(SIGNAL_ARGS)
 {
 	int save_errno = errno;
 
 	ShutdownRequestPending = true;
-	if ((prom_xact_is_open() ||
-		 MyProc->waitStatus == PROC_WAIT_STATUS_WAITING) &&
-		!finishing)
+	if (is_interruptible())
 		die(postgres_signal_arg);
 	SetLatch(MyLatch);
 	errno = save_errno;
@@ -232,10 +239,19 @@ prom_worker_xact_begin(const char *activity)
 	return false;
 }
 
+/* No lock: the launcher's wake-up follows, and in a second its signal. */
+static bool
+is_asked_to_end(void)
+{
+	volatile PromDatabase *db = prom_my_database;
+
+	return db->probe || db->holders > 0;
+}
+
 bool
 prom_worker_should_end(void)
 {
-	if (ShutdownRequestPending)
+	if (ShutdownRequestPending || is_asked_to_end())
 		return true;
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
