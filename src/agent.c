@@ -25,6 +25,7 @@
 
 #include "agent.h"
 #include "compat.h"
+#include "extension.h"
 #include "option.h"
 #include "role.h"
 #include "secret.h"

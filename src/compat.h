@@ -9,9 +9,11 @@
 #include "varatt.h"
 #endif
 #include "access/transam.h"
+#include "catalog/pg_database.h"
 #include "executor/executor.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
+#include "utils/acl.h"
 #include "utils/dsa.h"
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
@@ -46,6 +48,13 @@ extern PGDLLEXPORT void _PG_init(void);
 #define prom_insert_index_tuples(rri, slot, estate) \
 	ExecInsertIndexTuples((rri), (slot), (estate), false, false, NULL, NIL)
 #define prom_guc_strdup(s) strdup(s)
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define prom_owns_database(oid, role) \
+	object_ownercheck(DatabaseRelationId, (oid), (role))
+#else
+#define prom_owns_database(oid, role) pg_database_ownercheck((oid), (role))
 #endif
 
 /* This process's index into an array of MaxBackends + aux entries. */

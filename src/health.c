@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
+#include "extension.h"
 #include "guc.h"
 #include "shmem.h"
 #include "worker.h"
@@ -49,6 +50,29 @@ put_process(ReturnSetInfo *result, PromRole role, const PromWorker *worker)
 			"The server's log says why; the launcher starts it again by itself.");
 }
 
+/* Is what is in this database what the library knows? */
+static void
+put_extension(ReturnSetInfo *result)
+{
+	PromExtension extension;
+	char *files;
+
+	if (!prom_extension_find(&extension))
+		return;
+	if (strcmp(extension.version, PROM_VERSION) == 0)
+	{
+		put(result, "extension", "ok",
+			psprintf("version %s", extension.version), NULL);
+		return;
+	}
+	files = prom_extension_files();
+	put(result, "extension", "error",
+		psprintf("version %s, with a library of version %s and files of version %s: no task runs",
+				 extension.version, PROM_VERSION,
+				 files == NULL ? "unknown" : files),
+		prom_extension_advice(extension.version, files));
+}
+
 static void
 put_database(ReturnSetInfo *result, PromDatabase *db)
 {
@@ -60,7 +84,12 @@ put_database(ReturnSetInfo *result, PromDatabase *db)
 			prom_guc_serve_hint(name));
 		return;
 	}
-	put(result, "database", "ok", psprintf("%s is served", name), NULL);
+	if (db->holders > 0)
+		put(result, "database", "warning",
+			psprintf("%s has no workers until a statement has ended", name),
+			"A session renames, moves or copies it; its transaction is still open.");
+	else
+		put(result, "database", "ok", psprintf("%s is served", name), NULL);
 	for (int role = 0; role < PROM_NROLES; role++)
 		put_process(result, role, &db->worker[role]);
 	put(result, "tasks in flight", "ok",
@@ -134,6 +163,7 @@ prom_health(PG_FUNCTION_ARGS)
 		return (Datum) 0;
 	}
 	put(result, "library", "ok", "version " PROM_VERSION, NULL);
+	put_extension(result);
 	if (RecoveryInProgress())
 	{
 		put(result, "standby", "ok", "no worker runs before promotion", NULL);

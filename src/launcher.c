@@ -3,11 +3,12 @@
  *	  Starts and watches the processes of each database that is served.
  *
  * It connects to no database, only to the shared catalogues, so it holds up
- * no DROP DATABASE.  A process that ends wakes it and is started again at
- * once; one that lived for less than a second waits, twice as long each time.
- * What is not there yet is not an error: a database is looked for again when
- * transactions have ended meanwhile, an extension when its install script
- * says so (wakeup.c) or the configuration is reloaded.
+ * no DROP DATABASE; for that the workers are stopped (utility.c).  A process
+ * that ends wakes it and is started again at once; one that lived for less
+ * than a second waits, twice as long each time.  What is not there yet is not
+ * an error: a database is looked for again when transactions have ended
+ * meanwhile, an extension when a transaction that made, changed or dropped one
+ * has committed (wakeup.c) or the configuration is reloaded.
  */
 #include "postgres.h"
 
@@ -55,9 +56,10 @@ typedef struct Served
 	bool wanted; /* in prometheus.databases */
 	bool missing_logged;
 	bool limit_logged;
-	bool gone;     /* the database that is served does not exist */
-	bool stopping; /* until no child is left */
-	bool probed;   /* looked, and the extension was not there */
+	TimestampTz asked_at; /* when workers were asked to end; 0: not now */
+	bool gone;            /* the database that is served does not exist */
+	bool stopping;        /* until no child is left */
+	bool probed;          /* looked, and the extension was not there */
 	Child children[PROM_NROLES];
 } Served;
 
@@ -138,11 +140,20 @@ child_lives(PromDatabase *db, Child *child, PromRole role, TimestampTz now)
 	return db->worker[role].pid != 0;
 }
 
+/*
+ * It is asked first where it looks (prom_worker_should_end), so that what it is
+ * about is not cut off with an error.
+ */
 static void
-stop_child(PromDatabase *db, Child *child, PromRole role)
+stop_child(PromDatabase *db, Child *child, PromRole role, bool ask)
 {
 	pid_t pid = db->worker[role].pid;
 
+	if (ask)
+	{
+		prom_shmem_wake(&db->worker[role]);
+		return;
+	}
 	if (child->handle != NULL)
 		TerminateBackgroundWorker(child->handle);
 	else if (pid != 0)
@@ -189,12 +200,20 @@ keep_children(PromDatabase *db, Served *mine, TimestampTz now)
 	return next;
 }
 
-/* End every child of a database; true when none is left. */
+/*
+ * End every child of a database; true when none is left.  One that sees itself
+ * that it is to end has a moment for it.
+ */
 static bool
 stop_children(PromDatabase *db, Served *mine, TimestampTz now)
 {
 	bool any = false;
+	bool ask = db->probe || db->holders > 0;
 
+	if (mine->asked_at == 0)
+		mine->asked_at = now;
+	if (TimestampDifferenceExceeds(mine->asked_at, now, SHORT_LIFE))
+		ask = false;
 	for (int role = 0; role < PROM_NROLES; role++)
 	{
 		Child *child = &mine->children[role];
@@ -205,9 +224,11 @@ stop_children(PromDatabase *db, Served *mine, TimestampTz now)
 			child->not_before = now;
 			continue;
 		}
-		stop_child(db, child, role);
+		stop_child(db, child, role, ask);
 		any = true;
 	}
+	if (!any)
+		mine->asked_at = 0;
 	return !any;
 }
 
@@ -217,9 +238,57 @@ forget_database(PromDatabase *db)
 	LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
 	db->oid = InvalidOid;
 	db->owner = InvalidOid;
+	db->version[0] = '\0';
 	db->probe = false;
 	for (int i = 0; i < prom_guc_max_in_flight; i++)
 		pg_atomic_write_u32(&db->slots[i].state, PROM_SLOT_FREE);
+	LWLockRelease(prom_shared->lock);
+}
+
+static bool
+has_holders(PromDatabase *db)
+{
+	bool any;
+
+	LWLockAcquire(prom_shared->lock, LW_SHARED);
+	any = db->holders > 0;
+	LWLockRelease(prom_shared->lock);
+	return any;
+}
+
+/* Keep the workers away for a statement (utility.c).  When to look again. */
+static TimestampTz
+hold(PromDatabase *db, Served *mine, TimestampTz now)
+{
+	if (!stop_children(db, mine, now))
+		return TimestampTzPlusMilliseconds(now, SHORT_LIFE);
+	if (!db->held)
+	{
+		LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
+		db->held = true;
+		LWLockRelease(prom_shared->lock);
+		ConditionVariableBroadcast(&prom_shared->stopped);
+	}
+	return DT_NOEND;
+}
+
+/*
+ * Go on with what no statement holds any more, if it is still there.  Who
+ * wants to hold it from now on must wait until its workers are stopped again.
+ */
+static void
+release_databases(void)
+{
+	LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < prom_shared->ndatabases; i++)
+	{
+		PromDatabase *db = &prom_shared->databases[i];
+
+		if (!db->held || db->holders > 0)
+			continue;
+		db->held = false;
+		must_look = true;
+	}
 	LWLockRelease(prom_shared->lock);
 }
 
@@ -229,6 +298,8 @@ serve(PromDatabase *db, Served *mine, TimestampTz now)
 {
 	if (!OidIsValid(db->oid))
 		return DT_NOEND;
+	if (has_holders(db))
+		return hold(db, mine, now);
 	if (!mine->wanted || mine->gone || db->probe)
 		mine->stopping = true;
 	if (mine->stopping)
@@ -240,7 +311,7 @@ serve(PromDatabase *db, Served *mine, TimestampTz now)
 		if (!mine->wanted || mine->gone)
 		{
 			/* Another one may have its name. */
-			must_look = mine->gone;
+			must_look = must_look || mine->gone;
 			mine->gone = false;
 			forget_database(db);
 			return now;
@@ -248,6 +319,7 @@ serve(PromDatabase *db, Served *mine, TimestampTz now)
 		db->owner = InvalidOid;
 		db->probe = false;
 	}
+	mine->asked_at = 0;
 	return keep_children(db, mine, now);
 }
 
@@ -313,7 +385,8 @@ find_database(const char *name)
 		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
 
 		if (strcmp(NameStr(database->datname), name) == 0 &&
-			database->datallowconn)
+			database->datallowconn &&
+			database->datconnlimit >= -1) /* -2: half dropped */
 			found = database->oid;
 	}
 	table_endscan(scan);
@@ -343,7 +416,9 @@ look_for_databases(void)
 							NameStr(db->name))));
 		served[i].missing_logged = !OidIsValid(oid);
 		served[i].gone = OidIsValid(db->oid) && db->oid != oid;
-		if (!OidIsValid(db->oid) && OidIsValid(oid))
+		/* A renamed one is first forgotten by its old name. */
+		if (!OidIsValid(db->oid) && OidIsValid(oid) &&
+			prom_shmem_database(oid) == NULL)
 		{
 			served[i].probed = false;
 			LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
@@ -403,6 +478,7 @@ turn(void)
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz next = DT_NOEND;
 
+	release_databases();
 	if (must_look || prom_shared->look)
 	{
 		prom_shared->look = false;

@@ -9,10 +9,12 @@
 #include "utils/builtins.h"
 
 #include "compat.h"
+#include "extension.h"
 #include "guc.h"
 #include "launcher.h"
 #include "role.h"
 #include "shmem.h"
+#include "utility.h"
 #include "wakeup.h"
 
 #ifdef PG_MODULE_MAGIC_EXT
@@ -35,6 +37,8 @@ _PG_init(void)
 	{
 		prom_shmem_init();
 		prom_launcher_register();
+		prom_utility_init();
+		prom_extension_init();
 	}
 }
 
@@ -52,6 +56,6 @@ PG_FUNCTION_INFO_V1(prom_installed);
 Datum
 prom_installed(PG_FUNCTION_ARGS)
 {
-	prom_wakeup_installed();
+	prom_wakeup_extension();
 	PG_RETURN_VOID();
 }

@@ -20,6 +20,7 @@
 #include "utils/syscache.h"
 
 #include "compat.h"
+#include "extension.h"
 #include "role.h"
 #include "xact.h"
 
@@ -59,7 +60,7 @@ void
 prom_role_become_owner(PromOwner *before)
 {
 	GetUserIdAndSecContext(&before->user, &before->context);
-	SetUserIdAndSecContext(prom_xact_extension_owner(),
+	SetUserIdAndSecContext(prom_extension_owner(),
 						   before->context | SECURITY_LOCAL_USERID_CHANGE);
 }
 

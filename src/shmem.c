@@ -153,6 +153,7 @@ startup_shmem(void)
 		prom_shared->look = false;
 		prom_shared->lock = &locks[0].lock;
 		init_worker(&prom_shared->launcher);
+		ConditionVariableInit(&prom_shared->stopped);
 		pg_atomic_init_u32(&prom_shared->waiting, 0);
 		prom_shared->nwaiters = waiter_count();
 		prom_shared->waiters = (PromWaiter *) free_space;

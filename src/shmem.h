@@ -9,6 +9,7 @@
 #define PROM_SHMEM_H
 
 #include "port/atomics.h"
+#include "storage/condition_variable.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "utils/dsa.h"
@@ -23,6 +24,9 @@ typedef enum PromRole
 	PROM_NROLES,
 	PROM_LAUNCHER = PROM_NROLES
 } PromRole;
+
+/* Room for a version of the extension, cut short if it is longer. */
+#define PROM_VERSION_LENGTH 64
 
 /* What a backend tells the scheduler when its transaction has committed. */
 typedef enum PromHintKind
@@ -131,8 +135,12 @@ typedef struct PromDatabase
 {
 	Oid oid; /* InvalidOid: this entry is free, or the database not there */
 	NameData name;
-	Oid owner;  /* of the extension; InvalidOid: it is not there */
-	bool probe; /* launcher: look whether the extension is there */
+	/* Of its extension's objects, if not that of the library; else empty. */
+	char version[PROM_VERSION_LENGTH];
+	Oid owner;   /* of the extension; InvalidOid: not there, or not ours */
+	bool probe;  /* launcher: look whether the extension is there */
+	int holders; /* sessions whose statement needs it without workers */
+	bool held;   /* launcher: no worker is left, and none is started */
 	PromWorker worker[PROM_NROLES];
 
 	PromRing ring;
@@ -168,6 +176,7 @@ typedef struct PromShared
 	bool look;    /* launcher: a database that is new has the extension */
 	LWLock *lock; /* entries of databases, workers */
 	PromWorker launcher;
+	ConditionVariable stopped; /* a database has become held */
 	pg_atomic_uint32
 		waiting; /* waiters that wait; 0 spares the caller a look */
 	int nwaiters;

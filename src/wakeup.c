@@ -27,7 +27,8 @@ static Pending *pending = NULL;
 static PromHint *hints = NULL; /* room for the hints alone, made beforehand */
 static int npending = 0;
 static int allocated = 0;
-static bool installed = false;
+/* The outermost one that changed the extension, or Invalid. */
+static SubTransactionId changed_in = InvalidSubTransactionId;
 
 static void
 forget(void)
@@ -35,7 +36,7 @@ forget(void)
 	pending = NULL;
 	hints = NULL;
 	npending = allocated = 0;
-	installed = false;
+	changed_in = InvalidSubTransactionId;
 }
 
 /* A big transaction goes in parts, so that it need not fit as a whole. */
@@ -58,7 +59,7 @@ after_commit(void)
 {
 	PromDatabase *db = prom_shmem_database(MyDatabaseId);
 
-	if (installed && prom_shared != NULL)
+	if (changed_in != InvalidSubTransactionId && prom_shared != NULL)
 	{
 		for (int i = 0; i < prom_shared->ndatabases; i++)
 			if (db == &prom_shared->databases[i])
@@ -82,7 +83,7 @@ xact_callback(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
-			if (npending > 0 || installed)
+			if (npending > 0 || changed_in != InvalidSubTransactionId)
 				after_commit();
 			forget();
 			break;
@@ -111,6 +112,8 @@ subxact_callback(SubXactEvent event, SubTransactionId mine,
 		for (int i = npending - 1; i >= 0 && pending[i].subxact >= mine; i--)
 			if (pending[i].subxact == mine)
 				pending[i].subxact = parent;
+		if (changed_in == mine)
+			changed_in = parent;
 	}
 	else if (event == SUBXACT_EVENT_ABORT_SUB)
 	{
@@ -118,6 +121,8 @@ subxact_callback(SubXactEvent event, SubTransactionId mine,
 			if (pending[i].subxact != mine)
 				pending[kept++] = pending[i];
 		npending = kept;
+		if (changed_in == mine)
+			changed_in = InvalidSubTransactionId;
 	}
 }
 
@@ -155,9 +160,10 @@ prom_wakeup_hint(const PromHint *hint)
 }
 
 void
-prom_wakeup_installed(void)
+prom_wakeup_extension(void)
 {
-	installed = true;
+	if (changed_in == InvalidSubTransactionId)
+		changed_in = GetCurrentSubTransactionId();
 }
 
 bool

@@ -13,8 +13,11 @@ extern void prom_wakeup_init(void);
 /* Give the scheduler a hint if this (sub)transaction commits. */
 extern void prom_wakeup_hint(const PromHint *hint);
 
-/* Let the launcher look for the extension in this database after the commit. */
-extern void prom_wakeup_installed(void);
+/*
+ * The extension was made, changed or dropped: let the launcher end the workers
+ * of this database and look anew, if this (sub)transaction commits.
+ */
+extern void prom_wakeup_extension(void);
 
 /* Did the current transaction submit that task, so that nobody sees it yet? */
 extern bool prom_wakeup_is_pending(int64 task_id);

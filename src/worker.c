@@ -23,6 +23,7 @@
 #include "utils/guc.h"
 
 #include "compat.h"
+#include "extension.h"
 #include "shmem.h"
 #include "worker.h"
 #include "xact.h"
@@ -74,15 +75,25 @@ prom_worker_role_name(PromRole role)
 
 /*
  * Between transactions a flag is enough, and what is being written is written;
- * inside one (it may wait for a lock) die() ends it at once.
+ * inside one (it may wait for a lock) die() ends it at once.  So it does when
+ * the connection waits for a lock on the database.
  */
+static bool
+is_interruptible(void)
+{
+	if (finishing || MyProc == NULL) /* the latter: at the very end */
+		return false;
+	return prom_xact_is_open() ||
+		   MyProc->waitStatus == PROC_WAIT_STATUS_WAITING;
+}
+
 static void
 handle_sigterm(SIGNAL_ARGS)
 {
 	int save_errno = errno;
 
 	ShutdownRequestPending = true;
-	if (prom_xact_is_open() && !finishing)
+	if (is_interruptible())
 		die(postgres_signal_arg);
 	SetLatch(MyLatch);
 	errno = save_errno;
@@ -109,7 +120,7 @@ leave(int code, Datum arg)
 	prom_shmem_wake(&prom_shared->launcher);
 }
 
-/* Take the role's place, or end: another process has it. */
+/* Take the role's place, or end: another process has it, or nobody may. */
 static void
 take_place(PromRole role)
 {
@@ -117,7 +128,7 @@ take_place(PromRole role)
 
 	my_role = role;
 	LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
-	taken = prom_my_worker->pid != 0;
+	taken = prom_my_worker->pid != 0 || prom_my_database->holders > 0;
 	if (!taken)
 	{
 		prom_my_worker->pid = MyProcPid;
@@ -160,44 +171,87 @@ prom_worker_begin(PromRole role, Datum main_arg)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
-/* Let the launcher know whose the extension is now. */
-static void
-tell_owner(Oid owner)
+/*
+ * Let the launcher know whose the extension is now; InvalidOid: nobody's, or
+ * it is of a version that is not ours.  False: of that it knew.
+ */
+static bool
+tell(Oid owner, const char *version)
 {
+	bool changed;
+
 	LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
+	/* The other workers are to end as well. */
+	if (OidIsValid(prom_my_database->owner) && !OidIsValid(owner))
+		prom_my_database->probe = true;
 	prom_my_database->owner = owner;
+	changed = strcmp(prom_my_database->version, version) != 0;
+	strlcpy(prom_my_database->version, version,
+			sizeof(prom_my_database->version));
 	LWLockRelease(prom_shared->lock);
 	prom_shmem_wake(&prom_shared->launcher);
+	return changed;
+}
+
+/* Nothing is run on objects that this library does not know. */
+static void
+refuse(const char *version)
+{
+	char *files;
+
+	if (!tell(InvalidOid, version))
+		return;
+	files = prom_extension_files();
+	ereport(LOG,
+			(errmsg("tasks of database \"%s\" do not run: its extension is version %s, the loaded library version %s",
+					NameStr(prom_my_database->name), version, PROM_VERSION),
+			 errdetail("The installed files are version %s.",
+					   files == NULL ? "unknown" : files),
+			 errhint("%s", prom_extension_advice(version, files))));
 }
 
 bool
 prom_worker_xact_begin(const char *activity)
 {
-	Oid owner;
+	PromExtension extension;
 
 	prom_xact_begin(activity);
-	switch (prom_xact_presence(&owner))
+	switch (prom_extension_presence(&extension))
 	{
 		case PROM_PRESENT:
-			if (prom_my_database->owner != owner)
-				tell_owner(owner);
+			if (prom_my_database->owner != extension.owner ||
+				prom_my_database->version[0] != '\0')
+				(void) tell(extension.owner, "");
 			return true;
-		case PROM_OTHER_OWNER:
+		case PROM_OTHER:
 			prom_xact_commit();
-			tell_owner(owner);
+			(void) tell(extension.owner, "");
+			proc_exit(0);
+		case PROM_OTHER_VERSION:
+			refuse(extension.version);
+			prom_xact_commit();
 			proc_exit(0);
 		case PROM_ABSENT:
 			prom_xact_commit();
-			tell_owner(InvalidOid);
+			(void) tell(InvalidOid, "");
 			proc_exit(0);
 	}
 	return false;
 }
 
+/* No lock: the launcher's wake-up follows, and in a second its signal. */
+static bool
+is_asked_to_end(void)
+{
+	volatile PromDatabase *db = prom_my_database;
+
+	return db->probe || db->holders > 0;
+}
+
 bool
 prom_worker_should_end(void)
 {
-	if (ShutdownRequestPending)
+	if (ShutdownRequestPending || is_asked_to_end())
 		return true;
 	/* There is no statement to cancel here. */
 	QueryCancelPending = false;

@@ -8,16 +8,10 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/relation.h"
-#include "access/table.h"
 #include "access/xact.h"
-#include "catalog/pg_extension.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
 
 #include "xact.h"
@@ -106,40 +100,6 @@ bool
 prom_xact_is_open(void)
 {
 	return is_open;
-}
-
-/* By the catalogue of extensions: a schema of that name could be anyone's. */
-Oid
-prom_xact_extension_owner(void)
-{
-	Relation relation = table_open(ExtensionRelationId, AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple tuple;
-	Oid owner = InvalidOid;
-
-	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber,
-				F_NAMEEQ, CStringGetDatum("prometheus"));
-	scan = systable_beginscan(relation, ExtensionNameIndexId, true, NULL, 1,
-							  &key);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		owner = ((Form_pg_extension) GETSTRUCT(tuple))->extowner;
-	systable_endscan(scan);
-	table_close(relation, AccessShareLock);
-	return owner;
-}
-
-PromPresence
-prom_xact_presence(Oid *owner)
-{
-	Oid found = prom_xact_extension_owner();
-
-	if (owner != NULL)
-		*owner = found;
-	if (!OidIsValid(found))
-		return PROM_ABSENT;
-	return found == GetUserId() ? PROM_PRESENT : PROM_OTHER_OWNER;
 }
 
 void

@@ -17,14 +17,6 @@ typedef struct PromStatement
 	SPIPlanPtr plan;
 } PromStatement;
 
-/* What a transaction of ours finds out about the extension. */
-typedef enum PromPresence
-{
-	PROM_ABSENT, /* no such extension in this database */
-	PROM_PRESENT,
-	PROM_OTHER_OWNER /* made anew by another role: reconnect */
-} PromPresence;
-
 /*
  * Begin and end a worker's transaction, with its snapshot, report of activity
  * and statistics.  The memory context of before is current after each.
@@ -45,12 +37,6 @@ extern void prom_xact_abort(void);
 /* The same without a word in the log: it was said before. */
 extern void prom_xact_abort_quietly(void);
 extern bool prom_xact_is_open(void);
-
-/* The role that owns the extension; InvalidOid: it is not in this database. */
-extern Oid prom_xact_extension_owner(void);
-
-/* Is the extension there, and whose?  In a transaction. */
-extern PromPresence prom_xact_presence(Oid *owner);
 
 /*
  * Run a statement; SPI must be connected.  The result is in SPI_tuptable and

@@ -1,11 +1,11 @@
 -- What prometheus_health() says in a database without workers, and how.
 BEGIN;
-SELECT plan(11);
+SELECT plan(12);
 
 CREATE TEMP VIEW h AS SELECT * FROM prometheus_health();
 
 SELECT is((SELECT array_agg(check_name) FROM h),
-          ARRAY['library', 'launcher', 'database', 'max_worker_processes', 'secrets', 'notification queue'],
+          ARRAY['library', 'extension', 'launcher', 'database', 'max_worker_processes', 'secrets', 'notification queue'],
           'the checks, each once, in order');
 SELECT is_empty($$SELECT * FROM h WHERE status NOT IN ('ok', 'warning', 'error')$$, 'status is ok, warning or error');
 SELECT is_empty($$SELECT * FROM h WHERE check_name IS NULL OR coalesce(value, '') = ''$$, 'every check has a value');
@@ -13,6 +13,7 @@ SELECT is_empty($$SELECT * FROM h WHERE (status = 'ok') <> (hint IS NULL)$$, 'wh
 
 SELECT is(status, 'ok', 'the library is loaded') FROM h WHERE check_name = 'library';
 SELECT is(value, 'version ' || prometheus_version(), 'in this version') FROM h WHERE check_name = 'library';
+SELECT is(status || ' ' || value, 'ok version ' || prometheus_version(), 'the objects are of that version') FROM h WHERE check_name = 'extension';
 SELECT is(status, 'ok', 'the launcher runs') FROM h WHERE check_name = 'launcher';
 SELECT is(status, 'error', 'the database is not served') FROM h WHERE check_name = 'database';
 SELECT ok(position(quote_literal(current_database()) in hint) > 0, 'and the hint has the line that serves it')

@@ -14,7 +14,6 @@ my $llm = FakeLLM->new;
 
 $primary->init(
 	allows_streaming => 1,
-	fsync => 1,
 	conf => "wal_receiver_status_interval = '100ms'\n");
 $primary->start;
 $primary->backup('base');
