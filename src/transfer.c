@@ -138,17 +138,12 @@ on_request(void *arg, char *remote_ip, char *local_ip, int remote_port,
 	request->why = PROM_HTTP_RUNNING; /* another address worked */
 
 	/*
-	 * libcurl sends again by itself if a warm connection turns out to be
-	 * closed.  Once the request had left, the peer may have done the work:
-	 * sending it again is for who records it.
+	 * Again if a warm connection turned out to be closed: libcurl sends the
+	 * request anew, even if the peer had taken it.
 	 */
-	if (request->result.sent)
-	{
-		request->why = PROM_HTTP_LOST;
-		return CURL_PREREQFUNC_ABORT;
-	}
 	request->connected = request->upload_moved = prom_transfer_clock();
 	request->uploaded = 0;
+	request->result.sent = false;
 	reschedule(request);
 	return CURL_PREREQFUNC_OK;
 }
