@@ -11,6 +11,7 @@ SELECT pg_catalog.pg_extension_config_dump('prometheus._outcome', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._cancel', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._retry', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._idempotency', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._strike', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._model', 'WHERE NOT (name = ''echo'' AND version = 1)');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._agent', 'WHERE NOT (name = ''default'' AND version = 1)');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._task_id', '');

@@ -24,6 +24,7 @@
 
 #include "compat.h"
 #include "extension.h"
+#include "guilt.h"
 #include "shmem.h"
 #include "worker.h"
 #include "xact.h"
@@ -99,9 +100,18 @@ handle_sigterm(SIGNAL_ARGS)
 	errno = save_errno;
 }
 
+/* The server is stopped or another process crashed: no fault of our task. */
+static void
+handle_sigquit(SIGNAL_ARGS)
+{
+	prom_guilt_clear();
+	SignalHandlerForCrashExit(postgres_signal_arg);
+}
+
 static void
 leave(int code, Datum arg)
 {
+	prom_guilt_clear();
 	if (my_role == PROM_CALLER)
 		pg_atomic_write_u32(&prom_my_database->caller_state, PROM_CALLER_NONE);
 	LWLockReleaseAll();
@@ -149,6 +159,7 @@ prom_worker_begin(PromRole role, Datum main_arg)
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, handle_sigterm);
+	pqsignal(SIGQUIT, handle_sigquit);
 	BackgroundWorkerUnblockSignals();
 
 	prom_my_database = &prom_shared->databases[DatumGetInt32(main_arg)];
@@ -160,6 +171,7 @@ prom_worker_begin(PromRole role, Datum main_arg)
 	if (!OidIsValid(database))
 		proc_exit(0);
 	take_place(role);
+	prom_guilt_attach(role);
 
 	/* Without an owner only to look whether the extension is there. */
 	BackgroundWorkerInitializeConnectionByOid(database, owner, 0);
