@@ -26,6 +26,7 @@
 #include "agent.h"
 #include "compat.h"
 #include "extension.h"
+#include "guc.h"
 #include "option.h"
 #include "role.h"
 #include "secret.h"
@@ -314,6 +315,21 @@ check_model_exists(const char *model)
 				 errhint("SELECT name FROM prometheus.model lists them; prometheus_set_model() makes one.")));
 }
 
+/* As long as a request may be: both go into one message. */
+static void
+check_instructions(const char *instructions)
+{
+	size_t length = instructions == NULL ? 0 : strlen(instructions);
+
+	if (length > (size_t) prom_guc_max_request * 1024)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("instructions are too long"),
+				 errdetail("They have %zu bytes; the limit is %d kB.", length,
+						   prom_guc_max_request),
+				 errhint("An administrator can raise prometheus.max_request.")));
+}
+
 PG_FUNCTION_INFO_V1(prom_set_agent);
 
 Datum
@@ -335,6 +351,7 @@ prom_set_agent(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 						errmsg("an agent must have a model")));
 	check_model_exists(texts[0]);
+	check_instructions(texts[1]);
 	if (texts[2] == NULL)
 		texts[2] = "fast";
 	prom_task_check_mode(texts[2]);

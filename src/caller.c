@@ -414,12 +414,17 @@ static void
 run_turn(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	ErrorData *failure;
 	int written = 0;
 
 	for (int i = 0; i < nturn; i++)
 		turn_works[i]->in_turn = false;
-	if (try_transaction(turn_works, nturn, NULL, NULL, now) == NULL)
+	failure = try_transaction(turn_works, nturn, NULL, NULL, now);
+	if (failure == NULL)
 		written = nturn;
+	else if (is_transient(failure->sqlerrcode))
+		for (int i = 0; i < nturn; i++)
+			keep_for_later(turn_works[i], now);
 	else
 		for (int i = 0; i < nturn; i++)
 			if (write_alone(turn_works[i], now))

@@ -69,6 +69,11 @@ extern PGDLLEXPORT void _PG_init(void);
 #define DSA_HANDLE_INVALID ((dsa_handle) DSM_HANDLE_INVALID)
 #endif
 
+/* It would end a worker that waits for a lock. */
+#if PG_VERSION_NUM >= 170000
+#define PROM_HAS_TRANSACTION_TIMEOUT
+#endif
+
 /* How many transactions with an xid have ended since the server's start. */
 #if PG_VERSION_NUM >= 170000
 #define prom_xact_completion_count() (TransamVariables->xactCompletionCount)

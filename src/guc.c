@@ -88,7 +88,7 @@ define_limits(void)
 		NULL);
 	DefineCustomIntVariable("prometheus.max_request",
 							"Longest request that can be submitted.", NULL,
-							&prom_guc_max_request, 1024, 1, 262144, PGC_SUSET,
+							&prom_guc_max_request, 1024, 1, 65536, PGC_SUSET,
 							GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable(
 		"prometheus.network_memory",

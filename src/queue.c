@@ -109,7 +109,8 @@ struct PromQueue
 	pairingheap *active; /* submitters that have ready tasks */
 	pairingheap *later;
 	pairingheap *deadlines;
-	double now; /* what the submitter that ran last had spent */
+	TimestampTz missed; /* when the first of those without room is due */
+	double now;         /* what the submitter that ran last had spent */
 };
 
 static PromQueueEntry *
@@ -266,6 +267,7 @@ prom_queue_create(PromDatabase *db)
 	dsa_pointer root;
 
 	queue->db = db;
+	queue->missed = DT_NOEND;
 	queue->area = dsa_create(db->queue_lock->tranche);
 	dsa_pin_mapping(queue->area);
 	root = dsa_allocate0(queue->area, sizeof(QueueRoot));
@@ -299,14 +301,23 @@ prom_queue_create(PromDatabase *db)
 static int64
 capacity(void)
 {
-	return Min((Size) prom_guc_queue_memory * 1024 / ENTRY_BYTES,
-			   (Size) MAX_SLABS * SLAB_ENTRIES);
+	Size room = Min((Size) prom_guc_queue_memory * 1024 / ENTRY_BYTES,
+					(Size) MAX_SLABS * SLAB_ENTRIES / 2);
+
+	/* What runs has a place in any case. */
+	return Max(room, (Size) prom_guc_max_in_flight);
 }
 
 bool
-prom_queue_is_half_empty(PromQueue *queue)
+prom_queue_wants_more(PromQueue *queue, TimestampTz now)
 {
-	return queue->length <= capacity() / 2;
+	return queue->length <= capacity() / 2 || queue->missed <= now;
+}
+
+void
+prom_queue_read_anew(PromQueue *queue)
+{
+	queue->missed = DT_NOEND;
 }
 
 static void
@@ -429,11 +440,19 @@ prom_queue_add(PromQueue *queue, const PromHint *hint, bool retrying,
 	TaskEntry *task;
 	bool found;
 	int32 number;
+	bool is_later;
 
 	if (find_task(queue, hint->task_id) != -1)
 		return true;
-	if (queue->length >= capacity())
+	is_later = !urgent && hint->due > now;
+	if (queue->length >= capacity() &&
+		(is_later || queue->length >= 2 * capacity()))
+	{
+		/* Until then nobody misses it. */
+		if (is_later)
+			queue->missed = Min(queue->missed, Min(hint->due, hint->deadline));
 		return false;
+	}
 	number = new_entry(queue);
 	task = taskhash_insert(queue->tasks, hint->task_id, &found);
 	task->entry = number;
@@ -449,6 +468,12 @@ prom_queue_add(PromQueue *queue, const PromHint *hint, bool retrying,
 	entry->urgent = urgent;
 	enqueue(queue, number, now);
 	return true;
+}
+
+bool
+prom_queue_has(PromQueue *queue, int64 task_id)
+{
+	return find_task(queue, task_id) != -1;
 }
 
 int
@@ -586,11 +611,11 @@ prom_queue_adopt(PromQueue *queue, const PromHint *hint, int slot,
 TimestampTz
 prom_queue_next_moment(PromQueue *queue)
 {
-	TimestampTz next = DT_NOEND;
+	TimestampTz next = queue->missed;
 	int32 number = first_later(queue);
 
 	if (number != -1)
-		next = entry_at(queue, number)->due;
+		next = Min(next, entry_at(queue, number)->due);
 	number = first_deadline(queue);
 	if (number != -1)
 		next = Min(next, entry_at(queue, number)->deadline);

@@ -41,8 +41,15 @@ extern PromQueue *prom_queue_create(PromDatabase *db);
 extern bool prom_queue_add(PromQueue *queue, const PromHint *hint,
 						   bool retrying, bool urgent, TimestampTz now);
 
-/* Is there room for many tasks, if it was full? */
-extern bool prom_queue_is_half_empty(PromQueue *queue);
+/*
+ * Tasks were refused since it was full: is there room for many now, or is one
+ * of them due?  They are about to be read.
+ */
+extern bool prom_queue_wants_more(PromQueue *queue, TimestampTz now);
+extern void prom_queue_read_anew(PromQueue *queue);
+
+/* Is the task there? */
+extern bool prom_queue_has(PromQueue *queue, int64 task_id);
 
 /* A task is cancelled: run it next if it waits.  Its slot, or -1. */
 extern int prom_queue_cancel(PromQueue *queue, int64 task_id, TimestampTz now);

@@ -46,7 +46,8 @@ static int nfree;
 /*
  * Two reasons for live tasks to be in the table and not in the queue: a hint
  * may have been lost, or the queue was full.  The latter are read when it is
- * half empty: reading them for each free place would be all that is done.
+ * half empty or one of them is due: reading them for each free place would be
+ * all that is done.
  */
 static bool must_scan;
 static bool spilled;
@@ -166,6 +167,9 @@ take_hint(const PromHint *hint, TimestampTz now)
 			spilled = true;
 		return false;
 	}
+	/* It may have come before the task's own hint, or that had no room. */
+	if (!prom_queue_has(queue, hint->task_id))
+		must_scan = true;
 	return cancel_task(hint->task_id, now);
 }
 
@@ -241,8 +245,8 @@ visit_live_task(const PromLiveTask *task, void *arg)
 	bool wake = false;
 
 	LWLockAcquire(prom_my_database->queue_lock, LW_EXCLUSIVE);
-	spilled = !prom_queue_add(queue, &task->hint, task->retrying,
-							  task->open || task->cancelled, now);
+	spilled |= !prom_queue_add(queue, &task->hint, task->retrying,
+							   task->open || task->cancelled, now);
 	/* The hint of a cancel may have been lost as well. */
 	if (task->cancelled)
 		wake = cancel_task(task->hint.task_id, now);
@@ -251,7 +255,7 @@ visit_live_task(const PromLiveTask *task, void *arg)
 		prom_shmem_wake(&prom_my_database->worker[PROM_CALLER]);
 	if (++*visited % TURN_EVERY == 0)
 		turn();
-	return !spilled;
+	return true;
 }
 
 /*
@@ -264,6 +268,7 @@ scan(void)
 	int64 visited = 0;
 
 	must_scan = spilled = false;
+	prom_queue_read_anew(queue);
 	hint_since_scan = false;
 	transactions_at_scan = prom_xact_completion_count();
 	if (!prom_worker_xact_begin("reading the live tasks"))
@@ -280,9 +285,7 @@ scan(void)
 static bool
 scan_is_due(TimestampTz now)
 {
-	if (spilled)
-		return prom_queue_is_half_empty(queue);
-	if (must_scan)
+	if (must_scan || (spilled && prom_queue_wants_more(queue, now)))
 		return true;
 	if (!TimestampDifferenceExceeds(last_look, now, prom_guc_rescan_interval))
 		return false;

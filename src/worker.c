@@ -50,9 +50,15 @@ static const struct
 	{"statement_timeout", "0"},
 	{"lock_timeout", "10s"},
 	{"idle_in_transaction_session_timeout", "0"},
+#ifdef PROM_HAS_TRANSACTION_TIMEOUT
+	{"transaction_timeout", "0"},
+#endif
 	{"row_security", "off"},
 	/* Plans are made once, on empty tables, and stay: index plans only. */
 	{"plan_cache_mode", "force_generic_plan"},
+	{"enable_indexscan", "on"},
+	{"enable_indexonlyscan", "on"},
+	{"enable_nestloop", "on"},
 	{"enable_seqscan", "off"},
 	{"enable_bitmapscan", "off"},
 	{"enable_hashjoin", "off"},
