@@ -233,16 +233,34 @@ stop_children(PromDatabase *db, Served *mine, TimestampTz now)
 	return !any;
 }
 
+/*
+ * What is in shared memory may be about tasks that are no more, while others
+ * get their ids.  No worker is there; a scheduler reads the table when it
+ * starts, so that no hint is missed.
+ */
+static void
+forget_tasks(PromDatabase *db)
+{
+	PromHint hint;
+
+	for (int i = 0; i < prom_guc_max_in_flight; i++)
+	{
+		pg_atomic_write_u32(&db->slots[i].cancel, 0);
+		pg_atomic_write_u32(&db->slots[i].state, PROM_SLOT_FREE);
+	}
+	while (prom_ring_pop(&db->ring, &hint))
+		;
+}
+
 static void
 forget_database(PromDatabase *db)
 {
+	forget_tasks(db);
 	LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
 	db->oid = InvalidOid;
 	db->owner = InvalidOid;
 	db->version[0] = '\0';
 	db->probe = false;
-	for (int i = 0; i < prom_guc_max_in_flight; i++)
-		pg_atomic_write_u32(&db->slots[i].state, PROM_SLOT_FREE);
 	LWLockRelease(prom_shared->lock);
 }
 
@@ -317,6 +335,7 @@ serve(PromDatabase *db, Served *mine, TimestampTz now)
 			forget_database(db);
 			return now;
 		}
+		forget_tasks(db);
 		db->owner = InvalidOid;
 		db->probe = false;
 	}
