@@ -13,6 +13,7 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_submit_many(
     jsonb)
     FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_retry(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_trace(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_wait(
     bigint, interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_result(bigint) FROM PUBLIC;
@@ -37,11 +38,19 @@ GRANT SELECT ON
     prometheus.event,
     prometheus.agent,
     prometheus.model,
-    prometheus.worker
+    prometheus.worker,
+    prometheus.span,
+    prometheus.usage
     TO prometheus_agent_user, prometheus_agent_admin;
 GRANT EXECUTE ON FUNCTION
     prometheus._may_see(text, oid),
     prometheus._milliseconds(timestamptz, timestamptz),
+    prometheus._duration(numeric),
+    prometheus._count(numeric),
+    prometheus._cost(numeric),
+    prometheus._columns(text),
+    prometheus._fold(text, integer, integer),
+    prometheus._bar(numeric, numeric, integer, boolean, boolean),
     prometheus._queue(),
     prometheus._worker(),
     @extschema@.prometheus_submit(
@@ -51,6 +60,7 @@ GRANT EXECUTE ON FUNCTION
         text[], text, text, integer, timestamptz, text[], interval, integer,
         text, jsonb),
     @extschema@.prometheus_retry(bigint),
+    @extschema@.prometheus_trace(bigint),
     @extschema@.prometheus_wait(bigint, interval),
     @extschema@.prometheus_result(bigint),
     @extschema@.prometheus_cancel(bigint, text),

@@ -1,0 +1,628 @@
+/*
+ * Traces and usage, read from the facts about tasks.  A span has the id of the
+ * fact that it is made of, so it keeps it: a task and a step that of their
+ * event, a call its own, all from one sequence.
+ */
+CREATE VIEW prometheus._peer WITH (security_barrier) AS
+SELECT m.name,
+       m.version,
+       m.api,
+       coalesce(m.model, m.name) AS model,
+       m.options,
+       m.endpoint || CASE m.api WHEN 'openai' THEN '/chat/completions' END
+           AS url,
+       btrim(substring(m.endpoint, '://([[][^]]*[]]|[^/:]+)'), '[]')
+           AS address,
+       coalesce(
+           substring(m.endpoint, '://(?:[[][^]]*[]]|[^/:]+):([0-9]{1,5})'),
+           CASE WHEN m.endpoint ~* '^https:' THEN '443'
+                WHEN m.endpoint ~* '^http:' THEN '80' END)::integer AS port
+  FROM prometheus._model m;
+COMMENT ON VIEW prometheus._peer IS
+    'Every version of every model, with the address that its requests go to.';
+
+/*
+ * As with prometheus.event, the SELECT around the UNION ALL keeps the barrier.
+ * Nothing here may say what was asked or answered, nor quote an error.
+ */
+CREATE VIEW prometheus.span WITH (security_barrier) AS
+SELECT s.*
+  FROM (
+       SELECT replace(t.trace_id::text, '-', '') AS trace_id,
+              lpad(to_hex(t.event_id), 16, '0') AS span_id,
+              substr(t.traceparent, 37, 16) AS parent_span_id,
+              'invoke_agent ' || t.agent AS name,
+              'internal' AS kind,
+              t.submitted_at AS started_at,
+              e.ended_at,
+              CASE WHEN e.outcome = 'completed' THEN 'ok'
+                   WHEN e.outcome <> 'cancelled' THEN 'error'
+                   ELSE 'unset' END AS status,
+              jsonb_strip_nulls(jsonb_build_object(
+                  'gen_ai.operation.name', 'invoke_agent',
+                  'gen_ai.provider.name', p.api,
+                  'gen_ai.agent.name', t.agent,
+                  'gen_ai.agent.version', a.agent_version::text,
+                  'gen_ai.request.model', p.model,
+                  'gen_ai.usage.input_tokens', u.tokens_in,
+                  'gen_ai.usage.output_tokens', u.tokens_out,
+                  'gen_ai.usage.cache_read.input_tokens', u.cached_tokens,
+                  'error.type',
+                  CASE WHEN e.outcome NOT IN ('completed', 'cancelled')
+                       THEN coalesce(e.error_type, '_OTHER') END,
+                  'prometheus.task_id', t.task_id,
+                  'prometheus.attempt', a.attempt,
+                  'prometheus.outcome', e.outcome,
+                  'prometheus.cost', u.cost,
+                  'prometheus.submitter', t.submitter)) AS attributes
+         FROM prometheus._visible_task t
+         LEFT JOIN LATERAL (
+              SELECT x.attempt, x.agent_version, x.model, x.model_version
+                FROM prometheus._attempt x
+               WHERE x.task_id = t.task_id
+               ORDER BY x.attempt DESC LIMIT 1) a ON true
+         LEFT JOIN prometheus._peer p
+              ON p.name = a.model AND p.version = a.model_version
+         LEFT JOIN LATERAL (
+              SELECT x.attempt, x.outcome, x.ended_at, x.error_type
+                FROM prometheus._outcome x
+               WHERE x.task_id = t.task_id
+               ORDER BY x.attempt DESC LIMIT 1) o ON true
+         LEFT JOIN LATERAL (
+              SELECT o.outcome, o.ended_at, o.error_type
+               WHERE o.outcome NOT IN ('retry', 'waiting', 'lost')
+                 AND NOT EXISTS (
+                     SELECT FROM prometheus._retry x
+                      WHERE x.task_id = t.task_id
+                        AND x.attempt >= o.attempt)) e ON true
+         LEFT JOIN LATERAL (
+              SELECT sum(x.tokens_in) AS tokens_in,
+                     sum(x.tokens_out) AS tokens_out,
+                     sum(x.cached_tokens) AS cached_tokens,
+                     sum(x.cost) AS cost
+                FROM prometheus._step x
+               WHERE x.task_id = t.task_id) u ON true
+       UNION ALL
+       SELECT replace(t.trace_id::text, '-', ''),
+              lpad(to_hex(s.event_id), 16, '0'),
+              lpad(to_hex(t.event_id), 16, '0'),
+              s.kind || ' ' || coalesce(s.model, s.name),
+              CASE WHEN s.call_id IS NULL THEN 'internal' ELSE 'client' END,
+              s.started_at,
+              s.ended_at,
+              CASE s.status WHEN 'ok' THEN 'ok'
+                            WHEN 'unknown' THEN 'unset'
+                            ELSE 'error' END,
+              jsonb_strip_nulls(jsonb_build_object(
+                  'gen_ai.operation.name', s.kind,
+                  'gen_ai.provider.name', p.api,
+                  'gen_ai.agent.name', t.agent,
+                  'gen_ai.request.model', s.model,
+                  'gen_ai.request.max_tokens', p.options -> 'max_tokens',
+                  'gen_ai.request.temperature', p.options -> 'temperature',
+                  'gen_ai.usage.input_tokens', s.tokens_in,
+                  'gen_ai.usage.output_tokens', s.tokens_out,
+                  'gen_ai.usage.cache_read.input_tokens', s.cached_tokens,
+                  'gen_ai.response.finish_reasons',
+                  CASE WHEN s.finish_reason IS NOT NULL
+                       THEN jsonb_build_array(s.finish_reason) END,
+                  'gen_ai.response.time_to_first_chunk',
+                  CASE WHEN p.options -> 'stream' IS DISTINCT FROM 'false'
+                       THEN trim_scale(s.first_byte_ms::numeric / 1000) END,
+                  'server.address', p.address,
+                  'server.port', p.port,
+                  'error.type',
+                  CASE WHEN s.status NOT IN ('ok', 'unknown')
+                       THEN coalesce(s.error_type, '_OTHER') END,
+                  'prometheus.task_id', s.task_id,
+                  'prometheus.attempt', s.attempt,
+                  'prometheus.step', s.step,
+                  'prometheus.cost', s.cost))
+         FROM prometheus._step s
+         JOIN prometheus._visible_task t ON t.task_id = s.task_id
+         LEFT JOIN prometheus._attempt a
+              ON a.task_id = s.task_id AND a.attempt = s.attempt
+         LEFT JOIN prometheus._peer p
+              ON p.name = a.model AND p.version = a.model_version
+       UNION ALL
+       SELECT replace(t.trace_id::text, '-', ''),
+              lpad(to_hex(c.call_id), 16, '0'),
+              lpad(to_hex(coalesce(s.event_id, t.event_id)), 16, '0'),
+              'POST',
+              'client',
+              c.sent_at,
+              coalesce(s.ended_at, o.ended_at),
+              CASE WHEN s.status = 'ok' THEN 'ok'
+                   WHEN s.status IS NOT NULL OR o.outcome IS NOT NULL
+                   THEN 'error'
+                   ELSE 'unset' END,
+              jsonb_strip_nulls(jsonb_build_object(
+                  'http.request.method', 'POST',
+                  'http.response.status_code', s.http_status,
+                  'url.full', p.url,
+                  'server.address', p.address,
+                  'server.port', p.port,
+                  'error.type',
+                  CASE WHEN s.status = 'ok' THEN NULL
+                       WHEN s.http_status >= 400 THEN s.http_status::text
+                       WHEN s.status IS NOT NULL
+                       THEN coalesce(s.error_type, '_OTHER')
+                       WHEN o.outcome IN ('lost', 'quarantined')
+                       THEN 'abandoned'
+                       WHEN o.outcome = 'cancelled' THEN 'cancelled'
+                       WHEN o.outcome IS NOT NULL
+                       THEN coalesce(o.error_type, '_OTHER') END,
+                  'prometheus.task_id', c.task_id,
+                  'prometheus.attempt', c.attempt,
+                  'prometheus.turn', c.turn,
+                  'prometheus.call', c.call,
+                  'prometheus.target', c.target,
+                  'prometheus.ambiguous',
+                  CASE WHEN s.status = 'ok' THEN NULL
+                       WHEN s.ambiguous OR s.status IS NULL
+                           AND o.outcome IS NOT NULL THEN true END,
+                  'prometheus.request_id', s.request_id,
+                  'prometheus.connect_ms', s.connect_ms::numeric,
+                  'prometheus.first_byte_ms', s.first_byte_ms::numeric))
+         FROM prometheus._call c
+         JOIN prometheus._visible_task t ON t.task_id = c.task_id
+         LEFT JOIN prometheus._step s
+              ON s.task_id = c.task_id AND s.call_id = c.call_id
+         LEFT JOIN prometheus._outcome o
+              ON o.task_id = c.task_id AND o.attempt = c.attempt
+         LEFT JOIN prometheus._attempt a
+              ON a.task_id = c.task_id AND a.attempt = c.attempt
+         LEFT JOIN prometheus._peer p
+              ON p.name = a.model AND p.version = a.model_version) s;
+COMMENT ON VIEW prometheus.span IS
+    'The traces of the tasks that you may see, read from their facts: each task, its steps, their calls. Ids as in W3C Trace Context, names and attributes as in the OpenTelemetry semantic conventions for generative AI and HTTP (1.41); never what was asked or answered.';
+COMMENT ON COLUMN prometheus.span.trace_id IS
+    'The trace: 32 hexadecimal digits (W3C Trace Context), prometheus.task.trace_id.';
+COMMENT ON COLUMN prometheus.span.span_id IS
+    'Its id: 16 hexadecimal digits (W3C Trace Context), unique in the database: the event_id of a task or a step, the call_id of a call.';
+COMMENT ON COLUMN prometheus.span.parent_span_id IS
+    'The span that it is a part of: of a call its step (its task, if no step was recorded), of a step its task, of a task the one in the traceparent that it was submitted with; null: the root of its trace.';
+COMMENT ON COLUMN prometheus.span.name IS
+    'As OpenTelemetry names it: invoke_agent AGENT, chat MODEL, POST.';
+COMMENT ON COLUMN prometheus.span.kind IS
+    'OpenTelemetry SpanKind: internal, or client (it is, or makes, a request on the network).';
+COMMENT ON COLUMN prometheus.span.started_at IS
+    'When the task was submitted, the step begun, the request sent.';
+COMMENT ON COLUMN prometheus.span.ended_at IS
+    'When it ended; null: it is open. A call of which no reply was recorded ends with its attempt.';
+COMMENT ON COLUMN prometheus.span.status IS
+    'ok, error (attributes has error.type), or unset: it is open, was cancelled, or nobody knows.';
+COMMENT ON COLUMN prometheus.span.attributes IS
+    'By the names of the OpenTelemetry semantic conventions, what is prometheus''s own by prometheus.NAME; README lists them. time_to_first_chunk in seconds, connect_ms and first_byte_ms (from the start of the request) in milliseconds, cost in the unit of the prices.';
+
+/*
+ * By task first: it makes one row of the steps of a task and day, which then
+ * count as one task, and is twice as fast as count(DISTINCT task_id).
+ */
+CREATE VIEW prometheus.usage WITH (security_barrier) AS
+SELECT u.day,
+       t.agent,
+       u.model,
+       t.submitter,
+       sum(u.tasks)::bigint AS tasks,
+       sum(u.calls)::bigint AS calls,
+       sum(u.tokens_in)::bigint AS tokens_in,
+       sum(u.tokens_out)::bigint AS tokens_out,
+       sum(u.cost) AS cost
+  FROM (
+       SELECT s.task_id,
+              (s.ended_at AT TIME ZONE 'UTC')::date AS day,
+              s.model,
+              1 AS tasks,
+              count(s.call_id) AS calls,
+              sum(s.tokens_in) AS tokens_in,
+              sum(s.tokens_out) AS tokens_out,
+              sum(s.cost) AS cost
+         FROM prometheus._step s
+        GROUP BY 1, 2, 3
+       UNION ALL
+       -- requests of which no reply was recorded
+       SELECT c.task_id, (o.ended_at AT TIME ZONE 'UTC')::date, p.model, 0, 1,
+              NULL, NULL, NULL
+         FROM prometheus._outcome o
+         JOIN prometheus._call c
+              ON c.task_id = o.task_id AND c.attempt = o.attempt
+         LEFT JOIN prometheus._attempt a
+              ON a.task_id = c.task_id AND a.attempt = c.attempt
+         LEFT JOIN prometheus._peer p
+              ON p.name = a.model AND p.version = a.model_version
+        WHERE o.outcome NOT IN ('completed', 'retry')
+          AND NOT EXISTS (
+              SELECT FROM prometheus._step s
+               WHERE s.task_id = c.task_id AND s.call_id = c.call_id)) u
+  JOIN prometheus._visible_task t ON t.task_id = u.task_id
+ GROUP BY 1, 2, 3, 4;
+COMMENT ON VIEW prometheus.usage IS
+    'What the tasks that you may see have used, by day, agent, model and submitter; read from their steps and calls.';
+COMMENT ON COLUMN prometheus.usage.day IS 'The day, in UTC, on which the steps ended.';
+COMMENT ON COLUMN prometheus.usage.agent IS 'The tasks'' agent.';
+COMMENT ON COLUMN prometheus.usage.model IS 'The provider''s name of the model.';
+COMMENT ON COLUMN prometheus.usage.submitter IS 'The role that submitted the tasks.';
+COMMENT ON COLUMN prometheus.usage.tasks IS
+    'Tasks with a step of that day and model. One that goes on over midnight is counted on both days.';
+COMMENT ON COLUMN prometheus.usage.calls IS
+    'Requests sent on the network, also those of which no reply was recorded: these on the day on which their attempt ended.';
+COMMENT ON COLUMN prometheus.usage.tokens_in IS 'Tokens of all prompts, as the providers counted them; null: not reported.';
+COMMENT ON COLUMN prometheus.usage.tokens_out IS 'Tokens of all replies, as the providers counted them; null: not reported.';
+COMMENT ON COLUMN prometheus.usage.cost IS 'Tokens times the prices of the models, in the unit of the prices; null: not known.';
+
+/*
+ * A task as text.  This file is ASCII, so that the extension can be made in a
+ * database of any encoding; signs beyond ASCII are for UTF8 only.
+ */
+CREATE FUNCTION prometheus._duration(seconds numeric) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    RETURN (SELECT round(r.number, r.digits) || ' ' || r.unit
+              FROM (SELECT u.*,
+                           CASE WHEN u.place = 1 THEN 0
+                                WHEN u.number < 9.995 THEN 2
+                                WHEN u.number < 99.95 THEN 1
+                                ELSE 0 END AS digits
+                      FROM (VALUES
+                           (1, seconds * 1000000, 1000,
+                            CASE getdatabaseencoding() WHEN 'UTF8' THEN
+                                convert_from(decode('c2b5', 'hex'), 'UTF8')
+                            ELSE 'u' END || 's'),
+                           (2, seconds * 1000, 1000, 'ms'),
+                           (3, seconds, 60, 's'),
+                           (4, seconds / 60, 60, 'min'),
+                           (5, seconds / 3600, 24, 'h'),
+                           (6, seconds / 86400, NULL, 'd'))
+                           AS u(place, number, below, unit)) r
+             WHERE round(r.number, r.digits) < r.below OR r.below IS NULL
+             ORDER BY r.place LIMIT 1);
+COMMENT ON FUNCTION prometheus._duration(numeric) IS
+    'Seconds for people: three digits and the unit that suits.';
+
+CREATE FUNCTION prometheus._count(number numeric) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN (SELECT round(r.number, r.digits) || r.unit
+              FROM (SELECT u.*,
+                           CASE WHEN u.place = 1 THEN 0
+                                WHEN u.number < 9.995 THEN 2
+                                WHEN u.number < 99.95 THEN 1
+                                ELSE 0 END AS digits
+                      FROM (VALUES (1, number, 10000, ''),
+                                   (2, number / 1000, 1000, 'k'),
+                                   (3, number / 1000000, 1000, 'M'),
+                                   (4, number / 1000000000, NULL, 'G'))
+                           AS u(place, number, below, unit)) r
+             WHERE round(r.number, r.digits) < r.below OR r.below IS NULL
+             ORDER BY r.place LIMIT 1);
+COMMENT ON FUNCTION prometheus._count(numeric) IS
+    'A number of tokens for people: up to four digits, or three and k, M or G.';
+
+CREATE FUNCTION prometheus._cost(cost numeric) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN CASE WHEN cost = 0 THEN '0'
+                WHEN cost < 0.00000005 THEN '<0.0000001'
+                ELSE trim_scale(round(cost,
+                     least(7, greatest(2, 2 - floor(log(cost))))::integer))
+                     ::text END;
+COMMENT ON FUNCTION prometheus._cost(numeric) IS
+    'A cost for people: three digits, or to the hundredth.';
+
+CREATE FUNCTION prometheus._columns(value text) RETURNS integer
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    RETURN CASE getdatabaseencoding() WHEN 'UTF8'
+                THEN length(value) + length(regexp_replace(value,
+                     $re$[^\u1100-\u115f\u2600-\u27bf\u2b00-\u2bff$re$
+                     || $re$\u2e80-\ua4cf\ua960-\ua97f\uac00-\ud7a3$re$
+                     || $re$\uf900-\ufaff\ufe10-\ufe6f\uff00-\uff60$re$
+                     || $re$\uffe0-\uffe6\U0001f000-\U0001faff$re$
+                     || $re$\U00020000-\U0003fffd]+$re$,
+                     '', 'g'))
+                ELSE octet_length(value) END;
+COMMENT ON FUNCTION prometheus._columns(text) IS
+    'The columns of a terminal that a text takes, at most; East Asian characters and emoji take two.';
+
+CREATE FUNCTION prometheus._fold(value text, columns integer, lines integer)
+RETURNS text[]
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    is_utf8 CONSTANT boolean := getdatabaseencoding() = 'UTF8';
+    rest text := left(value, 4 * columns * lines);
+    mark text := '...';
+    folded text[] := '{}';
+    line text;
+BEGIN
+    -- Nothing that moves the cursor or the direction of writing.
+    rest := regexp_replace(rest, '[[:cntrl:][:space:]]+', ' ', 'g');
+    IF is_utf8 THEN
+        mark := chr(8230);
+        rest := regexp_replace(rest,
+            $re$[\u0080-\u00a0\u00ad\u061c\u200b-\u200f\u2028-\u202f$re$
+            || $re$\u2060-\u206f\ufeff\U000e0000-\U000e0fff]+$re$,
+            ' ', 'g');
+    END IF;
+    rest := btrim(rest);
+    WHILE prometheus._columns(rest) > columns LOOP
+        line := left(rest, columns + 1);
+        IF cardinality(folded) = lines - 1 THEN
+            line := left(line, columns - length(mark));
+            WHILE prometheus._columns(line) > columns - length(mark) LOOP
+                line := left(line, -1);
+            END LOOP;
+            RETURN folded || (rtrim(line) || mark);
+        END IF;
+        WHILE prometheus._columns(rtrim(line)) > columns LOOP
+            line := left(line, -1);
+        END LOOP;
+        -- At a blank, unless that is far off.
+        IF length(substring(line, '^(.*) ')) * 2 > length(line) THEN
+            line := substring(line, '^(.*) ');
+        END IF;
+        folded := folded || rtrim(line);
+        rest := ltrim(substr(rest, length(line) + 1));
+    END LOOP;
+    RETURN folded || rest;
+END
+$$;
+COMMENT ON FUNCTION prometheus._fold(text, integer, integer) IS
+    'A text in lines of so many columns, and so many lines; what does not fit is cut off.';
+
+CREATE FUNCTION prometheus._bar(
+    first numeric,
+    last numeric,
+    columns integer,
+    is_wait boolean,
+    is_open boolean)
+RETURNS text
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    is_utf8 CONSTANT boolean := getdatabaseencoding() = 'UTF8';
+    blanks CONSTANT integer :=
+        least(greatest(floor(first * columns), 0), columns - 1);
+    -- in eighths of a column
+    size integer := greatest(round((least(last, 1) * columns - blanks) * 8), 1);
+    bar text;
+BEGIN
+    IF (last - first) * columns * 8 < 1 THEN
+        size := 1;
+    END IF;
+    IF is_utf8 AND NOT is_wait THEN
+        bar := repeat(chr(9608), size / 8);
+        IF size % 8 > 0 THEN
+            bar := bar || chr(9616 - size % 8);
+        END IF;
+    ELSE
+        size := greatest(round(size / 8.0), 1);
+        IF NOT is_utf8 THEN
+            bar := repeat(CASE WHEN is_wait THEN '.' ELSE '#' END, size);
+        ELSE
+            bar := repeat(chr(9617), size);
+        END IF;
+    END IF;
+    IF is_open THEN
+        bar := left(bar, -1) || '>';
+    END IF;
+    RETURN rpad(repeat(' ', blanks) || bar, columns);
+END
+$$;
+COMMENT ON FUNCTION prometheus._bar(
+    numeric, numeric, integer, boolean, boolean) IS
+    'A bar from first to last, as parts of 1, in so many columns; light if it is a wait, an arrow if it is open.';
+
+CREATE FUNCTION @extschema@.prometheus_trace(task_id bigint) RETURNS text
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    width CONSTANT integer := 80;
+    whole record;
+    line record;
+    until timestamptz;
+    seconds numeric;
+    columns integer;  -- of the bars
+    title text;
+    usage text;
+    numbers text;
+    piece text;
+    dot text := ', ';
+    lines text[] := '{}';
+BEGIN
+    SELECT t.status, t.agent, t.submitted_at, t.ended_at, t.tokens_in,
+           t.tokens_out, t.cost
+      INTO whole
+      FROM prometheus.task t
+     WHERE t.task_id = prometheus_trace.task_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'task % does not exist', task_id
+            USING ERRCODE = 'undefined_object',
+                  DETAIL = 'There is none, or you may not see it.';
+    END IF;
+    IF getdatabaseencoding() = 'UTF8' THEN
+        dot := ' ' || chr(183) || ' ';
+    END IF;
+    until := coalesce(whole.ended_at,
+                      greatest(clock_timestamp(), whole.submitted_at));
+    seconds := extract(epoch FROM until - whole.submitted_at);
+
+    -- What it is and where it is, and what it has used if that fits in.
+    title := dot || whole.status
+        || CASE WHEN whole.ended_at IS NULL THEN ' for '
+                WHEN whole.status = 'completed' THEN ' in '
+                ELSE ' after ' END
+        || prometheus._duration(seconds);
+    piece := 'task ' || task_id || dot;
+    title := piece || (prometheus._fold(
+        whole.agent, width - length(piece) - length(title), 1))[1] || title;
+    usage := concat_ws(dot,
+        CASE WHEN coalesce(whole.tokens_in, whole.tokens_out) IS NOT NULL
+             THEN coalesce(prometheus._count(whole.tokens_in), '?')
+                  || ' tokens in, '
+                  || coalesce(prometheus._count(whole.tokens_out), '?')
+                  || ' out' END,
+        'cost ' || prometheus._cost(whole.cost));
+    IF usage = '' THEN
+        lines := ARRAY[title];
+    ELSIF prometheus._columns(title || dot || usage) <= width THEN
+        lines := ARRAY[title || dot || usage];
+    ELSE
+        lines := ARRAY[title, '  ' || usage];
+    END IF;
+
+    FOR line IN
+        WITH attempt AS (
+            SELECT a.attempt, a.outcome, a.started_at, a.ended_at,
+                   coalesce(a.started_at, a.ended_at) AS at, a.error,
+                   concat_ws(': ', a.error_type, a.error) AS reason
+              FROM prometheus.attempt a
+             WHERE a.task_id = prometheus_trace.task_id
+        ), pause AS (
+            -- before each attempt, and after the last
+            SELECT a.attempt,
+                   CASE coalesce(lag(a.outcome) OVER before, '')
+                        WHEN '' THEN 'queued'
+                        WHEN 'retry' THEN 'back-off'
+                        WHEN 'waiting' THEN 'waiting'
+                        WHEN 'lost' THEN 'restart'
+                        ELSE 'retried by hand' END AS name,
+                   coalesce(lag(a.ended_at) OVER before,
+                            whole.submitted_at) AS started_at,
+                   a.at AS ended_at
+              FROM (TABLE attempt
+                    UNION ALL
+                    SELECT 2147483647, NULL, NULL, NULL, NULL, NULL, NULL
+                     WHERE whole.ended_at IS NULL
+                       AND NOT EXISTS (SELECT FROM attempt b
+                                        WHERE b.ended_at IS NULL)) a
+            WINDOW before AS (ORDER BY a.attempt)
+        ), step AS (
+            SELECT s.step, s.attempt, s.kind, s.name, s.model, s.started_at,
+                   s.started_at + s.duration_ms * interval '1 ms' AS ended_at,
+                   s.tokens_in, s.tokens_out, s.cost, s.error,
+                   row_number() OVER (PARTITION BY s.attempt, s.started_at
+                                          ORDER BY s.step) AS place
+              FROM prometheus.step s
+             WHERE s.task_id = prometheus_trace.task_id
+        ), call AS (
+            SELECT c.attempt, c.turn, c.call, c.status, c.http_status,
+                   c.sent_at, c.ended_at, s.step
+              FROM (SELECT k.*,
+                           row_number() OVER (PARTITION BY k.attempt, k.sent_at
+                                                  ORDER BY k.turn, k.call)
+                               AS place
+                      FROM prometheus.call k
+                     WHERE k.task_id = prometheus_trace.task_id) c
+              LEFT JOIN step s
+                   ON s.attempt = c.attempt AND s.started_at = c.sent_at
+                      AND s.ended_at = c.ended_at AND s.place = c.place
+        ), item AS (
+            SELECT ARRAY[p.attempt, 0] AS place, 0 AS indent, p.name,
+                   p.started_at, p.ended_at, true AS is_wait,
+                   NULL::bigint AS tokens_in, NULL::bigint AS tokens_out,
+                   NULL::numeric AS cost, NULL AS error
+              FROM pause p
+             WHERE p.started_at IS DISTINCT FROM p.ended_at
+            UNION ALL
+            SELECT ARRAY[a.attempt, 1], 0,
+                   CASE WHEN a.started_at IS NULL THEN a.outcome
+                        ELSE format('attempt %s: %s', a.attempt,
+                                    coalesce(a.outcome, 'running')) END,
+                   a.at, a.ended_at, false, NULL, NULL, NULL, NULL
+              FROM attempt a
+            UNION ALL
+            SELECT ARRAY[s.attempt, 2, s.step, 0], 2,
+                   s.kind || ' ' || coalesce(s.model, s.name), s.started_at,
+                   s.ended_at, false, s.tokens_in, s.tokens_out, s.cost, NULL
+              FROM step s
+            UNION ALL
+            SELECT ARRAY[c.attempt, 2, coalesce(c.step, 2147483647), 1,
+                         c.turn, c.call],
+                   CASE WHEN c.step IS NULL THEN 2 ELSE 4 END,
+                   'POST' || CASE WHEN c.status = 'ambiguous'
+                                  THEN ' ' || concat_ws(' ', c.http_status,
+                                                        c.status)
+                                  WHEN c.http_status IS NOT NULL
+                                  THEN ' ' || c.http_status
+                                  WHEN c.status = 'failed'
+                                  THEN ' failed' ELSE '' END,
+                   c.sent_at, c.ended_at, false, NULL, NULL, NULL, NULL
+              FROM call c
+            UNION ALL
+            SELECT ARRAY[s.attempt, 2, s.step, 2], 4, NULL, NULL, NULL, false,
+                   NULL, NULL, NULL, s.error
+              FROM step s
+             WHERE s.error IS NOT NULL
+               AND NOT EXISTS (SELECT FROM attempt a
+                                WHERE a.attempt = s.attempt
+                                  AND a.error = s.error)
+            UNION ALL
+            SELECT ARRAY[a.attempt, 3], 2, NULL, NULL, NULL, false,
+                   NULL, NULL, NULL, a.reason
+              FROM attempt a
+             WHERE a.reason <> ''
+        )
+        SELECT r.indent, n.name, r.is_wait, r.error,
+               extract(epoch FROM r.started_at - whole.submitted_at)
+                   AS first,
+               extract(epoch FROM coalesce(r.ended_at, until)
+                                  - whole.submitted_at) AS last,
+               r.ended_at IS NULL AS is_open,
+               coalesce(prometheus._count(r.tokens_in), '') AS tokens_in,
+               coalesce(prometheus._count(r.tokens_out), '') AS tokens_out,
+               coalesce(prometheus._cost(r.cost), '') AS cost,
+               max(r.indent + prometheus._columns(n.name)) OVER () AS names,
+               max(CASE WHEN r.cost IS NOT NULL
+                        THEN greatest(length(prometheus._cost(r.cost)), 4) END)
+                   OVER () AS costs,
+               bool_or(coalesce(r.tokens_in, r.tokens_out) IS NOT NULL)
+                   OVER () AS has_tokens
+          FROM item r
+         CROSS JOIN LATERAL (
+               SELECT (prometheus._fold(r.name, 26 - r.indent, 1))[1]) n (name)
+         ORDER BY r.place
+    LOOP
+        IF columns IS NULL THEN
+            columns := width - line.names - 10;
+            numbers := '';
+            IF line.has_tokens THEN
+                columns := columns - 12;
+                numbers := '    in   out';
+            END IF;
+            IF line.costs IS NOT NULL THEN
+                columns := columns - line.costs - 1;
+                numbers := numbers || lpad('cost', line.costs + 1);
+            END IF;
+            lines := lines || (repeat(' ', line.names) || ' 0'
+                || lpad(prometheus._duration(seconds), columns - 1)
+                || '     time' || numbers);
+        END IF;
+        IF line.name IS NULL THEN
+            FOREACH piece IN ARRAY
+                prometheus._fold(line.error, width - line.indent, 3)
+            LOOP
+                lines := lines || (repeat(' ', line.indent) || piece);
+            END LOOP;
+            CONTINUE;
+        END IF;
+        numbers := '';
+        IF line.has_tokens THEN
+            numbers := lpad(line.tokens_in, 6) || lpad(line.tokens_out, 6);
+        END IF;
+        IF line.costs IS NOT NULL THEN
+            numbers := numbers || lpad(line.cost, line.costs + 1);
+        END IF;
+        lines := lines || rtrim(
+            repeat(' ', line.indent) || line.name
+            || repeat(' ', line.names - line.indent
+                           - prometheus._columns(line.name) + 1)
+            || prometheus._bar(coalesce(line.first / nullif(seconds, 0), 0),
+                               coalesce(line.last / nullif(seconds, 0), 0),
+                               columns, line.is_wait, line.is_open)
+            || lpad(prometheus._duration(
+                   greatest(line.last - line.first, 0)), 9)
+            || numbers);
+    END LOOP;
+    RETURN array_to_string(lines, chr(10));
+END
+$$;
+COMMENT ON FUNCTION @extschema@.prometheus_trace(bigint) IS
+    'A task as a picture of at most 80 columns: each wait, attempt, step and call in the time from the submit to the end (or now), with how long it took, tokens and cost, and why it did not succeed. Raises undefined_object for a task that is unknown or not the caller''s.';
