@@ -121,6 +121,16 @@ CREATE INDEX _cancel_task ON prometheus._cancel (task_id);
 COMMENT ON TABLE prometheus._cancel IS
     'A request to cancel a task; it takes effect when the outcome says so.';
 
+CREATE TABLE prometheus._strike (
+    task_id bigint NOT NULL,
+    xid xid8 NOT NULL,
+    attempt integer NOT NULL,
+    struck_at timestamptz NOT NULL,
+    PRIMARY KEY (task_id, struck_at)
+);
+COMMENT ON TABLE prometheus._strike IS
+    'A crash of the server while the code of this very task was on the processor; written when the server is back. prometheus.max_crashes of them quarantine the task.';
+
 CREATE TABLE prometheus._checkpoint (
     checkpoint_id bigint NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     written_at timestamptz NOT NULL,

@@ -9,6 +9,7 @@ SELECT pg_catalog.pg_extension_config_dump('prometheus._call', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._step', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._outcome', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._cancel', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._strike', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._model', 'WHERE NOT (name = ''echo'' AND version = 1)');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._agent', 'WHERE NOT (name = ''default'' AND version = 1)');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._task_id', '');

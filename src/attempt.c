@@ -20,6 +20,8 @@
 #include "utils/numeric.h"
 
 #include "attempt.h"
+#include "guc.h"
+#include "guilt.h"
 #include "xact.h"
 
 /* Back-off after attempt n: min(first * 2^(n-1), longest), jittered; ms. */
@@ -452,7 +454,11 @@ prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts, int n,
 		if (found == -1)
 			attempts[i]->next = PROM_NEXT_ENDED;
 		else
+		{
+			prom_guilt_name(attempts[i]->task_id,
+							loaded[found].last_step + 1);
 			go_on(writer, attempts[i], &loaded[found], now);
+		}
 	}
 }
 
@@ -562,4 +568,65 @@ prom_attempt_give_up(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->next = PROM_NEXT_ENDED;
 	if (nloaded == 1 && !loaded->ended)
 		end_unbegun(writer, attempt, loaded, "failed", error_type, error, now);
+}
+
+static PromStatement strikes_statement = {
+	"SELECT count(*), coalesce(max(struck_at), '-infinity')"
+	" FROM prometheus._strike WHERE task_id = $1",
+	1,
+	{INT8OID},
+	NULL,
+};
+
+/* The strikes of a task, with the new one, which is written here. */
+static int
+add_strike(PromFactWriter *writer, const PromCulprit *culprit,
+		   const Loaded *loaded, TimestampTz now)
+{
+	Datum argument = Int64GetDatum(culprit->task_id);
+	Datum values[STRIKE_COLUMNS];
+	bool nulls[STRIKE_COLUMNS] = {false};
+	int strikes;
+
+	prom_statement_run(&strikes_statement, &argument, NULL, true);
+	strikes = prom_row_int64(0, 1);
+
+	/* A strike since that process began is for its end: this is it. */
+	if (prom_row_time(0, 2) > culprit->since)
+		return strikes;
+	values[STRIKE_TASK_ID] = argument;
+	values[STRIKE_ATTEMPT] = Int32GetDatum(
+		loaded->last_attempt > loaded->outcome_attempt
+			? loaded->last_attempt
+			: Max(loaded->last_attempt, loaded->outcome_attempt) + 1);
+	values[STRIKE_STRUCK_AT] = TimestampTzGetDatum(now);
+	prom_fact_add(writer, PROM_FACT_STRIKE, values, nulls);
+	return strikes + 1;
+}
+
+void
+prom_attempt_strike(PromFactWriter *writer, const PromCulprit *culprit,
+					TimestampTz now)
+{
+	PromAttempt attempt = {.task_id = culprit->task_id};
+	PromAttempt *attempts = &attempt;
+	int nloaded;
+	Loaded *loaded = load(&attempts, 1, &nloaded);
+	int strikes;
+	const char *times;
+
+	/* It was dropped with the extension, or its end was just recorded. */
+	if (nloaded == 0 || loaded->ended)
+		return;
+	strikes = add_strike(writer, culprit, loaded, now);
+	times = strikes == 1 ? "once" : psprintf("%d times", strikes);
+	ereport(WARNING,
+			(errmsg("task %lld crashed the server", (long long) culprit->task_id),
+			 errdetail("It was at step %d. It did so %s; prometheus.max_crashes is %d.",
+					   culprit->step, times, prom_guc_max_crashes)));
+	if (strikes >= prom_guc_max_crashes)
+		end_unbegun(writer, &attempt, loaded, "quarantined", "Crashed",
+					psprintf("the server crashed %s while it worked on this task",
+							 times),
+					now);
 }

@@ -7,6 +7,7 @@
 
 #include "agent.h"
 #include "fact.h"
+#include "guilt.h"
 #include "llm.h"
 #include "utils/timestamp.h"
 
@@ -62,5 +63,12 @@ extern void prom_attempt_cancel(PromFactWriter *writer, PromAttempt *attempt,
 extern void prom_attempt_give_up(PromFactWriter *writer, PromAttempt *attempt,
 								 const char *error_type, const char *error,
 								 TimestampTz now);
+
+/*
+ * Record that a task crashed the server; after prometheus.max_crashes of that
+ * it ends as quarantined.  A crash that was recorded already counts once.
+ */
+extern void prom_attempt_strike(PromFactWriter *writer,
+								const PromCulprit *culprit, TimestampTz now);
 
 #endif

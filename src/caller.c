@@ -26,6 +26,7 @@
 #include "attempt.h"
 #include "compat.h"
 #include "guc.h"
+#include "guilt.h"
 #include "http.h"
 #include "llm.h"
 #include "shmem.h"
@@ -187,6 +188,13 @@ take_kept(TimestampTz now)
 	}
 }
 
+/* If the server crashes now, it is because of this task. */
+static void
+name_work(const Work *work)
+{
+	prom_guilt_name(work->attempt.task_id, work->attempt.step);
+}
+
 static void
 write_items(Work **list, int n, TimestampTz now)
 {
@@ -197,6 +205,7 @@ write_items(Work **list, int n, TimestampTz now)
 	writer = prom_fact_begin();
 	for (int i = 0; i < n; i++)
 	{
+		name_work(list[i]);
 		switch (list[i]->stage)
 		{
 			case STAGE_BEGIN:
@@ -216,6 +225,10 @@ write_items(Work **list, int n, TimestampTz now)
 	}
 	if (count > 0)
 		prom_attempt_begin(writer, begin, count, now);
+
+	/* What follows is done for all of them together. */
+	if (n > 1)
+		prom_guilt_clear();
 	prom_fact_end(writer);
 }
 
@@ -258,6 +271,8 @@ try_transaction(Work **list, int n, const char *error_type, const char *error,
 			proc_exit(0);
 		SPI_connect();
 		MemoryContextSwitchTo(turn_context);
+		if (n == 1)
+			name_work(list[0]);
 		if (error == NULL)
 			write_items(list, n, now);
 		else
@@ -269,10 +284,12 @@ try_transaction(Work **list, int n, const char *error_type, const char *error,
 			prom_fact_end(writer);
 		}
 		SPI_finish();
+		prom_guilt_clear(); /* a full disk is not its fault */
 		prom_xact_commit();
 	}
 	PG_CATCH();
 	{
+		prom_guilt_clear();
 		MemoryContextSwitchTo(turn_context);
 		failure = CopyErrorData();
 		prom_xact_abort();
@@ -348,8 +365,10 @@ send_request(Work *work, TimestampTz now)
 	messages[n].role = "user";
 	messages[n].text = attempt->request;
 	messages[n++].raw = NULL;
+	name_work(work);
 	attempt->call = prom_llm_start(http, attempt->model, messages, n, left,
 								   work);
+	prom_guilt_clear();
 	attempt->request = attempt->instructions = NULL;
 	work->stage = STAGE_CALL;
 	in_flight++;
@@ -439,6 +458,62 @@ wait_for_work(bool at_once)
 			ResetLatch(MyLatch);
 }
 
+/* Bytes of a reply are read for a work, or (NULL) have been. */
+static void
+blame(void *owner)
+{
+	if (owner == NULL)
+		prom_guilt_clear();
+	else
+		name_work(owner);
+}
+
+static void
+strike(const PromCulprit *culprit)
+{
+	PromFactWriter *writer;
+
+	if (!prom_worker_xact_begin("recording what crashed the server"))
+		proc_exit(0);
+	SPI_connect();
+	MemoryContextSwitchTo(turn_context);
+	writer = prom_fact_begin();
+	prom_attempt_strike(writer, culprit, GetCurrentTimestamp());
+	prom_fact_end(writer);
+	SPI_finish();
+	prom_xact_commit();
+}
+
+/*
+ * Before anything begins: who crashed the server?  What cannot be written just
+ * now ends this process, which starts again; what never can is let off, or
+ * nothing would begin any more.
+ */
+static void
+strike_culprits(void)
+{
+	PromCulprit culprit;
+
+	while (prom_guilt_next(&culprit))
+	{
+		PG_TRY();
+		{
+			strike(&culprit);
+		}
+		PG_CATCH();
+		{
+			if (is_transient(geterrcode()))
+				PG_RE_THROW();
+			prom_xact_abort();
+		}
+		PG_END_TRY();
+		MemoryContextSwitchTo(turn_context);
+		prom_guilt_forget(&culprit);
+	}
+	MemoryContextReset(turn_context);
+	prom_guilt_begin();
+}
+
 static void
 begin(Datum main_arg)
 {
@@ -453,6 +528,8 @@ begin(Datum main_arg)
 								   prom_guc_max_in_flight * sizeof(Work));
 	turn_works = MemoryContextAllocZero(TopMemoryContext,
 										TURN_TOTAL * sizeof(Work *));
+	strike_culprits();
+	prom_llm_blame = blame;
 	http = prom_http_create();
 	wait_set = prom_create_wait_event_set(3);
 	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);

@@ -69,6 +69,9 @@ static FactRelation relations[PROM_NFACTS] = {
 	{.name = "_cancel",
 	 .ncolumns = CANCEL_COLUMNS,
 	 .columns = {"task_id", "requested_at", "requested_by", "reason"}},
+	{.name = "_strike",
+	 .ncolumns = STRIKE_COLUMNS,
+	 .columns = {"task_id", "attempt", "struck_at"}},
 };
 
 typedef struct Batch

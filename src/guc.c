@@ -15,6 +15,7 @@
 
 bool prom_guc_allow_private_endpoints = false;
 char *prom_guc_databases = NULL;
+int prom_guc_max_crashes = 2;
 int prom_guc_max_databases = 8;
 int prom_guc_max_in_flight = 1000;
 int prom_guc_max_request = 1024;
@@ -70,9 +71,15 @@ define_limits(void)
 							  : PGC_SIGHUP;
 
 	DefineCustomIntVariable(
+		"prometheus.max_crashes",
+		"Crashes of the server after which the task that caused them is quarantined.",
+		"A task caused one if it was on the processor of the process that crashed.",
+		&prom_guc_max_crashes, 2, 1, 100, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
 		"prometheus.max_databases", "Databases that can be served at once.",
 		"Shared memory for each is reserved at server start.",
-		&prom_guc_max_databases, 8, 1, 64, at_start, 0, NULL, NULL, NULL);
+		&prom_guc_max_databases, 8, 1, PROM_MAX_DATABASES, at_start, 0, NULL,
+		NULL, NULL);
 	DefineCustomIntVariable(
 		"prometheus.max_in_flight",
 		"Tasks of one database that may run at once.",

@@ -5,8 +5,11 @@
 #ifndef PROM_GUC_H
 #define PROM_GUC_H
 
+#define PROM_MAX_DATABASES 64 /* what max_databases can be at most */
+
 extern bool prom_guc_allow_private_endpoints;
 extern char *prom_guc_databases;
+extern int prom_guc_max_crashes;
 extern int prom_guc_max_databases;
 extern int prom_guc_max_in_flight;
 extern int prom_guc_max_request;     /* kB */

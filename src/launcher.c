@@ -30,6 +30,7 @@
 
 #include "compat.h"
 #include "guc.h"
+#include "guilt.h"
 #include "launcher.h"
 #include "shmem.h"
 #include "worker.h"
@@ -392,6 +393,7 @@ begin(void)
 	LWLockRelease(prom_shared->lock);
 	served = MemoryContextAllocZero(TopMemoryContext,
 									prom_shared->ndatabases * sizeof(Served));
+	prom_guilt_create();
 	pgstat_report_appname("prometheus launcher");
 	pgstat_report_activity(STATE_IDLE, NULL);
 }

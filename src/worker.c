@@ -23,6 +23,7 @@
 #include "utils/guc.h"
 
 #include "compat.h"
+#include "guilt.h"
 #include "shmem.h"
 #include "worker.h"
 #include "xact.h"
@@ -88,9 +89,18 @@ handle_sigterm(SIGNAL_ARGS)
 	errno = save_errno;
 }
 
+/* The server is stopped or another process crashed: no fault of our task. */
+static void
+handle_sigquit(SIGNAL_ARGS)
+{
+	prom_guilt_clear();
+	SignalHandlerForCrashExit(postgres_signal_arg);
+}
+
 static void
 leave(int code, Datum arg)
 {
+	prom_guilt_clear();
 	if (my_role == PROM_CALLER)
 		pg_atomic_write_u32(&prom_my_database->caller_state, PROM_CALLER_NONE);
 	LWLockReleaseAll();
@@ -138,6 +148,7 @@ prom_worker_begin(PromRole role, Datum main_arg)
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, handle_sigterm);
+	pqsignal(SIGQUIT, handle_sigquit);
 	BackgroundWorkerUnblockSignals();
 
 	prom_my_database = &prom_shared->databases[DatumGetInt32(main_arg)];
@@ -149,6 +160,7 @@ prom_worker_begin(PromRole role, Datum main_arg)
 	if (!OidIsValid(database))
 		proc_exit(0);
 	take_place(role);
+	prom_guilt_attach(role);
 
 	/* Without an owner only to look whether the extension is there. */
 	BackgroundWorkerInitializeConnectionByOid(database, owner, 0);
