@@ -136,7 +136,9 @@ open_batch(PromFactWriter *writer, PromFactKind kind)
 
 	relation = table_open(relid, RowExclusiveLock);
 	batch->result = makeNode(ResultRelInfo);
-	InitResultRelInfo(batch->result, relation, 1, NULL, 0);
+
+	/* 0: no range table.  A violated constraint looks for columns in it. */
+	InitResultRelInfo(batch->result, relation, 0, NULL, 0);
 	ExecOpenIndices(batch->result, false);
 }
 
