@@ -71,19 +71,45 @@ free_slot(int32 number)
 	free_slots[nfree++] = number;
 }
 
-/* At the start: keep what a caller of before has, count the rest as free. */
+/* A slot that was given back: its task has ended or waits again. */
+static void
+take_back(int32 number, TimestampTz now)
+{
+	PromSlot *slot = slot_at(number);
+
+	if (pg_atomic_read_u32(&slot->state) != PROM_SLOT_DONE)
+		return;
+	pg_read_barrier();
+	if (slot->result == PROM_RESULT_ENDED)
+		prom_queue_remove(queue, slot->task_id);
+	else
+		prom_queue_put_back(queue, slot->task_id, slot->due, slot->retrying,
+							pg_atomic_read_u32(&slot->cancel) != 0, now);
+	free_slot(number);
+}
+
+/*
+ * At the start: keep what the caller has, count the rest as free.  The
+ * scheduler before may have ended between two steps: a slot that it assigned or
+ * cancelled and did not tell of is told of here, and one that it had read from
+ * the pipe and not taken back is taken back by its state.
+ */
 static void
 adopt_slots(TimestampTz now)
 {
+	bool *told = palloc0(prom_guc_max_in_flight * sizeof(bool));
+
+	prom_pipe_find(&prom_my_database->to_caller, told);
 	free_slots = MemoryContextAlloc(TopMemoryContext,
 									prom_guc_max_in_flight * sizeof(int32));
 	nfree = 0;
 	for (int i = prom_guc_max_in_flight - 1; i >= 0; i--)
 	{
 		PromSlot *slot = slot_at(i);
+		uint32 state = pg_atomic_read_u32(&slot->state);
 		PromHint hint = {0};
 
-		if (pg_atomic_read_u32(&slot->state) == PROM_SLOT_FREE)
+		if (state == PROM_SLOT_FREE)
 		{
 			free_slots[nfree++] = i;
 			continue;
@@ -94,7 +120,14 @@ adopt_slots(TimestampTz now)
 		hint.submitter = slot->submitter;
 		hint.priority = slot->priority;
 		prom_queue_adopt(queue, &hint, i, now);
+		if (state == PROM_SLOT_DONE)
+			take_back(i, now);
+		else if (!told[i] && (state == PROM_SLOT_ASSIGNED ||
+							  pg_atomic_read_u32(&slot->cancel) != 0))
+			prom_pipe_push(&prom_my_database->to_caller, i);
 	}
+	pfree(told);
+	prom_shmem_wake(&prom_my_database->worker[PROM_CALLER]);
 }
 
 /* A new caller waits to be let in: the old one's slots come back first. */
@@ -127,18 +160,7 @@ take_back_slots(TimestampTz now)
 		PROM_CALLER_WAITING)
 		return;
 	while (prom_pipe_pop(&prom_my_database->to_scheduler, &number))
-	{
-		PromSlot *slot = slot_at(number);
-
-		if (pg_atomic_read_u32(&slot->state) != PROM_SLOT_DONE)
-			continue;
-		if (slot->result == PROM_RESULT_ENDED)
-			prom_queue_remove(queue, slot->task_id);
-		else
-			prom_queue_put_back(queue, slot->task_id, slot->due, slot->retrying,
-								pg_atomic_read_u32(&slot->cancel) != 0, now);
-		free_slot(number);
-	}
+		take_back(number, now);
 }
 
 /* Let a task end; true if the caller is to look at its slot. */
