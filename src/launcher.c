@@ -29,6 +29,7 @@
 #include "utils/snapmgr.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "guc.h"
 #include "guilt.h"
 #include "launcher.h"
@@ -109,7 +110,9 @@ start_child(PromDatabase *db, Child *child, PromRole role)
 	child->started_at = GetCurrentTimestamp();
 	/* The handle outlives the turn. */
 	before = MemoryContextSwitchTo(TopMemoryContext);
+	PROM_FAULT("launcher-before-start");
 	started = RegisterDynamicBackgroundWorker(&worker, &child->handle);
+	PROM_FAULT("launcher-after-start");
 	MemoryContextSwitchTo(before);
 	return started;
 }
@@ -215,6 +218,7 @@ stop_children(PromDatabase *db, Served *mine, TimestampTz now)
 static void
 forget_database(PromDatabase *db)
 {
+	PROM_FAULT("launcher-before-forget");
 	LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
 	db->oid = InvalidOid;
 	db->owner = InvalidOid;
@@ -222,6 +226,7 @@ forget_database(PromDatabase *db)
 	for (int i = 0; i < prom_guc_max_in_flight; i++)
 		pg_atomic_write_u32(&db->slots[i].state, PROM_SLOT_FREE);
 	LWLockRelease(prom_shared->lock);
+	PROM_FAULT("launcher-after-forget");
 }
 
 /* One database: begin, go on, or end serving it.  When to look again. */

@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "guc.h"
 #include "live.h"
 #include "queue.h"
@@ -80,12 +81,14 @@ take_back(int32 number, TimestampTz now)
 	if (pg_atomic_read_u32(&slot->state) != PROM_SLOT_DONE)
 		return;
 	pg_read_barrier();
+	PROM_FAULT("scheduler-before-take-back");
 	if (slot->result == PROM_RESULT_ENDED)
 		prom_queue_remove(queue, slot->task_id);
 	else
 		prom_queue_put_back(queue, slot->task_id, slot->due, slot->retrying,
 							pg_atomic_read_u32(&slot->cancel) != 0, now);
 	free_slot(number);
+	PROM_FAULT("scheduler-after-take-back");
 }
 
 /*
@@ -138,6 +141,7 @@ admit_caller(TimestampTz now)
 
 	if (pg_atomic_read_u32(state) != PROM_CALLER_WAITING)
 		return false;
+	PROM_FAULT("scheduler-before-admit");
 	prom_pipe_reset(&prom_my_database->to_caller);
 	prom_pipe_reset(&prom_my_database->to_scheduler);
 	for (int i = 0; i < prom_guc_max_in_flight; i++)
@@ -148,6 +152,7 @@ admit_caller(TimestampTz now)
 		free_slot(i);
 	}
 	pg_atomic_write_u32(state, PROM_CALLER_READY);
+	PROM_FAULT("scheduler-after-admit");
 	return true;
 }
 
@@ -202,6 +207,7 @@ take_hints(TimestampTz now)
 	{
 		if (!prom_ring_pop(&prom_my_database->ring, &hint))
 			return wake;
+		PROM_FAULT("scheduler-after-pop");
 		wake |= take_hint(&hint, now);
 	}
 	SetLatch(MyLatch); /* there may be more */
@@ -223,6 +229,7 @@ assign_slots(TimestampTz now)
 		PromQueueEntry *entry = prom_queue_take(queue, number, now);
 		PromSlot *slot = slot_at(number);
 
+		PROM_FAULT("scheduler-before-assign");
 		slot->task_id = entry->task_id;
 		slot->deadline = entry->deadline;
 		slot->submitter = entry->submitter;
@@ -230,6 +237,7 @@ assign_slots(TimestampTz now)
 		pg_write_barrier();
 		pg_atomic_write_u32(&slot->state, PROM_SLOT_ASSIGNED);
 		prom_pipe_push(&prom_my_database->to_caller, number);
+		PROM_FAULT("scheduler-after-assign");
 		assigned = true;
 	}
 	return assigned;
@@ -261,6 +269,7 @@ visit_live_task(const PromLiveTask *task, void *arg)
 	TimestampTz now = GetCurrentTimestamp();
 	bool wake = false;
 
+	PROM_FAULT("scheduler-in-scan");
 	LWLockAcquire(prom_my_database->queue_lock, LW_EXCLUSIVE);
 	spilled = !prom_queue_add(queue, &task->hint, task->retrying,
 							  task->open || task->cancelled, now);
@@ -293,6 +302,7 @@ scan(void)
 	prom_live_tasks(visit_live_task, &visited);
 	SPI_finish();
 	prom_xact_commit();
+	PROM_FAULT("scheduler-after-scan");
 	last_scan = last_look = GetCurrentTimestamp();
 	pg_atomic_fetch_add_u64(&prom_my_database->rescans, 1);
 }

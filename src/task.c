@@ -32,6 +32,7 @@
 
 #include "compat.h"
 #include "fact.h"
+#include "fault.h"
 #include "guc.h"
 #include "role.h"
 #include "task.h"
@@ -285,7 +286,9 @@ prom_task_submit(const PromSubmit *submit)
 	deadline = deadline_of(submit, now);
 
 	task_id = prom_fact_next_task_id();
+	PROM_FAULT("submit-before-write");
 	write_task(task_id, submit, mode, now, deadline);
+	PROM_FAULT("submit-after-write");
 
 	hint.kind = PROM_HINT_SUBMIT;
 	hint.task_id = task_id;
@@ -387,6 +390,7 @@ prom_cancel(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(false);
 
 	write_cancel(task_id, PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1));
+	PROM_FAULT("cancel-after-write");
 	hint.kind = PROM_HINT_CANCEL;
 	hint.task_id = task_id;
 	hint.deadline = DT_NOEND;
