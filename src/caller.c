@@ -25,6 +25,7 @@
 #include "agent.h"
 #include "attempt.h"
 #include "compat.h"
+#include "fault.h"
 #include "guc.h"
 #include "guilt.h"
 #include "http.h"
@@ -91,11 +92,13 @@ join_turn(Work *work)
 static void
 drop_request(Work *work)
 {
+	PROM_FAULT("before-drop");
 	prom_llm_free(work->attempt.call);
 	work->attempt.call = NULL;
 	in_flight--;
 	work->stage = STAGE_CANCEL;
 	join_turn(work);
+	PROM_FAULT("after-drop");
 }
 
 /* A slot that the scheduler assigned, or whose task is cancelled. */
@@ -114,6 +117,7 @@ take_slot(int32 number)
 		work->stage = STAGE_BEGIN;
 		pg_atomic_write_u32(&slot->state, PROM_SLOT_RUNNING);
 		join_turn(work);
+		PROM_FAULT("caller-after-take");
 	}
 	else if (work->stage == STAGE_CALL &&
 			 pg_atomic_read_u32(&slot->cancel) != 0)
@@ -195,6 +199,39 @@ name_work(const Work *work)
 	prom_guilt_name(work->attempt.task_id, work->attempt.step);
 }
 
+/* The fault points before and after the commit of what these works are at. */
+static void
+reach_faults(Work **list, int n, bool committed)
+{
+	for (int i = 0; i < n; i++)
+	{
+		switch (list[i]->stage)
+		{
+			case STAGE_BEGIN:
+				if (committed)
+					PROM_FAULT("begin-after-commit");
+				else
+					PROM_FAULT("begin-before-commit");
+				break;
+			case STAGE_RECORD:
+				if (committed)
+					PROM_FAULT("record-after-commit");
+				else
+					PROM_FAULT("record-before-commit");
+				break;
+			case STAGE_CANCEL:
+				if (committed)
+					PROM_FAULT("cancel-after-commit");
+				else
+					PROM_FAULT("cancel-before-commit");
+				break;
+			case STAGE_NONE:
+			case STAGE_CALL:
+				break;
+		}
+	}
+}
+
 static void
 write_items(Work **list, int n, TimestampTz now)
 {
@@ -212,6 +249,7 @@ write_items(Work **list, int n, TimestampTz now)
 				begin[count++] = &list[i]->attempt;
 				break;
 			case STAGE_RECORD:
+				PROM_FAULT("before-record");
 				prom_attempt_record(writer, &list[i]->attempt, now);
 				break;
 			case STAGE_CANCEL:
@@ -230,6 +268,7 @@ write_items(Work **list, int n, TimestampTz now)
 	if (n > 1)
 		prom_guilt_clear();
 	prom_fact_end(writer);
+	reach_faults(list, n, false);
 }
 
 /* Can the write succeed later, as it is? */
@@ -282,6 +321,7 @@ try_transaction(Work **list, int n, const char *error_type, const char *error,
 			prom_attempt_give_up(writer, &list[0]->attempt, error_type, error,
 								 now);
 			prom_fact_end(writer);
+			PROM_FAULT("give-up-before-commit");
 		}
 		SPI_finish();
 		prom_guilt_clear(); /* a full disk is not its fault */
@@ -344,9 +384,11 @@ give_back(Work *work)
 	slot->due = work->attempt.due;
 	slot->tokens = work->attempt.tokens;
 	slot->retrying = work->attempt.retrying;
+	PROM_FAULT("before-give-back");
 	pg_write_barrier();
 	pg_atomic_write_u32(&slot->state, PROM_SLOT_DONE);
 	prom_pipe_push(&prom_my_database->to_scheduler, work->attempt.slot);
+	PROM_FAULT("after-give-back");
 }
 
 static void
@@ -367,12 +409,14 @@ send_request(Work *work, TimestampTz now)
 	messages[n].text = attempt->request;
 	messages[n++].raw = NULL;
 	name_work(work);
+	PROM_FAULT("before-send");
 	attempt->call = prom_llm_start(http, attempt->model, messages, n, left,
 								   work);
 	prom_guilt_clear();
 	attempt->request = attempt->instructions = NULL;
 	work->stage = STAGE_CALL;
 	in_flight++;
+	PROM_FAULT("after-send");
 	if (pg_atomic_read_u32(&slot_of(work)->cancel) != 0)
 	{
 		late_cancel = true;
@@ -402,6 +446,7 @@ after_commit(Work **list, int n, TimestampTz now)
 		give_back(work);
 		ngiven++;
 	}
+	PROM_FAULT("before-wake");
 	if (ngiven > 0)
 		prom_shmem_wake(&prom_my_database->worker[PROM_SCHEDULER]);
 	if (nended > 0)
@@ -436,6 +481,7 @@ run_turn(void)
 	 */
 	if (prom_worker_should_end())
 		proc_exit(0);
+	reach_faults(turn_works, written, true);
 	if (written > 0)
 		after_commit(turn_works, written, now);
 	nturn = nbegin = 0;
@@ -489,7 +535,9 @@ strike(const PromCulprit *culprit)
 	prom_attempt_strike(writer, culprit, GetCurrentTimestamp());
 	prom_fact_end(writer);
 	SPI_finish();
+	PROM_FAULT("strike-before-commit");
 	prom_xact_commit();
+	PROM_FAULT("strike-after-commit");
 }
 
 /*
@@ -546,7 +594,9 @@ begin(Datum main_arg)
 	AddWaitEventToSet(wait_set, WL_SOCKET_READABLE, prom_http_fd(http), NULL,
 					  NULL);
 
+	PROM_FAULT("caller-before-waiting");
 	pg_atomic_write_u32(&prom_my_database->caller_state, PROM_CALLER_WAITING);
+	PROM_FAULT("caller-after-waiting");
 	prom_shmem_wake(&prom_my_database->worker[PROM_SCHEDULER]);
 }
 

@@ -11,6 +11,7 @@
 #include "utils/varlena.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "guc.h"
 
 bool prom_guc_allow_private_endpoints = false;
@@ -136,6 +137,9 @@ prom_guc_define(void)
 		"Empty: keys come from the server's environment only (env:NAME).",
 		&prom_guc_secrets_dir, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 		check_secrets_dir, NULL, NULL);
+#ifdef PROM_FAULTS
+	prom_fault_define();
+#endif
 	MarkGUCPrefixReserved("prometheus");
 }
 

@@ -112,7 +112,6 @@ prom_guilt_create(void)
 void
 prom_guilt_attach(PromRole role)
 {
-	int entry = prom_my_database - prom_shared->databases;
 	int fd = BasicOpenFile(FILE_NAME, O_RDWR | PG_BINARY);
 	struct stat st;
 	void *place = MAP_FAILED;
@@ -131,8 +130,6 @@ prom_guilt_attach(PromRole role)
 		file = place;
 	close(fd);
 	my_role = role;
-	if (file != NULL)
-		mine = &file->lines[entry * PROM_NROLES + role];
 }
 
 /* By the database's oid: it may have had another entry. */
@@ -162,12 +159,19 @@ prom_guilt_forget(const PromCulprit *culprit)
 	file->lines[culprit->line].database = InvalidOid;
 }
 
-/* A line of a database that is not served any more is overwritten here. */
+/*
+ * Not before: until here the line is that of the process of before, and what
+ * clears ours must not touch it.  One of a database that is not served any more
+ * is overwritten.
+ */
 void
 prom_guilt_begin(void)
 {
-	if (mine == NULL)
+	int entry = prom_my_database - prom_shared->databases;
+
+	if (file == NULL)
 		return;
+	mine = &file->lines[entry * PROM_NROLES + my_role];
 	mine->database = InvalidOid;
 	mine->since = GetCurrentTimestamp();
 }

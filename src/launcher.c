@@ -30,6 +30,7 @@
 #include "utils/snapmgr.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "guc.h"
 #include "guilt.h"
 #include "launcher.h"
@@ -111,7 +112,9 @@ start_child(PromDatabase *db, Child *child, PromRole role)
 	child->started_at = GetCurrentTimestamp();
 	/* The handle outlives the turn. */
 	before = MemoryContextSwitchTo(TopMemoryContext);
+	PROM_FAULT("launcher-before-start");
 	started = RegisterDynamicBackgroundWorker(&worker, &child->handle);
+	PROM_FAULT("launcher-after-start");
 	MemoryContextSwitchTo(before);
 	return started;
 }
@@ -255,6 +258,7 @@ forget_tasks(PromDatabase *db)
 static void
 forget_database(PromDatabase *db)
 {
+	PROM_FAULT("launcher-before-forget");
 	forget_tasks(db);
 	LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
 	db->oid = InvalidOid;
@@ -309,6 +313,7 @@ release_databases(void)
 		must_look = true;
 	}
 	LWLockRelease(prom_shared->lock);
+	PROM_FAULT("launcher-after-forget");
 }
 
 /* One database: begin, go on, or end serving it.  When to look again. */

@@ -15,6 +15,7 @@
 #include "lib/ilist.h"
 #include "lib/stringinfo.h"
 
+#include "fault.h"
 #include "llm.h"
 #include "provider/provider.h"
 #include "retry.h"
@@ -423,6 +424,7 @@ request_done(void *arg)
 	strip(call);
 	hold(call, (call->turn.raw ? strlen(call->turn.raw) : 0) +
 				   (call->turn.answer ? strlen(call->turn.answer) : 0));
+	PROM_FAULT("reply-read");
 	blame(NULL);
 	list_as_done(call);
 }
@@ -542,6 +544,7 @@ take_bytes(void *arg, const char *bytes, size_t length)
 				call->no_memory = true;
 			break;
 	}
+	PROM_FAULT("reply-half-read");
 	blame(NULL);
 	return more;
 }

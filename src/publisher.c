@@ -17,6 +17,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
+#include "fault.h"
 #include "live.h"
 #include "shmem.h"
 #include "worker.h"
@@ -40,24 +41,30 @@ static bool notify_failed; /* and was logged */
 static void
 send_hint(void)
 {
+	PROM_FAULT("before-notify");
 	if (!prom_worker_xact_begin("sending a hint to listeners"))
 		proc_exit(0);
 	/* The facts are durable already; a hint need not be. */
 	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
 	Async_Notify(CHANNEL, "");
+	PROM_FAULT("in-notify");
 	prom_xact_commit();
+	PROM_FAULT("after-notify");
 }
 
 static void
 write_checkpoint(void)
 {
+	PROM_FAULT("before-checkpoint");
 	SetConfigOption("synchronous_commit", "on", PGC_SUSET, PGC_S_OVERRIDE);
 	if (!prom_worker_xact_begin("writing a checkpoint of the live tasks"))
 		proc_exit(0);
 	SPI_connect();
 	(void) prom_live_checkpoint();
 	SPI_finish();
+	PROM_FAULT("in-checkpoint");
 	prom_xact_commit();
+	PROM_FAULT("after-checkpoint");
 }
 
 /* Errors are logged and do not end the process; true: it worked. */

@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "guc.h"
 #include "live.h"
 #include "queue.h"
@@ -72,19 +73,48 @@ free_slot(int32 number)
 	free_slots[nfree++] = number;
 }
 
-/* At the start: keep what a caller of before has, count the rest as free. */
+/* A slot that was given back: its task has ended or waits again. */
+static void
+take_back(int32 number, TimestampTz now)
+{
+	PromSlot *slot = slot_at(number);
+
+	if (pg_atomic_read_u32(&slot->state) != PROM_SLOT_DONE)
+		return;
+	pg_read_barrier();
+	PROM_FAULT("scheduler-before-take-back");
+	prom_queue_charge(queue, slot->submitter.role, slot->tokens);
+	if (slot->result == PROM_RESULT_ENDED)
+		prom_queue_remove(queue, slot->task_id);
+	else
+		prom_queue_put_back(queue, slot->task_id, slot->due, slot->retrying,
+							pg_atomic_read_u32(&slot->cancel) != 0, now);
+	free_slot(number);
+	PROM_FAULT("scheduler-after-take-back");
+}
+
+/*
+ * At the start: keep what the caller has, count the rest as free.  The
+ * scheduler before may have ended between two steps: a slot that it assigned or
+ * cancelled and did not tell of is told of here, and one that it had read from
+ * the pipe and not taken back is taken back by its state.
+ */
 static void
 adopt_slots(TimestampTz now)
 {
+	bool *told = palloc0(prom_guc_max_in_flight * sizeof(bool));
+
+	prom_pipe_find(&prom_my_database->to_caller, told);
 	free_slots = MemoryContextAlloc(TopMemoryContext,
 									prom_guc_max_in_flight * sizeof(int32));
 	nfree = 0;
 	for (int i = prom_guc_max_in_flight - 1; i >= 0; i--)
 	{
 		PromSlot *slot = slot_at(i);
+		uint32 state = pg_atomic_read_u32(&slot->state);
 		PromHint hint = {0};
 
-		if (pg_atomic_read_u32(&slot->state) == PROM_SLOT_FREE)
+		if (state == PROM_SLOT_FREE)
 		{
 			free_slots[nfree++] = i;
 			continue;
@@ -95,7 +125,14 @@ adopt_slots(TimestampTz now)
 		hint.submitter = slot->submitter;
 		hint.priority = slot->priority;
 		prom_queue_adopt(queue, &hint, i, now);
+		if (state == PROM_SLOT_DONE)
+			take_back(i, now);
+		else if (!told[i] && (state == PROM_SLOT_ASSIGNED ||
+							  pg_atomic_read_u32(&slot->cancel) != 0))
+			prom_pipe_push(&prom_my_database->to_caller, i);
 	}
+	pfree(told);
+	prom_shmem_wake(&prom_my_database->worker[PROM_CALLER]);
 }
 
 /* A new caller waits to be let in: the old one's slots come back first. */
@@ -106,6 +143,7 @@ admit_caller(TimestampTz now)
 
 	if (pg_atomic_read_u32(state) != PROM_CALLER_WAITING)
 		return false;
+	PROM_FAULT("scheduler-before-admit");
 	prom_pipe_reset(&prom_my_database->to_caller);
 	prom_pipe_reset(&prom_my_database->to_scheduler);
 	for (int i = 0; i < prom_guc_max_in_flight; i++)
@@ -116,6 +154,7 @@ admit_caller(TimestampTz now)
 		free_slot(i);
 	}
 	pg_atomic_write_u32(state, PROM_CALLER_READY);
+	PROM_FAULT("scheduler-after-admit");
 	return true;
 }
 
@@ -128,19 +167,7 @@ take_back_slots(TimestampTz now)
 		PROM_CALLER_WAITING)
 		return;
 	while (prom_pipe_pop(&prom_my_database->to_scheduler, &number))
-	{
-		PromSlot *slot = slot_at(number);
-
-		if (pg_atomic_read_u32(&slot->state) != PROM_SLOT_DONE)
-			continue;
-		prom_queue_charge(queue, slot->submitter.role, slot->tokens);
-		if (slot->result == PROM_RESULT_ENDED)
-			prom_queue_remove(queue, slot->task_id);
-		else
-			prom_queue_put_back(queue, slot->task_id, slot->due, slot->retrying,
-								pg_atomic_read_u32(&slot->cancel) != 0, now);
-		free_slot(number);
-	}
+		take_back(number, now);
 }
 
 /* Let a task end; true if the caller is to look at its slot. */
@@ -185,6 +212,7 @@ take_hints(TimestampTz now)
 	{
 		if (!prom_ring_pop(&prom_my_database->ring, &hint))
 			return wake;
+		PROM_FAULT("scheduler-after-pop");
 		wake |= take_hint(&hint, now);
 	}
 	SetLatch(MyLatch); /* there may be more */
@@ -206,6 +234,7 @@ assign_slots(TimestampTz now)
 		PromQueueEntry *entry = prom_queue_take(queue, number, now);
 		PromSlot *slot = slot_at(number);
 
+		PROM_FAULT("scheduler-before-assign");
 		slot->task_id = entry->task_id;
 		slot->deadline = entry->deadline;
 		slot->submitter = entry->submitter;
@@ -213,6 +242,7 @@ assign_slots(TimestampTz now)
 		pg_write_barrier();
 		pg_atomic_write_u32(&slot->state, PROM_SLOT_ASSIGNED);
 		prom_pipe_push(&prom_my_database->to_caller, number);
+		PROM_FAULT("scheduler-after-assign");
 		assigned = true;
 	}
 	return assigned;
@@ -244,6 +274,7 @@ visit_live_task(const PromLiveTask *task, void *arg)
 	TimestampTz now = GetCurrentTimestamp();
 	bool wake = false;
 
+	PROM_FAULT("scheduler-in-scan");
 	LWLockAcquire(prom_my_database->queue_lock, LW_EXCLUSIVE);
 	spilled |= !prom_queue_add(queue, &task->hint, task->retrying,
 							   task->open || task->cancelled, now);
@@ -277,6 +308,7 @@ scan(void)
 	prom_live_tasks(visit_live_task, &visited);
 	SPI_finish();
 	prom_xact_commit();
+	PROM_FAULT("scheduler-after-scan");
 	last_scan = last_look = GetCurrentTimestamp();
 	pg_atomic_fetch_add_u64(&prom_my_database->rescans, 1);
 }

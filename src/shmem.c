@@ -33,7 +33,8 @@ waiter_count(void)
 
 /*
  * A slot is in a pipe at most three times: assigned, cancelled, and a cancel
- * that came too late for the task before.
+ * that came too late for the task before.  The fourth place is for what a new
+ * scheduler takes back before it reads of it (adopt_slots).
  */
 static uint64
 pipe_size(void)
@@ -328,4 +329,13 @@ void
 prom_pipe_reset(PromPipe *pipe)
 {
 	pg_atomic_write_u64(&pipe->tail, pg_atomic_read_u64(&pipe->head));
+}
+
+void
+prom_pipe_find(PromPipe *pipe, bool *found)
+{
+	uint64 head = pg_atomic_read_u64(&pipe->head);
+
+	for (uint64 i = pg_atomic_read_u64(&pipe->tail); i != head; i++)
+		found[pipe->items[i & (pipe->size - 1)]] = true;
 }

@@ -206,4 +206,7 @@ extern void prom_pipe_push(PromPipe *pipe, int32 item);
 extern bool prom_pipe_pop(PromPipe *pipe, int32 *item);
 extern void prom_pipe_reset(PromPipe *pipe);
 
+/* The writer: set found[item] for what is in it and was not read yet. */
+extern void prom_pipe_find(PromPipe *pipe, bool *found);
+
 #endif

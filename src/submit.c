@@ -35,6 +35,7 @@
 
 #include "compat.h"
 #include "fact.h"
+#include "fault.h"
 #include "guc.h"
 #include "role.h"
 #include "task.h"
@@ -441,8 +442,10 @@ add_task(Submission *submission, const char *request, const char *key)
 	submission->values[TASK_EVENT_ID] = Int64GetDatum(prom_fact_next_id());
 	submission->values[TASK_TRACE_ID] = UUIDPGetDatum(trace_id);
 	submission->values[TASK_REQUEST] = CStringGetTextDatum(request);
+	PROM_FAULT("submit-before-write");
 	prom_fact_add(submission->writer, PROM_FACT_TASK, submission->values,
 				  submission->nulls);
+	PROM_FAULT("submit-after-write");
 
 	hint.kind = PROM_HINT_SUBMIT;
 	hint.task_id = task_id;

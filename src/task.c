@@ -31,6 +31,7 @@
 
 #include "compat.h"
 #include "fact.h"
+#include "fault.h"
 #include "guc.h"
 #include "role.h"
 #include "task.h"
@@ -90,6 +91,7 @@ prom_cancel(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(false);
 
 	write_cancel(task_id, reason_argument(fcinfo));
+	PROM_FAULT("cancel-after-write");
 	hint.kind = PROM_HINT_CANCEL;
 	hint.task_id = task_id;
 	hint.deadline = DT_NOEND;

@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
+#include "fault.h"
 #include "wakeup.h"
 
 typedef struct Pending
@@ -70,7 +71,9 @@ after_commit(void)
 	}
 	if (npending > 0 && db != NULL)
 	{
+		PROM_FAULT("hint-before-push");
 		push_hints(&db->ring);
+		PROM_FAULT("hint-after-push");
 		prom_shmem_wake(&db->worker[PROM_SCHEDULER]);
 		pg_atomic_write_u32(&db->changed, 1);
 		prom_shmem_wake(&db->worker[PROM_PUBLISHER]);

@@ -24,6 +24,7 @@
 
 #include "compat.h"
 #include "extension.h"
+#include "fault.h"
 #include "guilt.h"
 #include "shmem.h"
 #include "worker.h"
@@ -118,6 +119,7 @@ static void
 leave(int code, Datum arg)
 {
 	prom_guilt_clear();
+	PROM_FAULT("worker-in-leave");
 	if (my_role == PROM_CALLER)
 		pg_atomic_write_u32(&prom_my_database->caller_state, PROM_CALLER_NONE);
 	LWLockReleaseAll();
@@ -177,6 +179,7 @@ prom_worker_begin(PromRole role, Datum main_arg)
 	if (!OidIsValid(database))
 		proc_exit(0);
 	take_place(role);
+	PROM_FAULT("worker-after-place");
 	prom_guilt_attach(role);
 
 	/* Without an owner only to look whether the extension is there. */
@@ -187,6 +190,7 @@ prom_worker_begin(PromRole role, Datum main_arg)
 	pgstat_report_appname(
 		psprintf("prometheus %s", prom_worker_role_name(role)));
 	pgstat_report_activity(STATE_IDLE, NULL);
+	PROM_FAULT("worker-after-connect");
 }
 
 /*

@@ -36,6 +36,7 @@ base=/tmp
 [ "$what" != bench ] || base=/var/tmp
 [ ${#as[@]} -gt 0 ] || base=${TMPDIR:-$base}
 ran=no
+faults=	# the directory of the second build, while that is installed
 copy=$(mktemp -d "$base/prometheus-$what.XXXXXX")
 finish()
 {
@@ -45,6 +46,8 @@ finish()
 	find "$copy" -name postmaster.pid 2>/dev/null | while read -r server; do
 		"${as[@]}" "$bindir/pg_ctl" -s -m immediate stop -D "${server%/*}" || true
 	done
+	# nobody wants to go on with a library that can be told to crash
+	[ -z "$faults" ] || install_from "$copy" || true
 	# the logs of a failure are worth more than the space
 	case $status$ran in
 		0* | 130* | 143* | *no) rm -rf "$copy" ;;
@@ -58,16 +61,33 @@ tar -cf - --exclude=./.git --exclude='*.o' --exclude='*.so' --exclude='*.bc' \
 	--exclude=__pycache__ . | tar -xf - -C "$copy" --no-same-owner
 cd "$copy"
 
-make=(make -s "PG_CONFIG=$PG_CONFIG" "FAULTS=${FAULTS:-}" COPT=-Werror)
+make=(make -s "PG_CONFIG=$PG_CONFIG" COPT=-Werror)
+build() # FAULTS
+{
+	"${make[@]}" clean
+	"${make[@]}" "FAULTS=$1" -j"$(nproc)" all
+}
+install_from() # DIRECTORY
+{
+	if [ -w "$("$PG_CONFIG" --pkglibdir)" ]; then
+		"${make[@]}" -C "$1" install
+	else
+		command -v sudo >/dev/null || die "installing needs root or sudo"
+		sudo "${make[@]}" -C "$1" install
+	fi
+}
+
+# The crash tests need a library with fault points; all others are made with
+# the one that people use, which is the one that stays installed.
 say "building for $("$PG_CONFIG" --version)"
-"${make[@]}" clean
-"${make[@]}" -j"$(nproc)" all
-if [ -w "$("$PG_CONFIG" --pkglibdir)" ]; then
-	"${make[@]}" install
-else
-	command -v sudo >/dev/null || die "installing needs root or sudo"
-	sudo "${make[@]}" install
+build "${FAULTS:-}"
+if [ "$what" = test ] && [ -z "${FAULTS:-}" ]; then
+	mkdir faults
+	tar -cf - --exclude=./faults . | tar -xf - -C faults
+	(cd faults && build 1)
+	faults=$copy/faults
 fi
+install_from "${faults:-$copy}"
 [ ${#as[@]} -eq 0 ] || chown -R postgres "$copy"
 
 # Nothing of the caller's but what is meant for the scripts: neither his
@@ -84,4 +104,13 @@ environment+=("PATH=$bindir:$PATH" "HOME=$copy" LANG=C.UTF-8 "PG_CONFIG=$PG_CONF
 
 [ "$what" != test ] || exec </dev/null
 ran=yes
-"${as[@]}" env "${environment[@]}" bash "$script"
+run() { "${as[@]}" env "${environment[@]}" "$@"; }
+if [ -n "$faults" ]; then
+	environment+=("PROM_SUM=$copy/sum")
+	(cd "$faults" && run bash "$script" faults) || true
+	[ -s "$copy/sum" ] || echo '0 1' >"$copy/sum"
+	install_from "$copy"
+	faults=
+	environment+=("PROM_TIMEOUT=$((${PROM_TIMEOUT:-1000} - SECONDS))")
+fi
+run bash "$script"

@@ -215,6 +215,49 @@ sub wait_gone
 	return;
 }
 
+# Was the library built with FAULTS=1?
+sub has_faults
+{
+	my ($self) = @_;
+	my ($rc) = $self->psql('postgres', 'SHOW prometheus.fault');
+	return $rc == 0;
+}
+
+# Set prometheus.fault (src/fault.c); what fired before may fire again.
+sub set_fault
+{
+	my ($self, $fault) = @_;
+
+	unlink(glob $self->data_dir . '/prometheus.fault.*');
+	$self->safe_psql('postgres', "ALTER SYSTEM SET prometheus.fault = '$fault'");
+	$self->reload;
+	return;
+}
+
+# Has the fault at a point (any) fired since it was set?
+sub fault_fired
+{
+	my ($self, $point) = @_;
+	$point //= '*';
+	return scalar(() = glob $self->data_dir . "/prometheus.fault.$point*") > 0;
+}
+
+# Wait until the server has stopped by itself, so that it can be started.
+sub wait_stopped
+{
+	my ($self) = @_;
+	my $timeout = $PostgreSQL::Test::Utils::timeout_default;
+	my $end = time + $timeout;
+
+	while (-e $self->data_dir . '/postmaster.pid')
+	{
+		croak "the server did not stop within $timeout s" if time >= $end;
+		usleep(10_000);
+	}
+	$self->_update_pid(0);
+	return;
+}
+
 # Where the server's log ends now: for wait_for_log() and log_contains().
 sub log_end
 {
@@ -235,7 +278,7 @@ my %invariants = (
 	'outcome of no attempt' => q{
 		SELECT task_id, attempt, outcome FROM prometheus._outcome o
 		 WHERE NOT EXISTS (SELECT FROM prometheus._task t WHERE t.task_id = o.task_id)
-		    OR outcome NOT IN ('cancelled', 'failed') AND NOT EXISTS (
+		    OR outcome NOT IN ('cancelled', 'failed', 'quarantined') AND NOT EXISTS (
 		       SELECT FROM prometheus._attempt a
 		        WHERE a.task_id = o.task_id AND a.attempt = o.attempt)},
 	'two outcomes of one attempt' => q{
@@ -275,7 +318,7 @@ my $ends = q{('completed', 'failed', 'vetoed', 'cancelled', 'quarantined')};
 
 # One test: the facts of all tasks fit together.
 #	tasks => [...]		were submitted, so they must be there
-#	all_ended => 1		every task has come to an end
+#	all_ended => 1		every task has come to an end, and only to one
 #	retried => [...]	by hand, so they may have ended more than once
 sub check_invariants
 {
@@ -302,6 +345,24 @@ sub check_invariants
 		$checks{'task without end'} = qq{
 			SELECT task_id FROM prometheus._task EXCEPT
 			SELECT task_id FROM prometheus._outcome WHERE outcome IN $ends};
+		$checks{'open attempt'} = q{
+			SELECT task_id, attempt FROM prometheus.attempt WHERE outcome IS NULL};
+		$checks{'open call'} = q{
+			SELECT call_id, task_id FROM prometheus.call WHERE status = 'open'};
+		$checks{'events of a task that do not tell its facts'} = q{
+			SELECT task_id, e.* FROM prometheus._task t CROSS JOIN LATERAL (
+				SELECT count(*) FILTER (WHERE type = 'task.received') AS received,
+				       count(*) FILTER (WHERE type = 'step.executed') AS executed,
+				       count(*) FILTER (WHERE type = 'task.retried') AS retried,
+				       count(*) AS events,
+				       count(DISTINCT event_id) AS ids
+				  FROM prometheus.event x WHERE x.task_id = t.task_id) e
+			 WHERE received <> 1 OR ids <> events
+			    OR executed <> (SELECT count(*) FROM prometheus._step x
+			                     WHERE x.task_id = t.task_id)
+			    OR retried <> (SELECT count(*) FROM prometheus._outcome x
+			                    WHERE x.task_id = t.task_id AND outcome = 'retry')
+			    OR events <> received + executed + retried + 1};
 	}
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;

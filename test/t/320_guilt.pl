@@ -1,0 +1,161 @@
+# Who crashed the server: a task whose reply kills the caller each time is
+# quarantined, one that does so once goes on, and nobody else is blamed.
+use strict;
+use warnings FATAL => 'all';
+
+use FakeLLM;
+use PostgreSQL::Test::Utils;
+use PromCluster;
+use Test::More;
+
+my $node = PromCluster->new('main');
+my $llm = FakeLLM->new;
+
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+
+# What a task's attempts came to, in order.
+sub outcomes
+{
+	return sql("SELECT string_agg(outcome, ' ' ORDER BY attempt) FROM prometheus.attempt WHERE task_id = $_[0]");
+}
+
+sub strikes
+{
+	return sql("SELECT count(*) FROM prometheus._strike WHERE task_id = $_[0]");
+}
+
+# Tasks whose replies come piece by piece, so that the server crashes while
+# they are in flight; the ids.
+sub submit_bystanders
+{
+	return split /,/, sql(<<'EOSQL');
+SELECT string_agg(id::text, ',') FROM (
+	SELECT prometheus_submit('echo ' || n, 'fake-echo') FROM generate_series(1, 5) n
+	UNION ALL
+	SELECT prometheus_submit('a b c d e f g h', 'fake-tokens-100') FROM generate_series(1, 20)
+	UNION ALL
+	SELECT prometheus_submit('slow ' || n, 'fake-slow-500') FROM generate_series(1, 10) n) x(id)
+EOSQL
+}
+
+# A task with a fault that is for it alone.  It comes in a moment, so that the
+# caller has read the setting.
+sub submit_culprit
+{
+	my ($fault) = @_;
+	my $id = sql('SELECT last_value + 1 FROM prometheus._task_id');
+
+	$node->set_fault(sprintf $fault, $id);
+	is( $node->submit(
+			q{'poison', 'fake-echo', run_at => clock_timestamp() + interval '300 ms'}
+		),
+		$id, "$fault: the task that it is for");
+	return $id;
+}
+
+sub check_bystanders
+{
+	my ($what, @tasks) = @_;
+	my $tasks = join(',', @tasks);
+	$node->wait_for("$what: the others complete",
+		"SELECT count(*) FROM prometheus.task WHERE task_id IN ($tasks) AND status <> 'completed'",
+		'0');
+	is( sql("SELECT count(*) FROM prometheus._strike WHERE task_id IN ($tasks)"),
+		0, "$what: the others have no strike");
+	return;
+}
+
+$node->init(restart_after_crash => 1);
+$node->start;
+$node->create_extension;
+plan skip_all => 'the library was built without FAULTS=1'
+  unless $node->has_faults;
+$node->fake_agent($llm, $_) foreach qw(fake-echo fake-tokens-100 fake-slow-500);
+
+# Each time.
+my $log = $node->log_end;
+my @others = submit_bystanders();
+my $id = submit_culprit('reply-half-read:die:0:%d');
+$node->wait_task($id, 'quarantined');
+check_bystanders('each time', @others);
+is(outcomes($id), 'lost quarantined', 'each time: two attempts');
+is(strikes($id), 2, 'each time: two strikes');
+is( sql("SELECT string_agg(attempt::text, ' ' ORDER BY struck_at) FROM prometheus._strike WHERE task_id = $id"
+	),
+	'1 2',
+	'each time: one an attempt');
+is($node->log_count(qr/reinitializing/, $log), 2, 'each time: two crashes');
+is($node->log_count(qr/WARNING:  task $id crashed the server/, $log),
+	2, 'each time: the log names the task');
+is( sql("SELECT error_type, error FROM prometheus.task WHERE task_id = $id"),
+	'Crashed|the server crashed 2 times while it worked on this task',
+	'each time: the error says how often');
+is($node->error_of("SELECT prometheus_result($id)")->{state},
+	'PM004', 'each time: the result raises');
+is( sql("SELECT string_agg(type || coalesce(' ' || (data ->> 'error_type'), ''), ', ' ORDER BY created_at) FROM prometheus.event WHERE task_id = $id"
+	),
+	'task.received, task.quarantined Crashed',
+	'each time: the events');
+is( sql("SELECT string_agg(DISTINCT status, ' ') FROM prometheus.call WHERE task_id = $id"
+	),
+	'ambiguous', 'each time: its calls are ambiguous');
+$node->check_invariants('each time: invariants', tasks => [ $id, @others ],
+	all_ended => 1);
+
+# Once.
+@others = submit_bystanders();
+$id = submit_culprit('reply-half-read:die:1:%d');
+$node->wait_task($id, 'completed');
+check_bystanders('once', @others);
+is(outcomes($id), 'lost completed', 'once: the next attempt completes it');
+is(strikes($id), 1, 'once: one strike');
+ok($node->fault_fired, 'once: the fault was met');
+
+# By building the request, by recording the reply; and by a lower limit.
+sql('ALTER SYSTEM SET prometheus.max_crashes = 1');
+$node->reload;
+foreach my $point (qw(before-send reply-read before-record record-before-commit))
+{
+	$id = submit_culprit("$point:die:1:%d");
+	$node->wait_task($id, 'quarantined');
+	is( sql("SELECT error FROM prometheus.task WHERE task_id = $id"),
+		'the server crashed once while it worked on this task',
+		"$point: one crash is enough");
+}
+$id = submit_culprit('begin-before-commit:die:1:%d');
+$node->wait_task($id, 'quarantined');
+is(outcomes($id), 'quarantined', 'its attempt was not committed yet');
+$node->check_invariants('one: invariants', all_ended => 1);
+
+# No fault of the task: the server is stopped, or another process crashes,
+# while its reply is read.
+$id = submit_culprit('reply-half-read:stop:1:%d');
+$node->wait_stopped;
+$node->start;
+$node->wait_task($id, 'completed');
+is(strikes($id), 0, 'an immediate stop is no strike');
+
+# A crash while the strike is written, before and after its commit: it is
+# written, and once.
+sql('ALTER SYSTEM SET prometheus.max_crashes = 2');
+$node->reload;
+foreach my $point (qw(strike-before-commit strike-after-commit))
+{
+	foreach my $action (qw(die error stop))
+	{
+		$id = submit_culprit("reply-half-read:die:1:%d, $point:$action");
+		if ($action eq 'stop')
+		{
+			$node->wait_stopped;
+			$node->start;
+		}
+		$node->wait_task($id, 'completed');
+		is(strikes($id), 1, "$point, $action: one strike");
+		ok($node->fault_fired($point), "$point, $action: the fault was met");
+	}
+}
+$node->check_invariants('at last: invariants', all_ended => 1);
+is($node->log_count(qr/PANIC/), 0, 'no panic in the log');
+$node->stop;
+$llm->stop;
+done_testing();
