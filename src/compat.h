@@ -69,6 +69,13 @@ extern PGDLLEXPORT void _PG_init(void);
 #define DSA_HANDLE_INVALID ((dsa_handle) DSM_HANDLE_INVALID)
 #endif
 
+/* A worker's owner need not be allowed to log in, where that can be said. */
+#if PG_VERSION_NUM >= 170000
+#define PROM_CONNECT_FLAGS BGWORKER_BYPASS_ROLELOGINCHECK
+#else
+#define PROM_CONNECT_FLAGS 0
+#endif
+
 /* It would end a worker that waits for a lock. */
 #if PG_VERSION_NUM >= 170000
 #define PROM_HAS_TRANSACTION_TIMEOUT

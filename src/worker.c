@@ -183,7 +183,8 @@ prom_worker_begin(PromRole role, Datum main_arg)
 	prom_guilt_attach(role);
 
 	/* Without an owner only to look whether the extension is there. */
-	BackgroundWorkerInitializeConnectionByOid(database, owner, 0);
+	BackgroundWorkerInitializeConnectionByOid(database, owner,
+											  PROM_CONNECT_FLAGS);
 	for (int i = 0; i < lengthof(session_settings); i++)
 		SetConfigOption(session_settings[i].name, session_settings[i].value,
 						PGC_SUSET, PGC_S_OVERRIDE);
