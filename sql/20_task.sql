@@ -136,11 +136,12 @@ COMMENT ON TABLE prometheus._retry IS
     'A task was given new attempts and a new deadline by hand, after that attempt.';
 
 CREATE TABLE prometheus._idempotency (
+    submitter_oid oid NOT NULL,
     submitter text NOT NULL,
     key text NOT NULL,
     task_id bigint NOT NULL,
     xid xid8 NOT NULL,
-    PRIMARY KEY (submitter, key)
+    PRIMARY KEY (submitter, submitter_oid, key)
 );
 COMMENT ON TABLE prometheus._idempotency IS
     'The task that a submitter''s idempotency key stands for.';

@@ -18,7 +18,7 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_submit';
 COMMENT ON FUNCTION @extschema@.prometheus_submit(
     text, text, text, integer, timestamptz, text, interval, integer, text,
     jsonb) IS
-    'Queues a task in the current transaction and returns its id; it runs after the commit. priority -1000 to 1000, the higher first; not before run_at; failed with DeadlineExceeded after timeout (default 1 day, from the later of now and run_at); max_attempts 1 to 100 (default 3). The same idempotency_key of the same submitter gives the first task''s id, or duplicate_object if request, agent or mode are others. traceparent (W3C Trace Context): the trace that the task is a part of. Raises undefined_object for an unknown agent, program_limit_exceeded for a request beyond prometheus.max_request.';
+    'Queues a task in the current transaction and returns its id; it runs after the commit. priority -1000 to 1000: a point is worth a second of waiting; not before run_at; failed with DeadlineExceeded after timeout (default 1 day, from the later of now and run_at); max_attempts 1 to 100 (default 3). The same idempotency_key of the same submitter gives the first task''s id, or duplicate_object if request, agent or mode are others. traceparent (W3C Trace Context): the trace that the task is a part of. Raises undefined_object for an unknown agent, program_limit_exceeded for a request beyond prometheus.max_request.';
 
 CREATE FUNCTION @extschema@.prometheus_submit_many(
     requests text[],

@@ -571,14 +571,19 @@ prom_attempt_give_up(PromFactWriter *writer, PromAttempt *attempt,
 }
 
 static PromStatement strikes_statement = {
-	"SELECT count(*), coalesce(max(struck_at), '-infinity')"
-	" FROM prometheus._strike WHERE task_id = $1",
+	"SELECT count(*) FILTER (WHERE s.struck_at > coalesce((SELECT max(r.retried_at)"
+	"   FROM prometheus._retry r WHERE r.task_id = $1), '-infinity')),"
+	" coalesce(max(s.struck_at), '-infinity')"
+	" FROM prometheus._strike s WHERE s.task_id = $1",
 	1,
 	{INT8OID},
 	NULL,
 };
 
-/* The strikes of a task, with the new one, which is written here. */
+/*
+ * The strikes of a task since it was last retried by hand, with the new one,
+ * which is written here.
+ */
 static int
 add_strike(PromFactWriter *writer, const PromCulprit *culprit,
 		   const Loaded *loaded, TimestampTz now)

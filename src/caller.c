@@ -242,17 +242,18 @@ write_items(Work **list, int n, TimestampTz now)
 	writer = prom_fact_begin();
 	for (int i = 0; i < n; i++)
 	{
-		name_work(list[i]);
 		switch (list[i]->stage)
 		{
 			case STAGE_BEGIN:
 				begin[count++] = &list[i]->attempt;
 				break;
 			case STAGE_RECORD:
+				name_work(list[i]);
 				PROM_FAULT("before-record");
 				prom_attempt_record(writer, &list[i]->attempt, now);
 				break;
 			case STAGE_CANCEL:
+				name_work(list[i]);
 				prom_attempt_cancel(writer, &list[i]->attempt, now);
 				break;
 			case STAGE_NONE:
@@ -261,10 +262,11 @@ write_items(Work **list, int n, TimestampTz now)
 					 (long long) list[i]->attempt.task_id);
 		}
 	}
+	/* What is done for many together is blamed on none of them. */
+	if (n > 1)
+		prom_guilt_clear();
 	if (count > 0)
 		prom_attempt_begin(writer, begin, count, now);
-
-	/* What follows is done for all of them together. */
 	if (n > 1)
 		prom_guilt_clear();
 	prom_fact_end(writer);

@@ -128,7 +128,7 @@ prom_guc_define(void)
 	DefineCustomIntVariable(
 		"prometheus.rescan_interval",
 		"Time after which a scheduler looks for tasks that came without a hint.",
-		"It looks only if transactions ended meanwhile: prepared transactions, restores and logical replication give no hints.",
+		"It looks only if transactions ended meanwhile: prepared transactions and logical replication give no hints.",
 		&prom_guc_rescan_interval, 30000, 100, 3600000, PGC_SIGHUP, GUC_UNIT_MS,
 		NULL, NULL, NULL);
 	DefineCustomStringVariable(

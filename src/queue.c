@@ -441,16 +441,19 @@ prom_queue_add(PromQueue *queue, const PromHint *hint, bool retrying,
 	bool found;
 	int32 number;
 	bool is_later;
+	TimestampTz wanted;
 
 	if (find_task(queue, hint->task_id) != -1)
 		return true;
-	is_later = !urgent && hint->due > now;
+	/* One that is too late is to be ended now, whenever it is due. */
+	wanted = Min(hint->due, hint->deadline);
+	is_later = !urgent && wanted > now;
 	if (queue->length >= capacity() &&
 		(is_later || queue->length >= 2 * capacity()))
 	{
 		/* Until then nobody misses it. */
 		if (is_later)
-			queue->missed = Min(queue->missed, Min(hint->due, hint->deadline));
+			queue->missed = Min(queue->missed, wanted);
 		return false;
 	}
 	number = new_entry(queue);

@@ -238,12 +238,13 @@ typedef struct Submission
 	const char *mode;
 	TimestampTz now;
 	TimestampTz deadline;
+	PromSubmitter submitter;
 	PromFactWriter *writer;
 	Datum values[TASK_COLUMNS];
 	bool nulls[TASK_COLUMNS];
 } Submission;
 
-/* 16 bytes of the W3C form, in lower case; false: they are not. */
+/* Bytes in hexadecimal, lower case; false: they are not, or all are 0. */
 static bool
 read_hex(const char *text, int bytes, unsigned char *out)
 {
@@ -320,6 +321,7 @@ begin_submission(Submission *submission, const PromSubmit *submit)
 	prom_task_check_mode(submission->mode);
 	submission->now = GetCurrentTimestamp();
 	submission->deadline = deadline_of(submit, submission->now);
+	submission->submitter = prom_role_submitter(GetUserId());
 	submission->writer = prom_fact_begin();
 
 	values[TASK_SUBMITTED_AT] = TimestampTzGetDatum(submission->now);
@@ -364,26 +366,29 @@ claim_key(Submission *submission, const char *key, int64 task_id,
 		  const char *request)
 {
 	static const char insert_sql[] =
-		"INSERT INTO prometheus._idempotency (submitter, key, task_id, xid)"
-		" VALUES ($1, $2, $3, pg_catalog.pg_current_xact_id())"
-		" ON CONFLICT (submitter, key) DO NOTHING";
+		"INSERT INTO prometheus._idempotency"
+		" (submitter, submitter_oid, key, task_id, xid)"
+		" VALUES ($1, $2, $3, $4, pg_catalog.pg_current_xact_id())"
+		" ON CONFLICT (submitter, submitter_oid, key) DO NOTHING";
 	static const char read_sql[] =
 		"SELECT i.task_id, t.request, t.agent, t.mode"
 		" FROM prometheus._idempotency i JOIN prometheus._task t"
 		" ON t.task_id OPERATOR(pg_catalog.=) i.task_id"
 		" WHERE i.submitter OPERATOR(pg_catalog.=) $1"
-		" AND i.key OPERATOR(pg_catalog.=) $2";
-	Oid types[3] = {TEXTOID, TEXTOID, INT8OID};
-	Datum values[3];
+		" AND i.submitter_oid OPERATOR(pg_catalog.=) $2"
+		" AND i.key OPERATOR(pg_catalog.=) $3";
+	Oid types[4] = {TEXTOID, OIDOID, TEXTOID, INT8OID};
+	Datum values[4];
 	PromOwner owner;
 
 	check_key(key);
 	values[0] = submission->values[TASK_SUBMITTER];
-	values[1] = CStringGetTextDatum(key);
-	values[2] = Int64GetDatum(task_id);
+	values[1] = submission->values[TASK_SUBMITTER_OID];
+	values[2] = CStringGetTextDatum(key);
+	values[3] = Int64GetDatum(task_id);
 	SPI_connect();
 	prom_role_become_owner(&owner);
-	if (SPI_execute_with_args(insert_sql, 3, types, values, NULL, false, 0) !=
+	if (SPI_execute_with_args(insert_sql, 4, types, values, NULL, false, 0) !=
 		SPI_OK_INSERT)
 		elog(ERROR, "could not write prometheus._idempotency");
 	if (SPI_processed == 0)
@@ -392,7 +397,7 @@ claim_key(Submission *submission, const char *key, int64 task_id,
 
 		/* It may be a task of this very call. */
 		prom_fact_flush(submission->writer);
-		plan = SPI_prepare(read_sql, 2, types);
+		plan = SPI_prepare(read_sql, 3, types);
 		if (plan == NULL ||
 			SPI_execute_snapshot(plan, values, NULL, GetLatestSnapshot(),
 								 InvalidSnapshot, true, false,
@@ -451,7 +456,7 @@ add_task(Submission *submission, const char *request, const char *key)
 	hint.task_id = task_id;
 	hint.due = submit->has_run_at ? submit->run_at : submission->now;
 	hint.deadline = submission->deadline;
-	hint.submitter = prom_role_submitter(GetUserId());
+	hint.submitter = submission->submitter;
 	hint.priority = submit->priority;
 	prom_wakeup_hint(&hint);
 	return task_id;

@@ -1,6 +1,6 @@
 -- Idempotency keys, traces that are taken over, and many tasks at once.
 BEGIN;
-SELECT plan(30);
+SELECT plan(31);
 
 SELECT prometheus_submit('a', idempotency_key => 'k') AS first \gset
 SELECT is(prometheus_submit('a', idempotency_key => 'k'), :first::bigint, 'the same key gives the same task');
@@ -20,6 +20,12 @@ SELECT isnt(prometheus_submit('a', idempotency_key => 'rolled back'), :gone::big
 CREATE ROLE prom_test_key IN ROLE prometheus_agent_user;
 SET ROLE prom_test_key;
 SELECT isnt(prometheus_submit('a', idempotency_key => 'k'), :first::bigint, 'another submitter has keys of his own');
+SELECT prometheus_submit('a', idempotency_key => 'mine') AS mine \gset
+RESET ROLE;
+ALTER ROLE prom_test_key RENAME TO prom_test_key_gone;
+CREATE ROLE prom_test_key IN ROLE prometheus_agent_user;
+SET ROLE prom_test_key;
+SELECT isnt(prometheus_submit('a', idempotency_key => 'mine'), :mine::bigint, 'and so has another role of his name');
 RESET ROLE;
 
 -- Many at once.

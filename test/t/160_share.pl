@@ -54,6 +54,20 @@ $node->reload;
 $node->wait_for('both have ended', q{SELECT string_agg(request || ' ' || status, ', ' ORDER BY ended_at) FROM prometheus.task},
 	'gone cancelled, first completed');
 
-$node->check_invariants('invariants', all_ended => 1);
+# One that is too late is ended although the queue is full of later ones.
+$node->append_conf('postgresql.conf', "prometheus.databases = ''");
+$node->append_conf('postgresql.conf', "prometheus.queue_memory = '1MB'");
+$node->restart;
+sql(q{SET client_min_messages = error;
+	SELECT count(*) FROM prometheus_submit_many(array_fill('year'::text, ARRAY[15000]), run_at => clock_timestamp() + interval '1 year');
+	SELECT prometheus_submit('late', timeout => '1 ms')});
+sql(q{INSERT INTO prometheus._attempt SELECT task_id, 1, xid, submitted_at, 1, 'echo', 1 FROM prometheus._task WHERE request = 'late';
+	INSERT INTO prometheus._outcome SELECT task_id, 1, 0, xid, submitted_at, 1, NULL, submitted_at + interval '1 hour', 'retry', 'ModelTimeout', 'x' FROM prometheus._task WHERE request = 'late'});
+$node->append_conf('postgresql.conf', "prometheus.databases = 'postgres'");
+$node->reload;
+$node->wait_for('it has failed', q{SELECT status || ' ' || error_type FROM prometheus.task WHERE request = 'late'}, 'failed DeadlineExceeded');
+is(sql(q{CALL prometheus_ask('hello')}), 'hello', 'and a new task runs');
+
+$node->check_invariants('invariants');
 $node->stop;
 done_testing();

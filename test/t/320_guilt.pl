@@ -76,6 +76,7 @@ $node->fake_agent($llm, $_) foreach qw(fake-echo fake-tokens-100 fake-slow-500);
 my $log = $node->log_end;
 my @others = submit_bystanders();
 my $id = submit_culprit('reply-half-read:die:0:%d');
+my $quarantined = $id;
 $node->wait_task($id, 'quarantined');
 check_bystanders('each time', @others);
 is(outcomes($id), 'lost quarantined', 'each time: two attempts');
@@ -111,6 +112,14 @@ is(outcomes($id), 'lost completed', 'once: the next attempt completes it');
 is(strikes($id), 1, 'once: one strike');
 ok($node->fault_fired, 'once: the fault was met');
 
+# Retried by hand, a task's strikes count anew.
+$node->set_fault("reply-half-read:die:1:$quarantined");
+$node->wait_task($node->submit(q{'in between', 'fake-slow-500'}), 'completed');
+is(sql("SELECT prometheus_retry($quarantined)"), 't', 'a quarantined task is retried');
+$node->wait_task($quarantined, 'completed');
+ok($node->fault_fired, 'and crashes the server once more');
+is(strikes($quarantined), 3, 'its old strikes stay');
+
 # By building the request, by recording the reply; and by a lower limit.
 sql('ALTER SYSTEM SET prometheus.max_crashes = 1');
 $node->reload;
@@ -125,7 +134,7 @@ foreach my $point (qw(before-send reply-read before-record record-before-commit)
 $id = submit_culprit('begin-before-commit:die:1:%d');
 $node->wait_task($id, 'quarantined');
 is(outcomes($id), 'quarantined', 'its attempt was not committed yet');
-$node->check_invariants('one: invariants', all_ended => 1);
+$node->check_invariants('one: invariants', all_ended => 1, retried => [$quarantined]);
 
 # No fault of the task: the server is stopped, or another process crashes,
 # while its reply is read.
@@ -154,7 +163,7 @@ foreach my $point (qw(strike-before-commit strike-after-commit))
 		ok($node->fault_fired($point), "$point, $action: the fault was met");
 	}
 }
-$node->check_invariants('at last: invariants', all_ended => 1);
+$node->check_invariants('at last: invariants', all_ended => 1, retried => [$quarantined]);
 is($node->log_count(qr/PANIC/), 0, 'no panic in the log');
 $node->stop;
 $llm->stop;
