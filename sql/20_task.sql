@@ -27,9 +27,15 @@ CREATE TABLE prometheus._task (
     trace_id uuid NOT NULL,
     request text NOT NULL,
     metadata jsonb NOT NULL,
-    traceparent text
+    traceparent text,
+    depends_on bigint[],
+    concurrency_key text,
+    conversation text,
+    output_schema jsonb
 );
 CREATE INDEX _task_xid ON prometheus._task (xid);
+CREATE INDEX _task_conversation ON prometheus._task
+    (conversation, agent, submitter, task_id) WHERE conversation IS NOT NULL;
 COMMENT ON TABLE prometheus._task IS
     'A task as it was submitted: one row a task.';
 

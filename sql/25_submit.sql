@@ -9,6 +9,10 @@ CREATE FUNCTION @extschema@.prometheus_submit(
     priority integer DEFAULT 0,
     run_at timestamptz DEFAULT NULL,
     idempotency_key text DEFAULT NULL,
+    depends_on bigint[] DEFAULT NULL,
+    concurrency_key text DEFAULT NULL,
+    conversation text DEFAULT NULL,
+    output_schema jsonb DEFAULT NULL,
     timeout interval DEFAULT NULL,
     max_attempts integer DEFAULT NULL,
     traceparent text DEFAULT NULL,
@@ -16,9 +20,9 @@ CREATE FUNCTION @extschema@.prometheus_submit(
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_submit';
 COMMENT ON FUNCTION @extschema@.prometheus_submit(
-    text, text, text, integer, timestamptz, text, interval, integer, text,
-    jsonb) IS
-    'Queues a task in the current transaction and returns its id; it runs after the commit. priority -1000 to 1000: a point is worth a second of waiting; not before run_at; failed with DeadlineExceeded after timeout (default 1 day, from the later of now and run_at); max_attempts 1 to 100 (default 3). The same idempotency_key of the same submitter gives the first task''s id, or duplicate_object if request, agent or mode are others. traceparent (W3C Trace Context): the trace that the task is a part of. Raises undefined_object for an unknown agent, program_limit_exceeded for a request beyond prometheus.max_request.';
+    text, text, text, integer, timestamptz, text, bigint[], text, text, jsonb,
+    interval, integer, text, jsonb) IS
+    'Queues a task in the current transaction and returns its id; it runs after the commit. priority -1000 to 1000: a point is worth a second of waiting; not before run_at; failed with DeadlineExceeded after timeout (default 1 day, from the later of now and run_at); max_attempts 1 to 100 (default 3). The same idempotency_key of the same submitter gives the first task''s id, or duplicate_object if request, agent, mode, output_schema or depends_on are others. depends_on: tasks that must end first; one that did not complete cancels this one (not with metadata {"on_failure": "run"}), their results are given to it as data. concurrency_key: of the tasks of this database with the same one only one runs at a time. conversation: the tasks of one submitter and agent with the same one run one after the other, each with those before as history. output_schema: a JSON Schema; an answer that does not fit is a failed attempt (SchemaMismatch). traceparent (W3C Trace Context): the trace that the task is a part of. Raises undefined_object for an unknown agent or dependency, program_limit_exceeded for a request beyond prometheus.max_request.';
 
 CREATE FUNCTION @extschema@.prometheus_submit_many(
     requests text[],
@@ -27,6 +31,10 @@ CREATE FUNCTION @extschema@.prometheus_submit_many(
     priority integer DEFAULT 0,
     run_at timestamptz DEFAULT NULL,
     idempotency_keys text[] DEFAULT NULL,
+    depends_on bigint[] DEFAULT NULL,
+    concurrency_key text DEFAULT NULL,
+    conversation text DEFAULT NULL,
+    output_schema jsonb DEFAULT NULL,
     timeout interval DEFAULT NULL,
     max_attempts integer DEFAULT NULL,
     traceparent text DEFAULT NULL,
@@ -34,8 +42,8 @@ CREATE FUNCTION @extschema@.prometheus_submit_many(
 RETURNS SETOF bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_submit_many';
 COMMENT ON FUNCTION @extschema@.prometheus_submit_many(
-    text[], text, text, integer, timestamptz, text[], interval, integer, text,
-    jsonb) IS
+    text[], text, text, integer, timestamptz, text[], bigint[], text, text,
+    jsonb, interval, integer, text, jsonb) IS
     'Queues a task for each request, all alike, as prometheus_submit() does, and returns the ids in the order of the requests. Raises array_subscript_error if there is not one idempotency key (null: none) for each request.';
 
 CREATE FUNCTION @extschema@.prometheus_wait(

@@ -5,12 +5,12 @@
  */
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA prometheus FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_submit(
-    text, text, text, integer, timestamptz, text, interval, integer, text,
-    jsonb)
+    text, text, text, integer, timestamptz, text, bigint[], text, text, jsonb,
+    interval, integer, text, jsonb)
     FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_submit_many(
-    text[], text, text, integer, timestamptz, text[], interval, integer, text,
-    jsonb)
+    text[], text, text, integer, timestamptz, text[], bigint[], text, text,
+    jsonb, interval, integer, text, jsonb)
     FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_retry(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_trace(bigint) FROM PUBLIC;
@@ -54,11 +54,11 @@ GRANT EXECUTE ON FUNCTION
     prometheus._queue(),
     prometheus._worker(),
     @extschema@.prometheus_submit(
-        text, text, text, integer, timestamptz, text, interval, integer, text,
-        jsonb),
+        text, text, text, integer, timestamptz, text, bigint[], text, text,
+        jsonb, interval, integer, text, jsonb),
     @extschema@.prometheus_submit_many(
-        text[], text, text, integer, timestamptz, text[], interval, integer,
-        text, jsonb),
+        text[], text, text, integer, timestamptz, text[], bigint[], text, text,
+        jsonb, interval, integer, text, jsonb),
     @extschema@.prometheus_retry(bigint),
     @extschema@.prometheus_trace(bigint),
     @extschema@.prometheus_wait(bigint, interval),

@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "access/twophase.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/proc.h"
@@ -213,6 +214,38 @@ prom_shmem_wake(PromWorker *worker)
 
 	if (latch != NULL)
 		SetLatch(latch);
+}
+
+uint32
+prom_hash_name(const char *name)
+{
+	uint32 hash = hash_bytes((const unsigned char *) name, strlen(name));
+
+	return hash == 0 ? 1 : hash;
+}
+
+static uint64
+hash_after(uint64 seed, const char *text)
+{
+	/* With its NUL, so that "a", "bc" is not "ab", "c". */
+	uint64 hash = hash_bytes_extended((const unsigned char *) text,
+									  strlen(text) + 1, seed);
+
+	return hash == 0 ? 1 : hash;
+}
+
+uint64
+prom_hash_key(const char *key)
+{
+	return hash_after(0, key);
+}
+
+uint64
+prom_hash_conversation(const char *submitter, const char *agent,
+					   const char *conversation)
+{
+	return hash_after(hash_after(hash_after(1, submitter), agent),
+					  conversation);
 }
 
 static bool

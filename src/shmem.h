@@ -31,8 +31,10 @@ typedef enum PromRole
 /* What a backend tells the scheduler when its transaction has committed. */
 typedef enum PromHintKind
 {
-	PROM_HINT_SUBMIT,
-	PROM_HINT_CANCEL
+	PROM_HINT_SUBMIT, /* the hint says all of the task */
+	PROM_HINT_READ,   /* read the task from its facts */
+	PROM_HINT_CANCEL,
+	PROM_HINT_GATES /* what is paused has changed; of no task */
 } PromHintKind;
 
 /* Who submitted: the oid, and the hash of the name that must agree with it. */
@@ -42,12 +44,22 @@ typedef struct PromSubmitter
 	uint32 name;
 } PromSubmitter;
 
+/* Which gates a task must pass: hashes of names; 0: not known. */
+typedef struct PromTarget
+{
+	uint32 agent;
+	uint32 model;
+} PromTarget;
+
 typedef struct PromHint
 {
 	int64 task_id;
 	TimestampTz due; /* earliest start */
 	TimestampTz deadline;
 	PromSubmitter submitter;
+	PromTarget target;
+	uint64 key;          /* hash of its concurrency key; 0: none */
+	uint64 conversation; /* hash of submitter, agent and name; 0: none */
 	int32 priority;
 	PromHintKind kind;
 } PromHint;
@@ -198,6 +210,15 @@ extern void prom_shmem_wake(PromWorker *worker);
 
 /* Let those look who wait for one of these tasks; NULL: for any of them. */
 extern void prom_shmem_wake_waiters(Oid database, const int64 *ended, int n);
+
+/*
+ * The hashes that stand for names in hints, never 0.  Two keys with the same
+ * hash only wait for each other.
+ */
+extern uint32 prom_hash_name(const char *name);
+extern uint64 prom_hash_key(const char *key);
+extern uint64 prom_hash_conversation(const char *submitter, const char *agent,
+									 const char *conversation);
 
 extern bool prom_ring_push(PromRing *ring, const PromHint *hints, int n);
 extern bool prom_ring_pop(PromRing *ring, PromHint *hint);

@@ -4,9 +4,7 @@
  *
  * A submit is three things: a look at the agent, one fact, and a hint that
  * reaches the scheduler after the commit.  Many tasks of one call share the
- * look and the writer.  An idempotency key is a row of its own, unique for
- * submitter and key: a second transaction waits for the first, and then
- * returns its task.
+ * look and the writer.
  */
 #include "postgres.h"
 
@@ -37,6 +35,7 @@
 #include "fact.h"
 #include "fault.h"
 #include "guc.h"
+#include "idempotency.h"
 #include "role.h"
 #include "task.h"
 #include "wakeup.h"
@@ -70,12 +69,12 @@ agent_allows(Jsonb *options)
 }
 
 /*
- * The mode of the newest version of an agent, palloc'd; raises if there is no
- * such agent or the user may not submit to it.  By hand, since SPI would
- * double what a submit costs.
+ * The mode and the model of the newest version of an agent, palloc'd; raises
+ * if there is no such agent or the user may not submit to it.  By hand, since
+ * SPI would double what a submit costs.
  */
 static char *
-agent_mode(const char *agent)
+find_agent(const char *agent, char **model)
 {
 	Oid namespace = get_namespace_oid("prometheus", false);
 	Oid relid = get_relname_relid("_agent", namespace);
@@ -101,6 +100,8 @@ agent_mode(const char *agent)
 	{
 		mode = TextDatumGetCString(
 			heap_getattr(tuple, get_attnum(relid, "mode"), desc, &isnull));
+		*model = TextDatumGetCString(
+			heap_getattr(tuple, get_attnum(relid, "model"), desc, &isnull));
 		allowed = agent_allows(DatumGetJsonbP(
 			heap_getattr(tuple, get_attnum(relid, "options"), desc, &isnull)));
 	}
@@ -239,6 +240,9 @@ typedef struct Submission
 	TimestampTz now;
 	TimestampTz deadline;
 	PromSubmitter submitter;
+	PromTarget target;
+	uint64 key;
+	uint64 conversation;
 	PromFactWriter *writer;
 	Datum values[TASK_COLUMNS];
 	bool nulls[TASK_COLUMNS];
@@ -304,24 +308,73 @@ random_trace(pg_uuid_t *trace_id)
 	memcpy(trace_id->data, random, UUID_LEN);
 }
 
+static Datum
+text_or_null(const char *text, bool *isnull)
+{
+	*isnull = text == NULL;
+	return text == NULL ? (Datum) 0 : CStringGetTextDatum(text);
+}
+
+/*
+ * Raise unless the user may see every task that this one depends on; those of
+ * this transaction too.
+ */
+static void
+check_dependencies(const PromSubmit *submit)
+{
+	static const char missing_sql[] =
+		"SELECT d FROM pg_catalog.unnest($1) AS d WHERE NOT EXISTS"
+		" (SELECT FROM prometheus.task t"
+		" WHERE t.task_id OPERATOR(pg_catalog.=) d) LIMIT 1";
+	Oid type = INT8ARRAYOID;
+	Datum value = PointerGetDatum(
+		prom_int8_array(submit->depends_on, submit->ndepends_on));
+	SPIPlanPtr plan;
+
+	SPI_connect();
+	plan = SPI_prepare(missing_sql, 1, &type);
+	if (plan == NULL ||
+		SPI_execute_snapshot(plan, &value, NULL, GetLatestSnapshot(),
+							 InvalidSnapshot, true, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read prometheus.task");
+	if (SPI_processed > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("task %lld, which is to be depended on, does not exist",
+						(long long) prom_row_int64(0, 1)),
+				 errdetail("There is none, or you may not see it.")));
+	SPI_finish();
+}
+
 /* Fill in what is the same in each row. */
 static void
 begin_submission(Submission *submission, const PromSubmit *submit)
 {
 	Datum *values = submission->values;
-	const char *default_mode;
+	char *default_mode;
+	char *model;
 
 	PreventCommandDuringRecovery("prometheus_submit()");
 	PreventCommandIfReadOnly("prometheus_submit()");
 	memset(submission, 0, sizeof(*submission));
 	check_submit(submit);
-	default_mode = agent_mode(submit->agent);
+	default_mode = find_agent(submit->agent, &model);
+	if (submit->ndepends_on > 0)
+		check_dependencies(submit);
 	submission->submit = submit;
+	submission->target.agent = prom_hash_name(submit->agent);
+	submission->target.model = prom_hash_name(model);
 	submission->mode = submit->mode != NULL ? submit->mode : default_mode;
 	prom_task_check_mode(submission->mode);
 	submission->now = GetCurrentTimestamp();
 	submission->deadline = deadline_of(submit, submission->now);
 	submission->submitter = prom_role_submitter(GetUserId());
+	if (submit->concurrency_key != NULL)
+		submission->key = prom_hash_key(submit->concurrency_key);
+	if (submit->conversation != NULL)
+		submission->conversation = prom_hash_conversation(
+			GetUserNameFromId(GetUserId(), false), submit->agent,
+			submit->conversation);
 	submission->writer = prom_fact_begin();
 
 	values[TASK_SUBMITTED_AT] = TimestampTzGetDatum(submission->now);
@@ -337,88 +390,26 @@ begin_submission(Submission *submission, const PromSubmit *submit)
 		CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
 	values[TASK_AGENT] = CStringGetTextDatum(submit->agent);
 	values[TASK_MODE] = CStringGetTextDatum(submission->mode);
-	submission->nulls[TASK_TRACEPARENT] = submit->traceparent == NULL;
-	if (submit->traceparent != NULL)
-		values[TASK_TRACEPARENT] = CStringGetTextDatum(submit->traceparent);
+	values[TASK_TRACEPARENT] =
+		text_or_null(submit->traceparent, &submission->nulls[TASK_TRACEPARENT]);
+	values[TASK_CONCURRENCY_KEY] =
+		text_or_null(submit->concurrency_key,
+					 &submission->nulls[TASK_CONCURRENCY_KEY]);
+	values[TASK_CONVERSATION] =
+		text_or_null(submit->conversation,
+					 &submission->nulls[TASK_CONVERSATION]);
+	values[TASK_DEPENDS_ON] =
+		PointerGetDatum(submit->ndepends_on == 0
+							? NULL
+							: prom_int8_array(submit->depends_on,
+											  submit->ndepends_on));
+	submission->nulls[TASK_DEPENDS_ON] = submit->ndepends_on == 0;
+	values[TASK_OUTPUT_SCHEMA] = PointerGetDatum(submit->output_schema);
+	submission->nulls[TASK_OUTPUT_SCHEMA] = submit->output_schema == NULL;
 	values[TASK_METADATA] = submit->metadata != NULL
 								? JsonbPGetDatum(submit->metadata)
 								: DirectFunctionCall1(jsonb_in,
 													  CStringGetDatum("{}"));
-}
-
-static void
-check_key(const char *key)
-{
-	if (*key == '\0' || strlen(key) > PROM_MAX_KEY)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("an idempotency key must have 1 to %d bytes",
-						PROM_MAX_KEY)));
-}
-
-/*
- * Take an idempotency key for a task: the task's own id, or that of the one
- * that has the key already and is the same request.  Waits for a transaction
- * that is just taking it.
- */
-static int64
-claim_key(Submission *submission, const char *key, int64 task_id,
-		  const char *request)
-{
-	static const char insert_sql[] =
-		"INSERT INTO prometheus._idempotency"
-		" (submitter, submitter_oid, key, task_id, xid)"
-		" VALUES ($1, $2, $3, $4, pg_catalog.pg_current_xact_id())"
-		" ON CONFLICT (submitter, submitter_oid, key) DO NOTHING";
-	static const char read_sql[] =
-		"SELECT i.task_id, t.request, t.agent, t.mode"
-		" FROM prometheus._idempotency i JOIN prometheus._task t"
-		" ON t.task_id OPERATOR(pg_catalog.=) i.task_id"
-		" WHERE i.submitter OPERATOR(pg_catalog.=) $1"
-		" AND i.submitter_oid OPERATOR(pg_catalog.=) $2"
-		" AND i.key OPERATOR(pg_catalog.=) $3";
-	Oid types[4] = {TEXTOID, OIDOID, TEXTOID, INT8OID};
-	Datum values[4];
-	PromOwner owner;
-
-	check_key(key);
-	values[0] = submission->values[TASK_SUBMITTER];
-	values[1] = submission->values[TASK_SUBMITTER_OID];
-	values[2] = CStringGetTextDatum(key);
-	values[3] = Int64GetDatum(task_id);
-	SPI_connect();
-	prom_role_become_owner(&owner);
-	if (SPI_execute_with_args(insert_sql, 4, types, values, NULL, false, 0) !=
-		SPI_OK_INSERT)
-		elog(ERROR, "could not write prometheus._idempotency");
-	if (SPI_processed == 0)
-	{
-		SPIPlanPtr plan;
-
-		/* It may be a task of this very call. */
-		prom_fact_flush(submission->writer);
-		plan = SPI_prepare(read_sql, 3, types);
-		if (plan == NULL ||
-			SPI_execute_snapshot(plan, values, NULL, GetLatestSnapshot(),
-								 InvalidSnapshot, true, false,
-								 1) != SPI_OK_SELECT ||
-			SPI_processed == 0)
-			elog(ERROR, "could not read prometheus._idempotency");
-		task_id = prom_row_int64(0, 1);
-		if (strcmp(prom_row_text(0, 2), request) != 0 ||
-			strcmp(prom_row_text(0, 3), submission->submit->agent) != 0 ||
-			strcmp(prom_row_text(0, 4), submission->mode) != 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_DUPLICATE_OBJECT),
-					 errmsg("idempotency key \"%s\" was used for another request",
-							key),
-					 errdetail("Task %lld has it, with another request, agent or mode.",
-							   (long long) task_id),
-					 errhint("Use a key of its own for each request.")));
-	}
-	prom_role_restore(&owner);
-	SPI_finish();
-	return task_id;
 }
 
 /* Add one task, with its hint; its id, or that of the task that has its key. */
@@ -434,7 +425,8 @@ add_task(Submission *submission, const char *request, const char *key)
 	task_id = prom_fact_next_task_id();
 	if (key != NULL)
 	{
-		int64 other = claim_key(submission, key, task_id, request);
+		int64 other = prom_idempotency_claim(submission->writer, key, task_id,
+											 submission->values, request);
 
 		if (other != task_id)
 			return other;
@@ -452,8 +444,12 @@ add_task(Submission *submission, const char *request, const char *key)
 				  submission->nulls);
 	PROM_FAULT("submit-after-write");
 
-	hint.kind = PROM_HINT_SUBMIT;
+	/* What it depends on is in the table. */
+	hint.kind = submit->ndepends_on > 0 ? PROM_HINT_READ : PROM_HINT_SUBMIT;
 	hint.task_id = task_id;
+	hint.target = submission->target;
+	hint.key = submission->key;
+	hint.conversation = submission->conversation;
 	hint.due = submit->has_run_at ? submit->run_at : submission->now;
 	hint.deadline = submission->deadline;
 	hint.submitter = submission->submitter;
@@ -520,11 +516,71 @@ enum
 	ARG_PRIORITY,
 	ARG_RUN_AT,
 	ARG_KEY,
+	ARG_DEPENDS_ON,
+	ARG_CONCURRENCY_KEY,
+	ARG_CONVERSATION,
+	ARG_OUTPUT_SCHEMA,
 	ARG_TIMEOUT,
 	ARG_MAX_ATTEMPTS,
 	ARG_TRACEPARENT,
 	ARG_METADATA
 };
+
+/* The name of a key or a conversation, or NULL. */
+static char *
+name_argument(FunctionCallInfo fcinfo, int n, const char *argument)
+{
+	char *name = text_argument(fcinfo, n);
+
+	if (name != NULL && (*name == '\0' || strlen(name) > PROM_MAX_KEY))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("%s must have 1 to %d bytes", argument,
+							   PROM_MAX_KEY)));
+	return name;
+}
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64 x = *(const int64 *) a;
+	int64 y = *(const int64 *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* The tasks that it depends on, in order and each once. */
+static void
+read_dependencies(FunctionCallInfo fcinfo, PromSubmit *submit)
+{
+	Datum *ids;
+	bool *nulls;
+	int n;
+
+	if (PG_ARGISNULL(ARG_DEPENDS_ON))
+		return;
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(ARG_DEPENDS_ON), INT8OID,
+					  sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &ids,
+					  &nulls, &n);
+	if (n > PROM_MAX_DEPENDENCIES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("depends_on has too many tasks"),
+				 errdetail("It has %d; the limit is %d.", n,
+						   PROM_MAX_DEPENDENCIES),
+				 errhint("Let a task depend on some of them, and this one on such tasks.")));
+	submit->depends_on = palloc(Max(n, 1) * sizeof(int64));
+	for (int i = 0; i < n; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+							errmsg("depends_on must not contain nulls")));
+		submit->depends_on[i] = DatumGetInt64(ids[i]);
+	}
+	qsort(submit->depends_on, n, sizeof(int64), compare_ids);
+	for (int i = 0; i < n; i++)
+		if (i == 0 || submit->depends_on[i] != submit->depends_on[i - 1])
+			submit->depends_on[submit->ndepends_on++] = submit->depends_on[i];
+}
 
 /* All but the request and the key. */
 static void
@@ -538,6 +594,13 @@ read_arguments(FunctionCallInfo fcinfo, PromSubmit *submit)
 	submit->has_run_at = !PG_ARGISNULL(ARG_RUN_AT);
 	if (submit->has_run_at)
 		submit->run_at = PG_GETARG_TIMESTAMPTZ(ARG_RUN_AT);
+	read_dependencies(fcinfo, submit);
+	submit->concurrency_key = name_argument(fcinfo, ARG_CONCURRENCY_KEY,
+											"concurrency_key");
+	submit->conversation = name_argument(fcinfo, ARG_CONVERSATION,
+										 "conversation");
+	if (!PG_ARGISNULL(ARG_OUTPUT_SCHEMA))
+		submit->output_schema = PG_GETARG_JSONB_P(ARG_OUTPUT_SCHEMA);
 	submit->timeout = -1;
 	if (!PG_ARGISNULL(ARG_TIMEOUT))
 		submit->timeout =

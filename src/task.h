@@ -15,7 +15,8 @@
 #define PROM_DEFAULT_TIMEOUT (INT64CONST(86400) * 1000000) /* us: one day */
 
 #define PROM_MAX_REASON 1000 /* bytes of the reason of a cancel */
-#define PROM_MAX_KEY 200     /* bytes of an idempotency key */
+#define PROM_MAX_KEY 200     /* bytes of a key, or a conversation's name */
+#define PROM_MAX_DEPENDENCIES 1000
 
 /* A task to be submitted.  What is NULL or negative has its default. */
 typedef struct PromSubmit
@@ -30,6 +31,11 @@ typedef struct PromSubmit
 	bool has_max_attempts;
 	int32 max_attempts;
 	const char *idempotency_key;
+	int64 *depends_on; /* sorted, each once */
+	int ndepends_on;
+	const char *concurrency_key;
+	const char *conversation;
+	Jsonb *output_schema;
 	const char *traceparent;
 	Jsonb *metadata;
 } PromSubmit;

@@ -174,7 +174,7 @@ prom_wakeup_is_pending(int64 task_id)
 {
 	for (int i = 0; i < npending; i++)
 		if (pending[i].hint.task_id == task_id &&
-			pending[i].hint.kind == PROM_HINT_SUBMIT)
+			pending[i].hint.kind != PROM_HINT_CANCEL)
 			return true;
 	return false;
 }

@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "utils/builtins.h"
@@ -144,6 +145,17 @@ row_value(uint64 row, int column)
 	if (isnull)
 		elog(ERROR, "column %d of a result is unexpectedly null", column);
 	return value;
+}
+
+ArrayType *
+prom_int8_array(const int64 *values, int n)
+{
+	Datum *elements = palloc(Max(n, 1) * sizeof(Datum));
+
+	for (int i = 0; i < n; i++)
+		elements[i] = Int64GetDatum(values[i]);
+	return construct_array(elements, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+						   TYPALIGN_DOUBLE);
 }
 
 int64

@@ -6,6 +6,7 @@
 #define PROM_XACT_H
 
 #include "executor/spi.h"
+#include "utils/array.h"
 #include "utils/timestamp.h"
 
 /* A statement and, from its first use on, its plan. */
@@ -45,6 +46,9 @@ extern bool prom_xact_is_open(void);
  */
 extern void prom_statement_run(PromStatement *statement, Datum *values,
 							   const char *nulls, bool read_only);
+
+/* An array of bigint, for an argument. */
+extern ArrayType *prom_int8_array(const int64 *values, int n);
 
 /* Column of a row of SPI_tuptable; the first group raises on NULL. */
 extern int64 prom_row_int64(uint64 row, int column);
