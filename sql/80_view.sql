@@ -123,7 +123,7 @@ COMMENT ON COLUMN prometheus.queue.agent IS 'The agent that was asked.';
 COMMENT ON COLUMN prometheus.queue.priority IS '-1000 to 1000, the higher first.';
 COMMENT ON COLUMN prometheus.queue.due_at IS 'The earliest time of its next start.';
 COMMENT ON COLUMN prometheus.queue.since IS 'Since when it has been in this state.';
-COMMENT ON COLUMN prometheus.queue.why IS 'What it waits for.';
+COMMENT ON COLUMN prometheus.queue.why IS 'What it waits for; prometheus_why() says more.';
 
 CREATE VIEW prometheus.attempt WITH (security_barrier) AS
 SELECT t.task_id,
@@ -367,6 +367,34 @@ COMMENT ON COLUMN prometheus.model.owner IS 'The role that made it.';
 COMMENT ON COLUMN prometheus.model.version IS 'From 1, one more with each prometheus_set_model().';
 COMMENT ON COLUMN prometheus.model.set_at IS 'When this version was set.';
 COMMENT ON COLUMN prometheus.model.options IS 'As given to prometheus_set_model().';
+
+CREATE VIEW prometheus.gate WITH (security_barrier) AS
+SELECT coalesce(g.target, p.target) AS target,
+       CASE WHEN p.target IS NOT NULL THEN 'paused' ELSE g.state END AS state,
+       CASE WHEN p.target IS NOT NULL
+            THEN coalesce(p.reason, 'paused by ' || p.paused_by)
+            ELSE g.reason END AS reason,
+       CASE WHEN p.target IS NOT NULL THEN p.paused_at ELSE g.since END
+           AS since,
+       CASE WHEN p.target IS NULL THEN g.until END AS until,
+       g.in_flight,
+       g.waiting,
+       g.width,
+       g.failures
+  FROM prometheus._gates() g
+  FULL JOIN prometheus._gate p ON p.target = g.target;
+COMMENT ON VIEW prometheus.gate IS
+    'What may close the way to tasks: a pause of all, of an agent or of a model; a rate limit, failures or want of money of a model. What is now: not a fact.';
+COMMENT ON COLUMN prometheus.gate.target IS 'all, agent:NAME or model:NAME.';
+COMMENT ON COLUMN prometheus.gate.state IS
+    'open; paused (by a person); closed (until a moment); opening (it was closed, and widens with each good call).';
+COMMENT ON COLUMN prometheus.gate.reason IS 'Why it is not open.';
+COMMENT ON COLUMN prometheus.gate.since IS 'When it was paused, or closed last.';
+COMMENT ON COLUMN prometheus.gate.until IS 'When one call may try it again; null: it is open, or paused.';
+COMMENT ON COLUMN prometheus.gate.in_flight IS 'Requests on the network; null: no worker serves this database.';
+COMMENT ON COLUMN prometheus.gate.waiting IS 'Tasks that are ready and whose agent or first model it is; all: every ready task.';
+COMMENT ON COLUMN prometheus.gate.width IS 'Requests that it lets through at once when it is open: max_concurrent, or fewer while it is opening; null: no limit.';
+COMMENT ON COLUMN prometheus.gate.failures IS 'Calls that failed in a row; breaker_failures of them close it.';
 
 CREATE VIEW prometheus.worker WITH (security_barrier) AS
 SELECT w.role, w.pid, w.state, w.started_at, w.in_flight

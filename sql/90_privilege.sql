@@ -24,6 +24,9 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_set_model(
     text, text, text, text, text, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_set_agent(
     text, text, text, text, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_pause(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_resume(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_why(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_version() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_health() FROM PUBLIC;
 
@@ -39,6 +42,7 @@ GRANT SELECT ON
     prometheus.agent,
     prometheus.model,
     prometheus.worker,
+    prometheus.gate,
     prometheus.span,
     prometheus.usage
     TO prometheus_agent_user, prometheus_agent_admin;
@@ -52,6 +56,7 @@ GRANT EXECUTE ON FUNCTION
     prometheus._fold(text, integer, integer),
     prometheus._bar(numeric, numeric, integer, boolean, boolean),
     prometheus._queue(),
+    prometheus._gates(),
     prometheus._worker(),
     @extschema@.prometheus_submit(
         text, text, text, integer, timestamptz, text, bigint[], text, text,
@@ -61,6 +66,7 @@ GRANT EXECUTE ON FUNCTION
         jsonb, interval, integer, text, jsonb),
     @extschema@.prometheus_retry(bigint),
     @extschema@.prometheus_trace(bigint),
+    @extschema@.prometheus_why(bigint),
     @extschema@.prometheus_wait(bigint, interval),
     @extschema@.prometheus_result(bigint),
     @extschema@.prometheus_cancel(bigint, text),
@@ -72,5 +78,7 @@ GRANT EXECUTE ON PROCEDURE
     TO prometheus_agent_user, prometheus_agent_admin;
 GRANT EXECUTE ON FUNCTION
     @extschema@.prometheus_set_model(text, text, text, text, text, jsonb),
-    @extschema@.prometheus_set_agent(text, text, text, text, jsonb)
+    @extschema@.prometheus_set_agent(text, text, text, text, jsonb),
+    @extschema@.prometheus_pause(text),
+    @extschema@.prometheus_resume(text)
     TO prometheus_agent_admin;

@@ -30,10 +30,10 @@
 #include "option.h"
 #include "role.h"
 #include "secret.h"
+#include "shmem.h"
 #include "task.h"
+#include "wakeup.h"
 #include "xact.h"
-
-#define MAX_NAME 200 /* bytes of the name of an agent or a model */
 
 /* The new version of a thing, and the role that is to be restored. */
 typedef struct Setting
@@ -54,10 +54,10 @@ static List *models = NIL;
 static void
 check_name(const char *kind, const char *name)
 {
-	if (name == NULL || *name == '\0' || strlen(name) > MAX_NAME)
+	if (name == NULL || *name == '\0' || strlen(name) > PROM_MAX_NAME)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("the name of %s must have 1 to %d bytes", kind,
-							   MAX_NAME)));
+							   PROM_MAX_NAME)));
 }
 
 /*
@@ -272,6 +272,17 @@ check_model(const char *api, char **endpoint, const char *secret)
 				 errhint("Never give a key itself: statements are logged.")));
 }
 
+/* What closed the gate was the version before. */
+static void
+open_gate(const char *model)
+{
+	PromHint hint = {0};
+
+	hint.kind = PROM_HINT_GATES;
+	hint.target.model = prom_hash_name(model);
+	prom_wakeup_hint(&hint);
+}
+
 PG_FUNCTION_INFO_V1(prom_set_model);
 
 Datum
@@ -295,6 +306,7 @@ prom_set_model(PG_FUNCTION_ARGS)
 	options = merge_options(&setting, options);
 	insert_version(&setting, "_model", name, "api, endpoint, model, secret",
 				   "$6, $7, $8, $9", texts, 4, options);
+	open_gate(name);
 	PG_RETURN_INT64(end_setting(&setting));
 }
 

@@ -20,8 +20,11 @@
 
 #include "attempt.h"
 #include "encoding.h"
+#include "gate.h"
 #include "guc.h"
 #include "guilt.h"
+#include "live.h"
+#include "worker.h"
 #include "xact.h"
 
 /* Back-off after attempt n: min(first * 2^(n-1), longest), jittered; ms. */
@@ -38,6 +41,8 @@ typedef struct Loaded
 	const char *request;
 	TimestampTz due; /* not before; 0: at once */
 	bool ended;
+	bool completed;
+	bool retrying;         /* an attempt has ended, since a retry by hand */
 	int32 outcome_attempt; /* of the last outcome; 0: none */
 	int32 used;
 	int32 last_attempt; /* of the last attempt; 0: none */
@@ -47,6 +52,9 @@ typedef struct Loaded
 	int32 last_step;
 	bool cancelled;
 	const char *cancel_reason;
+	bool depends;           /* a task that it depends on has not ended */
+	const char *bad_parent; /* what became of one that did not end well */
+	int32 retried_attempt;  /* after which it was retried by hand; 0: never */
 } Loaded;
 
 /*
@@ -62,31 +70,43 @@ static PromStatement load_statement = {
 	" coalesce(o.attempt, 0),"
 	" CASE WHEN o.attempt > coalesce(r.attempt, 0) THEN o.attempts ELSE 0 END,"
 	" coalesce(a.attempt, 0),"
-	" coalesce(p.agent_version, v.version), coalesce(p.model, v.model),"
-	" coalesce(p.model_version, (SELECT m.version FROM prometheus._model m"
+	" v.version, v.model,"
+	" coalesce((SELECT x.model_version FROM prometheus._attempt x"
+	"   WHERE x.task_id = t.task_id AND x.attempt > coalesce(r.attempt, 0)"
+	"     AND x.model = v.model ORDER BY x.attempt LIMIT 1),"
+	"  (SELECT m.version FROM prometheus._model m"
 	"   WHERE m.name = v.model ORDER BY m.version DESC LIMIT 1)),"
 	" coalesce((SELECT s.step FROM prometheus._step s"
 	"   WHERE s.task_id = t.task_id ORDER BY s.step DESC LIMIT 1), 0),"
-	" c.requested_at IS NOT NULL, c.reason"
-	" FROM unnest($1) AS u(task_id)"
-	" JOIN prometheus._task t ON t.task_id = u.task_id"
-	" LEFT JOIN LATERAL (SELECT x.attempt, x.attempts, x.outcome, x.next_run_at"
-	"   FROM prometheus._outcome x WHERE x.task_id = t.task_id"
-	"  ORDER BY x.attempt DESC LIMIT 1) o ON true"
-	" LEFT JOIN LATERAL (SELECT x.attempt, x.agent_version, x.model, x.model_version"
-	"   FROM prometheus._attempt x WHERE x.task_id = t.task_id"
-	"  ORDER BY x.attempt DESC LIMIT 1) a ON true"
-	" LEFT JOIN LATERAL (SELECT x.attempt, x.retried_at, x.deadline"
-	"   FROM prometheus._retry x WHERE x.task_id = t.task_id"
-	"  ORDER BY x.attempt DESC LIMIT 1) r ON true"
-	" LEFT JOIN LATERAL (SELECT a.agent_version, a.model, a.model_version"
-	"  WHERE a.attempt > coalesce(r.attempt, 0)) p ON true"
-	" LEFT JOIN LATERAL (SELECT x.version, x.model FROM prometheus._agent x"
-	"  WHERE x.name = t.agent ORDER BY x.version DESC LIMIT 1) v ON true"
-	" LEFT JOIN LATERAL (SELECT x.requested_at, x.reason"
-	"   FROM prometheus._cancel x WHERE x.task_id = t.task_id"
-	"    AND (r.retried_at IS NULL OR x.requested_at >= r.retried_at)"
-	"  ORDER BY x.requested_at LIMIT 1) c ON true",
+	" c.requested_at IS NOT NULL, c.reason,"
+	" coalesce(o.outcome = 'completed', false),"
+	" coalesce(o.attempt > coalesce(r.attempt, 0), false),"
+	" t.depends_on IS NOT NULL"
+	"   AND EXISTS (SELECT " PROM_PARENTS("e.outcome IS NULL") "),"
+															   " CASE WHEN t.depends_on IS NOT NULL AND NOT " PROM_ANYWAY
+															   "   THEN (SELECT format('task %s, which it depends on, %s', d,"
+															   "     CASE e.outcome WHEN 'failed' THEN 'failed' ELSE 'was ' || e.outcome END)"
+															   "   " PROM_PARENTS("e.outcome <> 'completed'") " ORDER BY d LIMIT 1) END,"
+																											  " coalesce(r.attempt, 0)"
+																											  " FROM unnest($1) AS u(task_id)"
+																											  " JOIN prometheus._task t ON t.task_id = u.task_id"
+																											  " LEFT JOIN LATERAL (SELECT x.attempt, x.attempts, x.outcome, x.next_run_at"
+																											  "   FROM prometheus._outcome x WHERE x.task_id = t.task_id"
+																											  "  ORDER BY x.attempt DESC LIMIT 1) o ON true"
+																											  " LEFT JOIN LATERAL (SELECT x.attempt, x.agent_version"
+																											  "   FROM prometheus._attempt x WHERE x.task_id = t.task_id"
+																											  "  ORDER BY x.attempt DESC LIMIT 1) a ON true"
+																											  " LEFT JOIN LATERAL (SELECT x.attempt, x.retried_at, x.deadline"
+																											  "   FROM prometheus._retry x WHERE x.task_id = t.task_id"
+																											  "  ORDER BY x.attempt DESC LIMIT 1) r ON true"
+																											  " LEFT JOIN LATERAL (SELECT x.version, x.model FROM prometheus._agent x"
+																											  "  WHERE x.name = t.agent AND (a.attempt <= r.attempt"
+																											  "    OR a.agent_version IS NULL OR x.version = a.agent_version)"
+																											  "  ORDER BY x.version DESC LIMIT 1) v ON true"
+																											  " LEFT JOIN LATERAL (SELECT x.requested_at, x.reason"
+																											  "   FROM prometheus._cancel x WHERE x.task_id = t.task_id"
+																											  "    AND (r.retried_at IS NULL OR x.requested_at >= r.retried_at)"
+																											  "  ORDER BY x.requested_at LIMIT 1) c ON true",
 	1,
 	{INT8ARRAYOID},
 	NULL,
@@ -120,6 +140,11 @@ read_loaded(uint64 row, Loaded *loaded)
 	loaded->last_step = prom_row_int32(row, 14);
 	loaded->cancelled = row_bool(row, 15);
 	loaded->cancel_reason = prom_row_text_or_null(row, 16);
+	loaded->completed = row_bool(row, 17);
+	loaded->retrying = row_bool(row, 18);
+	loaded->depends = row_bool(row, 19);
+	loaded->bad_parent = prom_row_text_or_null(row, 20);
+	loaded->retried_attempt = prom_row_int32(row, 21);
 }
 
 /* Read all of them at once; the rows come in any order. */
@@ -362,6 +387,100 @@ answer_locally(PromFactWriter *writer, PromAttempt *attempt, TimestampTz now)
 	end.step = attempt->step;
 	add_outcome(writer, attempt->task_id, &end, now);
 	attempt->next = PROM_NEXT_ENDED;
+	attempt->completed = true;
+}
+
+static PromStatement version_statement = {
+	"SELECT coalesce((SELECT x.model_version FROM prometheus._attempt x"
+	"  WHERE x.task_id = $1 AND x.model = $2 AND x.attempt > $3"
+	"  ORDER BY x.attempt LIMIT 1),"
+	" (SELECT m.version FROM prometheus._model m"
+	"  WHERE m.name = $2 ORDER BY m.version DESC LIMIT 1))",
+	3,
+	{INT8OID, TEXTOID, INT4OID},
+	NULL,
+};
+
+/* A model of the chain: the version that the task used first, or the newest. */
+static const PromModel *
+fallback_model(const Loaded *loaded, const char *name)
+{
+	Datum values[3] = {Int64GetDatum(loaded->task_id),
+					   CStringGetTextDatum(name),
+					   Int32GetDatum(loaded->retried_attempt)};
+
+	prom_statement_run(&version_statement, values, NULL, true);
+	if (prom_row_isnull(0, 1))
+		return NULL;
+	return prom_model_version(name, prom_row_int64(0, 1));
+}
+
+/* Is there room before a model?  Then the attempt is on its way to it. */
+static bool
+pass_gate(PromAttempt *attempt, const PromModel *model, TimestampTz now)
+{
+	PromGate *gate = prom_gate_make(prom_my_database, PROM_GATE_MODEL,
+									model->name);
+
+	if (gate == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many models are in use"),
+				 errdetail("There can be %d gates before models and agents.",
+						   PROM_MAX_GATES)));
+	prom_gate_set_options(prom_my_database, gate, model);
+	attempt->seen = prom_gate_changes(prom_my_database, gate);
+	if (prom_gate_room(gate, 0, now) == 0)
+		return false;
+	attempt->model = model;
+	if (prom_llm_is_local(model->api))
+		return true;
+	attempt->generation = prom_gate_began(gate);
+	attempt->gate = gate;
+	return true;
+}
+
+/*
+ * Choose the first model that has room, of the agent's model and its
+ * fallbacks; each attempt that was used up begins one further on.  A model
+ * that is only full, not closed, is waited for.
+ */
+static bool
+choose_model(PromAttempt *attempt, const Loaded *loaded, TimestampTz now)
+{
+	const PromModel *first = prom_model_version(loaded->model,
+												loaded->model_version);
+	int n = 1 + first->nfallbacks;
+	bool full = false;
+
+	for (int i = 0; i < n && !full; i++)
+	{
+		int place = (loaded->used + i) % n;
+		const PromModel *model =
+			place == 0 ? first
+					   : fallback_model(loaded, first->fallbacks[place - 1]);
+
+		if (model == NULL)
+			continue;
+		if (pass_gate(attempt, model, now))
+			return true;
+		full = prom_gate_is_open(prom_gate_find(prom_my_database,
+												PROM_GATE_MODEL, model->name),
+								 now);
+	}
+	attempt->seen = prom_gate_changes(
+		prom_my_database,
+		prom_gate_make(prom_my_database, PROM_GATE_MODEL, first->name));
+	return false;
+}
+
+/* The task waits before its gate. */
+static void
+park(PromAttempt *attempt, const Loaded *loaded)
+{
+	attempt->next = PROM_NEXT_PARKED;
+	attempt->target.agent = prom_hash_name(loaded->agent);
+	attempt->target.model = prom_hash_name(loaded->model);
 }
 
 static void
@@ -370,6 +489,14 @@ begin_one(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 {
 	const PromAgent *agent;
 
+	if (prom_gate_is_paused(prom_my_database, PROM_GATE_ALL, 0) ||
+		prom_gate_is_paused(prom_my_database, PROM_GATE_AGENT,
+							prom_hash_name(loaded->agent)) ||
+		!choose_model(attempt, loaded, now))
+	{
+		park(attempt, loaded);
+		return;
+	}
 	attempt->attempt = Max(loaded->last_attempt, loaded->outcome_attempt) + 1;
 	attempt->step = loaded->last_step + 1;
 	attempt->used = loaded->used;
@@ -378,7 +505,6 @@ begin_one(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 	attempt->request = loaded->request;
 	agent = prom_agent_version(loaded->agent, loaded->agent_version);
 	attempt->instructions = agent->instructions;
-	attempt->model = prom_model_version(loaded->model, loaded->model_version);
 	add_attempt(writer, attempt, agent, now);
 	if (prom_llm_is_local(attempt->model->api))
 	{
@@ -394,6 +520,43 @@ begin_one(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 	attempt->next = PROM_NEXT_SEND;
 }
 
+static void
+add_lost(PromFactWriter *writer, const Loaded *loaded, TimestampTz now)
+{
+	Outcome lost = {0};
+
+	lost.outcome = "lost";
+	lost.attempt = loaded->last_attempt;
+	lost.used = loaded->used;
+	lost.step = loaded->last_step;
+	lost.error = "the process that ran it ended";
+	add_outcome(writer, loaded->task_id, &lost, now);
+}
+
+/* Can the task be ended without another attempt?  Then it is. */
+static bool
+end_if_due(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
+		   TimestampTz now)
+{
+	if (loaded->ended)
+	{
+		attempt->next = PROM_NEXT_ENDED;
+		attempt->completed = loaded->completed;
+	}
+	else if (loaded->cancelled)
+		end_unbegun(writer, attempt, loaded, "cancelled", NULL,
+					loaded->cancel_reason, now);
+	else if (loaded->deadline <= now)
+		end_unbegun(writer, attempt, loaded, "failed", "DeadlineExceeded",
+					"the task did not end before its deadline", now);
+	else if (loaded->bad_parent != NULL)
+		end_unbegun(writer, attempt, loaded, "cancelled", "DependencyFailed",
+					loaded->bad_parent, now);
+	else
+		return false;
+	return true;
+}
+
 /* What a claimed task needs now, by its own facts. */
 static void
 go_on(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
@@ -401,35 +564,20 @@ go_on(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 {
 	bool open = loaded->last_attempt > loaded->outcome_attempt;
 
-	if (loaded->ended)
-		attempt->next = PROM_NEXT_ENDED;
-	else if (loaded->cancelled)
-		end_unbegun(writer, attempt, loaded, "cancelled", NULL,
-					loaded->cancel_reason, now);
-	else if (loaded->deadline <= now)
-		end_unbegun(writer, attempt, loaded, "failed", "DeadlineExceeded",
-					"the task did not end before its deadline", now);
-	else if (loaded->due > now && !open)
+	if (end_if_due(writer, attempt, loaded, now))
+		return;
+	attempt->retrying = loaded->retrying || open;
+	if (open)
+		add_lost(writer, loaded, now);
+	if (loaded->depends)
+		attempt->next = PROM_NEXT_READ;
+	else if (attempt->only_end || (loaded->due > now && !open))
 	{
 		attempt->next = PROM_NEXT_LATER;
-		attempt->due = loaded->due;
-		attempt->retrying = loaded->outcome_attempt > 0;
+		attempt->due = Max(loaded->due, now);
 	}
 	else
-	{
-		if (open)
-		{
-			Outcome lost = {0};
-
-			lost.outcome = "lost";
-			lost.attempt = loaded->last_attempt;
-			lost.used = loaded->used;
-			lost.step = loaded->last_step;
-			lost.error = "the process that ran it ended";
-			add_outcome(writer, loaded->task_id, &lost, now);
-		}
 		begin_one(writer, attempt, loaded, now);
-	}
 }
 
 void
@@ -442,6 +590,10 @@ prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts, int n,
 	for (int i = 0; i < n; i++)
 	{
 		int found = -1;
+
+		/* It was tried before, and not written. */
+		prom_attempt_leave_gate(attempts[i]);
+		attempts[i]->completed = false;
 
 		/* They come in the order of the argument unless some are missing. */
 		for (int k = 0; k < nloaded && found == -1; k++)
@@ -480,14 +632,61 @@ goes_on(const PromAttempt *attempt, const PromReply *reply)
 	switch (reply->retry)
 	{
 		case PROM_RETRY_WAIT:
+		case PROM_RETRY_MONEY:
 			return true;
 		case PROM_RETRY_BACKOFF:
 			return attempt->used + 1 < attempt->max_attempts;
 		case PROM_RETRY_NEVER:
-		case PROM_RETRY_MONEY:
 			return false;
 	}
 	return false;
+}
+
+/*
+ * When it is to be tried again: when its gate opens, which such a reply
+ * closed, at once if another model can be used meanwhile, else after a
+ * back-off: a peer that always says 0 must not be asked in a hot loop.
+ */
+static TimestampTz
+next_run_at(const PromAttempt *attempt, const PromReply *reply,
+			TimestampTz now)
+{
+	const PromGate *gate = prom_gate_find(prom_my_database, PROM_GATE_MODEL,
+										  attempt->model->name);
+	int64 wait = reply->retry_after > 0 ? reply->retry_after
+										: backoff_ms(attempt->attempt);
+
+	if (reply->retry != PROM_RETRY_BACKOFF && gate != NULL &&
+		prom_gate_opens_at(gate) > now)
+		return prom_gate_admits(prom_my_database, gate, 0, now)
+				   ? now
+				   : prom_gate_opens_at(gate);
+	return TimestampTzPlusMilliseconds(now, wait);
+}
+
+/* Does a failure of this kind use up an attempt? */
+static bool
+uses_attempt(const PromReply *reply)
+{
+	return reply->ok || (reply->retry != PROM_RETRY_WAIT &&
+						 reply->retry != PROM_RETRY_MONEY);
+}
+
+void
+prom_attempt_leave_gate(PromAttempt *attempt)
+{
+	if (attempt->gate != NULL)
+		prom_gate_dropped(attempt->gate);
+	attempt->gate = NULL;
+}
+
+void
+prom_attempt_tell_gate(PromAttempt *attempt, TimestampTz now)
+{
+	if (attempt->gate != NULL)
+		prom_gate_ended(prom_my_database, attempt->gate, attempt->generation,
+						prom_llm_reply(attempt->call), now);
+	attempt->gate = NULL;
 }
 
 void
@@ -500,10 +699,10 @@ prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 	add_chat_step(writer, attempt, reply, now);
 	attempt->tokens = Max(reply->tokens_in, 0) + Max(reply->tokens_out, 0);
 	end.attempt = attempt->attempt;
-	end.used = attempt->used +
-			   (reply->retry == PROM_RETRY_WAIT && !reply->ok ? 0 : 1);
+	end.used = attempt->used + (uses_attempt(reply) ? 1 : 0);
 	end.step = attempt->step;
 	attempt->next = PROM_NEXT_ENDED;
+	attempt->completed = reply->ok;
 	if (reply->ok)
 		end.outcome = "completed";
 	else if (attempt->deadline <= now)
@@ -519,12 +718,8 @@ prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 		end.outcome = "failed";
 		if (goes_on(attempt, reply))
 		{
-			/* A peer that always says 0 must not be asked in a hot loop. */
-			int64 wait = reply->retry_after > 0 ? reply->retry_after
-												: backoff_ms(attempt->attempt);
-
 			end.outcome = "retry";
-			end.next_run_at = TimestampTzPlusMilliseconds(now, wait);
+			end.next_run_at = next_run_at(attempt, reply, now);
 			attempt->next = PROM_NEXT_LATER;
 			attempt->due = end.next_run_at;
 			attempt->retrying = true;

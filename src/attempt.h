@@ -9,14 +9,17 @@
 #include "fact.h"
 #include "guilt.h"
 #include "llm.h"
+#include "shmem.h"
 #include "utils/timestamp.h"
 
 /* What is to be done with an attempt once the turn's transaction committed. */
 typedef enum PromAttemptNext
 {
-	PROM_NEXT_SEND,  /* send the request */
-	PROM_NEXT_ENDED, /* the task has ended */
-	PROM_NEXT_LATER  /* the task goes on at due */
+	PROM_NEXT_SEND,   /* send the request */
+	PROM_NEXT_ENDED,  /* the task has ended */
+	PROM_NEXT_LATER,  /* the task goes on at due */
+	PROM_NEXT_PARKED, /* it waits before the gate of target */
+	PROM_NEXT_READ    /* it waits for other tasks: read it anew */
 } PromAttemptNext;
 
 /* A task that this process has claimed.  It owns call. */
@@ -24,9 +27,13 @@ typedef struct PromAttempt
 {
 	int32 slot;
 	int64 task_id;
+	bool only_end; /* no attempt of it may begin */
 	PromAttemptNext next;
-	TimestampTz due; /* with LATER */
-	bool retrying;   /* with LATER: an attempt has ended */
+	bool completed;    /* with ENDED: it ended well */
+	TimestampTz due;   /* with LATER */
+	bool retrying;     /* with LATER and PARKED: an attempt has ended */
+	PromTarget target; /* with PARKED */
+	uint32 seen;       /* with PARKED: changes of its gate */
 
 	int32 attempt; /* its number; 0: not begun */
 	int32 step;    /* the number of its next step */
@@ -34,6 +41,8 @@ typedef struct PromAttempt
 	int32 max_attempts;
 	TimestampTz deadline;
 	const PromModel *model; /* in the cache of agent.c */
+	PromGate *gate;         /* that counts it as in flight, or NULL */
+	uint32 generation;      /* of the gate when it began */
 	int64 call_id;
 	TimestampTz sent_at;
 	int64 tokens;   /* of the reply, in and out */
@@ -51,6 +60,13 @@ typedef struct PromAttempt
  */
 extern void prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts,
 							   int n, TimestampTz now);
+
+/*
+ * What became of a call tells the gate that it passed; and an attempt that is
+ * not to be sent, or was dropped, is not in flight any more.
+ */
+extern void prom_attempt_tell_gate(PromAttempt *attempt, TimestampTz now);
+extern void prom_attempt_leave_gate(PromAttempt *attempt);
 
 /* Record a call that has ended, and what follows from it. */
 extern void prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,

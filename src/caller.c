@@ -26,6 +26,7 @@
 #include "attempt.h"
 #include "compat.h"
 #include "fault.h"
+#include "gate.h"
 #include "guc.h"
 #include "guilt.h"
 #include "http.h"
@@ -95,6 +96,7 @@ drop_request(Work *work)
 	PROM_FAULT("before-drop");
 	prom_llm_free(work->attempt.call);
 	work->attempt.call = NULL;
+	prom_attempt_leave_gate(&work->attempt);
 	in_flight--;
 	work->stage = STAGE_CANCEL;
 	join_turn(work);
@@ -114,6 +116,7 @@ take_slot(int32 number)
 		memset(work, 0, sizeof(*work));
 		work->attempt.slot = number;
 		work->attempt.task_id = slot->task_id;
+		work->attempt.only_end = slot->only_end;
 		work->stage = STAGE_BEGIN;
 		pg_atomic_write_u32(&slot->state, PROM_SLOT_RUNNING);
 		join_turn(work);
@@ -168,6 +171,7 @@ take_replies(void)
 		Work *work = prom_llm_owner(call);
 
 		in_flight--;
+		prom_attempt_tell_gate(&work->attempt, GetCurrentTimestamp());
 		work->stage = STAGE_RECORD;
 		join_turn(work);
 	}
@@ -372,6 +376,34 @@ write_alone(Work *work, TimestampTz now)
 	return false;
 }
 
+/* The scheduler counts it as on its way to the gate no more. */
+static void
+count_as_handled(Work *work)
+{
+	int32 gate = slot_of(work)->gate;
+
+	if (work->stage == STAGE_BEGIN && gate >= 0)
+		pg_atomic_fetch_add_u32(&prom_my_database->gates[gate].handled, 1);
+}
+
+static PromSlotResult
+result_of(const PromAttempt *attempt)
+{
+	switch (attempt->next)
+	{
+		case PROM_NEXT_SEND: /* it could not be begun */
+		case PROM_NEXT_LATER:
+			return PROM_RESULT_LATER;
+		case PROM_NEXT_PARKED:
+			return PROM_RESULT_PARKED;
+		case PROM_NEXT_READ:
+			return PROM_RESULT_READ;
+		case PROM_NEXT_ENDED:
+			break;
+	}
+	return attempt->completed ? PROM_RESULT_COMPLETED : PROM_RESULT_ENDED;
+}
+
 static void
 give_back(Work *work)
 {
@@ -380,12 +412,18 @@ give_back(Work *work)
 	if (work->attempt.call != NULL)
 		prom_llm_free(work->attempt.call);
 	work->attempt.call = NULL;
+	prom_attempt_leave_gate(&work->attempt);
+	count_as_handled(work);
 	work->stage = STAGE_NONE;
-	slot->result = work->attempt.next == PROM_NEXT_ENDED ? PROM_RESULT_ENDED
-														 : PROM_RESULT_LATER;
+	slot->result = result_of(&work->attempt);
 	slot->due = work->attempt.due;
 	slot->tokens = work->attempt.tokens;
 	slot->retrying = work->attempt.retrying;
+	if (slot->result == PROM_RESULT_PARKED)
+	{
+		slot->target = work->attempt.target;
+		slot->seen = work->attempt.seen;
+	}
 	PROM_FAULT("before-give-back");
 	pg_write_barrier();
 	pg_atomic_write_u32(&slot->state, PROM_SLOT_DONE);
@@ -416,6 +454,7 @@ send_request(Work *work, TimestampTz now)
 								   work);
 	prom_guilt_clear();
 	attempt->request = attempt->instructions = NULL;
+	count_as_handled(work);
 	work->stage = STAGE_CALL;
 	in_flight++;
 	PROM_FAULT("after-send");
@@ -587,6 +626,7 @@ begin(Datum main_arg)
 	turn_works = MemoryContextAllocZero(TopMemoryContext,
 										TURN_TOTAL * sizeof(Work *));
 	strike_culprits();
+	prom_gate_forget_calls(prom_my_database);
 	prom_llm_blame = blame;
 	http = prom_http_create();
 	wait_set = prom_create_wait_event_set(3);

@@ -31,6 +31,7 @@
 
 #include "compat.h"
 #include "fault.h"
+#include "gate.h"
 #include "guc.h"
 #include "guilt.h"
 #include "launcher.h"
@@ -253,6 +254,7 @@ forget_tasks(PromDatabase *db)
 	}
 	while (prom_ring_pop(&db->ring, &hint))
 		;
+	prom_gate_reset(db);
 }
 
 static void

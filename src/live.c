@@ -34,17 +34,25 @@
 	"   AND c.system_identifier = $1 AND c.database_oid = $2"
 
 /* Of candidates "t", those that live and what the queue must know of them. */
-#define LIVE_COLUMNS                                                         \
-	" t.task_id, CASE WHEN r.attempt >= o.attempt THEN r.retried_at"         \
-	" ELSE"                                                                  \
-	" coalesce(o.next_run_at, t.run_at, t.submitted_at) END,"                \
-	" coalesce(r.deadline, t.deadline),"                                     \
-	" t.submitter_oid, t.submitter, t.priority,"                             \
-	" o.attempt > coalesce(r.attempt, 0),"                                   \
-	" EXISTS (SELECT FROM prometheus._attempt a WHERE a.task_id = t.task_id" \
-	"            AND a.attempt > coalesce(o.attempt, 0)),"                   \
-	" EXISTS (SELECT FROM prometheus._cancel c WHERE c.task_id = t.task_id"  \
-	"            AND (r.retried_at IS NULL OR c.requested_at >= r.retried_at))"
+#define LIVE_COLUMNS                                                                                            \
+	" t.task_id, CASE WHEN r.attempt >= o.attempt THEN r.retried_at"                                            \
+	" ELSE"                                                                                                     \
+	" coalesce(o.next_run_at, t.run_at, t.submitted_at) END,"                                                   \
+	" coalesce(r.deadline, t.deadline),"                                                                        \
+	" t.submitter_oid, t.submitter, t.priority,"                                                                \
+	" o.attempt > coalesce(r.attempt, 0),"                                                                      \
+	" EXISTS (SELECT FROM prometheus._attempt a WHERE a.task_id = t.task_id"                                    \
+	"            AND a.attempt > coalesce(o.attempt, 0)),"                                                      \
+	" EXISTS (SELECT FROM prometheus._cancel c WHERE c.task_id = t.task_id"                                     \
+	"            AND (r.retried_at IS NULL OR c.requested_at >= r.retried_at)),"                                \
+	" t.agent, (SELECT v.model FROM prometheus._agent v WHERE v.name = t.agent"                                 \
+	"  ORDER BY v.version DESC LIMIT 1),"                                                                       \
+	" t.concurrency_key, t.conversation,"                                                                       \
+	" CASE WHEN t.depends_on IS NOT NULL"                                                                       \
+	"  THEN ARRAY(SELECT d " PROM_PARENTS("e.outcome IS NULL") ") END,"                                         \
+															   " t.depends_on IS NOT NULL AND " PROM_ANYWAY "," \
+															   " t.depends_on IS NOT NULL AND NOT " PROM_ANYWAY \
+															   " AND EXISTS (SELECT " PROM_PARENTS("e.outcome <> 'completed'") ")"
 
 #define LIVE_OUTCOME                                                        \
 	" LEFT JOIN LATERAL (SELECT x.attempt, x.outcome, x.next_run_at"        \
@@ -69,6 +77,17 @@
 	" FROM candidate JOIN prometheus._task t ON t.task_id = candidate.task_id" LIVE_OUTCOME
 
 #define LIVE_ALL "SELECT " LIVE_COLUMNS " FROM prometheus._task t" LIVE_OUTCOME
+
+#define LIVE_AMONG                                              \
+	"SELECT " LIVE_COLUMNS " FROM unnest($1) AS among(task_id)" \
+	" JOIN prometheus._task t ON t.task_id = among.task_id" LIVE_OUTCOME
+
+static PromStatement among_statement = {
+	LIVE_AMONG,
+	1,
+	{INT8ARRAYOID},
+	NULL,
+};
 
 static Oid argument_types[2] = {INT8OID, OIDOID};
 
@@ -102,14 +121,59 @@ allow_any_plan(void)
 	return level;
 }
 
+static uint32
+name_of(uint64 row, int column)
+{
+	char *name = prom_row_text_or_null(row, column);
+	uint32 hash = name == NULL ? 0 : prom_hash_name(name);
+
+	if (name != NULL)
+		pfree(name);
+	return hash;
+}
+
+/* The hashes by which the queue knows its keys. */
+static void
+read_keys(uint64 row, const char *submitter, PromHint *hint)
+{
+	char *key = prom_row_text_or_null(row, 12);
+	char *conversation = prom_row_text_or_null(row, 13);
+
+	if (key != NULL)
+	{
+		hint->key = prom_hash_key(key);
+		pfree(key);
+	}
+	if (conversation != NULL)
+	{
+		char *agent = prom_row_text(row, 10);
+
+		hint->conversation = prom_hash_conversation(submitter, agent,
+													conversation);
+		pfree(agent);
+		pfree(conversation);
+	}
+}
+
+/* The tasks that it waits for, or NULL. */
+static int64 *
+read_parents(uint64 row, int *n)
+{
+	bool isnull;
+	Datum array = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
+								14, &isnull);
+
+	*n = 0;
+	return isnull ? NULL : prom_read_int8_array(array, n);
+}
+
 static bool
 visit_row(uint64 row, PromLiveTaskVisit visit, void *arg)
 {
 	PromLiveTask task = {0};
-	HeapTuple tuple = SPI_tuptable->vals[row];
-	TupleDesc desc = SPI_tuptable->tupdesc;
-	bool isnull;
+	int64 *parents;
 	char *name;
+	bool wanted;
 
 	task.hint.kind = PROM_HINT_SUBMIT;
 	task.hint.task_id = prom_row_int64(row, 1);
@@ -118,12 +182,21 @@ visit_row(uint64 row, PromLiveTaskVisit visit, void *arg)
 	task.hint.submitter.role = prom_row_oid(row, 4);
 	name = prom_row_text(row, 5);
 	task.hint.submitter.name = prom_role_hash(name);
+	read_keys(row, name, &task.hint);
 	pfree(name);
 	task.hint.priority = prom_row_int32(row, 6);
-	task.retrying = DatumGetBool(SPI_getbinval(tuple, desc, 7, &isnull));
+	task.retrying = !prom_row_isnull(row, 7) && prom_row_bool(row, 7);
 	task.open = prom_row_bool(row, 8);
 	task.cancelled = prom_row_bool(row, 9);
-	return visit(&task, arg);
+	task.hint.target.agent = name_of(row, 10);
+	task.hint.target.model = name_of(row, 11);
+	task.parents = parents = read_parents(row, &task.nparents);
+	task.anyway = prom_row_bool(row, 15);
+	task.doomed = prom_row_bool(row, 16);
+	wanted = visit(&task, arg);
+	if (parents != NULL)
+		pfree(parents);
+	return wanted;
 }
 
 void
@@ -152,6 +225,19 @@ prom_live_tasks(PromLiveTaskVisit visit, void *arg)
 	SPI_cursor_close(cursor);
 	if (!since)
 		AtEOXact_GUC(false, level);
+}
+
+void
+prom_live_tasks_among(const int64 *task_ids, int n, PromLiveTaskVisit visit,
+					  void *arg)
+{
+	Datum argument = PointerGetDatum(prom_int8_array(task_ids, n));
+
+	prom_statement_run(&among_statement, &argument, NULL, true);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		if (!visit_row(i, visit, arg))
+			break;
+	SPI_freetuptable(SPI_tuptable);
 }
 
 #define WRITE_CHECKPOINT(live)                                       \

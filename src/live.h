@@ -14,7 +14,27 @@ typedef struct PromLiveTask
 	bool retrying;  /* an attempt of it has ended */
 	bool open;      /* an attempt of it has not ended */
 	bool cancelled; /* its end was asked for */
+	bool doomed;    /* a task that it depends on ended, and not well */
+	bool anyway;    /* it runs whatever becomes of these */
+	int nparents;   /* those that have not ended */
+	const int64 *parents;
 } PromLiveTask;
+
+/*
+ * Of the tasks d that a task t depends on, with e.outcome, NULL while it has
+ * not ended, those of a condition.
+ */
+#define PROM_PARENTS(condition)                                            \
+	"FROM unnest(t.depends_on) d LEFT JOIN LATERAL ("                      \
+	"SELECT x.outcome FROM prometheus._outcome x WHERE x.task_id = d"      \
+	" AND x.outcome NOT IN ('retry', 'waiting', 'lost')"                   \
+	" AND NOT EXISTS (SELECT FROM prometheus._retry y"                     \
+	"  WHERE y.task_id = d AND y.attempt >= x.attempt) LIMIT 1) e ON true" \
+	" WHERE " condition
+
+/* Does a task t run whatever becomes of what it depends on? */
+#define PROM_ANYWAY "coalesce(t.metadata ->> 'on_failure' = 'run', false)"
+
 
 /* False: no more are wanted. */
 typedef bool (*PromLiveTaskVisit)(const PromLiveTask *task, void *arg);
@@ -25,6 +45,10 @@ typedef bool (*PromLiveTaskVisit)(const PromLiveTask *task, void *arg);
  * by what is live; without a checkpoint of this database, all tasks.
  */
 extern void prom_live_tasks(PromLiveTaskVisit visit, void *arg);
+
+/* The same for those among n tasks that live. */
+extern void prom_live_tasks_among(const int64 *task_ids, int n,
+								  PromLiveTaskVisit visit, void *arg);
 
 /* Write a checkpoint, in a transaction with SPI connected; how many live. */
 extern int64 prom_live_checkpoint(void);

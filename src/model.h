@@ -27,6 +27,10 @@ typedef struct PromModel
 	int idle_timeout;       /* ms: silence between two bytes of the body */
 	int total_timeout;      /* ms: the whole request */
 	int64 max_reply;        /* bytes of the (decoded) body */
+	int max_concurrent;     /* requests at once; 0: no limit */
+	int breaker_failures;   /* in a row that close its gate */
+	int nfallbacks;
+	const char **fallbacks; /* models to be used instead, in that order */
 } PromModel;
 
 #endif

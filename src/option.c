@@ -20,6 +20,7 @@
 
 #include "compat.h"
 #include "option.h"
+#include "shmem.h"
 
 typedef enum OptionType
 {
@@ -28,7 +29,8 @@ typedef enum OptionType
 	OPTION_NUMBER,
 	OPTION_INTERVAL, /* text such as "10 s", or a number of seconds */
 	OPTION_SIZE,     /* text such as "16 MB", or a number of bytes */
-	OPTION_ROLES     /* an array of names of roles */
+	OPTION_ROLES,    /* an array of names of roles */
+	OPTION_MODELS    /* an array of names of models */
 } OptionType;
 
 typedef struct Option
@@ -40,9 +42,12 @@ typedef struct Option
 } Option;
 
 static const Option model_options[] = {
+	{"breaker_failures", OPTION_INTEGER, 1, 1000},
 	{"connect_timeout", OPTION_INTERVAL, 1, 3600000},
+	{"fallback", OPTION_MODELS, 0, PROM_MAX_FALLBACKS},
 	{"first_byte_timeout", OPTION_INTERVAL, 1, 86400000},
 	{"idle_timeout", OPTION_INTERVAL, 1, 86400000},
+	{"max_concurrent", OPTION_INTEGER, 1, 100000},
 	{"max_reply", OPTION_SIZE, 1024, INT64CONST(256) * 1024 * 1024},
 	{"max_tokens", OPTION_INTEGER, 1, INT_MAX},
 	{"price_in", OPTION_NUMBER, 0, 1000000},
@@ -164,32 +169,62 @@ read_size(const Option *option, const JsonbValue *value)
 	return bytes;
 }
 
-static void
-check_roles(const Option *option, JsonbValue *value)
+/* The names in an array, palloc'd; which is named in messages. */
+static char **
+read_names(const Option *option, JsonbValue *value, const char *wanted, int *n)
 {
 	JsonbIterator *iterator;
 	JsonbIteratorToken token;
 	JsonbValue element;
+	char **names;
 
 	if (value->type != jbvBinary ||
 		!JsonContainerIsArray(value->val.binary.data))
-		raise_value(option, "an array of names of roles");
+		raise_value(option, wanted);
+	*n = 0;
+	names = palloc(Max(JsonContainerSize(value->val.binary.data), 1) *
+				   sizeof(char *));
 	iterator = JsonbIteratorInit(value->val.binary.data);
 	while ((token = JsonbIteratorNext(&iterator, &element, true)) != WJB_DONE)
 	{
-		if (token == WJB_ELEM && element.type != jbvString)
-			raise_value(option, "an array of names of roles");
-		/* Raises if there is none: a slip would lock out everybody. */
-		if (token == WJB_ELEM)
-			(void) get_role_oid(pnstrdup(element.val.string.val,
-										 element.val.string.len),
-								false);
+		if (token != WJB_ELEM)
+			continue;
+		if (element.type != jbvString)
+			raise_value(option, wanted);
+		names[(*n)++] = pnstrdup(element.val.string.val,
+								 element.val.string.len);
 	}
+	return names;
+}
+
+static char **
+read_models(const Option *option, JsonbValue *value, int *n)
+{
+	const char *wanted = psprintf("an array of at most %lld names of models",
+								  (long long) option->max);
+	char **names = read_names(option, value, wanted, n);
+
+	if (*n > option->max)
+		raise_value(option, wanted);
+	return names;
+}
+
+/* Raises if there is no such role: a slip would lock out everybody. */
+static void
+check_roles(const Option *option, JsonbValue *value)
+{
+	int n;
+	char **names = read_names(option, value, "an array of names of roles", &n);
+
+	for (int i = 0; i < n; i++)
+		(void) get_role_oid(names[i], false);
 }
 
 static void
 check_value(const Option *option, JsonbValue *value)
 {
+	int n;
+
 	switch (option->type)
 	{
 		case OPTION_BOOLEAN:
@@ -210,6 +245,9 @@ check_value(const Option *option, JsonbValue *value)
 			break;
 		case OPTION_ROLES:
 			check_roles(option, value);
+			break;
+		case OPTION_MODELS:
+			(void) read_models(option, value, &n);
 			break;
 	}
 }
@@ -328,4 +366,14 @@ prom_option_read_model(Jsonb *options, PromModel *model)
 									 : read_size(option, value);
 	value = set_option(options, "stream", &option);
 	model->stream = value == NULL || value->val.boolean;
+	value = set_option(options, "max_concurrent", &option);
+	model->max_concurrent = value == NULL ? 0 : read_integer(option, value);
+	value = set_option(options, "breaker_failures", &option);
+	model->breaker_failures = value == NULL ? 5 : read_integer(option, value);
+	value = set_option(options, "fallback", &option);
+	model->fallbacks = NULL;
+	model->nfallbacks = 0;
+	if (value != NULL)
+		model->fallbacks = (const char **) read_models(option, value,
+													   &model->nfallbacks);
 }

@@ -5,55 +5,29 @@
  * Entries are in a dynamic shared area, in slabs that never move, so that a
  * backend can read them under queue_lock; the order is private to the
  * scheduler: heaps of what is urgent, of what is due later and of deadlines,
- * for each submitter a heap of what is ready, and a hash from task to entry.
- *
- * Submitters share the places fairly: each attempt costs its submitter one,
- * and a thousandth for each token, and who has used least is next.  Priority
- * orders the tasks of one submitter.
+ * the lanes of what is ready (lane.c), what waits behind a key (key.c) or for
+ * another task (dependency.c), and a hash from task to entry.
  *
  * Nothing here is the truth: the facts are, and the queue is made from them.
  */
 #include "postgres.h"
 
 #include "common/hashfn.h"
-#include "fmgr.h"
-#include "funcapi.h"
-#include "lib/pairingheap.h"
-#include "miscadmin.h"
 #include "storage/ipc.h"
-#include "utils/acl.h"
-#include "utils/builtins.h"
+#include "utils/hsearch.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "dependency.h"
 #include "guc.h"
+#include "key.h"
+#include "lane.h"
 #include "queue.h"
-#include "role.h"
-
-#define SLAB_ENTRIES 4096
-#define MAX_SLABS 65536
 
 /* What one live task costs, heaps and hash included. */
-#define ENTRY_BYTES                                               \
-	(sizeof(PromQueueEntry) + sizeof(QueueNode) + sizeof(int32) + \
+#define ENTRY_BYTES                                                   \
+	(sizeof(PromQueueEntry) + sizeof(PromQueueNode) + sizeof(int32) + \
 	 2 * sizeof(TaskEntry))
-
-/* The part of the shared area that readers begin with. */
-typedef struct QueueRoot
-{
-	int nslabs;
-	int nentries; /* ever used; those behind were never written */
-	dsa_pointer slabs[MAX_SLABS];
-} QueueRoot;
-
-/* Which heap an entry's order node is in. */
-typedef enum Place
-{
-	PLACE_NONE,
-	PLACE_URGENT,
-	PLACE_READY,
-	PLACE_LATER
-} Place;
 
 typedef struct TaskEntry
 {
@@ -73,62 +47,43 @@ typedef struct TaskEntry
 #define SH_DEFINE
 #include "lib/simplehash.h"
 
-/* The scheduler's own part of an entry. */
-typedef struct QueueNode
+/* A task that ended while the live tasks are read. */
+typedef struct Ended
 {
-	pairingheap_node order; /* in the heap that its place says */
-	pairingheap_node
-		deadline; /* in deadlines, while it waits and is not urgent */
-	int32 number;
-	Place place;
-} QueueNode;
-
-/* Who has tasks, and what they have used: a virtual time. */
-typedef struct Submitter
-{
-	Oid role; /* hash key */
-	double spent;
-	pairingheap *ready;
-	pairingheap_node node; /* in active, while ready is not empty */
-	bool is_active;
-} Submitter;
+	int64 task_id; /* hash key */
+	bool completed;
+} Ended;
 
 struct PromQueue
 {
 	PromDatabase *db;
 	dsa_area *area;
-	QueueRoot *root;
-	PromQueueEntry **slabs; /* where they are in this process */
-	QueueNode **nodes;      /* slabs of the same size */
+	PromQueueRoot *root;
+	PromQueueNode **nodes; /* slabs of the same size as those of entries */
 	int32 *free_entries;
 	int nfree;
 	int64 length;
+	int64 running;
+	int64 nurgent;
 	taskhash_hash *tasks;
-	HTAB *submitters;
+	PromLanes *lanes;
+	PromKeys *keys;
+	PromDependencies *dependencies;
 	pairingheap *urgent;
-	pairingheap *active; /* submitters that have ready tasks */
 	pairingheap *later;
 	pairingheap *deadlines;
-	TimestampTz missed; /* when the first of those without room is due */
-	double now;         /* what the submitter that ran last had spent */
+	HTAB *ended; /* while live tasks are read, else NULL */
+
+	/* Tasks that had no room, and when the first of them is due. */
+	bool refused_runnable;
+	bool refused_waiting;
+	TimestampTz missed;
 };
 
-static PromQueueEntry *
-entry_at(PromQueue *queue, int32 entry)
-{
-	return &queue->slabs[entry / SLAB_ENTRIES][entry % SLAB_ENTRIES];
-}
-
-static QueueNode *
+static PromQueueNode *
 node_at(PromQueue *queue, int32 entry)
 {
-	return &queue->nodes[entry / SLAB_ENTRIES][entry % SLAB_ENTRIES];
-}
-
-static PromQueueEntry *
-entry_of(void *queue, const QueueNode *node)
-{
-	return entry_at(queue, node->number);
+	return &queue->nodes[entry / PROM_SLAB_ENTRIES][entry % PROM_SLAB_ENTRIES];
 }
 
 static int
@@ -137,112 +92,21 @@ compare(int64 a, int64 b)
 	return a < b ? -1 : a > b;
 }
 
-/*
- * The comparators say which comes first, as pairingheap wants it: positive if
- * a does.
- *
- * A point of priority is worth a second of waiting.  All tasks age alike, so
- * their order does not change with time: the moment of being due, moved by
- * the priority, is all there is to compare.
- */
+/* As pairingheap wants it: positive if a comes first. */
 static int
-runs_first(const pairingheap_node *a, const pairingheap_node *b, void *queue)
-{
-	const PromQueueEntry *x =
-		entry_of(queue, pairingheap_const_container(QueueNode, order, a));
-	const PromQueueEntry *y =
-		entry_of(queue, pairingheap_const_container(QueueNode, order, b));
-	int64 x_rank = x->due - x->priority * USECS_PER_SEC;
-	int64 y_rank = y->due - y->priority * USECS_PER_SEC;
-
-	return x_rank != y_rank ? compare(y_rank, x_rank)
-							: compare(y->task_id, x->task_id);
-}
-
-static int
-due_first(const pairingheap_node *a, const pairingheap_node *b, void *queue)
+due_first(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 {
 	return compare(
-		entry_of(queue, pairingheap_const_container(QueueNode, order, b))->due,
-		entry_of(queue, pairingheap_const_container(QueueNode, order, a))->due);
+		pairingheap_const_container(PromQueueNode, order, b)->entry->due,
+		pairingheap_const_container(PromQueueNode, order, a)->entry->due);
 }
 
 static int
-ends_first(const pairingheap_node *a, const pairingheap_node *b, void *queue)
+ends_first(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 {
 	return compare(
-		entry_of(queue, pairingheap_const_container(QueueNode, deadline, b))
-			->deadline,
-		entry_of(queue, pairingheap_const_container(QueueNode, deadline, a))
-			->deadline);
-}
-
-static int
-spent_less(const pairingheap_node *a, const pairingheap_node *b, void *arg)
-{
-	double x = pairingheap_const_container(Submitter, node, a)->spent;
-	double y = pairingheap_const_container(Submitter, node, b)->spent;
-
-	return x < y ? 1 : x > y ? -1
-							 : 0;
-}
-
-/* The submitter of a task; one that is new has spent nothing. */
-static Submitter *
-submitter_of(PromQueue *queue, Oid role)
-{
-	MemoryContext before;
-	bool found;
-	Submitter *submitter = hash_search(queue->submitters, &role, HASH_ENTER,
-									   &found);
-
-	if (!found)
-	{
-		submitter->spent = 0;
-		submitter->is_active = false;
-		before = MemoryContextSwitchTo(TopMemoryContext);
-		submitter->ready = pairingheap_allocate(runs_first, queue);
-		MemoryContextSwitchTo(before);
-	}
-	return submitter;
-}
-
-/*
- * Who has been away begins where the others are: what was not used then is
- * not owed now.
- */
-static void
-activate(PromQueue *queue, Submitter *submitter)
-{
-	if (submitter->is_active)
-		return;
-	submitter->spent = Max(submitter->spent, queue->now);
-	submitter->is_active = true;
-	pairingheap_add(queue->active, &submitter->node);
-}
-
-static void
-deactivate(PromQueue *queue, Submitter *submitter)
-{
-	if (!submitter->is_active)
-		return;
-	submitter->is_active = false;
-	pairingheap_remove(queue->active, &submitter->node);
-}
-
-/* Let a submitter have used more; its turn comes later by that. */
-static void
-spend(PromQueue *queue, Submitter *submitter, double cost)
-{
-	bool was_active = submitter->is_active;
-
-	deactivate(queue, submitter);
-	submitter->spent += cost;
-	if (was_active)
-	{
-		submitter->is_active = true;
-		pairingheap_add(queue->active, &submitter->node);
-	}
+		pairingheap_const_container(PromQueueNode, deadline, b)->entry->deadline,
+		pairingheap_const_container(PromQueueNode, deadline, a)->entry->deadline);
 }
 
 static void
@@ -260,33 +124,24 @@ close_queue(int code, Datum arg)
 PromQueue *
 prom_queue_create(PromDatabase *db)
 {
-	PromQueue *queue = MemoryContextAllocZero(TopMemoryContext,
-											  sizeof(PromQueue));
-	HASHCTL control = {0};
-	MemoryContext before;
+	MemoryContext before = MemoryContextSwitchTo(TopMemoryContext);
+	PromQueue *queue = palloc0(sizeof(PromQueue));
 	dsa_pointer root;
 
 	queue->db = db;
 	queue->missed = DT_NOEND;
 	queue->area = dsa_create(db->queue_lock->tranche);
 	dsa_pin_mapping(queue->area);
-	root = dsa_allocate0(queue->area, sizeof(QueueRoot));
+	root = dsa_allocate0(queue->area, sizeof(PromQueueRoot));
 	queue->root = dsa_get_address(queue->area, root);
-	queue->slabs = MemoryContextAllocZero(TopMemoryContext,
-										  MAX_SLABS * sizeof(PromQueueEntry *));
 	queue->tasks = taskhash_create(TopMemoryContext, 1024, NULL);
-	queue->nodes = MemoryContextAllocZero(TopMemoryContext,
-										  MAX_SLABS * sizeof(QueueNode *));
-	control.keysize = sizeof(Oid);
-	control.entrysize = sizeof(Submitter);
-	control.hcxt = TopMemoryContext;
-	queue->submitters = hash_create("prometheus submitters", 64, &control,
-									HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	before = MemoryContextSwitchTo(TopMemoryContext);
-	queue->urgent = pairingheap_allocate(runs_first, queue);
-	queue->active = pairingheap_allocate(spent_less, NULL);
-	queue->later = pairingheap_allocate(due_first, queue);
-	queue->deadlines = pairingheap_allocate(ends_first, queue);
+	queue->nodes = palloc0(PROM_MAX_SLABS * sizeof(PromQueueNode *));
+	queue->lanes = prom_lanes_create(db);
+	queue->keys = prom_keys_create();
+	queue->dependencies = prom_dependencies_create();
+	queue->urgent = pairingheap_allocate(prom_lane_order, NULL);
+	queue->later = pairingheap_allocate(due_first, NULL);
+	queue->deadlines = pairingheap_allocate(ends_first, NULL);
 	MemoryContextSwitchTo(before);
 
 	before_shmem_exit(close_queue, PointerGetDatum(queue));
@@ -297,432 +152,588 @@ prom_queue_create(PromDatabase *db)
 	return queue;
 }
 
-/* How many tasks it may hold. */
+/*
+ * How many tasks it may hold that can run now, and as many that cannot: the
+ * ones must not keep out the others.
+ */
 static int64
 capacity(void)
 {
 	Size room = Min((Size) prom_guc_queue_memory * 1024 / ENTRY_BYTES,
-					(Size) MAX_SLABS * SLAB_ENTRIES / 2);
+					(Size) PROM_MAX_SLABS * PROM_SLAB_ENTRIES / 4);
 
 	/* What runs has a place in any case. */
-	return Max(room, (Size) prom_guc_max_in_flight);
+	return Max(room / 2, (Size) prom_guc_max_in_flight);
+}
+
+static int64
+count_runnable(PromQueue *queue, TimestampTz now)
+{
+	return queue->nurgent + prom_lanes_runnable(queue->lanes, now);
+}
+
+static int64
+count_waiting(PromQueue *queue, TimestampTz now)
+{
+	return queue->length - queue->running - count_runnable(queue, now);
 }
 
 bool
 prom_queue_wants_more(PromQueue *queue, TimestampTz now)
 {
-	return queue->length <= capacity() / 2 || queue->missed <= now;
-}
-
-void
-prom_queue_read_anew(PromQueue *queue)
-{
-	queue->missed = DT_NOEND;
+	return queue->missed <= now ||
+		   (queue->refused_runnable &&
+			count_runnable(queue, now) <= capacity() / 2) ||
+		   (queue->refused_waiting &&
+			count_waiting(queue, now) <= capacity() / 2);
 }
 
 static void
 add_slab(PromQueue *queue)
 {
 	int slab = queue->root->nslabs;
-	int from = slab * SLAB_ENTRIES;
-	Size bytes = (Size) (from + SLAB_ENTRIES) * sizeof(int32);
+	int from = slab * PROM_SLAB_ENTRIES;
+	Size bytes = (Size) (from + PROM_SLAB_ENTRIES) * sizeof(int32);
 	dsa_pointer entries;
-	QueueNode *nodes;
+	PromQueueEntry *first;
+	PromQueueNode *nodes;
 
 	nodes = MemoryContextAllocZero(TopMemoryContext,
-								   SLAB_ENTRIES * sizeof(QueueNode));
-	for (int i = 0; i < SLAB_ENTRIES; i++)
-		nodes[i].number = from + i;
-	queue->nodes[slab] = nodes;
+								   PROM_SLAB_ENTRIES * sizeof(PromQueueNode));
 	queue->free_entries = queue->free_entries == NULL
 							  ? MemoryContextAllocHuge(TopMemoryContext, bytes)
 							  : repalloc_huge(queue->free_entries, bytes);
-	entries = dsa_allocate0(queue->area, SLAB_ENTRIES * sizeof(PromQueueEntry));
-	queue->slabs[slab] = dsa_get_address(queue->area, entries);
+	entries = dsa_allocate0(queue->area,
+							PROM_SLAB_ENTRIES * sizeof(PromQueueEntry));
+	first = dsa_get_address(queue->area, entries);
+	for (int i = 0; i < PROM_SLAB_ENTRIES; i++)
+	{
+		nodes[i].number = from + i;
+		nodes[i].entry = first + i;
+	}
+	queue->nodes[slab] = nodes;
 	queue->root->slabs[slab] = entries;
 	queue->root->nslabs++;
 }
 
-static int32
-new_entry(PromQueue *queue)
+static PromQueueNode *
+new_node(PromQueue *queue)
 {
 	if (queue->nfree > 0)
-		return queue->free_entries[--queue->nfree];
-	if (queue->root->nentries == queue->root->nslabs * SLAB_ENTRIES)
+		return node_at(queue, queue->free_entries[--queue->nfree]);
+	if (queue->root->nentries == queue->root->nslabs * PROM_SLAB_ENTRIES)
 		add_slab(queue);
-	return queue->root->nentries++;
+	return node_at(queue, queue->root->nentries++);
 }
 
-static int32
+static PromQueueNode *
 find_task(PromQueue *queue, int64 task_id)
 {
 	TaskEntry *found = taskhash_lookup(queue->tasks, task_id);
 
-	return found == NULL ? -1 : found->entry;
+	return found == NULL ? NULL : node_at(queue, found->entry);
 }
 
-/* Put an entry that is in no heap where its due time and state say. */
+/* Put an entry that is in no heap of order where its state and time say. */
 static void
-enqueue(PromQueue *queue, int32 number, TimestampTz now)
+enqueue(PromQueue *queue, PromQueueNode *node, TimestampTz now)
 {
-	PromQueueEntry *entry = entry_at(queue, number);
-	QueueNode *node = node_at(queue, number);
+	PromQueueEntry *entry = node->entry;
 
 	entry->since = now;
 	entry->slot = -1;
-	entry->state = entry->urgent || entry->due <= now ? PROM_QUEUE_READY
-													  : PROM_QUEUE_LATER;
 	if (entry->urgent)
 	{
-		node->place = PLACE_URGENT;
+		entry->state = PROM_QUEUE_READY;
+		node->place = PROM_PLACE_URGENT;
 		pairingheap_add(queue->urgent, &node->order);
+		queue->nurgent++;
 		return;
 	}
-	pairingheap_add(queue->deadlines, &node->deadline);
-	if (entry->state == PROM_QUEUE_LATER)
+	if (!node->has_deadline)
+		pairingheap_add(queue->deadlines, &node->deadline);
+	node->has_deadline = true;
+	if (entry->waits_for > 0)
+		entry->state = PROM_QUEUE_BLOCKED;
+	else if (entry->due > now)
 	{
-		node->place = PLACE_LATER;
+		entry->state = PROM_QUEUE_LATER;
+		node->place = PROM_PLACE_LATER;
 		pairingheap_add(queue->later, &node->order);
 	}
 	else
 	{
-		Submitter *submitter = submitter_of(queue, entry->submitter.role);
-
-		node->place = PLACE_READY;
-		pairingheap_add(submitter->ready, &node->order);
-		activate(queue, submitter);
+		entry->state = PROM_QUEUE_READY;
+		prom_lanes_add(queue->lanes, node);
 	}
 }
 
-/* Take an entry out of the heaps that it is in. */
+/* Take an entry out of the heap of order that it is in. */
 static void
-dequeue(PromQueue *queue, int32 number)
+leave_place(PromQueue *queue, PromQueueNode *node)
 {
-	QueueNode *node = node_at(queue, number);
-	Submitter *submitter;
-
 	switch (node->place)
 	{
-		case PLACE_NONE:
-			return;
-		case PLACE_URGENT:
-			pairingheap_remove(queue->urgent, &node->order);
+		case PROM_PLACE_NONE:
 			break;
-		case PLACE_LATER:
+		case PROM_PLACE_URGENT:
+			pairingheap_remove(queue->urgent, &node->order);
+			queue->nurgent--;
+			break;
+		case PROM_PLACE_LANE:
+			prom_lanes_remove(queue->lanes, node);
+			break;
+		case PROM_PLACE_KEY:
+			prom_keys_leave(queue->keys, node);
+			break;
+		case PROM_PLACE_LATER:
 			pairingheap_remove(queue->later, &node->order);
 			break;
-		case PLACE_READY:
-			submitter = submitter_of(queue,
-									 entry_at(queue, number)->submitter.role);
-			pairingheap_remove(submitter->ready, &node->order);
-			if (pairingheap_is_empty(submitter->ready))
-				deactivate(queue, submitter);
-			break;
 	}
-	if (node->place != PLACE_URGENT)
+	node->place = PROM_PLACE_NONE;
+}
+
+/* Out of all heaps. */
+static void
+dequeue(PromQueue *queue, PromQueueNode *node)
+{
+	leave_place(queue, node);
+	if (node->has_deadline)
 		pairingheap_remove(queue->deadlines, &node->deadline);
-	node->place = PLACE_NONE;
+	node->has_deadline = false;
 }
 
 static void
-make_urgent(PromQueue *queue, int32 number, TimestampTz now)
+make_urgent(PromQueue *queue, PromQueueNode *node, TimestampTz now)
 {
-	dequeue(queue, number);
-	entry_at(queue, number)->urgent = true;
-	enqueue(queue, number, now);
+	dequeue(queue, node);
+	node->entry->urgent = true;
+	enqueue(queue, node, now);
+}
+
+/*
+ * Let go of what a task holds, which has a slot no more; who waited for it
+ * may be next.
+ */
+static void
+release_keys(PromQueue *queue, PromQueueEntry *entry, bool ended,
+			 TimestampTz now)
+{
+	PromQueueNode *next[2];
+	int n;
+
+	if (entry->key == 0 && entry->conversation == 0)
+		return;
+	n = prom_keys_release(queue->keys, entry, ended || !entry->retrying, next);
+	for (int i = 0; i < n; i++)
+		enqueue(queue, next[i], now);
+}
+
+/*
+ * Is there no room for this task?  What will not run soon is refused first,
+ * and is not missed until then; what holds a conversation never is, since
+ * nobody else would know that.
+ */
+static bool
+refuse(PromQueue *queue, const PromLiveTask *task, bool urgent,
+	   TimestampTz now)
+{
+	/* One that is too late is to be ended now, whenever it is due. */
+	TimestampTz wanted = Min(task->hint.due, task->hint.deadline);
+	bool is_later = wanted > now;
+
+	if (task->retrying && task->hint.conversation != 0)
+		return false;
+	if (!urgent &&
+		(is_later || task->nparents > 0 ||
+		 prom_lanes_is_closed(queue->lanes, &task->hint.target, now)))
+	{
+		if (count_waiting(queue, now) < capacity())
+			return false;
+		queue->refused_waiting = true;
+		if (!is_later || task->nparents > 0)
+			wanted = Min(task->hint.deadline,
+						 TimestampTzPlusMilliseconds(now,
+													 prom_guc_rescan_interval));
+		queue->missed = Min(queue->missed, wanted);
+		return true;
+	}
+	if (count_runnable(queue, now) < capacity())
+		return false;
+	queue->refused_runnable = true;
+	return true;
+}
+
+/* Let a task wait for those that have not ended; false: one ended badly. */
+static bool
+add_dependencies(PromQueue *queue, PromQueueEntry *entry,
+				 const PromLiveTask *task)
+{
+	bool good = true;
+
+	entry->waits_for = 0;
+	entry->blocker = 0;
+	for (int i = 0; i < task->nparents; i++)
+	{
+		Ended *ended = queue->ended == NULL
+						   ? NULL
+						   : hash_search(queue->ended, &task->parents[i],
+										 HASH_FIND, NULL);
+
+		if (ended != NULL)
+			good &= ended->completed || entry->anyway;
+		else
+		{
+			prom_dependencies_add(queue->dependencies, task->parents[i],
+								  entry->task_id);
+			entry->blocker = task->parents[i];
+			entry->waits_for++;
+		}
+	}
+	if (entry->waits_for > 1)
+		entry->blocker = 0;
+	return good;
 }
 
 bool
-prom_queue_add(PromQueue *queue, const PromHint *hint, bool retrying,
-			   bool urgent, TimestampTz now)
+prom_queue_add(PromQueue *queue, const PromLiveTask *task, TimestampTz now)
 {
+	const PromHint *hint = &task->hint;
+	bool urgent = task->open || task->cancelled || task->doomed;
+	PromQueueNode *node;
 	PromQueueEntry *entry;
-	TaskEntry *task;
 	bool found;
-	int32 number;
-	bool is_later;
-	TimestampTz wanted;
 
-	if (find_task(queue, hint->task_id) != -1)
+	if (find_task(queue, hint->task_id) != NULL)
 		return true;
-	/* One that is too late is to be ended now, whenever it is due. */
-	wanted = Min(hint->due, hint->deadline);
-	is_later = !urgent && wanted > now;
-	if (queue->length >= capacity() &&
-		(is_later || queue->length >= 2 * capacity()))
-	{
-		/* Until then nobody misses it. */
-		if (is_later)
-			queue->missed = Min(queue->missed, wanted);
+	if (refuse(queue, task, urgent, now))
 		return false;
-	}
-	number = new_entry(queue);
-	task = taskhash_insert(queue->tasks, hint->task_id, &found);
-	task->entry = number;
+	node = new_node(queue);
+	taskhash_insert(queue->tasks, hint->task_id, &found)->entry = node->number;
 	queue->length++;
 
-	entry = entry_at(queue, number);
+	entry = node->entry;
 	entry->task_id = hint->task_id;
 	entry->due = hint->due;
 	entry->deadline = hint->deadline;
 	entry->submitter = hint->submitter;
+	entry->target = hint->target;
+	entry->key = hint->key;
+	entry->conversation = hint->conversation;
 	entry->priority = hint->priority;
-	entry->retrying = retrying;
+	entry->retrying = task->retrying;
+	entry->anyway = task->anyway;
 	entry->urgent = urgent;
-	enqueue(queue, number, now);
+	if (!add_dependencies(queue, entry, task))
+		entry->urgent = true;
+	if (task->retrying || task->open)
+		prom_keys_restore(queue->keys, entry, false);
+	enqueue(queue, node, now);
 	return true;
 }
 
 bool
 prom_queue_has(PromQueue *queue, int64 task_id)
 {
-	return find_task(queue, task_id) != -1;
+	return find_task(queue, task_id) != NULL;
+}
+
+void
+prom_queue_begin_reading(PromQueue *queue, bool all)
+{
+	HASHCTL control = {0};
+
+	if (all)
+	{
+		queue->refused_runnable = queue->refused_waiting = false;
+		queue->missed = DT_NOEND;
+	}
+	control.keysize = sizeof(int64);
+	control.entrysize = sizeof(Ended);
+	control.hcxt = TopMemoryContext;
+	queue->ended = hash_create("prometheus ended tasks", 64, &control,
+							   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+void
+prom_queue_end_reading(PromQueue *queue, bool all, TimestampTz now)
+{
+	PromQueueNode *node;
+
+	hash_destroy(queue->ended);
+	queue->ended = NULL;
+	while (all && (node = prom_keys_all_read(queue->keys)) != NULL)
+		enqueue(queue, node, now);
 }
 
 int
 prom_queue_cancel(PromQueue *queue, int64 task_id, TimestampTz now)
 {
-	int32 number = find_task(queue, task_id);
+	PromQueueNode *node = find_task(queue, task_id);
 
-	if (number == -1)
+	if (node == NULL)
 		return -1;
-	if (entry_at(queue, number)->state == PROM_QUEUE_RUNNING)
-		return entry_at(queue, number)->slot;
-	make_urgent(queue, number, now);
+	if (node->entry->state == PROM_QUEUE_RUNNING)
+		return node->entry->slot;
+	make_urgent(queue, node, now);
 	return -1;
 }
 
-/* The entry that is first in later or in deadlines; -1: none. */
-static int32
+/* The entry that is first in later or in deadlines; NULL: none. */
+static PromQueueNode *
 first_later(PromQueue *queue)
 {
 	if (pairingheap_is_empty(queue->later))
-		return -1;
-	return pairingheap_container(QueueNode, order,
-								 pairingheap_first(queue->later))
-		->number;
+		return NULL;
+	return pairingheap_container(PromQueueNode, order,
+								 pairingheap_first(queue->later));
 }
 
-static int32
+static PromQueueNode *
 first_deadline(PromQueue *queue)
 {
 	if (pairingheap_is_empty(queue->deadlines))
-		return -1;
-	return pairingheap_container(QueueNode, deadline,
-								 pairingheap_first(queue->deadlines))
-		->number;
+		return NULL;
+	return pairingheap_container(PromQueueNode, deadline,
+								 pairingheap_first(queue->deadlines));
 }
 
 void
 prom_queue_advance(PromQueue *queue, TimestampTz now)
 {
-	int32 number;
+	PromQueueNode *node;
 
-	while ((number = first_later(queue)) != -1 &&
-		   entry_at(queue, number)->due <= now)
+	while ((node = first_later(queue)) != NULL && node->entry->due <= now)
 	{
-		dequeue(queue, number);
-		enqueue(queue, number, now);
+		leave_place(queue, node);
+		enqueue(queue, node, now);
 	}
-	while ((number = first_deadline(queue)) != -1 &&
-		   entry_at(queue, number)->deadline <= now)
-		make_urgent(queue, number, now);
+	while ((node = first_deadline(queue)) != NULL &&
+		   node->entry->deadline <= now)
+		make_urgent(queue, node, now);
 }
 
-PromQueueEntry *
-prom_queue_take(PromQueue *queue, int slot, TimestampTz now)
+/* The next task that holds its keys and has left its lane, or NULL. */
+static PromQueueNode *
+next_of_lanes(PromQueue *queue, int32 *gate, TimestampTz now)
 {
-	Submitter *submitter = NULL;
-	QueueNode *node;
-	PromQueueEntry *entry;
+	PromQueueNode *node;
 
-	if (!pairingheap_is_empty(queue->urgent))
-		node = pairingheap_container(QueueNode, order,
-									 pairingheap_first(queue->urgent));
-	else if (!pairingheap_is_empty(queue->active))
+	while ((node = prom_lanes_first(queue->lanes, now)) != NULL)
 	{
-		submitter = pairingheap_container(Submitter, node,
-										  pairingheap_first(queue->active));
-		node = pairingheap_container(QueueNode, order,
-									 pairingheap_first(submitter->ready));
-		queue->now = submitter->spent;
+		struct PromKey *key = prom_keys_claim(queue->keys, node->entry);
+
+		if (key == NULL)
+		{
+			*gate = prom_lanes_start(queue->lanes, node);
+			return node;
+		}
+		prom_lanes_remove(queue->lanes, node);
+		prom_keys_wait(key, node);
+		node->entry->state = PROM_QUEUE_BEHIND;
+		node->entry->since = now;
 	}
-	else
-		return NULL;
-	entry = entry_of(queue, node);
-	dequeue(queue, node->number);
-	if (submitter != NULL)
-		spend(queue, submitter, 1);
-	entry->state = PROM_QUEUE_RUNNING;
-	entry->since = now;
-	entry->slot = slot;
-	return entry;
-}
-
-void
-prom_queue_charge(PromQueue *queue, Oid submitter, int64 tokens)
-{
-	if (tokens > 0)
-		spend(queue, submitter_of(queue, submitter), tokens / 1000.0);
-}
-
-void
-prom_queue_remove(PromQueue *queue, int64 task_id)
-{
-	int32 number = find_task(queue, task_id);
-
-	if (number == -1)
-		return;
-	dequeue(queue, number);
-	entry_at(queue, number)->state = PROM_QUEUE_FREE;
-	queue->free_entries[queue->nfree++] = number;
-	queue->length--;
-	taskhash_delete(queue->tasks, task_id);
-}
-
-void
-prom_queue_put_back(PromQueue *queue, int64 task_id, TimestampTz due,
-					bool retrying, bool urgent, TimestampTz now)
-{
-	int32 number = find_task(queue, task_id);
-	PromQueueEntry *entry;
-
-	if (number == -1)
-		return;
-	dequeue(queue, number);
-	entry = entry_at(queue, number);
-	entry->due = due;
-	entry->retrying = retrying;
-	entry->urgent = urgent;
-	enqueue(queue, number, now);
-}
-
-void
-prom_queue_adopt(PromQueue *queue, const PromHint *hint, int slot,
-				 TimestampTz now)
-{
-	int32 number;
-
-	if (!prom_queue_add(queue, hint, false, false, now))
-		return;
-	number = find_task(queue, hint->task_id);
-	dequeue(queue, number);
-	entry_at(queue, number)->state = PROM_QUEUE_RUNNING;
-	entry_at(queue, number)->slot = slot;
-}
-
-TimestampTz
-prom_queue_next_moment(PromQueue *queue)
-{
-	TimestampTz next = queue->missed;
-	int32 number = first_later(queue);
-
-	if (number != -1)
-		next = Min(next, entry_at(queue, number)->due);
-	number = first_deadline(queue);
-	if (number != -1)
-		next = Min(next, entry_at(queue, number)->deadline);
-	return next;
+	return NULL;
 }
 
 bool
-prom_queue_any_ready(PromQueue *queue)
+prom_queue_take(PromQueue *queue, PromSlot *slot, int32 number,
+				TimestampTz now)
 {
-	return !pairingheap_is_empty(queue->urgent) ||
-		   !pairingheap_is_empty(queue->active);
+	PromQueueNode *node;
+	PromQueueEntry *entry;
+
+	slot->gate = -1;
+	slot->only_end = !pairingheap_is_empty(queue->urgent);
+	if (slot->only_end)
+		node = pairingheap_container(PromQueueNode, order,
+									 pairingheap_first(queue->urgent));
+	else
+		node = next_of_lanes(queue, &slot->gate, now);
+	if (node == NULL)
+		return false;
+	dequeue(queue, node);
+	entry = node->entry;
+	entry->state = PROM_QUEUE_RUNNING;
+	entry->since = now;
+	entry->slot = number;
+	queue->running++;
+	slot->task_id = entry->task_id;
+	slot->deadline = entry->deadline;
+	slot->submitter = entry->submitter;
+	slot->target = entry->target;
+	slot->key = entry->key;
+	slot->conversation = entry->conversation;
+	slot->priority = entry->priority;
+	slot->retrying = entry->retrying;
+	return true;
+}
+
+/* A task has ended: so those may run that waited for it, or must end too. */
+static void
+end_dependencies(PromQueue *queue, int64 parent, bool completed,
+				 TimestampTz now)
+{
+	int64 task_id;
+
+	while ((task_id = prom_dependencies_next(queue->dependencies, parent)) != 0)
+	{
+		PromQueueNode *node = find_task(queue, task_id);
+
+		if (node == NULL || node->entry->waits_for == 0)
+			continue;
+		node->entry->waits_for--;
+		if (node->entry->blocker == parent)
+			node->entry->blocker = 0;
+		if (node->entry->state != PROM_QUEUE_BLOCKED)
+			continue;
+		if (!completed && !node->entry->anyway)
+			make_urgent(queue, node, now);
+		else if (node->entry->waits_for == 0)
+			enqueue(queue, node, now);
+	}
 }
 
 static void
-put_entry(ReturnSetInfo *result, const PromQueueEntry *entry)
+remove_task(PromQueue *queue, PromQueueNode *node, bool ended, TimestampTz now)
 {
-	Datum values[6];
-	bool nulls[6] = {false};
-	const char *why;
+	PromQueueEntry *entry = node->entry;
 
-	switch ((PromQueueState) entry->state)
+	dequeue(queue, node);
+	release_keys(queue, entry, ended, now);
+	if (entry->state == PROM_QUEUE_RUNNING)
+		queue->running--;
+	entry->state = PROM_QUEUE_FREE;
+	queue->free_entries[queue->nfree++] = node->number;
+	queue->length--;
+	taskhash_delete(queue->tasks, entry->task_id);
+}
+
+static void
+end_task(PromQueue *queue, int64 task_id, bool completed, TimestampTz now)
+{
+	PromQueueNode *node = find_task(queue, task_id);
+	bool found;
+
+	if (queue->ended != NULL)
+		((Ended *) hash_search(queue->ended, &task_id, HASH_ENTER, &found))
+			->completed = completed;
+	if (node != NULL)
+		remove_task(queue, node, true, now);
+	end_dependencies(queue, task_id, completed, now);
+}
+
+/* Back from a slot into the queue. */
+static void
+go_on(PromQueue *queue, const PromSlot *slot, TimestampTz due, bool retrying,
+	  bool urgent, TimestampTz now)
+{
+	PromQueueNode *node = find_task(queue, slot->task_id);
+	PromQueueEntry *entry;
+
+	if (node == NULL)
+		return;
+	entry = node->entry;
+	dequeue(queue, node);
+	if (entry->state == PROM_QUEUE_RUNNING)
+		queue->running--;
+	entry->due = due;
+	entry->target = slot->target;
+	entry->retrying = retrying;
+	entry->urgent = urgent;
+	release_keys(queue, entry, false, now);
+	enqueue(queue, node, now);
+}
+
+void
+prom_queue_take_back(PromQueue *queue, const PromSlot *slot, TimestampTz now)
+{
+	PromQueueNode *node = find_task(queue, slot->task_id);
+	bool cancelled =
+		pg_atomic_read_u32((pg_atomic_uint32 *) &slot->cancel) != 0;
+
+	if (slot->tokens > 0)
+		prom_lanes_spend(queue->lanes, slot->submitter.role,
+						 slot->tokens / 1000.0);
+	switch (slot->result)
 	{
-		case PROM_QUEUE_LATER:
-			why = entry->retrying ? "waits to be tried again"
-								  : "is not due yet";
+		case PROM_RESULT_COMPLETED:
+		case PROM_RESULT_ENDED:
+			end_task(queue, slot->task_id,
+					 slot->result == PROM_RESULT_COMPLETED, now);
 			break;
-		case PROM_QUEUE_READY:
-			why = "waits for a free place (prometheus.max_in_flight)";
+		case PROM_RESULT_LATER:
+			go_on(queue, slot, slot->due, slot->retrying, cancelled, now);
 			break;
-		default:
-			why = "runs";
+		case PROM_RESULT_PARKED:
+			go_on(queue, slot, node == NULL ? 0 : node->entry->due, slot->retrying, cancelled, now);
+			prom_lanes_stall(queue->lanes, &slot->target, slot->seen, now);
+			break;
+		case PROM_RESULT_READ:
+			if (node != NULL)
+				remove_task(queue, node, false, now);
 			break;
 	}
-	values[0] = Int64GetDatum(entry->task_id);
-	values[1] = CStringGetTextDatum(entry->state == PROM_QUEUE_RUNNING
-										? "running"
-									: entry->retrying ? "retrying"
-													  : "queued");
-	values[2] = Int32GetDatum(entry->priority);
-	values[3] = TimestampTzGetDatum(entry->due);
-	values[4] = TimestampTzGetDatum(entry->since);
-	values[5] = CStringGetTextDatum(why);
-	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
-static bool
-may_see(const PromQueueEntry *entry, bool admin)
+void
+prom_queue_put_back(PromQueue *queue, const PromSlot *slot, TimestampTz now)
 {
-	return admin || prom_role_is_submitter(&entry->submitter);
+	/*
+	 * Whether it had begun only its facts say, which will be read; until then
+	 * it keeps its conversation.
+	 */
+	go_on(queue, slot, now, true, true, now);
 }
 
-/*
- * A copy of the entries that the user may see, made under the lock: nothing
- * that takes long may be done there.
- */
-static PromQueueEntry *
-copy_entries(PromDatabase *db, int *ncopied)
+void
+prom_queue_forget_slots(PromQueue *queue)
 {
-	PromQueueEntry *copy = NULL;
-	dsa_area *area = NULL;
-	int n = 0;
-
-	LWLockAcquire(db->queue_lock, LW_SHARED);
-	if (db->queue_dsa != DSA_HANDLE_INVALID)
-	{
-		QueueRoot *root;
-
-		area = dsa_attach(db->queue_dsa);
-		root = dsa_get_address(area, db->queue_root);
-		copy = MemoryContextAllocHuge(CurrentMemoryContext,
-									  Max(root->nentries, 1) *
-										  sizeof(PromQueueEntry));
-		for (int i = 0; i < root->nentries; i++)
-		{
-			PromQueueEntry *slab =
-				dsa_get_address(area, root->slabs[i / SLAB_ENTRIES]);
-
-			if (slab[i % SLAB_ENTRIES].state != PROM_QUEUE_FREE)
-				copy[n++] = slab[i % SLAB_ENTRIES];
-		}
-	}
-	LWLockRelease(db->queue_lock);
-	if (area != NULL)
-		dsa_detach(area);
-	*ncopied = n;
-	return copy;
+	prom_lanes_forget_slots(queue->lanes);
 }
 
-PG_FUNCTION_INFO_V1(prom_queue);
-
-Datum
-prom_queue(PG_FUNCTION_ARGS)
+void
+prom_queue_adopt(PromQueue *queue, const PromSlot *slot, int32 number,
+				 TimestampTz now)
 {
-	PromDatabase *db = prom_shmem_database(MyDatabaseId);
-	bool admin = prom_role_is_admin();
-	PromQueueEntry *entries;
-	int n;
+	PromLiveTask task = {0};
+	PromQueueNode *node;
 
-	InitMaterializedSRF(fcinfo, 0);
-	if (db == NULL)
-		return (Datum) 0;
-	entries = copy_entries(db, &n);
-	for (int i = 0; i < n; i++)
-		if (may_see(&entries[i], admin))
-			put_entry((ReturnSetInfo *) fcinfo->resultinfo, &entries[i]);
-	return (Datum) 0;
+	task.hint.task_id = slot->task_id;
+	task.hint.due = now;
+	task.hint.deadline = slot->deadline;
+	task.hint.submitter = slot->submitter;
+	task.hint.target = slot->target;
+	task.hint.key = slot->key;
+	task.hint.conversation = slot->conversation;
+	task.hint.priority = slot->priority;
+	if (!prom_queue_add(queue, &task, now))
+		return;
+	node = find_task(queue, slot->task_id);
+	dequeue(queue, node);
+	node->entry->retrying = slot->retrying;
+	node->entry->state = PROM_QUEUE_RUNNING;
+	node->entry->slot = number;
+	queue->running++;
+	prom_keys_restore(queue->keys, node->entry, true);
+}
+
+void
+prom_queue_pauses_changed(PromQueue *queue)
+{
+	prom_lanes_pauses_changed(queue->lanes);
+}
+
+TimestampTz
+prom_queue_next_moment(PromQueue *queue, TimestampTz now)
+{
+	TimestampTz next = Min(queue->missed, prom_lanes_next_moment(queue->lanes, now));
+	PromQueueNode *node = first_later(queue);
+
+	if (node != NULL)
+		next = Min(next, node->entry->due);
+	node = first_deadline(queue);
+	if (node != NULL)
+		next = Min(next, node->entry->deadline);
+	return next;
 }

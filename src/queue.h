@@ -7,14 +7,17 @@
 #ifndef PROM_QUEUE_H
 #define PROM_QUEUE_H
 
+#include "live.h"
 #include "shmem.h"
 
 typedef enum PromQueueState
 {
-	PROM_QUEUE_FREE,   /* no task is in this entry */
-	PROM_QUEUE_LATER,  /* due is in the future */
-	PROM_QUEUE_READY,  /* waits for a slot */
-	PROM_QUEUE_RUNNING /* has a slot */
+	PROM_QUEUE_FREE,    /* no task is in this entry */
+	PROM_QUEUE_BLOCKED, /* tasks that it depends on have not ended */
+	PROM_QUEUE_LATER,   /* due is in the future */
+	PROM_QUEUE_READY,   /* waits for a slot, before its gate */
+	PROM_QUEUE_BEHIND,  /* a task with the same key runs */
+	PROM_QUEUE_RUNNING  /* has a slot */
 } PromQueueState;
 
 /* An entry, in memory that backends can read while they hold queue_lock. */
@@ -23,14 +26,32 @@ typedef struct PromQueueEntry
 	int64 task_id;
 	TimestampTz due;
 	TimestampTz deadline;
-	TimestampTz since; /* when it came into its state */
+	TimestampTz since;   /* when it came into its state */
+	int64 blocker;       /* BLOCKED, BEHIND: the task it waits for; 0: several */
+	uint64 key;          /* as in the hint */
+	uint64 conversation; /* the same */
 	PromSubmitter submitter;
-	int32 slot; /* while it runs */
+	PromTarget target;
+	int32 slot;      /* while it runs */
+	int32 waits_for; /* BLOCKED: so many tasks */
 	int16 priority;
-	uint8 state;   /* PromQueueState */
-	bool retrying; /* it had an attempt and will have another */
-	bool urgent;   /* cancelled, too late, or left open: runs next */
+	uint8 state;              /* PromQueueState */
+	bool retrying : 1;        /* it had an attempt and will have another */
+	bool urgent : 1;          /* to be ended, or its open attempt: runs next */
+	bool anyway : 1;          /* it runs whatever becomes of what it depends on */
+	bool in_conversation : 1; /* BEHIND: the key is its conversation */
 } PromQueueEntry;
+
+/* The part of the shared area that readers begin with. */
+#define PROM_SLAB_ENTRIES 4096
+#define PROM_MAX_SLABS 65536
+
+typedef struct PromQueueRoot
+{
+	int nslabs;
+	int nentries; /* ever used; those behind were never written */
+	dsa_pointer slabs[PROM_MAX_SLABS];
+} PromQueueRoot;
 
 typedef struct PromQueue PromQueue;
 
@@ -38,15 +59,22 @@ typedef struct PromQueue PromQueue;
 extern PromQueue *prom_queue_create(PromDatabase *db);
 
 /* Add a live task, unless it is there; false: queue_memory is used up. */
-extern bool prom_queue_add(PromQueue *queue, const PromHint *hint,
-						   bool retrying, bool urgent, TimestampTz now);
+extern bool prom_queue_add(PromQueue *queue, const PromLiveTask *task,
+						   TimestampTz now);
 
 /*
  * Tasks were refused since it was full: is there room for many now, or is one
- * of them due?  They are about to be read.
+ * of them due?
  */
 extern bool prom_queue_wants_more(PromQueue *queue, TimestampTz now);
-extern void prom_queue_read_anew(PromQueue *queue);
+
+/*
+ * All live tasks are about to be read, as of now, and have been: what ends
+ * meanwhile is remembered.
+ */
+extern void prom_queue_begin_reading(PromQueue *queue, bool all);
+extern void prom_queue_end_reading(PromQueue *queue, bool all,
+								   TimestampTz now);
 
 /* Is the task there? */
 extern bool prom_queue_has(PromQueue *queue, int64 task_id);
@@ -57,25 +85,30 @@ extern int prom_queue_cancel(PromQueue *queue, int64 task_id, TimestampTz now);
 /* Make ready what is due, and urgent what is too late. */
 extern void prom_queue_advance(PromQueue *queue, TimestampTz now);
 
-/* Take the next ready task into a slot; NULL: none is ready. */
-extern PromQueueEntry *
-prom_queue_take(PromQueue *queue, int slot, TimestampTz now);
+/*
+ * Take the next ready task into a slot, and fill in what the slot says of it;
+ * false: none is ready.
+ */
+extern bool prom_queue_take(PromQueue *queue, PromSlot *slot, int32 number,
+							TimestampTz now);
 
-/* Let an attempt's tokens count against its submitter's share. */
-extern void prom_queue_charge(PromQueue *queue, Oid submitter, int64 tokens);
+/* A slot has been given back: its task has ended, or goes on. */
+extern void prom_queue_take_back(PromQueue *queue, const PromSlot *slot,
+								 TimestampTz now);
 
-/* A task whose slot has been given back: it has ended, or goes on at due. */
-extern void prom_queue_remove(PromQueue *queue, int64 task_id);
-extern void
-prom_queue_put_back(PromQueue *queue, int64 task_id, TimestampTz due,
-					bool retrying, bool urgent, TimestampTz now);
+/* The caller is gone: its tasks run next.  And: all of them are back. */
+extern void prom_queue_put_back(PromQueue *queue, const PromSlot *slot,
+								TimestampTz now);
+extern void prom_queue_forget_slots(PromQueue *queue);
 
 /* Mark a task as running in a slot that an earlier scheduler gave it. */
-extern void prom_queue_adopt(PromQueue *queue, const PromHint *hint, int slot,
-							 TimestampTz now);
+extern void prom_queue_adopt(PromQueue *queue, const PromSlot *slot,
+							 int32 number, TimestampTz now);
 
-/* When prom_queue_advance() has something to do; DT_NOEND: never. */
-extern TimestampTz prom_queue_next_moment(PromQueue *queue);
-extern bool prom_queue_any_ready(PromQueue *queue);
+/* What is paused has changed. */
+extern void prom_queue_pauses_changed(PromQueue *queue);
+
+/* When the queue has something to do; DT_NOEND: never. */
+extern TimestampTz prom_queue_next_moment(PromQueue *queue, TimestampTz now);
 
 #endif

@@ -21,8 +21,10 @@
 
 #include "compat.h"
 #include "fault.h"
+#include "gate.h"
 #include "guc.h"
 #include "live.h"
+#include "pause.h"
 #include "queue.h"
 #include "shmem.h"
 #include "worker.h"
@@ -52,6 +54,12 @@ static int nfree;
  */
 static bool must_scan;
 static bool spilled;
+
+/* What the facts are to be asked for, after the turn: tasks, and pauses. */
+static int64 *reads;
+static int nreads;
+static int reads_room;
+static bool must_read_pauses;
 static TimestampTz last_scan;
 static TimestampTz last_look; /* whether a scan is due */
 static uint64 transactions_at_scan;
@@ -73,6 +81,21 @@ free_slot(int32 number)
 	free_slots[nfree++] = number;
 }
 
+/* A task is to be read from its facts, when this turn is over. */
+static void
+read_soon(int64 task_id)
+{
+	if (nreads == reads_room)
+	{
+		reads_room = Max(2 * reads_room, 256);
+		reads = reads == NULL
+					? MemoryContextAllocHuge(TopMemoryContext,
+											 reads_room * sizeof(int64))
+					: repalloc_huge(reads, reads_room * sizeof(int64));
+	}
+	reads[nreads++] = task_id;
+}
+
 /* A slot that was given back: its task has ended or waits again. */
 static void
 take_back(int32 number, TimestampTz now)
@@ -83,12 +106,9 @@ take_back(int32 number, TimestampTz now)
 		return;
 	pg_read_barrier();
 	PROM_FAULT("scheduler-before-take-back");
-	prom_queue_charge(queue, slot->submitter.role, slot->tokens);
-	if (slot->result == PROM_RESULT_ENDED)
-		prom_queue_remove(queue, slot->task_id);
-	else
-		prom_queue_put_back(queue, slot->task_id, slot->due, slot->retrying,
-							pg_atomic_read_u32(&slot->cancel) != 0, now);
+	prom_queue_take_back(queue, slot, now);
+	if (slot->result == PROM_RESULT_READ)
+		read_soon(slot->task_id);
 	free_slot(number);
 	PROM_FAULT("scheduler-after-take-back");
 }
@@ -112,19 +132,13 @@ adopt_slots(TimestampTz now)
 	{
 		PromSlot *slot = slot_at(i);
 		uint32 state = pg_atomic_read_u32(&slot->state);
-		PromHint hint = {0};
 
 		if (state == PROM_SLOT_FREE)
 		{
 			free_slots[nfree++] = i;
 			continue;
 		}
-		hint.task_id = slot->task_id;
-		hint.due = now;
-		hint.deadline = slot->deadline;
-		hint.submitter = slot->submitter;
-		hint.priority = slot->priority;
-		prom_queue_adopt(queue, &hint, i, now);
+		prom_queue_adopt(queue, slot, i, now);
 		if (state == PROM_SLOT_DONE)
 			take_back(i, now);
 		else if (!told[i] && (state == PROM_SLOT_ASSIGNED ||
@@ -150,9 +164,10 @@ admit_caller(TimestampTz now)
 	{
 		if (pg_atomic_read_u32(&slot_at(i)->state) == PROM_SLOT_FREE)
 			continue;
-		prom_queue_put_back(queue, slot_at(i)->task_id, now, true, true, now);
+		prom_queue_put_back(queue, slot_at(i), now);
 		free_slot(i);
 	}
+	prom_queue_forget_slots(queue);
 	pg_atomic_write_u32(state, PROM_CALLER_READY);
 	PROM_FAULT("scheduler-after-admit");
 	return true;
@@ -183,21 +198,44 @@ cancel_task(int64 task_id, TimestampTz now)
 	return true;
 }
 
+/* A person resumed a model, or set it anew. */
+static void
+open_gate(uint32 model)
+{
+	PromGate *gate = prom_gate_by_hash(prom_my_database, PROM_GATE_MODEL,
+									   model);
+
+	if (gate != NULL)
+		prom_gate_open(gate);
+}
+
 /* True if the caller is to look at a slot. */
 static bool
 take_hint(const PromHint *hint, TimestampTz now)
 {
+	PromLiveTask task = {.hint = *hint};
+
 	hint_since_scan = true;
-	if (hint->kind == PROM_HINT_SUBMIT)
+	switch (hint->kind)
 	{
-		if (!prom_queue_add(queue, hint, false, false, now))
-			spilled = true;
-		return false;
+		case PROM_HINT_SUBMIT:
+			if (!prom_queue_add(queue, &task, now))
+				spilled = true;
+			break;
+		case PROM_HINT_READ:
+			read_soon(hint->task_id);
+			break;
+		case PROM_HINT_GATES:
+			must_read_pauses = true;
+			open_gate(hint->target.model);
+			break;
+		case PROM_HINT_CANCEL:
+			/* It may have come before the task's own, or that had no room. */
+			if (!prom_queue_has(queue, hint->task_id))
+				read_soon(hint->task_id);
+			return cancel_task(hint->task_id, now);
 	}
-	/* It may have come before the task's own hint, or that had no room. */
-	if (!prom_queue_has(queue, hint->task_id))
-		must_scan = true;
-	return cancel_task(hint->task_id, now);
+	return false;
 }
 
 static bool
@@ -228,17 +266,15 @@ assign_slots(TimestampTz now)
 	if (pg_atomic_read_u32(&prom_my_database->caller_state) !=
 		PROM_CALLER_READY)
 		return false;
-	while (nfree > 0 && prom_queue_any_ready(queue))
+	while (nfree > 0)
 	{
-		int32 number = free_slots[--nfree];
-		PromQueueEntry *entry = prom_queue_take(queue, number, now);
+		int32 number = free_slots[nfree - 1];
 		PromSlot *slot = slot_at(number);
 
+		if (!prom_queue_take(queue, slot, number, now))
+			break;
+		nfree--;
 		PROM_FAULT("scheduler-before-assign");
-		slot->task_id = entry->task_id;
-		slot->deadline = entry->deadline;
-		slot->submitter = entry->submitter;
-		slot->priority = entry->priority;
 		pg_write_barrier();
 		pg_atomic_write_u32(&slot->state, PROM_SLOT_ASSIGNED);
 		prom_pipe_push(&prom_my_database->to_caller, number);
@@ -276,8 +312,7 @@ visit_live_task(const PromLiveTask *task, void *arg)
 
 	PROM_FAULT("scheduler-in-scan");
 	LWLockAcquire(prom_my_database->queue_lock, LW_EXCLUSIVE);
-	spilled |= !prom_queue_add(queue, &task->hint, task->retrying,
-							   task->open || task->cancelled, now);
+	spilled |= !prom_queue_add(queue, task, now);
 	/* The hint of a cancel may have been lost as well. */
 	if (task->cancelled)
 		wake = cancel_task(task->hint.task_id, now);
@@ -289,25 +324,57 @@ visit_live_task(const PromLiveTask *task, void *arg)
 	return true;
 }
 
+/* What is ready may go to another lane. */
+static void
+read_pauses(void)
+{
+	prom_pause_read(prom_my_database);
+	LWLockAcquire(prom_my_database->queue_lock, LW_EXCLUSIVE);
+	prom_queue_pauses_changed(queue);
+	LWLockRelease(prom_my_database->queue_lock);
+}
+
 /*
- * Read the live tasks.  What is in the queue already is passed over; hints
- * that come meanwhile are in the ring, so that nothing falls between.
+ * Read live tasks: all, or those that are wanted.  What is in the queue
+ * already is passed over; hints that come meanwhile are in the ring, so that
+ * nothing falls between.
  */
 static void
-scan(void)
+read_tasks(bool all)
 {
 	int64 visited = 0;
+	int64 *wanted = palloc(Max(nreads, 1) * sizeof(int64));
+	int nwanted = nreads;
 
-	must_scan = spilled = false;
-	prom_queue_read_anew(queue);
-	hint_since_scan = false;
-	transactions_at_scan = prom_xact_completion_count();
+	/* A turn in between may want more of them. */
+	if (nwanted > 0)
+		memcpy(wanted, reads, nwanted * sizeof(int64));
+	nreads = 0;
+	must_read_pauses = false;
 	if (!prom_worker_xact_begin("reading the live tasks"))
 		return;
 	SPI_connect();
-	prom_live_tasks(visit_live_task, &visited);
+	prom_queue_begin_reading(queue, all);
+	read_pauses();
+	if (all)
+		prom_live_tasks(visit_live_task, &visited);
+	else if (nwanted > 0)
+		prom_live_tasks_among(wanted, nwanted, visit_live_task, &visited);
 	SPI_finish();
 	prom_xact_commit();
+	LWLockAcquire(prom_my_database->queue_lock, LW_EXCLUSIVE);
+	prom_queue_end_reading(queue, all, GetCurrentTimestamp());
+	LWLockRelease(prom_my_database->queue_lock);
+	pfree(wanted);
+}
+
+static void
+scan(void)
+{
+	must_scan = spilled = false;
+	hint_since_scan = false;
+	transactions_at_scan = prom_xact_completion_count();
+	read_tasks(true);
 	PROM_FAULT("scheduler-after-scan");
 	last_scan = last_look = GetCurrentTimestamp();
 	pg_atomic_fetch_add_u64(&prom_my_database->rescans, 1);
@@ -337,7 +404,7 @@ scan_is_due(TimestampTz now)
 static long
 wait_time(void)
 {
-	TimestampTz next = prom_queue_next_moment(queue);
+	TimestampTz next = prom_queue_next_moment(queue, GetCurrentTimestamp());
 	long ms = prom_worker_wait_time(next);
 
 	if (ms < 0 || ms > prom_guc_rescan_interval)
@@ -364,6 +431,11 @@ prom_scheduler_main(Datum main_arg)
 		if (scan_is_due(GetCurrentTimestamp()))
 		{
 			scan();
+			continue;
+		}
+		if (nreads > 0 || must_read_pauses)
+		{
+			read_tasks(false);
 			continue;
 		}
 		prom_worker_wait(wait_time(), "PrometheusScheduler");

@@ -17,6 +17,7 @@
 #include "storage/shmem.h"
 
 #include "compat.h"
+#include "gate.h"
 #include "guc.h"
 #include "shmem.h"
 
@@ -57,6 +58,7 @@ database_size(void)
 	size = add_size(size, MAXALIGN(mul_size(prom_guc_max_in_flight,
 											sizeof(PromSlot))));
 	size = add_size(size, 2 * MAXALIGN(mul_size(pipe_size(), sizeof(int32))));
+	size = add_size(size, MAXALIGN(PROM_MAX_GATES * sizeof(PromGate)));
 	return size;
 }
 
@@ -78,7 +80,7 @@ request_shmem(void)
 	if (previous_request_hook)
 		previous_request_hook();
 	RequestAddinShmemSpace(shared_size());
-	RequestNamedLWLockTranche("prometheus", 1 + prom_guc_max_databases);
+	RequestNamedLWLockTranche("prometheus", 1 + 2 * prom_guc_max_databases);
 }
 
 static void
@@ -100,7 +102,7 @@ init_pipe(PromPipe *pipe, char **free_space)
 
 /* Lay out one database's part at *free_space, and move that on. */
 static void
-init_database(PromDatabase *db, LWLock *queue_lock, char **free_space)
+init_database(PromDatabase *db, LWLockPadded *locks, char **free_space)
 {
 	memset(db, 0, sizeof(*db));
 	for (int role = 0; role < PROM_NROLES; role++)
@@ -129,7 +131,12 @@ init_database(PromDatabase *db, LWLock *queue_lock, char **free_space)
 	pg_atomic_init_u32(&db->caller_state, PROM_CALLER_NONE);
 	pg_atomic_init_u32(&db->changed, 0);
 	pg_atomic_init_u64(&db->rescans, 0);
-	db->queue_lock = queue_lock;
+	db->gate_lock = &locks[0].lock;
+	db->gates = (PromGate *) *free_space;
+	*free_space += MAXALIGN(PROM_MAX_GATES * sizeof(PromGate));
+	pg_atomic_init_u32(&db->ngates, 0);
+	prom_gate_reset(db);
+	db->queue_lock = &locks[1].lock;
 	db->queue_dsa = DSA_HANDLE_INVALID;
 	db->queue_root = InvalidDsaPointer;
 }
@@ -169,7 +176,7 @@ startup_shmem(void)
 
 		prom_shared->ndatabases = prom_guc_max_databases;
 		for (int i = 0; i < prom_shared->ndatabases; i++)
-			init_database(&prom_shared->databases[i], &locks[1 + i].lock,
+			init_database(&prom_shared->databases[i], &locks[1 + 2 * i],
 						  &free_space);
 	}
 	LWLockRelease(AddinShmemInitLock);

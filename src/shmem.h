@@ -84,6 +84,58 @@ typedef struct PromRing
 	PromRingCell *cells;
 } PromRing;
 
+/* Bytes of the name of an agent or a model, and their gates in one database. */
+#define PROM_MAX_NAME 200
+#define PROM_MAX_GATES 512
+
+/* Other gates through which tasks may go instead: a model's option fallback. */
+#define PROM_MAX_FALLBACKS 8
+
+/* What a gate stands before; ALL is always the first gate. */
+typedef enum PromGateKind
+{
+	PROM_GATE_ALL,
+	PROM_GATE_AGENT,
+	PROM_GATE_MODEL
+} PromGateKind;
+
+/* Why the caller closed it, last. */
+typedef enum PromGateReason
+{
+	PROM_GATE_NEVER,
+	PROM_GATE_RATE,     /* 429: for as long as the peer asked, or a back-off */
+	PROM_GATE_FAILURES, /* the breaker */
+	PROM_GATE_MONEY     /* quota, spend limit, 402 */
+} PromGateReason;
+
+/*
+ * What may close the way to a target.  A gate is made once, under gate_lock,
+ * and stays; its name does not change.  The scheduler writes paused; the
+ * caller what has no other comment; see gate.c.
+ */
+typedef struct PromGate
+{
+	PromGateKind kind;
+	uint32 hash; /* of name */
+	bool paused;
+	pg_atomic_uint64 until;     /* closed before it; both write: 0 is open */
+	pg_atomic_uint32 width;     /* so many may be under way when it is open */
+	pg_atomic_uint32 in_flight; /* so many are */
+	pg_atomic_uint32 handled;   /* slots looked at that were given for it */
+	pg_atomic_uint32 changes;   /* ends, closings and openings */
+	int nfallbacks;
+	uint32 fallbacks[PROM_MAX_FALLBACKS]; /* hashes of names of models */
+	int64 version;                        /* of the model, whose options: */
+	uint32 max_concurrent;
+	int breaker_failures;
+	PromGateReason reason;
+	TimestampTz since; /* when it was closed last */
+	uint32 generation; /* times it was closed */
+	int failures;      /* in a row, that count */
+	int closings;      /* in a row: the back-off */
+	char name[PROM_MAX_NAME + 1];
+} PromGate;
+
 /* Slot numbers from one process to one other. */
 typedef struct PromPipe
 {
@@ -103,8 +155,11 @@ typedef enum PromSlotState
 
 typedef enum PromSlotResult
 {
-	PROM_RESULT_ENDED, /* the task has ended, or is not there */
-	PROM_RESULT_LATER  /* it goes on at due */
+	PROM_RESULT_COMPLETED, /* the task has ended well */
+	PROM_RESULT_ENDED,     /* it has ended otherwise, or is not there */
+	PROM_RESULT_LATER,     /* it goes on at due */
+	PROM_RESULT_PARKED,    /* it waits before the gate of target */
+	PROM_RESULT_READ       /* it is not what was believed: read its facts */
 } PromSlotResult;
 
 /*
@@ -116,13 +171,19 @@ typedef struct PromSlot
 	pg_atomic_uint32 state;  /* PromSlotState */
 	pg_atomic_uint32 cancel; /* set by the scheduler at any time */
 	int64 task_id;
-	TimestampTz deadline; /* these three only for the next scheduler */
+	bool only_end;        /* it may be ended, but no attempt of it may begin */
+	int32 gate;           /* that counts it as handled; -1: none */
+	PromTarget target;    /* the caller says the true one, with PARKED, */
+	uint32 seen;          /* and how many changes its gate had seen */
+	TimestampTz deadline; /* these five only for the next scheduler */
 	PromSubmitter submitter;
+	uint64 key;
+	uint64 conversation;
 	int32 priority;
-	TimestampTz due; /* with LATER */
+	TimestampTz due; /* with LATER and PARKED */
 	PromSlotResult result;
 	int64 tokens;  /* that the attempt used */
-	bool retrying; /* with LATER: back-off, not only not due yet */
+	bool retrying; /* with both: an attempt has ended */
 } PromSlot;
 
 typedef enum PromCallerState
@@ -164,6 +225,10 @@ typedef struct PromDatabase
 		changed; /* publisher: facts were written since its last look */
 	pg_atomic_uint64
 		rescans; /* times the scheduler read the table, start included */
+
+	LWLock *gate_lock; /* guards the making of gates, and what views read */
+	pg_atomic_uint32 ngates;
+	PromGate *gates; /* PROM_MAX_GATES of them */
 
 	LWLock *queue_lock;   /* guards queue_dsa and what is in it */
 	dsa_handle queue_dsa; /* the scheduler's queue; see queue.c */

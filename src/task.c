@@ -101,10 +101,10 @@ prom_cancel(PG_FUNCTION_ARGS)
 
 /*
  * Retry a task that ended without success; true if it did and nobody else has
- * just done so.  The rows returned are what the scheduler must know.
+ * just done so.
  */
 static bool
-write_retry(int64 task_id, PromHint *hint)
+write_retry(int64 task_id)
 {
 	static const char retry_sql[] =
 		"INSERT INTO prometheus._retry"
@@ -115,33 +115,21 @@ write_retry(int64 task_id, PromHint *hint)
 		" FROM prometheus._task t JOIN prometheus._outcome o"
 		" ON o.task_id OPERATOR(pg_catalog.=) t.task_id"
 		" WHERE t.task_id OPERATOR(pg_catalog.=) $1 GROUP BY t.task_id"
-		" ON CONFLICT (task_id, attempt) DO NOTHING RETURNING deadline";
+		" ON CONFLICT (task_id, attempt) DO NOTHING";
 	Oid types[3] = {INT8OID, TIMESTAMPTZOID, TEXTOID};
 	Datum values[3];
 	PromOwner owner;
 	bool written;
 
-	hint->due = GetCurrentTimestamp();
 	values[0] = Int64GetDatum(task_id);
-	values[1] = TimestampTzGetDatum(hint->due);
+	values[1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	values[2] = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
 	SPI_connect();
 	prom_role_become_owner(&owner);
 	if (SPI_execute_with_args(retry_sql, 3, types, values, NULL, false, 0) !=
-		SPI_OK_INSERT_RETURNING)
+		SPI_OK_INSERT)
 		elog(ERROR, "could not write prometheus._retry");
 	written = SPI_processed > 0;
-	if (written)
-		hint->deadline = prom_row_time(0, 1);
-	if (written &&
-		SPI_execute_with_args("SELECT submitter_oid, submitter, priority FROM prometheus._task"
-							  " WHERE task_id OPERATOR(pg_catalog.=) $1",
-							  1, types, values, NULL, true, 1) == SPI_OK_SELECT)
-	{
-		hint->submitter.role = prom_row_oid(0, 1);
-		hint->submitter.name = prom_role_hash(prom_row_text(0, 2));
-		hint->priority = prom_row_int32(0, 3);
-	}
 	prom_role_restore(&owner);
 	SPI_finish();
 	return written;
@@ -160,9 +148,9 @@ prom_retry(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("prometheus_retry()");
 	prom_task_end(task_id, &end);
 	if (!end.ended || strcmp(end.status, "completed") == 0 ||
-		!write_retry(task_id, &hint))
+		!write_retry(task_id))
 		PG_RETURN_BOOL(false);
-	hint.kind = PROM_HINT_SUBMIT;
+	hint.kind = PROM_HINT_READ;
 	hint.task_id = task_id;
 	prom_wakeup_hint(&hint);
 	PG_RETURN_BOOL(true);

@@ -158,6 +158,23 @@ prom_int8_array(const int64 *values, int n)
 						   TYPALIGN_DOUBLE);
 }
 
+int64 *
+prom_read_int8_array(Datum array, int *n)
+{
+	Datum *elements;
+	bool *nulls;
+	int64 *values;
+
+	deconstruct_array(DatumGetArrayTypeP(array), INT8OID, sizeof(int64),
+					  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &elements, &nulls, n);
+	values = palloc(Max(*n, 1) * sizeof(int64));
+	for (int i = 0; i < *n; i++)
+		values[i] = DatumGetInt64(elements[i]);
+	pfree(elements);
+	pfree(nulls);
+	return values;
+}
+
 int64
 prom_row_int64(uint64 row, int column)
 {

@@ -47,8 +47,11 @@ extern bool prom_xact_is_open(void);
 extern void prom_statement_run(PromStatement *statement, Datum *values,
 							   const char *nulls, bool read_only);
 
-/* An array of bigint, for an argument. */
+/* An array of bigint, for an argument, */
 extern ArrayType *prom_int8_array(const int64 *values, int n);
+
+/* The values of one, palloc'd; it contains no nulls. */
+extern int64 *prom_read_int8_array(Datum array, int *n);
 
 /* Column of a row of SPI_tuptable; the first group raises on NULL. */
 extern int64 prom_row_int64(uint64 row, int column);

@@ -32,23 +32,24 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'USAGE prometheus',
     'SELECT prometheus.task', 'SELECT prometheus.queue', 'SELECT prometheus.attempt', 'SELECT prometheus.call',
     'SELECT prometheus.step', 'SELECT prometheus.event', 'SELECT prometheus.agent', 'SELECT prometheus.model',
-    'SELECT prometheus.worker', 'SELECT prometheus.span', 'SELECT prometheus.usage',
+    'SELECT prometheus.worker', 'SELECT prometheus.gate', 'SELECT prometheus.span', 'SELECT prometheus.usage',
     'EXECUTE prometheus._bar(numeric,numeric,integer,boolean,boolean)', 'EXECUTE prometheus._columns(text)',
     'EXECUTE prometheus._cost(numeric)', 'EXECUTE prometheus._count(numeric)', 'EXECUTE prometheus._duration(numeric)',
     'EXECUTE prometheus._fold(text,integer,integer)', 'EXECUTE prometheus_trace(bigint)',
     'EXECUTE prometheus._may_see(text,oid)',
     'EXECUTE prometheus._milliseconds(timestamp with time zone,timestamp with time zone)',
-    'EXECUTE prometheus._queue()', 'EXECUTE prometheus._worker()',
-    'EXECUTE prometheus_submit(text,text,text,integer,timestamp with time zone,text,interval,integer,text,jsonb)',
-    'EXECUTE prometheus_submit_many(text[],text,text,integer,timestamp with time zone,text[],interval,integer,text,jsonb)',
-    'EXECUTE prometheus_retry(bigint)',
+    'EXECUTE prometheus._queue()', 'EXECUTE prometheus._worker()', 'EXECUTE prometheus._gates()',
+    'EXECUTE prometheus_submit(text,text,text,integer,timestamp with time zone,text,bigint[],text,text,jsonb,interval,integer,text,jsonb)',
+    'EXECUTE prometheus_submit_many(text[],text,text,integer,timestamp with time zone,text[],bigint[],text,text,jsonb,interval,integer,text,jsonb)',
+    'EXECUTE prometheus_retry(bigint)', 'EXECUTE prometheus_why(bigint)',
     'EXECUTE prometheus_wait(bigint,interval)', 'EXECUTE prometheus_result(bigint)',
     'EXECUTE prometheus_cancel(bigint,text)', 'EXECUTE prometheus_ask(text,text,interval,text)',
     'EXECUTE prometheus_version()', 'EXECUTE prometheus_health()'], 'what a user may');
 SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_admin'
                 EXCEPT SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRAY[
     'EXECUTE prometheus_set_model(text,text,text,text,text,jsonb)',
-    'EXECUTE prometheus_set_agent(text,text,text,text,jsonb)'], 'what an administrator may besides');
+    'EXECUTE prometheus_set_agent(text,text,text,text,jsonb)',
+    'EXECUTE prometheus_pause(text)', 'EXECUTE prometheus_resume(text)'], 'what an administrator may besides');
 SELECT is_empty($$SELECT may FROM may WHERE role = 'prometheus_agent_user'
                   EXCEPT SELECT may FROM may WHERE role = 'prometheus_agent_admin'$$, 'an administrator may all of the first');
 SELECT is_empty($$SELECT * FROM may WHERE role NOT IN ('prometheus_agent_user', 'prometheus_agent_admin')$$,

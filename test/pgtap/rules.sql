@@ -143,7 +143,7 @@ SELECT set_eq(
        WHERE relkind IN ('r', 'S')
          AND NOT EXISTS (SELECT FROM pg_extension
                           WHERE extname = 'prometheus' AND rel.oid = ANY (extconfig))$$,
-    ARRAY['_checkpoint'],
+    ARRAY['_checkpoint', '_gate'],
     'every table and sequence is dumped but these');
 
 SELECT is_empty(
@@ -183,7 +183,7 @@ SELECT set_eq(
          AND NOT EXISTS (SELECT FROM col
                           WHERE attrelid = rel.oid AND attname = 'xid'
                             AND atttypid = 'xid8'::regtype AND attnotnull)$$,
-    ARRAY['_checkpoint'],
+    ARRAY['_checkpoint', '_gate'],
     'every table has the transaction that wrote the row but these');
 
 SELECT is_empty(

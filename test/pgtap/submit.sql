@@ -39,7 +39,7 @@ SELECT is(concat_ws(' ', priority, max_attempts, mode, metadata, deadline - subm
   FROM row WHERE name = 'nulls';
 
 INSERT INTO made SELECT 'all', prometheus_submit('x', 'default', 'fast', -1000,
-    '2100-01-01 00:00+00', 'a key', '2 hours', 100, NULL, '{"b": [1, null, {"c": "ü"}], "a": 0.10}');
+    '2100-01-01 00:00+00', 'a key', NULL, 'a', 'c', '{"type": "object"}', '2 hours', 100, NULL, '{"b": [1, null, {"c": "ü"}], "a": 0.10}');
 SELECT is(concat_ws(' ', priority, max_attempts, run_at AT TIME ZONE 'UTC'),
           '-1000 100 2100-01-01 00:00:00', 'every argument by position')
   FROM row WHERE name = 'all';

@@ -74,7 +74,7 @@ is( $node->error_of(
 # An order that can be seen: nothing else runs while one request hangs.
 my $blocker = $node->submit("'block', 'fake-hang-before-headers'");
 $llm->wait_requests(1);
-my @low = map { $node->submit("'low $_', 'fake-echo', priority => -1") } 1 .. 2;
+my @low = map { $node->submit("'low $_', 'fake-echo', priority => -100") } 1 .. 2;
 my @high =
   map { $node->submit("'high $_', 'fake-echo', priority => 1000") } 1 .. 2;
 my @none = map { $node->submit("'none $_', 'fake-echo'") } 1 .. 2;
@@ -83,7 +83,7 @@ $node->wait_for('all are in the queue',
 is( sql(q{SELECT string_agg(format('%s %s %s', status, agent, priority), ', ' ORDER BY task_id) FROM prometheus.queue}),
 	join(', ',
 		'running fake-hang-before-headers 0',
-		('queued fake-echo -1') x 2,
+		('queued fake-echo -100') x 2,
 		('queued fake-echo 1000') x 2,
 		('queued fake-echo 0') x 2),
 	'the queue shows who runs and who waits');

@@ -1,0 +1,336 @@
+/*
+ * gate.c
+ *	  Opens and closes the gates before models, and says who may go through.
+ *
+ * A gate closes for a while: as long as the peer asked (429), or because calls
+ * failed in a row (the breaker), or for want of money.  Then one call may go
+ * through; when it comes back well the gate widens, twofold with each good
+ * call, to what the model's option max_concurrent allows.  A call that began
+ * before the gate was closed says nothing about how it is now (generation).
+ *
+ * Nobody need open a gate: it is closed before a moment, and who looks at it
+ * compares.  The scheduler looks before it gives a task to the caller, the
+ * caller again before it sends, and its word counts.
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+
+#include "gate.h"
+
+/* Back-off of the breaker and of 429 without Retry-After, ms. */
+#define CLOSED_FIRST 1000
+#define CLOSED_LONGEST 60000
+
+/* The same for want of money: a person must act, and is not to be forgotten. */
+#define MONEY_FIRST 60000
+#define MONEY_LONGEST 3600000
+
+#define NO_LIMIT PG_UINT32_MAX
+
+static void
+init_gate(PromGate *gate, PromGateKind kind, const char *name)
+{
+	memset(gate, 0, sizeof(*gate));
+	gate->kind = kind;
+	gate->hash = prom_hash_name(name);
+	pg_atomic_init_u64(&gate->until, 0);
+	pg_atomic_init_u32(&gate->width, NO_LIMIT);
+	pg_atomic_init_u32(&gate->in_flight, 0);
+	pg_atomic_init_u32(&gate->handled, 0);
+	pg_atomic_init_u32(&gate->changes, 0);
+	gate->max_concurrent = NO_LIMIT;
+	gate->breaker_failures = INT_MAX;
+	strlcpy(gate->name, name, sizeof(gate->name));
+}
+
+void
+prom_gate_reset(PromDatabase *db)
+{
+	LWLockAcquire(db->gate_lock, LW_EXCLUSIVE);
+	init_gate(&db->gates[0], PROM_GATE_ALL, "all");
+	pg_atomic_write_u32(&db->ngates, 1);
+	LWLockRelease(db->gate_lock);
+}
+
+/* Gates are only added, and counted when they are whole: no lock is needed. */
+PromGate *
+prom_gate_by_hash(PromDatabase *db, PromGateKind kind, uint32 hash)
+{
+	uint32 n = pg_atomic_read_u32(&db->ngates);
+
+	pg_read_barrier();
+	for (uint32 i = 0; i < n; i++)
+		if (db->gates[i].hash == hash && db->gates[i].kind == kind)
+			return &db->gates[i];
+	return NULL;
+}
+
+PromGate *
+prom_gate_find(PromDatabase *db, PromGateKind kind, const char *name)
+{
+	uint32 n = pg_atomic_read_u32(&db->ngates);
+	uint32 hash = prom_hash_name(name);
+
+	pg_read_barrier();
+	for (uint32 i = 0; i < n; i++)
+		if (db->gates[i].hash == hash && db->gates[i].kind == kind &&
+			strcmp(db->gates[i].name, name) == 0)
+			return &db->gates[i];
+	return NULL;
+}
+
+PromGate *
+prom_gate_make(PromDatabase *db, PromGateKind kind, const char *name)
+{
+	PromGate *gate = prom_gate_find(db, kind, name);
+	uint32 n;
+
+	if (gate != NULL)
+		return gate;
+	LWLockAcquire(db->gate_lock, LW_EXCLUSIVE);
+	gate = prom_gate_find(db, kind, name);
+	n = pg_atomic_read_u32(&db->ngates);
+	if (gate == NULL && n < PROM_MAX_GATES)
+	{
+		gate = &db->gates[n];
+		init_gate(gate, kind, name);
+		pg_write_barrier();
+		pg_atomic_write_u32(&db->ngates, n + 1);
+	}
+	LWLockRelease(db->gate_lock);
+	return gate;
+}
+
+char *
+prom_gate_target(const PromGate *gate)
+{
+	switch (gate->kind)
+	{
+		case PROM_GATE_ALL:
+			break;
+		case PROM_GATE_AGENT:
+			return psprintf("agent:%s", gate->name);
+		case PROM_GATE_MODEL:
+			return psprintf("model:%s", gate->name);
+	}
+	return pstrdup("all");
+}
+
+bool
+prom_gate_is_paused(PromDatabase *db, PromGateKind kind, uint32 hash)
+{
+	const PromGate *gate = kind == PROM_GATE_ALL
+							   ? &db->gates[0]
+							   : prom_gate_by_hash(db, kind, hash);
+
+	return gate != NULL && gate->paused;
+}
+
+static TimestampTz
+closed_until(const PromGate *gate)
+{
+	return (TimestampTz) pg_atomic_read_u64(
+		(pg_atomic_uint64 *) &gate->until);
+}
+
+bool
+prom_gate_is_open(const PromGate *gate, TimestampTz now)
+{
+	return !gate->paused && closed_until(gate) <= now;
+}
+
+TimestampTz
+prom_gate_opens_at(const PromGate *gate)
+{
+	return gate->paused ? 0 : closed_until(gate);
+}
+
+uint32
+prom_gate_room(const PromGate *gate, uint32 on_their_way, TimestampTz now)
+{
+	uint32 width = pg_atomic_read_u32((pg_atomic_uint32 *) &gate->width);
+	uint64 taken =
+		(uint64) pg_atomic_read_u32((pg_atomic_uint32 *) &gate->in_flight) +
+		on_their_way;
+
+	if (!prom_gate_is_open(gate, now) || taken >= width)
+		return 0;
+	return width - (uint32) taken;
+}
+
+bool
+prom_gate_admits(PromDatabase *db, const PromGate *gate, uint32 on_their_way,
+				 TimestampTz now)
+{
+	if (prom_gate_room(gate, on_their_way, now) > 0)
+		return true;
+	if (prom_gate_is_open(gate, now))
+		return false;
+	for (int i = 0; i < gate->nfallbacks; i++)
+	{
+		const PromGate *other = prom_gate_by_hash(db, PROM_GATE_MODEL,
+												  gate->fallbacks[i]);
+
+		if (other == NULL || prom_gate_room(other, on_their_way, now) > 0)
+			return true;
+	}
+	return false;
+}
+
+uint32
+prom_gate_changes(PromDatabase *db, const PromGate *gate)
+{
+	uint32 changes = pg_atomic_read_u32((pg_atomic_uint32 *) &gate->changes);
+
+	for (int i = 0; i < gate->nfallbacks; i++)
+	{
+		PromGate *other = prom_gate_by_hash(db, PROM_GATE_MODEL,
+											gate->fallbacks[i]);
+
+		if (other != NULL)
+			changes += pg_atomic_read_u32(&other->changes);
+	}
+	return changes;
+}
+
+void
+prom_gate_set_options(PromDatabase *db, PromGate *gate, const PromModel *model)
+{
+	uint32 limit = model->max_concurrent > 0 ? model->max_concurrent : NO_LIMIT;
+
+	if (gate->version >= model->version)
+		return;
+	LWLockAcquire(db->gate_lock, LW_EXCLUSIVE);
+	gate->version = model->version;
+	gate->breaker_failures = model->breaker_failures;
+	gate->nfallbacks = Min(model->nfallbacks, PROM_MAX_FALLBACKS);
+	for (int i = 0; i < gate->nfallbacks; i++)
+		gate->fallbacks[i] = prom_hash_name(model->fallbacks[i]);
+	/* One that is widening goes on from where it is. */
+	if (pg_atomic_read_u32(&gate->width) == gate->max_concurrent ||
+		pg_atomic_read_u32(&gate->width) > limit)
+		pg_atomic_write_u32(&gate->width, limit);
+	gate->max_concurrent = limit;
+	LWLockRelease(db->gate_lock);
+	pg_atomic_fetch_add_u32(&gate->changes, 1);
+}
+
+void
+prom_gate_forget_calls(PromDatabase *db)
+{
+	uint32 n = pg_atomic_read_u32(&db->ngates);
+
+	for (uint32 i = 0; i < n; i++)
+		pg_atomic_write_u32(&db->gates[i].in_flight, 0);
+}
+
+uint32
+prom_gate_began(PromGate *gate)
+{
+	pg_atomic_fetch_add_u32(&gate->in_flight, 1);
+	return gate->generation;
+}
+
+void
+prom_gate_dropped(PromGate *gate)
+{
+	pg_atomic_fetch_sub_u32(&gate->in_flight, 1);
+	pg_atomic_fetch_add_u32(&gate->changes, 1);
+}
+
+static void
+widen(PromGate *gate)
+{
+	uint32 width = pg_atomic_read_u32(&gate->width);
+
+	gate->failures = gate->closings = 0;
+	if (width >= gate->max_concurrent)
+		return;
+	width = width > gate->max_concurrent / 2 ? gate->max_concurrent : 2 * width;
+	pg_atomic_write_u32(&gate->width, width);
+}
+
+static int64
+backoff_ms(const PromGate *gate, PromGateReason reason)
+{
+	int64 first = reason == PROM_GATE_MONEY ? MONEY_FIRST : CLOSED_FIRST;
+	int64 longest = reason == PROM_GATE_MONEY ? MONEY_LONGEST : CLOSED_LONGEST;
+
+	return gate->closings > 20 ? longest
+							   : Min(first << gate->closings, longest);
+}
+
+/* What is in flight and was told the same later only makes it longer. */
+static void
+close_gate(PromDatabase *db, PromGate *gate, PromGateReason reason,
+		   int64 asked_ms, bool current, TimestampTz now)
+{
+	int64 ms = asked_ms > 0 ? asked_ms : backoff_ms(gate, reason);
+	TimestampTz until = TimestampTzPlusMilliseconds(now, ms);
+
+	if (!current && (asked_ms <= 0 || until <= closed_until(gate)))
+		return;
+	LWLockAcquire(db->gate_lock, LW_EXCLUSIVE);
+	if (current)
+	{
+		gate->generation++;
+		gate->closings++;
+		gate->failures = 0;
+		gate->reason = reason;
+		gate->since = now;
+		pg_atomic_write_u32(&gate->width, 1);
+	}
+	pg_atomic_write_u64(&gate->until, (uint64) until);
+	LWLockRelease(db->gate_lock);
+	if (!current)
+		return;
+	ereport(reason == PROM_GATE_MONEY ? WARNING : LOG,
+			(errmsg("model \"%s\" is closed until %s", gate->name,
+					timestamptz_to_str(until)),
+			 reason == PROM_GATE_MONEY
+				 ? errdetail("The provider asks for money: a quota or a spend limit is used up.")
+			 : reason == PROM_GATE_RATE
+				 ? errdetail("The provider asked to wait.")
+				 : errdetail("%d calls failed in a row.",
+							 gate->breaker_failures),
+			 reason == PROM_GATE_MONEY
+				 ? errhint("When it is paid for: SELECT prometheus_resume(%s);",
+						   quote_literal_cstr(prom_gate_target(gate)))
+				 : 0));
+}
+
+void
+prom_gate_ended(PromDatabase *db, PromGate *gate, uint32 generation,
+				const PromReply *reply, TimestampTz now)
+{
+	bool current = generation == gate->generation;
+
+	if (reply->ok)
+	{
+		if (current)
+			widen(gate);
+	}
+	else if (reply->retry == PROM_RETRY_MONEY)
+		close_gate(db, gate, PROM_GATE_MONEY, -1, current, now);
+	else if (reply->retry == PROM_RETRY_WAIT && reply->http_status != 0)
+		close_gate(db, gate, PROM_GATE_RATE, reply->retry_after, current, now);
+	else if (reply->counts_for_breaker)
+	{
+		/* While it is widening, one failure is enough. */
+		if (current && (++gate->failures >= gate->breaker_failures ||
+						gate->closings > 0))
+			close_gate(db, gate, PROM_GATE_FAILURES, reply->retry_after, true,
+					   now);
+	}
+	else if (current && reply->http_status != 0)
+		widen(gate); /* refused, but there is somebody who refuses */
+	prom_gate_dropped(gate);
+}
+
+void
+prom_gate_open(PromGate *gate)
+{
+	pg_atomic_write_u64(&gate->until, 0);
+	pg_atomic_fetch_add_u32(&gate->changes, 1);
+}

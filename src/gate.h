@@ -1,0 +1,66 @@
+/*
+ * gate.h
+ *	  What may close the way to all tasks, to an agent's, or to a model.
+ */
+#ifndef PROM_GATE_H
+#define PROM_GATE_H
+
+#include "llm.h"
+#include "shmem.h"
+
+/* The gates of a database that is not served yet: only that of all. */
+extern void prom_gate_reset(PromDatabase *db);
+
+/* The gate of a target, by hash or by name; NULL: there is none. */
+extern PromGate *prom_gate_by_hash(PromDatabase *db, PromGateKind kind,
+								   uint32 hash);
+extern PromGate *prom_gate_find(PromDatabase *db, PromGateKind kind,
+								const char *name);
+
+/* The same, made if need be; NULL: there are PROM_MAX_GATES. */
+extern PromGate *prom_gate_make(PromDatabase *db, PromGateKind kind,
+								const char *name);
+
+/* "all", "agent:NAME" or "model:NAME", palloc'd. */
+extern char *prom_gate_target(const PromGate *gate);
+
+/* Is everything paused, or this agent? */
+extern bool prom_gate_is_paused(PromDatabase *db, PromGateKind kind,
+								uint32 hash);
+
+/*
+ * How many more may go through a gate now, when so many are on their way to
+ * it; its fallbacks do not count.
+ */
+extern uint32 prom_gate_room(const PromGate *gate, uint32 on_their_way,
+							 TimestampTz now);
+
+/* Is there room in it or, when it is closed, in one of its fallbacks? */
+extern bool prom_gate_admits(PromDatabase *db, const PromGate *gate,
+							 uint32 on_their_way, TimestampTz now);
+
+/* Changes of it and of its fallbacks; another number: look again. */
+extern uint32 prom_gate_changes(PromDatabase *db, const PromGate *gate);
+
+/* Not paused, and not closed at that moment. */
+extern bool prom_gate_is_open(const PromGate *gate, TimestampTz now);
+
+/* When it opens by itself; 0: it is open, or paused. */
+extern TimestampTz prom_gate_opens_at(const PromGate *gate);
+
+/* A new caller: the calls of the one before it ended with it. */
+extern void prom_gate_forget_calls(PromDatabase *db);
+
+/* What the caller tells: a model's options; a call that begins and ends. */
+extern void prom_gate_set_options(PromDatabase *db, PromGate *gate,
+								  const PromModel *model);
+extern uint32 prom_gate_began(PromGate *gate);
+extern void prom_gate_dropped(PromGate *gate);
+extern void prom_gate_ended(PromDatabase *db, PromGate *gate,
+							uint32 generation, const PromReply *reply,
+							TimestampTz now);
+
+/* A person says that it is to open now. */
+extern void prom_gate_open(PromGate *gate);
+
+#endif

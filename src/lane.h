@@ -1,0 +1,92 @@
+/*
+ * lane.h
+ *	  The ready tasks of a database, in a lane for each gate before them.
+ */
+#ifndef PROM_LANE_H
+#define PROM_LANE_H
+
+#include "lib/pairingheap.h"
+
+#include "queue.h"
+
+struct PromShare;
+struct PromKey;
+
+/* Which heap an entry's order node is in. */
+typedef enum PromPlace
+{
+	PROM_PLACE_NONE,
+	PROM_PLACE_URGENT,
+	PROM_PLACE_LANE, /* of its share */
+	PROM_PLACE_KEY,  /* of what its key waits for */
+	PROM_PLACE_LATER
+} PromPlace;
+
+/* The scheduler's own part of an entry. */
+typedef struct PromQueueNode
+{
+	pairingheap_node order;    /* in the heap that its place says */
+	pairingheap_node deadline; /* if has_deadline: it waits, is not urgent */
+	PromQueueEntry *entry;
+	int32 number;
+	PromPlace place;
+	bool has_deadline;
+	struct PromShare *share; /* in a lane */
+	struct PromKey *key;     /* behind a key */
+} PromQueueNode;
+
+/*
+ * Which of two tasks comes first, for pairing heaps: positive if a does.
+ *
+ * A point of priority is worth a second of waiting.  All tasks age alike, so
+ * their order does not change with time: the moment of being due, moved by
+ * the priority, is all there is to compare.
+ */
+extern int prom_lane_order(const pairingheap_node *a,
+						   const pairingheap_node *b, void *arg);
+
+typedef struct PromLanes PromLanes;
+
+extern PromLanes *prom_lanes_create(PromDatabase *db);
+
+/* Put an entry that is in no heap into its lane, or take it out. */
+extern void prom_lanes_add(PromLanes *lanes, PromQueueNode *node);
+extern void prom_lanes_remove(PromLanes *lanes, PromQueueNode *node);
+
+/*
+ * The task that is next: of the lanes whose gates are open, that of the
+ * submitter who has used least.  NULL: there is none.
+ */
+extern PromQueueNode *prom_lanes_first(PromLanes *lanes, TimestampTz now);
+
+/*
+ * The same task leaves its lane for a slot; the number of the gate that will
+ * count it as handled, or -1.
+ */
+extern int32 prom_lanes_start(PromLanes *lanes, PromQueueNode *node);
+
+/* Let a submitter have used more; its turn comes later by that. */
+extern void prom_lanes_spend(PromLanes *lanes, Oid role, double cost);
+
+/*
+ * The caller let no task of this target through, when the gate had seen so
+ * many changes: wait for another.
+ */
+extern void prom_lanes_stall(PromLanes *lanes, const PromTarget *target,
+							 uint32 seen, TimestampTz now);
+
+/* The slots that were given are all back: nothing is on its way to a gate. */
+extern void prom_lanes_forget_slots(PromLanes *lanes);
+
+/* What is paused has changed. */
+extern void prom_lanes_pauses_changed(PromLanes *lanes);
+
+/* Would a task of this target have to wait before a closed gate? */
+extern bool prom_lanes_is_closed(PromLanes *lanes, const PromTarget *target,
+								 TimestampTz now);
+
+/* Tasks in lanes whose gates are open, and when the next closed one opens. */
+extern int64 prom_lanes_runnable(PromLanes *lanes, TimestampTz now);
+extern TimestampTz prom_lanes_next_moment(PromLanes *lanes, TimestampTz now);
+
+#endif

@@ -1,0 +1,203 @@
+/*
+ * pause.c
+ *	  Pauses and resumes everything, an agent or a model.
+ *
+ * What is paused is a row, written in the user's transaction; a hint after
+ * the commit lets the scheduler read it, which tells the gates.  A task that
+ * runs goes on; a request on the network is not dropped.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "gate.h"
+#include "pause.h"
+#include "role.h"
+#include "wakeup.h"
+#include "xact.h"
+
+#define MAX_TARGET (PROM_MAX_NAME + 20)
+
+/* "agent:NAME" and such, taken apart. */
+typedef struct Target
+{
+	PromGateKind kind;
+	const char *name;
+} Target;
+
+static bool
+read_target(const char *text, Target *target)
+{
+	if (strcmp(text, "all") == 0)
+	{
+		target->kind = PROM_GATE_ALL;
+		target->name = text;
+	}
+	else if (strncmp(text, "agent:", 6) == 0)
+	{
+		target->kind = PROM_GATE_AGENT;
+		target->name = text + 6;
+	}
+	else if (strncmp(text, "model:", 6) == 0)
+	{
+		target->kind = PROM_GATE_MODEL;
+		target->name = text + 6;
+	}
+	else
+		return false;
+	return true;
+}
+
+static void
+target_argument(FunctionCallInfo fcinfo, char **given, Target *target)
+{
+	if (PG_ARGISNULL(0))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("target must not be null")));
+	*given = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	if (!read_target(*given, target))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" cannot be paused or resumed", *given),
+				 errhint("The target is all, agent:NAME or model:NAME.")));
+}
+
+/* Raise unless there is such an agent or model. */
+static void
+check_exists(const Target *target)
+{
+	Oid type = TEXTOID;
+	Datum value = CStringGetTextDatum(target->name);
+	bool is_agent = target->kind == PROM_GATE_AGENT;
+
+	if (target->kind == PROM_GATE_ALL)
+		return;
+	if (SPI_execute_with_args(
+			is_agent
+				? "SELECT 1 FROM prometheus._agent WHERE name OPERATOR(pg_catalog.=) $1"
+				: "SELECT 1 FROM prometheus._model WHERE name OPERATOR(pg_catalog.=) $1",
+			1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read agents or models");
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("%s \"%s\" does not exist",
+						is_agent ? "agent" : "model", target->name),
+				 errhint("SELECT name FROM prometheus.%s lists them.",
+						 is_agent ? "agent" : "model")));
+}
+
+/* The scheduler is to read what is paused, and to open a model's gate. */
+static void
+send_hint(const Target *target, bool opens)
+{
+	PromHint hint = {0};
+
+	hint.kind = PROM_HINT_GATES;
+	if (opens && target->kind == PROM_GATE_MODEL)
+		hint.target.model = prom_hash_name(target->name);
+	prom_wakeup_hint(&hint);
+}
+
+/* Write or delete the row of a target. */
+static void
+write_pause(const char *target, bool pauses)
+{
+	Oid types[2] = {TEXTOID, TEXTOID};
+	Datum values[2];
+
+	values[0] = CStringGetTextDatum(target);
+	values[1] =
+		CStringGetTextDatum(GetUserNameFromId(GetSessionUserId(), false));
+	if (pauses
+			? SPI_execute_with_args(
+				  "INSERT INTO prometheus._gate (target, paused_at, paused_by)"
+				  " VALUES ($1, pg_catalog.clock_timestamp(), $2)"
+				  " ON CONFLICT (target) DO NOTHING",
+				  2, types, values, NULL, false, 0) != SPI_OK_INSERT
+			: SPI_execute_with_args("DELETE FROM prometheus._gate"
+									" WHERE target OPERATOR(pg_catalog.=) $1",
+									1, types, values, NULL, false,
+									0) != SPI_OK_DELETE)
+		elog(ERROR, "could not write prometheus._gate");
+}
+
+static void
+set_pause(FunctionCallInfo fcinfo, const char *function, bool pauses)
+{
+	char *given;
+	Target target;
+	PromOwner owner;
+	char *call = psprintf("%s()", function);
+
+	prom_role_require_admin(function);
+	PreventCommandDuringRecovery(call);
+	PreventCommandIfReadOnly(call);
+	target_argument(fcinfo, &given, &target);
+	SPI_connect();
+	prom_role_become_owner(&owner);
+	check_exists(&target);
+	write_pause(given, pauses);
+	prom_role_restore(&owner);
+	SPI_finish();
+	send_hint(&target, !pauses);
+}
+
+PG_FUNCTION_INFO_V1(prom_pause);
+
+Datum
+prom_pause(PG_FUNCTION_ARGS)
+{
+	set_pause(fcinfo, "prometheus_pause", true);
+	PG_RETURN_VOID();
+}
+
+PG_FUNCTION_INFO_V1(prom_resume);
+
+Datum
+prom_resume(PG_FUNCTION_ARGS)
+{
+	set_pause(fcinfo, "prometheus_resume", false);
+	PG_RETURN_VOID();
+}
+
+static PromStatement paused_statement = {
+	"SELECT target FROM prometheus._gate",
+	0,
+	{0},
+	NULL,
+};
+
+void
+prom_pause_read(PromDatabase *db)
+{
+	bool paused[PROM_MAX_GATES] = {false};
+	uint32 n;
+
+	prom_statement_run(&paused_statement, NULL, NULL, true);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		Target target;
+		PromGate *gate;
+
+		if (!read_target(prom_row_text(i, 1), &target))
+			continue;
+		gate = target.kind == PROM_GATE_ALL
+				   ? &db->gates[0]
+				   : prom_gate_make(db, target.kind, target.name);
+		if (gate != NULL)
+			paused[gate - db->gates] = true;
+		else
+			ereport(WARNING,
+					(errmsg("\"%s\" cannot be paused", prom_row_text(i, 1)),
+					 errdetail("There are %d gates already.", PROM_MAX_GATES)));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	n = pg_atomic_read_u32(&db->ngates);
+	for (uint32 i = 0; i < n; i++)
+		db->gates[i].paused = paused[i];
+}

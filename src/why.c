@@ -1,0 +1,342 @@
+/*
+ * why.c
+ *	  Says what is in the queue, before which gates, and why it waits.
+ *
+ * The scheduler's entries are copied under its lock; everything else is done
+ * with the copy, so that no reader holds it up.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "commands/dbcommands.h"
+
+#include "compat.h"
+#include "gate.h"
+#include "guc.h"
+#include "queue.h"
+#include "role.h"
+#include "task.h"
+
+/* A copy of the entries of a database. */
+static PromQueueEntry *
+copy_entries(PromDatabase *db, int *ncopied)
+{
+	PromQueueEntry *copy = NULL;
+	dsa_area *area = NULL;
+	int n = 0;
+
+	LWLockAcquire(db->queue_lock, LW_SHARED);
+	if (db->queue_dsa != DSA_HANDLE_INVALID)
+	{
+		PromQueueRoot *root;
+
+		area = dsa_attach(db->queue_dsa);
+		root = dsa_get_address(area, db->queue_root);
+		copy = MemoryContextAllocHuge(CurrentMemoryContext,
+									  Max(root->nentries, 1) *
+										  sizeof(PromQueueEntry));
+		for (int i = 0; i < root->nentries; i++)
+		{
+			PromQueueEntry *slab =
+				dsa_get_address(area, root->slabs[i / PROM_SLAB_ENTRIES]);
+
+			if (slab[i % PROM_SLAB_ENTRIES].state != PROM_QUEUE_FREE)
+				copy[n++] = slab[i % PROM_SLAB_ENTRIES];
+		}
+	}
+	LWLockRelease(db->queue_lock);
+	if (area != NULL)
+		dsa_detach(area);
+	*ncopied = n;
+	return copy;
+}
+
+static const char *
+reason_of(const PromGate *gate)
+{
+	switch (gate->reason)
+	{
+		case PROM_GATE_NEVER:
+			break;
+		case PROM_GATE_RATE:
+			return "the provider asked to wait";
+		case PROM_GATE_FAILURES:
+			return "calls failed in a row";
+		case PROM_GATE_MONEY:
+			return "the provider asks for money";
+	}
+	return NULL;
+}
+
+/* What the gate before a ready task's model says, or NULL. */
+static const char *
+why_model(const PromGate *gate, TimestampTz now)
+{
+	uint32 in_flight =
+		pg_atomic_read_u32((pg_atomic_uint32 *) &gate->in_flight);
+
+	if (gate->paused)
+		return psprintf("model \"%s\" is paused", gate->name);
+	if (!prom_gate_is_open(gate, now))
+		return psprintf("model \"%s\" is closed until %s: %s", gate->name,
+						timestamptz_to_str(prom_gate_opens_at(gate)),
+						reason_of(gate));
+	if (prom_gate_room(gate, 0, now) == 0 && gate->closings > 0)
+		return psprintf("model \"%s\" is opening again: %u requests may try it",
+						gate->name, in_flight);
+	if (prom_gate_room(gate, 0, now) == 0)
+		return psprintf("model \"%s\" has as many requests as it may: %u (max_concurrent)",
+						gate->name, in_flight);
+	return NULL;
+}
+
+static const char *
+why_ready(PromDatabase *db, const PromQueueEntry *entry, TimestampTz now)
+{
+	const PromGate *gate;
+	const char *why = NULL;
+
+	if (entry->urgent)
+		return "runs next";
+	if (db->gates[0].paused)
+		return "everything is paused";
+	gate = prom_gate_by_hash(db, PROM_GATE_AGENT, entry->target.agent);
+	if (gate != NULL && gate->paused)
+		return psprintf("agent \"%s\" is paused", gate->name);
+	gate = prom_gate_by_hash(db, PROM_GATE_MODEL, entry->target.model);
+	if (gate != NULL)
+		why = why_model(gate, now);
+	return why != NULL ? why
+					   : "waits for a free place (prometheus.max_in_flight)";
+}
+
+static const char *
+why_of(PromDatabase *db, const PromQueueEntry *entry, TimestampTz now)
+{
+	switch ((PromQueueState) entry->state)
+	{
+		case PROM_QUEUE_FREE:
+			break;
+		case PROM_QUEUE_BLOCKED:
+			return entry->blocker != 0
+					   ? psprintf("depends on task %lld, which has not ended",
+								  (long long) entry->blocker)
+					   : psprintf("depends on %d tasks that have not ended",
+								  entry->waits_for);
+		case PROM_QUEUE_LATER:
+			return entry->retrying ? "waits to be tried again"
+								   : "is not due yet";
+		case PROM_QUEUE_READY:
+			return why_ready(db, entry, now);
+		case PROM_QUEUE_BEHIND:
+			return psprintf("task %lld with the same %s has not ended",
+							(long long) entry->blocker,
+							entry->in_conversation ? "conversation"
+												   : "concurrency_key");
+		case PROM_QUEUE_RUNNING:
+			break;
+	}
+	return "runs";
+}
+
+static const char *
+status_of(const PromQueueEntry *entry)
+{
+	return entry->state == PROM_QUEUE_RUNNING ? "running"
+		   : entry->retrying                  ? "retrying"
+											  : "queued";
+}
+
+static void
+put_entry(ReturnSetInfo *result, PromDatabase *db, const PromQueueEntry *entry,
+		  TimestampTz now)
+{
+	Datum values[6];
+	bool nulls[6] = {false};
+
+	values[0] = Int64GetDatum(entry->task_id);
+	values[1] = CStringGetTextDatum(status_of(entry));
+	values[2] = Int32GetDatum(entry->priority);
+	values[3] = TimestampTzGetDatum(entry->due);
+	values[4] = TimestampTzGetDatum(entry->since);
+	values[5] = CStringGetTextDatum(why_of(db, entry, now));
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+PG_FUNCTION_INFO_V1(prom_queue);
+
+Datum
+prom_queue(PG_FUNCTION_ARGS)
+{
+	PromDatabase *db = prom_shmem_database(MyDatabaseId);
+	bool admin = prom_role_is_admin();
+	TimestampTz now = GetCurrentTimestamp();
+	PromQueueEntry *entries;
+	int n;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (db == NULL)
+		return (Datum) 0;
+	entries = copy_entries(db, &n);
+	for (int i = 0; i < n; i++)
+		if (admin || prom_role_is_submitter(&entries[i].submitter))
+			put_entry((ReturnSetInfo *) fcinfo->resultinfo, db, &entries[i],
+					  now);
+	return (Datum) 0;
+}
+
+/* Ready tasks of the same submitter that come before it. */
+static int
+count_before(const PromQueueEntry *entries, int n, const PromQueueEntry *entry)
+{
+	int64 rank = entry->due - entry->priority * USECS_PER_SEC;
+	int before = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		int64 other = entries[i].due - entries[i].priority * USECS_PER_SEC;
+
+		if (entries[i].state == PROM_QUEUE_READY &&
+			entries[i].submitter.role == entry->submitter.role &&
+			(other < rank ||
+			 (other == rank && entries[i].task_id < entry->task_id)))
+			before++;
+	}
+	return before;
+}
+
+static char *
+explain(PromDatabase *db, const PromQueueEntry *entries, int n,
+		const PromQueueEntry *entry, TimestampTz now)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfo(&text, "%s: %s", status_of(entry), why_of(db, entry, now));
+	if (entry->state == PROM_QUEUE_LATER)
+		appendStringInfo(&text, "; due at %s", timestamptz_to_str(entry->due));
+	if (entry->state == PROM_QUEUE_READY && !entry->urgent)
+		appendStringInfo(&text,
+						 "; ready tasks of its submitter before it: %d",
+						 count_before(entries, n, entry));
+	appendStringInfo(&text, "; since %s", timestamptz_to_str(entry->since));
+	return text.data;
+}
+
+/* A task that has not ended and is in no scheduler's memory. */
+static char *
+explain_absent(PromDatabase *db, const char *status)
+{
+	if (db == NULL)
+		return psprintf("%s: nothing runs it; %s", status,
+						prom_guc_serve_hint(get_database_name(MyDatabaseId)));
+	return psprintf("%s: the scheduler has not read it yet; it does soon after the commit, or, with prometheus.queue_memory used up, when there is room",
+					status);
+}
+
+PG_FUNCTION_INFO_V1(prom_why);
+
+Datum
+prom_why(PG_FUNCTION_ARGS)
+{
+	int64 task_id = PG_GETARG_INT64(0);
+	PromDatabase *db = prom_shmem_database(MyDatabaseId);
+	PromTaskEnd end;
+	PromQueueEntry *entries;
+	int n = 0;
+
+	prom_task_end(task_id, &end);
+	if (end.ended)
+		PG_RETURN_TEXT_P(
+			cstring_to_text(psprintf("%s: it has ended", end.status)));
+	entries = db == NULL ? NULL : copy_entries(db, &n);
+	for (int i = 0; i < n; i++)
+		if (entries[i].task_id == task_id)
+			PG_RETURN_TEXT_P(cstring_to_text(explain(db, entries, n,
+													 &entries[i],
+													 GetCurrentTimestamp())));
+	PG_RETURN_TEXT_P(cstring_to_text(explain_absent(db, end.status)));
+}
+
+/* Tasks that are ready, and for this gate. */
+static int64
+count_waiting(const PromGate *gate, const PromQueueEntry *entries, int n)
+{
+	int64 waiting = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (entries[i].state != PROM_QUEUE_READY)
+			continue;
+		if (gate->kind == PROM_GATE_ALL ||
+			(gate->kind == PROM_GATE_AGENT &&
+			 entries[i].target.agent == gate->hash) ||
+			(gate->kind == PROM_GATE_MODEL &&
+			 entries[i].target.model == gate->hash))
+			waiting++;
+	}
+	return waiting;
+}
+
+static void
+put_gate(ReturnSetInfo *result, const PromGate *gate, int64 waiting,
+		 TimestampTz now)
+{
+	Datum values[9];
+	bool nulls[9] = {false};
+	bool open = prom_gate_is_open(gate, now);
+	uint32 width = pg_atomic_read_u32((pg_atomic_uint32 *) &gate->width);
+	TimestampTz until =
+		(TimestampTz) pg_atomic_read_u64((pg_atomic_uint64 *) &gate->until);
+
+	values[0] = CStringGetTextDatum(prom_gate_target(gate));
+	values[1] = CStringGetTextDatum(gate->paused         ? "paused"
+									: !open              ? "closed"
+									: gate->closings > 0 ? "opening"
+														 : "open");
+	nulls[2] = gate->closings == 0 || reason_of(gate) == NULL;
+	values[2] = CStringGetTextDatum(nulls[2] ? "" : reason_of(gate));
+	nulls[3] = gate->closings == 0;
+	values[3] = TimestampTzGetDatum(gate->since);
+	nulls[4] = until <= now;
+	values[4] = TimestampTzGetDatum(until);
+	values[5] = Int32GetDatum((int32) pg_atomic_read_u32(
+		(pg_atomic_uint32 *) &gate->in_flight));
+	values[6] = Int64GetDatum(waiting);
+	nulls[7] = width > PG_INT32_MAX;
+	values[7] = Int32GetDatum((int32) width);
+	values[8] = Int32GetDatum(gate->failures);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+PG_FUNCTION_INFO_V1(prom_gates);
+
+Datum
+prom_gates(PG_FUNCTION_ARGS)
+{
+	PromDatabase *db = prom_shmem_database(MyDatabaseId);
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	TimestampTz now = GetCurrentTimestamp();
+	PromQueueEntry *entries;
+	PromGate *gates;
+	uint32 ngates;
+	int n;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (db == NULL)
+		return (Datum) 0;
+	entries = copy_entries(db, &n);
+	ngates = pg_atomic_read_u32(&db->ngates);
+	gates = palloc(ngates * sizeof(PromGate));
+	LWLockAcquire(db->gate_lock, LW_SHARED);
+	memcpy(gates, db->gates, ngates * sizeof(PromGate));
+	LWLockRelease(db->gate_lock);
+	for (uint32 i = 0; i < ngates; i++)
+		put_gate(result, &gates[i], count_waiting(&gates[i], entries, n), now);
+	return (Datum) 0;
+}
