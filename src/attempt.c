@@ -11,7 +11,6 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "common/pg_prng.h"
 #include "fmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -24,12 +23,9 @@
 #include "guc.h"
 #include "guilt.h"
 #include "live.h"
+#include "route.h"
 #include "worker.h"
 #include "xact.h"
-
-/* Back-off after attempt n: min(first * 2^(n-1), longest), jittered; ms. */
-#define BACKOFF_FIRST 500
-#define BACKOFF_LONGEST 60000
 
 /* A task, its last outcome and attempt, and what is pinned or newest. */
 typedef struct Loaded
@@ -82,31 +78,31 @@ static PromStatement load_statement = {
 	" coalesce(o.outcome = 'completed', false),"
 	" coalesce(o.attempt > coalesce(r.attempt, 0), false),"
 	" t.depends_on IS NOT NULL"
-	"   AND EXISTS (SELECT " PROM_PARENTS("e.outcome IS NULL") "),"
-															   " CASE WHEN t.depends_on IS NOT NULL AND NOT " PROM_ANYWAY
-															   "   THEN (SELECT format('task %s, which it depends on, %s', d,"
-															   "     CASE e.outcome WHEN 'failed' THEN 'failed' ELSE 'was ' || e.outcome END)"
-															   "   " PROM_PARENTS("e.outcome <> 'completed'") " ORDER BY d LIMIT 1) END,"
-																											  " coalesce(r.attempt, 0)"
-																											  " FROM unnest($1) AS u(task_id)"
-																											  " JOIN prometheus._task t ON t.task_id = u.task_id"
-																											  " LEFT JOIN LATERAL (SELECT x.attempt, x.attempts, x.outcome, x.next_run_at"
-																											  "   FROM prometheus._outcome x WHERE x.task_id = t.task_id"
-																											  "  ORDER BY x.attempt DESC LIMIT 1) o ON true"
-																											  " LEFT JOIN LATERAL (SELECT x.attempt, x.agent_version"
-																											  "   FROM prometheus._attempt x WHERE x.task_id = t.task_id"
-																											  "  ORDER BY x.attempt DESC LIMIT 1) a ON true"
-																											  " LEFT JOIN LATERAL (SELECT x.attempt, x.retried_at, x.deadline"
-																											  "   FROM prometheus._retry x WHERE x.task_id = t.task_id"
-																											  "  ORDER BY x.attempt DESC LIMIT 1) r ON true"
-																											  " LEFT JOIN LATERAL (SELECT x.version, x.model FROM prometheus._agent x"
-																											  "  WHERE x.name = t.agent AND (a.attempt <= r.attempt"
-																											  "    OR a.agent_version IS NULL OR x.version = a.agent_version)"
-																											  "  ORDER BY x.version DESC LIMIT 1) v ON true"
-																											  " LEFT JOIN LATERAL (SELECT x.requested_at, x.reason"
-																											  "   FROM prometheus._cancel x WHERE x.task_id = t.task_id"
-																											  "    AND (r.retried_at IS NULL OR x.requested_at >= r.retried_at)"
-																											  "  ORDER BY x.requested_at LIMIT 1) c ON true",
+	"   AND EXISTS (SELECT " PROM_PARENTS "e.outcome IS NULL),"
+	" CASE WHEN t.depends_on IS NOT NULL AND NOT " PROM_ANYWAY
+	"   THEN (SELECT format('task %s, which it depends on, %s', d,"
+	"     CASE e.outcome WHEN 'failed' THEN 'failed' ELSE 'was ' || e.outcome END)"
+	"   " PROM_PARENTS "e.outcome <> 'completed' ORDER BY d LIMIT 1) END,"
+	" coalesce(r.attempt, 0)"
+	" FROM unnest($1) AS u(task_id)"
+	" JOIN prometheus._task t ON t.task_id = u.task_id"
+	" LEFT JOIN LATERAL (SELECT x.attempt, x.attempts, x.outcome, x.next_run_at"
+	"   FROM prometheus._outcome x WHERE x.task_id = t.task_id"
+	"  ORDER BY x.attempt DESC LIMIT 1) o ON true"
+	" LEFT JOIN LATERAL (SELECT x.attempt, x.agent_version"
+	"   FROM prometheus._attempt x WHERE x.task_id = t.task_id"
+	"  ORDER BY x.attempt DESC LIMIT 1) a ON true"
+	" LEFT JOIN LATERAL (SELECT x.attempt, x.retried_at, x.deadline"
+	"   FROM prometheus._retry x WHERE x.task_id = t.task_id"
+	"  ORDER BY x.attempt DESC LIMIT 1) r ON true"
+	" LEFT JOIN LATERAL (SELECT x.version, x.model FROM prometheus._agent x"
+	"  WHERE x.name = t.agent AND (a.attempt <= r.attempt"
+	"    OR a.agent_version IS NULL OR x.version = a.agent_version)"
+	"  ORDER BY x.version DESC LIMIT 1) v ON true"
+	" LEFT JOIN LATERAL (SELECT x.requested_at, x.reason"
+	"   FROM prometheus._cancel x WHERE x.task_id = t.task_id"
+	"    AND (r.retried_at IS NULL OR x.requested_at >= r.retried_at)"
+	"  ORDER BY x.requested_at LIMIT 1) c ON true",
 	1,
 	{INT8ARRAYOID},
 	NULL,
@@ -390,90 +386,6 @@ answer_locally(PromFactWriter *writer, PromAttempt *attempt, TimestampTz now)
 	attempt->completed = true;
 }
 
-static PromStatement version_statement = {
-	"SELECT coalesce((SELECT x.model_version FROM prometheus._attempt x"
-	"  WHERE x.task_id = $1 AND x.model = $2 AND x.attempt > $3"
-	"  ORDER BY x.attempt LIMIT 1),"
-	" (SELECT m.version FROM prometheus._model m"
-	"  WHERE m.name = $2 ORDER BY m.version DESC LIMIT 1))",
-	3,
-	{INT8OID, TEXTOID, INT4OID},
-	NULL,
-};
-
-/* A model of the chain: the version that the task used first, or the newest. */
-static const PromModel *
-fallback_model(const Loaded *loaded, const char *name)
-{
-	Datum values[3] = {Int64GetDatum(loaded->task_id),
-					   CStringGetTextDatum(name),
-					   Int32GetDatum(loaded->retried_attempt)};
-
-	prom_statement_run(&version_statement, values, NULL, true);
-	if (prom_row_isnull(0, 1))
-		return NULL;
-	return prom_model_version(name, prom_row_int64(0, 1));
-}
-
-/* Is there room before a model?  Then the attempt is on its way to it. */
-static bool
-pass_gate(PromAttempt *attempt, const PromModel *model, TimestampTz now)
-{
-	PromGate *gate = prom_gate_make(prom_my_database, PROM_GATE_MODEL,
-									model->name);
-
-	if (gate == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many models are in use"),
-				 errdetail("There can be %d gates before models and agents.",
-						   PROM_MAX_GATES)));
-	prom_gate_set_options(prom_my_database, gate, model);
-	attempt->seen = prom_gate_changes(prom_my_database, gate);
-	if (prom_gate_room(gate, 0, now) == 0)
-		return false;
-	attempt->model = model;
-	if (prom_llm_is_local(model->api))
-		return true;
-	attempt->generation = prom_gate_began(gate);
-	attempt->gate = gate;
-	return true;
-}
-
-/*
- * Choose the first model that has room, of the agent's model and its
- * fallbacks; each attempt that was used up begins one further on.  A model
- * that is only full, not closed, is waited for.
- */
-static bool
-choose_model(PromAttempt *attempt, const Loaded *loaded, TimestampTz now)
-{
-	const PromModel *first = prom_model_version(loaded->model,
-												loaded->model_version);
-	int n = 1 + first->nfallbacks;
-	bool full = false;
-
-	for (int i = 0; i < n && !full; i++)
-	{
-		int place = (loaded->used + i) % n;
-		const PromModel *model =
-			place == 0 ? first
-					   : fallback_model(loaded, first->fallbacks[place - 1]);
-
-		if (model == NULL)
-			continue;
-		if (pass_gate(attempt, model, now))
-			return true;
-		full = prom_gate_is_open(prom_gate_find(prom_my_database,
-												PROM_GATE_MODEL, model->name),
-								 now);
-	}
-	attempt->seen = prom_gate_changes(
-		prom_my_database,
-		prom_gate_make(prom_my_database, PROM_GATE_MODEL, first->name));
-	return false;
-}
-
 /* The task waits before its gate. */
 static void
 park(PromAttempt *attempt, const Loaded *loaded)
@@ -488,11 +400,17 @@ begin_one(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 		  TimestampTz now)
 {
 	const PromAgent *agent;
+	PromRoute route = {
+		.model = loaded->model,
+		.version = loaded->model_version,
+		.used = loaded->used,
+		.retried_attempt = loaded->retried_attempt,
+	};
 
 	if (prom_gate_is_paused(prom_my_database, PROM_GATE_ALL, 0) ||
 		prom_gate_is_paused(prom_my_database, PROM_GATE_AGENT,
 							prom_hash_name(loaded->agent)) ||
-		!choose_model(attempt, loaded, now))
+		!prom_route_choose(attempt, &route, now))
 	{
 		park(attempt, loaded);
 		return;
@@ -574,7 +492,7 @@ go_on(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 	else if (attempt->only_end || (loaded->due > now && !open))
 	{
 		attempt->next = PROM_NEXT_LATER;
-		attempt->due = Max(loaded->due, now);
+		attempt->due = loaded->due;
 	}
 	else
 		begin_one(writer, attempt, loaded, now);
@@ -592,7 +510,7 @@ prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts, int n,
 		int found = -1;
 
 		/* It was tried before, and not written. */
-		prom_attempt_leave_gate(attempts[i]);
+		prom_route_leave(attempts[i]);
 		attempts[i]->completed = false;
 
 		/* They come in the order of the argument unless some are missing. */
@@ -614,17 +532,6 @@ prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts, int n,
 	}
 }
 
-/* Jittered: between three quarters of it and all. */
-static int64
-backoff_ms(int attempt)
-{
-	int64 ms = attempt > 10 ? BACKOFF_LONGEST
-							: Min((int64) BACKOFF_FIRST << (attempt - 1),
-								  BACKOFF_LONGEST);
-
-	return (int64) (ms * (1 - 0.25 * pg_prng_double(&pg_global_prng_state)));
-}
-
 /* Is the task to be tried again after this reply? */
 static bool
 goes_on(const PromAttempt *attempt, const PromReply *reply)
@@ -642,51 +549,12 @@ goes_on(const PromAttempt *attempt, const PromReply *reply)
 	return false;
 }
 
-/*
- * When it is to be tried again: when its gate opens, which such a reply
- * closed, at once if another model can be used meanwhile, else after a
- * back-off: a peer that always says 0 must not be asked in a hot loop.
- */
-static TimestampTz
-next_run_at(const PromAttempt *attempt, const PromReply *reply,
-			TimestampTz now)
-{
-	const PromGate *gate = prom_gate_find(prom_my_database, PROM_GATE_MODEL,
-										  attempt->model->name);
-	int64 wait = reply->retry_after > 0 ? reply->retry_after
-										: backoff_ms(attempt->attempt);
-
-	if (reply->retry != PROM_RETRY_BACKOFF && gate != NULL &&
-		prom_gate_opens_at(gate) > now)
-		return prom_gate_admits(prom_my_database, gate, 0, now)
-				   ? now
-				   : prom_gate_opens_at(gate);
-	return TimestampTzPlusMilliseconds(now, wait);
-}
-
 /* Does a failure of this kind use up an attempt? */
 static bool
 uses_attempt(const PromReply *reply)
 {
 	return reply->ok || (reply->retry != PROM_RETRY_WAIT &&
 						 reply->retry != PROM_RETRY_MONEY);
-}
-
-void
-prom_attempt_leave_gate(PromAttempt *attempt)
-{
-	if (attempt->gate != NULL)
-		prom_gate_dropped(attempt->gate);
-	attempt->gate = NULL;
-}
-
-void
-prom_attempt_tell_gate(PromAttempt *attempt, TimestampTz now)
-{
-	if (attempt->gate != NULL)
-		prom_gate_ended(prom_my_database, attempt->gate, attempt->generation,
-						prom_llm_reply(attempt->call), now);
-	attempt->gate = NULL;
 }
 
 void
@@ -719,7 +587,7 @@ prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 		if (goes_on(attempt, reply))
 		{
 			end.outcome = "retry";
-			end.next_run_at = next_run_at(attempt, reply, now);
+			end.next_run_at = prom_route_retry_at(attempt, reply, now);
 			attempt->next = PROM_NEXT_LATER;
 			attempt->due = end.next_run_at;
 			attempt->retrying = true;

@@ -30,7 +30,7 @@ typedef struct PromAttempt
 	bool only_end; /* no attempt of it may begin */
 	PromAttemptNext next;
 	bool completed;    /* with ENDED: it ended well */
-	TimestampTz due;   /* with LATER */
+	TimestampTz due;   /* with LATER; 0: as it was */
 	bool retrying;     /* with LATER and PARKED: an attempt has ended */
 	PromTarget target; /* with PARKED */
 	uint32 seen;       /* with PARKED: changes of its gate */
@@ -60,13 +60,6 @@ typedef struct PromAttempt
  */
 extern void prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts,
 							   int n, TimestampTz now);
-
-/*
- * What became of a call tells the gate that it passed; and an attempt that is
- * not to be sent, or was dropped, is not in flight any more.
- */
-extern void prom_attempt_tell_gate(PromAttempt *attempt, TimestampTz now);
-extern void prom_attempt_leave_gate(PromAttempt *attempt);
 
 /* Record a call that has ended, and what follows from it. */
 extern void prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,

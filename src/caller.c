@@ -31,6 +31,7 @@
 #include "guilt.h"
 #include "http.h"
 #include "llm.h"
+#include "route.h"
 #include "shmem.h"
 #include "worker.h"
 #include "xact.h"
@@ -96,7 +97,7 @@ drop_request(Work *work)
 	PROM_FAULT("before-drop");
 	prom_llm_free(work->attempt.call);
 	work->attempt.call = NULL;
-	prom_attempt_leave_gate(&work->attempt);
+	prom_route_leave(&work->attempt);
 	in_flight--;
 	work->stage = STAGE_CANCEL;
 	join_turn(work);
@@ -171,7 +172,7 @@ take_replies(void)
 		Work *work = prom_llm_owner(call);
 
 		in_flight--;
-		prom_attempt_tell_gate(&work->attempt, GetCurrentTimestamp());
+		prom_route_end(&work->attempt, GetCurrentTimestamp());
 		work->stage = STAGE_RECORD;
 		join_turn(work);
 	}
@@ -412,7 +413,7 @@ give_back(Work *work)
 	if (work->attempt.call != NULL)
 		prom_llm_free(work->attempt.call);
 	work->attempt.call = NULL;
-	prom_attempt_leave_gate(&work->attempt);
+	prom_route_leave(&work->attempt);
 	count_as_handled(work);
 	work->stage = STAGE_NONE;
 	slot->result = result_of(&work->attempt);

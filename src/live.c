@@ -34,25 +34,26 @@
 	"   AND c.system_identifier = $1 AND c.database_oid = $2"
 
 /* Of candidates "t", those that live and what the queue must know of them. */
-#define LIVE_COLUMNS                                                                                            \
-	" t.task_id, CASE WHEN r.attempt >= o.attempt THEN r.retried_at"                                            \
-	" ELSE"                                                                                                     \
-	" coalesce(o.next_run_at, t.run_at, t.submitted_at) END,"                                                   \
-	" coalesce(r.deadline, t.deadline),"                                                                        \
-	" t.submitter_oid, t.submitter, t.priority,"                                                                \
-	" o.attempt > coalesce(r.attempt, 0),"                                                                      \
-	" EXISTS (SELECT FROM prometheus._attempt a WHERE a.task_id = t.task_id"                                    \
-	"            AND a.attempt > coalesce(o.attempt, 0)),"                                                      \
-	" EXISTS (SELECT FROM prometheus._cancel c WHERE c.task_id = t.task_id"                                     \
-	"            AND (r.retried_at IS NULL OR c.requested_at >= r.retried_at)),"                                \
-	" t.agent, (SELECT v.model FROM prometheus._agent v WHERE v.name = t.agent"                                 \
-	"  ORDER BY v.version DESC LIMIT 1),"                                                                       \
-	" t.concurrency_key, t.conversation,"                                                                       \
-	" CASE WHEN t.depends_on IS NOT NULL"                                                                       \
-	"  THEN ARRAY(SELECT d " PROM_PARENTS("e.outcome IS NULL") ") END,"                                         \
-															   " t.depends_on IS NOT NULL AND " PROM_ANYWAY "," \
-															   " t.depends_on IS NOT NULL AND NOT " PROM_ANYWAY \
-															   " AND EXISTS (SELECT " PROM_PARENTS("e.outcome <> 'completed'") ")"
+#define LIVE_COLUMNS                                                         \
+	" t.task_id, CASE WHEN r.attempt >= o.attempt THEN r.retried_at"         \
+	" ELSE"                                                                  \
+	" coalesce(o.next_run_at, t.run_at, t.submitted_at) END,"                \
+	" coalesce(r.deadline, t.deadline),"                                     \
+	" t.submitter_oid, t.submitter, t.priority,"                             \
+	" o.attempt > coalesce(r.attempt, 0),"                                   \
+	" EXISTS (SELECT FROM prometheus._attempt a WHERE a.task_id = t.task_id" \
+	"            AND a.attempt > coalesce(o.attempt, 0)),"                   \
+	" EXISTS (SELECT FROM prometheus._cancel c WHERE c.task_id = t.task_id"  \
+	"    AND (r.retried_at IS NULL OR c.requested_at >= r.retried_at)),"     \
+	" t.agent,"                                                              \
+	" (SELECT v.model FROM prometheus._agent v WHERE v.name = t.agent"       \
+	"  ORDER BY v.version DESC LIMIT 1),"                                    \
+	" t.concurrency_key, t.conversation,"                                    \
+	" CASE WHEN t.depends_on IS NOT NULL"                                    \
+	"  THEN ARRAY(SELECT d " PROM_PARENTS "e.outcome IS NULL) END,"          \
+	" t.depends_on IS NOT NULL AND " PROM_ANYWAY ","                         \
+	" t.depends_on IS NOT NULL AND NOT " PROM_ANYWAY                         \
+	" AND EXISTS (SELECT " PROM_PARENTS "e.outcome <> 'completed')"
 
 #define LIVE_OUTCOME                                                        \
 	" LEFT JOIN LATERAL (SELECT x.attempt, x.outcome, x.next_run_at"        \

@@ -24,13 +24,13 @@ typedef struct PromLiveTask
  * Of the tasks d that a task t depends on, with e.outcome, NULL while it has
  * not ended, those of a condition.
  */
-#define PROM_PARENTS(condition)                                            \
+#define PROM_PARENTS                                                       \
 	"FROM unnest(t.depends_on) d LEFT JOIN LATERAL ("                      \
 	"SELECT x.outcome FROM prometheus._outcome x WHERE x.task_id = d"      \
 	" AND x.outcome NOT IN ('retry', 'waiting', 'lost')"                   \
 	" AND NOT EXISTS (SELECT FROM prometheus._retry y"                     \
 	"  WHERE y.task_id = d AND y.attempt >= x.attempt) LIMIT 1) e ON true" \
-	" WHERE " condition
+	" WHERE "
 
 /* Does a task t run whatever becomes of what it depends on? */
 #define PROM_ANYWAY "coalesce(t.metadata ->> 'on_failure' = 'run', false)"

@@ -104,9 +104,12 @@ due_first(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 static int
 ends_first(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 {
-	return compare(
-		pairingheap_const_container(PromQueueNode, deadline, b)->entry->deadline,
-		pairingheap_const_container(PromQueueNode, deadline, a)->entry->deadline);
+	const PromQueueEntry *x =
+		pairingheap_const_container(PromQueueNode, deadline, a)->entry;
+	const PromQueueEntry *y =
+		pairingheap_const_container(PromQueueNode, deadline, b)->entry;
+
+	return compare(y->deadline, x->deadline);
 }
 
 static void
@@ -623,10 +626,10 @@ end_task(PromQueue *queue, int64 task_id, bool completed, TimestampTz now)
 	end_dependencies(queue, task_id, completed, now);
 }
 
-/* Back from a slot into the queue. */
+/* Back from a slot into the queue; due 0: as it was. */
 static void
-go_on(PromQueue *queue, const PromSlot *slot, TimestampTz due, bool retrying,
-	  bool urgent, TimestampTz now)
+go_on(PromQueue *queue, const PromSlot *slot, TimestampTz due, bool urgent,
+	  TimestampTz now)
 {
 	PromQueueNode *node = find_task(queue, slot->task_id);
 	PromQueueEntry *entry;
@@ -637,9 +640,10 @@ go_on(PromQueue *queue, const PromSlot *slot, TimestampTz due, bool retrying,
 	dequeue(queue, node);
 	if (entry->state == PROM_QUEUE_RUNNING)
 		queue->running--;
-	entry->due = due;
+	if (due != 0)
+		entry->due = due;
 	entry->target = slot->target;
-	entry->retrying = retrying;
+	entry->retrying = slot->retrying;
 	entry->urgent = urgent;
 	release_keys(queue, entry, false, now);
 	enqueue(queue, node, now);
@@ -663,10 +667,10 @@ prom_queue_take_back(PromQueue *queue, const PromSlot *slot, TimestampTz now)
 					 slot->result == PROM_RESULT_COMPLETED, now);
 			break;
 		case PROM_RESULT_LATER:
-			go_on(queue, slot, slot->due, slot->retrying, cancelled, now);
+			go_on(queue, slot, slot->due, cancelled, now);
 			break;
 		case PROM_RESULT_PARKED:
-			go_on(queue, slot, node == NULL ? 0 : node->entry->due, slot->retrying, cancelled, now);
+			go_on(queue, slot, 0, cancelled, now);
 			prom_lanes_stall(queue->lanes, &slot->target, slot->seen, now);
 			break;
 		case PROM_RESULT_READ:
@@ -679,11 +683,15 @@ prom_queue_take_back(PromQueue *queue, const PromSlot *slot, TimestampTz now)
 void
 prom_queue_put_back(PromQueue *queue, const PromSlot *slot, TimestampTz now)
 {
-	/*
-	 * Whether it had begun only its facts say, which will be read; until then
-	 * it keeps its conversation.
-	 */
-	go_on(queue, slot, now, true, true, now);
+	PromQueueNode *node = find_task(queue, slot->task_id);
+
+	if (node == NULL)
+		return;
+	dequeue(queue, node);
+	if (node->entry->state == PROM_QUEUE_RUNNING)
+		queue->running--;
+	/* How far it came only its facts say: until then it keeps its keys. */
+	make_urgent(queue, node, now);
 }
 
 void
@@ -727,7 +735,8 @@ prom_queue_pauses_changed(PromQueue *queue)
 TimestampTz
 prom_queue_next_moment(PromQueue *queue, TimestampTz now)
 {
-	TimestampTz next = Min(queue->missed, prom_lanes_next_moment(queue->lanes, now));
+	TimestampTz opens = prom_lanes_next_moment(queue->lanes, now);
+	TimestampTz next = Min(queue->missed, opens);
 	PromQueueNode *node = first_later(queue);
 
 	if (node != NULL)

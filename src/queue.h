@@ -27,7 +27,7 @@ typedef struct PromQueueEntry
 	TimestampTz due;
 	TimestampTz deadline;
 	TimestampTz since;   /* when it came into its state */
-	int64 blocker;       /* BLOCKED, BEHIND: the task it waits for; 0: several */
+	int64 blocker;       /* what it is BLOCKED by or BEHIND; 0: several */
 	uint64 key;          /* as in the hint */
 	uint64 conversation; /* the same */
 	PromSubmitter submitter;
@@ -37,8 +37,8 @@ typedef struct PromQueueEntry
 	int16 priority;
 	uint8 state;              /* PromQueueState */
 	bool retrying : 1;        /* it had an attempt and will have another */
-	bool urgent : 1;          /* to be ended, or its open attempt: runs next */
-	bool anyway : 1;          /* it runs whatever becomes of what it depends on */
+	bool urgent : 1;          /* it, or its open attempt, is to be ended */
+	bool anyway : 1;          /* whatever becomes of what it depends on */
 	bool in_conversation : 1; /* BEHIND: the key is its conversation */
 } PromQueueEntry;
 

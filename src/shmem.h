@@ -180,7 +180,7 @@ typedef struct PromSlot
 	uint64 key;
 	uint64 conversation;
 	int32 priority;
-	TimestampTz due; /* with LATER and PARKED */
+	TimestampTz due; /* with LATER; 0: as it was */
 	PromSlotResult result;
 	int64 tokens;  /* that the attempt used */
 	bool retrying; /* with both: an attempt has ended */

@@ -1,0 +1,159 @@
+/*
+ * route.c
+ *	  Chooses the model that an attempt goes to, and when the next one goes.
+ *
+ * An agent has one model, and that may have fallbacks.  The gates say which
+ * of them can be used; what becomes of a call is told to the gate that it
+ * passed.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "common/pg_prng.h"
+#include "utils/builtins.h"
+
+#include "gate.h"
+#include "route.h"
+#include "worker.h"
+#include "xact.h"
+
+/* Back-off after attempt n: min(first * 2^(n-1), longest), jittered; ms. */
+#define BACKOFF_FIRST 500
+#define BACKOFF_LONGEST 60000
+
+static PromStatement version_statement = {
+	"SELECT coalesce((SELECT x.model_version FROM prometheus._attempt x"
+	"  WHERE x.task_id = $1 AND x.model = $2 AND x.attempt > $3"
+	"  ORDER BY x.attempt LIMIT 1),"
+	" (SELECT m.version FROM prometheus._model m"
+	"  WHERE m.name = $2 ORDER BY m.version DESC LIMIT 1))",
+	3,
+	{INT8OID, TEXTOID, INT4OID},
+	NULL,
+};
+
+/* A model of the chain: the version that the task used first, or the newest. */
+static const PromModel *
+fallback_model(const PromAttempt *attempt, const PromRoute *route,
+			   const char *name)
+{
+	Datum values[3] = {Int64GetDatum(attempt->task_id),
+					   CStringGetTextDatum(name),
+					   Int32GetDatum(route->retried_attempt)};
+
+	prom_statement_run(&version_statement, values, NULL, true);
+	if (prom_row_isnull(0, 1))
+		return NULL;
+	return prom_model_version(name, prom_row_int64(0, 1));
+}
+
+/* Is there room before a model?  Then the attempt is on its way to it. */
+static bool
+pass_gate(PromAttempt *attempt, const PromModel *model, TimestampTz now)
+{
+	PromGate *gate = prom_gate_make(prom_my_database, PROM_GATE_MODEL,
+									model->name);
+
+	if (gate == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many models are in use"),
+				 errdetail("There can be %d gates before models and agents.",
+						   PROM_MAX_GATES)));
+	prom_gate_set_options(prom_my_database, gate, model);
+	attempt->seen = prom_gate_changes(prom_my_database, gate);
+	if (prom_gate_room(gate, 0, now) == 0)
+		return false;
+	attempt->model = model;
+	if (prom_llm_is_local(model->api))
+		return true;
+	attempt->generation = prom_gate_began(gate);
+	attempt->gate = gate;
+	return true;
+}
+
+/*
+ * Choose the first model that has room, of the agent's model and its
+ * fallbacks; each attempt that was used up begins one further on.  A model
+ * that is only full, not closed, is waited for.
+ */
+bool
+prom_route_choose(PromAttempt *attempt, const PromRoute *route,
+				  TimestampTz now)
+{
+	const PromModel *first = prom_model_version(route->model,
+												route->version);
+	int n = 1 + first->nfallbacks;
+	bool full = false;
+
+	for (int i = 0; i < n && !full; i++)
+	{
+		int place = (route->used + i) % n;
+		const PromModel *model = first;
+
+		if (place > 0)
+			model = fallback_model(attempt, route,
+								   first->fallbacks[place - 1]);
+		if (model == NULL)
+			continue;
+		if (pass_gate(attempt, model, now))
+			return true;
+		full = prom_gate_is_open(prom_gate_find(prom_my_database,
+												PROM_GATE_MODEL, model->name),
+								 now);
+	}
+	attempt->seen = prom_gate_changes(
+		prom_my_database,
+		prom_gate_make(prom_my_database, PROM_GATE_MODEL, first->name));
+	return false;
+}
+
+void
+prom_route_leave(PromAttempt *attempt)
+{
+	if (attempt->gate != NULL)
+		prom_gate_dropped(attempt->gate);
+	attempt->gate = NULL;
+}
+
+void
+prom_route_end(PromAttempt *attempt, TimestampTz now)
+{
+	if (attempt->gate != NULL)
+		prom_gate_ended(prom_my_database, attempt->gate, attempt->generation,
+						prom_llm_reply(attempt->call), now);
+	attempt->gate = NULL;
+}
+
+/* Jittered: between three quarters of it and all. */
+static int64
+backoff_ms(int attempt)
+{
+	int64 ms = attempt > 10 ? BACKOFF_LONGEST
+							: Min((int64) BACKOFF_FIRST << (attempt - 1),
+								  BACKOFF_LONGEST);
+
+	return (int64) (ms * (1 - 0.25 * pg_prng_double(&pg_global_prng_state)));
+}
+
+/*
+ * When it is to be tried again: when its gate opens, which such a reply
+ * closed, at once if another model can be used meanwhile, else after a
+ * back-off: a peer that always says 0 must not be asked in a hot loop.
+ */
+TimestampTz
+prom_route_retry_at(const PromAttempt *attempt, const PromReply *reply,
+					TimestampTz now)
+{
+	const PromGate *gate = prom_gate_find(prom_my_database, PROM_GATE_MODEL,
+										  attempt->model->name);
+	int64 wait = reply->retry_after > 0 ? reply->retry_after
+										: backoff_ms(attempt->attempt);
+
+	if (reply->retry != PROM_RETRY_BACKOFF && gate != NULL &&
+		prom_gate_opens_at(gate) > now)
+		return prom_gate_admits(prom_my_database, gate, 0, now)
+				   ? now
+				   : prom_gate_opens_at(gate);
+	return TimestampTzPlusMilliseconds(now, wait);
+}

@@ -1,0 +1,38 @@
+/*
+ * route.h
+ *	  Which model an attempt goes to, and when the next one goes.
+ */
+#ifndef PROM_ROUTE_H
+#define PROM_ROUTE_H
+
+#include "attempt.h"
+
+/* Where the attempts of a task may go. */
+typedef struct PromRoute
+{
+	const char *model; /* the agent's, and its version */
+	int64 version;
+	int32 used;            /* attempts used up */
+	int32 retried_attempt; /* after which it was retried by hand; 0: never */
+} PromRoute;
+
+/*
+ * Choose the model of an attempt, whose gate then counts it as in flight;
+ * false: no model has room.  In a transaction with SPI connected.
+ */
+extern bool prom_route_choose(PromAttempt *attempt, const PromRoute *route,
+							  TimestampTz now);
+
+/*
+ * What became of a call tells the gate that it passed; and an attempt that is
+ * not to be sent, or was dropped, is not in flight any more.
+ */
+extern void prom_route_end(PromAttempt *attempt, TimestampTz now);
+extern void prom_route_leave(PromAttempt *attempt);
+
+/* When a task is to be tried again after a reply that failed. */
+extern TimestampTz prom_route_retry_at(const PromAttempt *attempt,
+									   const PromReply *reply,
+									   TimestampTz now);
+
+#endif
