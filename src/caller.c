@@ -163,7 +163,7 @@ take_slots(void)
 }
 
 static void
-take_replies(void)
+take_replies(TimestampTz now)
 {
 	PromCall *call;
 
@@ -172,7 +172,7 @@ take_replies(void)
 		Work *work = prom_llm_owner(call);
 
 		in_flight--;
-		prom_route_end(&work->attempt, GetCurrentTimestamp());
+		prom_route_end(&work->attempt, now);
 		work->stage = STAGE_RECORD;
 		join_turn(work);
 	}
@@ -498,9 +498,8 @@ after_commit(Work **list, int n, TimestampTz now)
 }
 
 static void
-run_turn(void)
+run_turn(TimestampTz now)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	ErrorData *failure;
 	int written = 0;
 
@@ -650,6 +649,7 @@ prom_caller_main(Datum main_arg)
 	MemoryContextSwitchTo(turn_context);
 	while (!prom_worker_should_end())
 	{
+		TimestampTz now;
 		bool full;
 
 		/* It may have been reloaded. */
@@ -658,11 +658,12 @@ prom_caller_main(Datum main_arg)
 		take_late_cancels();
 		take_slots();
 		prom_http_drive(http);
-		take_replies();
-		take_kept(GetCurrentTimestamp());
+		now = GetCurrentTimestamp();
+		take_replies(now);
+		take_kept(now);
 		full = nbegin == TURN_BEGIN || nturn == TURN_TOTAL;
 		if (nturn > 0)
-			run_turn();
+			run_turn(now);
 		pg_atomic_write_u32(&prom_my_worker->in_flight, in_flight);
 		if (in_flight == 0 && nkept == 0 &&
 			prom_agent_cached() > CACHED_VERSIONS)

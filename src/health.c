@@ -15,6 +15,7 @@
 #include "utils/fmgrprotos.h"
 
 #include "extension.h"
+#include "gate.h"
 #include "guc.h"
 #include "shmem.h"
 #include "worker.h"
@@ -73,6 +74,29 @@ put_extension(ReturnSetInfo *result)
 		prom_extension_advice(extension.version, files));
 }
 
+/* Gates that a person should know of. */
+static void
+put_gates(ReturnSetInfo *result, PromDatabase *db)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	uint32 n = pg_atomic_read_u32(&db->ngates);
+	StringInfoData closed;
+
+	initStringInfo(&closed);
+	LWLockAcquire(db->gate_lock, LW_SHARED);
+	for (uint32 i = 0; i < n; i++)
+		if (!prom_gate_is_open(&db->gates[i], now))
+			appendStringInfo(&closed, "%s%s %s", closed.len > 0 ? ", " : "",
+							 prom_gate_target(&db->gates[i]),
+							 db->gates[i].paused ? "is paused" : "is closed");
+	LWLockRelease(db->gate_lock);
+	if (closed.len == 0)
+		put(result, "gates", "ok", psprintf("%u, all open", n), NULL);
+	else
+		put(result, "gates", "warning", closed.data,
+			"SELECT * FROM prometheus.gate says why; prometheus_resume() opens one.");
+}
+
 static void
 put_database(ReturnSetInfo *result, PromDatabase *db)
 {
@@ -97,6 +121,7 @@ put_database(ReturnSetInfo *result, PromDatabase *db)
 				 pg_atomic_read_u32(&db->worker[PROM_SCHEDULER].in_flight),
 				 prom_guc_max_in_flight),
 		NULL);
+	put_gates(result, db);
 	put(result, "scans of the task table", "ok",
 		psprintf(UINT64_FORMAT, pg_atomic_read_u64(&db->rescans)), NULL);
 }

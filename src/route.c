@@ -137,9 +137,11 @@ backoff_ms(int attempt)
 }
 
 /*
- * When it is to be tried again: when its gate opens, which such a reply
- * closed, at once if another model can be used meanwhile, else after a
- * back-off: a peer that always says 0 must not be asked in a hot loop.
+ * A reply that closed the gate: for want of money the gate alone holds the
+ * task, so that it runs as soon as somebody opens it; else the task is due
+ * when the gate opens, or at once if another model can be used meanwhile.  Any
+ * other failure: after a back-off, since a peer that always says 0 must not be
+ * asked in a hot loop.
  */
 TimestampTz
 prom_route_retry_at(const PromAttempt *attempt, const PromReply *reply,
@@ -150,7 +152,9 @@ prom_route_retry_at(const PromAttempt *attempt, const PromReply *reply,
 	int64 wait = reply->retry_after > 0 ? reply->retry_after
 										: backoff_ms(attempt->attempt);
 
-	if (reply->retry != PROM_RETRY_BACKOFF && gate != NULL &&
+	if (reply->retry == PROM_RETRY_MONEY)
+		return now;
+	if (reply->retry == PROM_RETRY_WAIT && gate != NULL &&
 		prom_gate_opens_at(gate) > now)
 		return prom_gate_admits(prom_my_database, gate, 0, now)
 				   ? now
