@@ -398,6 +398,7 @@ send_request(Work *work, TimestampTz now)
 {
 	PromAttempt *attempt = &work->attempt;
 	PromMessage messages[2];
+	PromPrompt prompt = {0};
 	int n = 0;
 	int64 left = TimestampDifferenceMilliseconds(now, attempt->deadline);
 
@@ -410,10 +411,11 @@ send_request(Work *work, TimestampTz now)
 	messages[n].role = "user";
 	messages[n].text = attempt->request;
 	messages[n++].raw = NULL;
+	prompt.messages = messages;
+	prompt.nmessages = n;
 	name_work(work);
 	PROM_FAULT("before-send");
-	attempt->call = prom_llm_start(http, attempt->model, messages, n, left,
-								   work);
+	attempt->call = prom_llm_start(http, attempt->model, &prompt, left, work);
 	prom_guilt_clear();
 	attempt->request = attempt->instructions = NULL;
 	work->stage = STAGE_CALL;

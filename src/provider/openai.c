@@ -79,11 +79,12 @@ openai_key_header(const char *host)
 }
 
 static void
-build_messages(StringInfo body, const PromMessage *messages, int nmessages)
+build_messages(StringInfo body, const PromPrompt *prompt)
 {
+	const PromMessage *messages = prompt->messages;
 	int i;
 
-	for (i = 0; i < nmessages; i++)
+	for (i = 0; i < prompt->nmessages; i++)
 	{
 		if (i > 0)
 			appendStringInfoChar(body, ',');
@@ -102,12 +103,12 @@ build_messages(StringInfo body, const PromMessage *messages, int nmessages)
 
 static void
 openai_build(StringInfo body, const PromModel *model, const char *host,
-			 const PromMessage *messages, int nmessages)
+			 const PromPrompt *prompt)
 {
 	appendStringInfoString(body, "{\"model\":");
 	escape_json(body, model->model ? model->model : model->name);
 	appendStringInfoString(body, ",\"messages\":[");
-	build_messages(body, messages, nmessages);
+	build_messages(body, prompt);
 	appendStringInfoChar(body, ']');
 
 	/* The new name is refused by local servers, the old one by new models. */

@@ -58,7 +58,7 @@ typedef struct PromProvider
 
 	/* Write the request's body; host decides between names of one field. */
 	void (*build)(StringInfo body, const PromModel *model, const char *host,
-				  const PromMessage *messages, int nmessages);
+				  const PromPrompt *prompt);
 
 	/* Read the whole body of a good response, or of an error. */
 	void (*read_body)(PromTurn *turn, PromSlice body);
