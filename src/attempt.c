@@ -22,6 +22,7 @@
 #include "encoding.h"
 #include "guc.h"
 #include "guilt.h"
+#include "prompt.h"
 #include "xact.h"
 
 /* Back-off after attempt n: min(first * 2^(n-1), longest), jittered; ms. */
@@ -35,7 +36,7 @@ typedef struct Loaded
 	TimestampTz deadline;
 	int32 max_attempts;
 	const char *agent;
-	const char *request;
+	PromPromptSource source;
 	TimestampTz due; /* not before; 0: at once */
 	bool ended;
 	int32 outcome_attempt; /* of the last outcome; 0: none */
@@ -67,7 +68,8 @@ static PromStatement load_statement = {
 	"   WHERE m.name = v.model ORDER BY m.version DESC LIMIT 1)),"
 	" coalesce((SELECT s.step FROM prometheus._step s"
 	"   WHERE s.task_id = t.task_id ORDER BY s.step DESC LIMIT 1), 0),"
-	" c.requested_at IS NOT NULL, c.reason"
+	" c.requested_at IS NOT NULL, c.reason,"
+	" t.conversation, t.submitter, t.submitter_oid, t.depends_on"
 	" FROM unnest($1) AS u(task_id)"
 	" JOIN prometheus._task t ON t.task_id = u.task_id"
 	" LEFT JOIN LATERAL (SELECT x.attempt, x.attempts, x.outcome, x.next_run_at"
@@ -108,7 +110,8 @@ read_loaded(uint64 row, Loaded *loaded)
 	loaded->deadline = prom_row_time(row, 2);
 	loaded->max_attempts = prom_row_int32(row, 3);
 	loaded->agent = prom_row_text(row, 4);
-	loaded->request = prom_row_text(row, 5);
+	loaded->source.agent = loaded->agent;
+	loaded->source.request = prom_row_text(row, 5);
 	loaded->due = prom_row_int64_or(row, 6, 0);
 	loaded->ended = row_bool(row, 7);
 	loaded->outcome_attempt = prom_row_int32(row, 8);
@@ -120,6 +123,7 @@ read_loaded(uint64 row, Loaded *loaded)
 	loaded->last_step = prom_row_int32(row, 14);
 	loaded->cancelled = row_bool(row, 15);
 	loaded->cancel_reason = prom_row_text_or_null(row, 16);
+	prom_prompt_read_source(row, 17, &loaded->source);
 }
 
 /* Read all of them at once; the rows come in any order. */
@@ -344,13 +348,14 @@ add_chat_step(PromFactWriter *writer, PromAttempt *attempt,
 
 /* echo answers at once with the request, unaltered. */
 static void
-answer_locally(PromFactWriter *writer, PromAttempt *attempt, TimestampTz now)
+answer_locally(PromFactWriter *writer, PromAttempt *attempt,
+			   const char *request, TimestampTz now)
 {
 	PromReply reply = {0};
 	Outcome end = {0};
 
 	reply.ok = true;
-	reply.answer = attempt->request;
+	reply.answer = request;
 	reply.finish_reason = "stop";
 	reply.connect_ms = reply.first_byte_ms = -1;
 	attempt->call_id = 0;
@@ -368,6 +373,7 @@ static void
 begin_one(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 		  TimestampTz now)
 {
+	PromPromptSource source = loaded->source;
 	const PromAgent *agent;
 
 	attempt->attempt = Max(loaded->last_attempt, loaded->outcome_attempt) + 1;
@@ -375,20 +381,19 @@ begin_one(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 	attempt->used = loaded->used;
 	attempt->max_attempts = loaded->max_attempts;
 	attempt->deadline = loaded->deadline;
-	attempt->request = loaded->request;
 	agent = prom_agent_version(loaded->agent, loaded->agent_version);
-	attempt->instructions = agent->instructions;
 	attempt->model = prom_model_version(loaded->model, loaded->model_version);
 	add_attempt(writer, attempt, agent, now);
 	if (prom_llm_is_local(attempt->model->api))
 	{
-		answer_locally(writer, attempt, now);
+		answer_locally(writer, attempt, source.request, now);
 		return;
 	}
-	/* Here and not when it is sent, since it may fail. */
-	attempt->request = prom_encoding_to_utf8(attempt->request);
-	attempt->instructions = prom_encoding_to_utf8(attempt->instructions);
 	attempt->call_id = prom_fact_next_id();
+	source.instructions = agent->instructions;
+	source.before = attempt->call_id;
+	/* Here and not when it is sent, since it may fail. */
+	attempt->prompt = prom_prompt_make(&source, attempt->model);
 	attempt->sent_at = now;
 	add_call(writer, attempt);
 	attempt->next = PROM_NEXT_SEND;

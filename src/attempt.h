@@ -39,9 +39,8 @@ typedef struct PromAttempt
 	int64 tokens;   /* of the reply, in and out */
 	PromCall *call; /* on the network, or ended and not recorded */
 
-	/* From loading to sending, in the memory of the turn, in UTF-8. */
-	const char *request;
-	const char *instructions; /* NULL: none */
+	/* From beginning to sending, in the memory of the turn. */
+	const PromPrompt *prompt;
 } PromAttempt;
 
 /*

@@ -397,27 +397,14 @@ static void
 send_request(Work *work, TimestampTz now)
 {
 	PromAttempt *attempt = &work->attempt;
-	PromMessage messages[2];
-	PromPrompt prompt = {0};
-	int n = 0;
 	int64 left = TimestampDifferenceMilliseconds(now, attempt->deadline);
 
-	if (attempt->instructions != NULL)
-	{
-		messages[n].role = "system";
-		messages[n].text = attempt->instructions;
-		messages[n++].raw = NULL;
-	}
-	messages[n].role = "user";
-	messages[n].text = attempt->request;
-	messages[n++].raw = NULL;
-	prompt.messages = messages;
-	prompt.nmessages = n;
 	name_work(work);
 	PROM_FAULT("before-send");
-	attempt->call = prom_llm_start(http, attempt->model, &prompt, left, work);
+	attempt->call = prom_llm_start(http, attempt->model, attempt->prompt, left,
+								   work);
 	prom_guilt_clear();
-	attempt->request = attempt->instructions = NULL;
+	attempt->prompt = NULL;
 	work->stage = STAGE_CALL;
 	in_flight++;
 	PROM_FAULT("after-send");

@@ -85,6 +85,17 @@ typedef struct PromProvider
 /* The provider of an api, or NULL. */
 extern const PromProvider *prom_provider_find(const char *api);
 
+/* Append the messages as an array in the form of chat completions. */
+extern void prom_provider_add_messages(StringInfo body,
+									   const PromPrompt *prompt);
+
+/*
+ * Append the body that prom_llm_start() sends; of echo, which is sent nothing,
+ * the messages that it has.  Never a key: keys are only in headers.
+ */
+extern void prom_provider_build(StringInfo body, const PromModel *model,
+								const PromPrompt *prompt);
+
 extern void prom_turn_init(PromTurn *turn);
 extern void prom_turn_clear(PromTurn *turn);
 extern void prom_turn_set_problem(PromTurn *turn, PromTurnProblem problem,
