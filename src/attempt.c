@@ -36,7 +36,9 @@ typedef struct Loaded
 	TimestampTz deadline;
 	int32 max_attempts;
 	const char *agent;
-	PromPromptSource source;
+	PromPromptSource source; /* but for the request */
+	Datum request;           /* not read yet: it may be long */
+	int64 request_bytes;
 	TimestampTz due; /* not before; 0: at once */
 	bool ended;
 	int32 outcome_attempt; /* of the last outcome; 0: none */
@@ -106,12 +108,16 @@ row_bool(uint64 row, int column)
 static void
 read_loaded(uint64 row, Loaded *loaded)
 {
+	bool isnull;
+
 	loaded->task_id = prom_row_int64(row, 1);
 	loaded->deadline = prom_row_time(row, 2);
 	loaded->max_attempts = prom_row_int32(row, 3);
 	loaded->agent = prom_row_text(row, 4);
 	loaded->source.agent = loaded->agent;
-	loaded->source.request = prom_row_text(row, 5);
+	loaded->request = SPI_getbinval(SPI_tuptable->vals[row],
+									SPI_tuptable->tupdesc, 5, &isnull);
+	loaded->request_bytes = prom_row_bytes(row, 5);
 	loaded->due = prom_row_int64_or(row, 6, 0);
 	loaded->ended = row_bool(row, 7);
 	loaded->outcome_attempt = prom_row_int32(row, 8);
@@ -126,7 +132,10 @@ read_loaded(uint64 row, Loaded *loaded)
 	prom_prompt_read_source(row, 17, &loaded->source);
 }
 
-/* Read all of them at once; the rows come in any order. */
+/*
+ * Read all of them at once; they come in any order.  The rows, in which the
+ * requests are, stay until SPI_finish().
+ */
 static Loaded *
 load(PromAttempt **attempts, int n, int *nloaded)
 {
@@ -143,7 +152,6 @@ load(PromAttempt **attempts, int n, int *nloaded)
 	for (uint64 i = 0; i < SPI_processed; i++)
 		read_loaded(i, &loaded[i]);
 	*nloaded = SPI_processed;
-	SPI_freetuptable(SPI_tuptable);
 	return loaded;
 }
 
@@ -369,7 +377,8 @@ answer_locally(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->next = PROM_NEXT_ENDED;
 }
 
-static void
+/* Begin an attempt; the bytes that this loaded. */
+static int64
 begin_one(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 		  TimestampTz now)
 {
@@ -381,13 +390,14 @@ begin_one(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 	attempt->used = loaded->used;
 	attempt->max_attempts = loaded->max_attempts;
 	attempt->deadline = loaded->deadline;
+	source.request = TextDatumGetCString(loaded->request);
 	agent = prom_agent_version(loaded->agent, loaded->agent_version);
 	attempt->model = prom_model_version(loaded->model, loaded->model_version);
 	add_attempt(writer, attempt, agent, now);
 	if (prom_llm_is_local(attempt->model->api))
 	{
 		answer_locally(writer, attempt, source.request, now);
-		return;
+		return loaded->request_bytes;
 	}
 	attempt->call_id = prom_fact_next_id();
 	source.instructions = agent->instructions;
@@ -397,10 +407,11 @@ begin_one(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 	attempt->sent_at = now;
 	add_call(writer, attempt);
 	attempt->next = PROM_NEXT_SEND;
+	return prom_prompt_bytes(attempt->prompt);
 }
 
-/* What a claimed task needs now, by its own facts. */
-static void
+/* What a claimed task needs now, by its own facts; the bytes it loaded. */
+static int64
 go_on(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 	  TimestampTz now)
 {
@@ -433,16 +444,18 @@ go_on(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 			lost.error = "the process that ran it ended";
 			add_outcome(writer, loaded->task_id, &lost, now);
 		}
-		begin_one(writer, attempt, loaded, now);
+		return begin_one(writer, attempt, loaded, now);
 	}
+	return 0;
 }
 
 void
 prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts, int n,
-				   TimestampTz now)
+				   int64 max_bytes, TimestampTz now)
 {
 	int nloaded;
 	Loaded *loaded = load(attempts, n, &nloaded);
+	int64 bytes = 0;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -458,11 +471,13 @@ prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts, int n,
 		}
 		if (found == -1)
 			attempts[i]->next = PROM_NEXT_ENDED;
+		else if (bytes > 0 && bytes + loaded[found].request_bytes > max_bytes)
+			attempts[i]->next = PROM_NEXT_AGAIN;
 		else
 		{
 			prom_guilt_name(attempts[i]->task_id,
 							loaded[found].last_step + 1);
-			go_on(writer, attempts[i], &loaded[found], now);
+			bytes += go_on(writer, attempts[i], &loaded[found], now);
 		}
 	}
 }

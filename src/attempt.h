@@ -16,7 +16,8 @@ typedef enum PromAttemptNext
 {
 	PROM_NEXT_SEND,  /* send the request */
 	PROM_NEXT_ENDED, /* the task has ended */
-	PROM_NEXT_LATER  /* the task goes on at due */
+	PROM_NEXT_LATER, /* the task goes on at due */
+	PROM_NEXT_AGAIN  /* begin it in another turn: this one is full */
 } PromAttemptNext;
 
 /* A task that this process has claimed.  It owns call. */
@@ -45,11 +46,12 @@ typedef struct PromAttempt
 
 /*
  * Load the tasks of n attempts (slot and task_id are set) and begin what can
- * begin: afterwards next says what to do with each.  In a transaction with
- * SPI connected.
+ * begin: afterwards next says what to do with each.  When requests and prompts
+ * have max_bytes, the rest is left for another turn; the first is not.  In a
+ * transaction with SPI connected.
  */
 extern void prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts,
-							   int n, TimestampTz now);
+							   int n, int64 max_bytes, TimestampTz now);
 
 /* Record a call that has ended, and what follows from it. */
 extern void prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
