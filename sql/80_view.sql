@@ -257,7 +257,7 @@ COMMENT ON COLUMN prometheus.step.cached_tokens IS 'Tokens of the prompt that ca
 COMMENT ON COLUMN prometheus.step.cost IS 'Tokens times prices; null: not known.';
 COMMENT ON COLUMN prometheus.step.finish_reason IS 'The provider''s own word for why the reply ended.';
 COMMENT ON COLUMN prometheus.step.error IS 'Why it did not succeed.';
-COMMENT ON COLUMN prometheus.step.input IS 'What went in: the messages.';
+COMMENT ON COLUMN prometheus.step.input IS 'The messages that are new in it: instructions and request. prometheus_prompt(task_id, step) shows the whole, with history and results.';
 COMMENT ON COLUMN prometheus.step.output IS 'What came out: content, or error.';
 
 /*

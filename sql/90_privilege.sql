@@ -17,6 +17,8 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_trace(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_wait(
     bigint, interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_result(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_prompt(
+    bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_cancel(bigint, text) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE @extschema@.prometheus_ask(
     text, text, interval, text) FROM PUBLIC;
@@ -69,6 +71,7 @@ GRANT EXECUTE ON FUNCTION
     @extschema@.prometheus_why(bigint),
     @extschema@.prometheus_wait(bigint, interval),
     @extschema@.prometheus_result(bigint),
+    @extschema@.prometheus_prompt(bigint, integer),
     @extschema@.prometheus_cancel(bigint, text),
     @extschema@.prometheus_version(),
     @extschema@.prometheus_health()

@@ -400,7 +400,8 @@ prom_agent_cached(void)
 
 static PromStatement agent_statement = {
 	"SELECT model, mode, instructions FROM prometheus._agent"
-	" WHERE name = $1 AND version = $2",
+	" WHERE name OPERATOR(pg_catalog.=) $1"
+	" AND version OPERATOR(pg_catalog.=) $2",
 	2,
 	{TEXTOID, INT8OID},
 	NULL,
@@ -408,7 +409,8 @@ static PromStatement agent_statement = {
 
 static PromStatement model_statement = {
 	"SELECT api, endpoint, model, secret, options FROM prometheus._model"
-	" WHERE name = $1 AND version = $2",
+	" WHERE name OPERATOR(pg_catalog.=) $1"
+	" AND version OPERATOR(pg_catalog.=) $2",
 	2,
 	{TEXTOID, INT8OID},
 	NULL,
@@ -427,6 +429,53 @@ read_version(PromStatement *statement, const char *name, int64 version)
 							   (long long) version)));
 }
 
+/* What read_version() found, in the current context. */
+static PromAgent *
+make_agent(const char *name, int64 version)
+{
+	PromAgent *agent = palloc0(sizeof(PromAgent));
+
+	agent->name = pstrdup(name);
+	agent->version = version;
+	agent->model = prom_row_text(0, 1);
+	agent->mode = prom_row_text(0, 2);
+	agent->instructions = prom_row_text_or_null(0, 3);
+	return agent;
+}
+
+static PromModel *
+make_model(const char *name, int64 version)
+{
+	PromModel *model = palloc0(sizeof(PromModel));
+	bool isnull;
+
+	model->name = pstrdup(name);
+	model->version = version;
+	model->api = prom_row_text(0, 1);
+	model->endpoint = prom_row_text_or_null(0, 2);
+	model->model = prom_row_text_or_null(0, 3);
+	model->secret = prom_row_text_or_null(0, 4);
+	prom_option_read_model(DatumGetJsonbP(SPI_getbinval(SPI_tuptable->vals[0],
+														SPI_tuptable->tupdesc,
+														5, &isnull)),
+						   model);
+	return model;
+}
+
+PromAgent *
+prom_agent_read(const char *name, int64 version)
+{
+	read_version(&agent_statement, name, version);
+	return make_agent(name, version);
+}
+
+PromModel *
+prom_model_read(const char *name, int64 version)
+{
+	read_version(&model_statement, name, version);
+	return make_model(name, version);
+}
+
 const PromAgent *
 prom_agent_version(const char *name, int64 version)
 {
@@ -442,12 +491,7 @@ prom_agent_version(const char *name, int64 version)
 	}
 	read_version(&agent_statement, name, version);
 	before = MemoryContextSwitchTo(cache_context());
-	agent = palloc0(sizeof(PromAgent));
-	agent->name = pstrdup(name);
-	agent->version = version;
-	agent->model = prom_row_text(0, 1);
-	agent->mode = prom_row_text(0, 2);
-	agent->instructions = prom_row_text_or_null(0, 3);
+	agent = make_agent(name, version);
 	agents = lappend(agents, agent);
 	MemoryContextSwitchTo(before);
 	return agent;
@@ -459,7 +503,6 @@ prom_model_version(const char *name, int64 version)
 	ListCell *cell;
 	PromModel *model;
 	MemoryContext before;
-	bool isnull;
 
 	foreach(cell, models)
 	{
@@ -469,17 +512,7 @@ prom_model_version(const char *name, int64 version)
 	}
 	read_version(&model_statement, name, version);
 	before = MemoryContextSwitchTo(cache_context());
-	model = palloc0(sizeof(PromModel));
-	model->name = pstrdup(name);
-	model->version = version;
-	model->api = prom_row_text(0, 1);
-	model->endpoint = prom_row_text_or_null(0, 2);
-	model->model = prom_row_text_or_null(0, 3);
-	model->secret = prom_row_text_or_null(0, 4);
-	prom_option_read_model(DatumGetJsonbP(SPI_getbinval(SPI_tuptable->vals[0],
-														SPI_tuptable->tupdesc,
-														5, &isnull)),
-						   model);
+	model = make_model(name, version);
 	models = lappend(models, model);
 	MemoryContextSwitchTo(before);
 	return model;

@@ -25,6 +25,13 @@ typedef struct PromAgent
 extern const PromAgent *prom_agent_version(const char *name, int64 version);
 extern const PromModel *prom_model_version(const char *name, int64 version);
 
+/*
+ * The same for a backend, which has no cache: in the current memory context,
+ * and by a snapshot that the caller has made the active one.
+ */
+extern PromAgent *prom_agent_read(const char *name, int64 version);
+extern PromModel *prom_model_read(const char *name, int64 version);
+
 /* Empty the cache, when it is big and nobody holds one of its versions. */
 extern void prom_agent_forget(void);
 extern int prom_agent_cached(void);

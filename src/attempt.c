@@ -23,6 +23,7 @@
 #include "guc.h"
 #include "guilt.h"
 #include "live.h"
+#include "prompt.h"
 #include "route.h"
 #include "worker.h"
 #include "xact.h"
@@ -34,7 +35,9 @@ typedef struct Loaded
 	TimestampTz deadline;
 	int32 max_attempts;
 	const char *agent;
-	const char *request;
+	PromPromptSource source; /* but for the request */
+	Datum request;           /* not read yet: it may be long */
+	int64 request_bytes;
 	TimestampTz due; /* not before; 0: at once */
 	bool ended;
 	bool completed;
@@ -83,7 +86,8 @@ static PromStatement load_statement = {
 	"   THEN (SELECT format('task %s, which it depends on, %s', d,"
 	"     CASE e.outcome WHEN 'failed' THEN 'failed' ELSE 'was ' || e.outcome END)"
 	"   " PROM_PARENTS "e.outcome <> 'completed' ORDER BY d LIMIT 1) END,"
-	" coalesce(r.attempt, 0)"
+	" coalesce(r.attempt, 0),"
+	" t.conversation, t.submitter, t.submitter_oid, t.depends_on"
 	" FROM unnest($1) AS u(task_id)"
 	" JOIN prometheus._task t ON t.task_id = u.task_id"
 	" LEFT JOIN LATERAL (SELECT x.attempt, x.attempts, x.outcome, x.next_run_at"
@@ -120,11 +124,16 @@ row_bool(uint64 row, int column)
 static void
 read_loaded(uint64 row, Loaded *loaded)
 {
+	bool isnull;
+
 	loaded->task_id = prom_row_int64(row, 1);
 	loaded->deadline = prom_row_time(row, 2);
 	loaded->max_attempts = prom_row_int32(row, 3);
 	loaded->agent = prom_row_text(row, 4);
-	loaded->request = prom_row_text(row, 5);
+	loaded->source.agent = loaded->agent;
+	loaded->request = SPI_getbinval(SPI_tuptable->vals[row],
+									SPI_tuptable->tupdesc, 5, &isnull);
+	loaded->request_bytes = prom_row_bytes(row, 5);
 	loaded->due = prom_row_int64_or(row, 6, 0);
 	loaded->ended = row_bool(row, 7);
 	loaded->outcome_attempt = prom_row_int32(row, 8);
@@ -141,9 +150,13 @@ read_loaded(uint64 row, Loaded *loaded)
 	loaded->depends = row_bool(row, 19);
 	loaded->bad_parent = prom_row_text_or_null(row, 20);
 	loaded->retried_attempt = prom_row_int32(row, 21);
+	prom_prompt_read_source(row, 22, &loaded->source);
 }
 
-/* Read all of them at once; the rows come in any order. */
+/*
+ * Read all of them at once; they come in any order.  The rows, in which the
+ * requests are, stay until SPI_finish().
+ */
 static Loaded *
 load(PromAttempt **attempts, int n, int *nloaded)
 {
@@ -160,7 +173,6 @@ load(PromAttempt **attempts, int n, int *nloaded)
 	for (uint64 i = 0; i < SPI_processed; i++)
 		read_loaded(i, &loaded[i]);
 	*nloaded = SPI_processed;
-	SPI_freetuptable(SPI_tuptable);
 	return loaded;
 }
 
@@ -365,13 +377,14 @@ add_chat_step(PromFactWriter *writer, PromAttempt *attempt,
 
 /* echo answers at once with the request, unaltered. */
 static void
-answer_locally(PromFactWriter *writer, PromAttempt *attempt, TimestampTz now)
+answer_locally(PromFactWriter *writer, PromAttempt *attempt,
+			   const char *request, TimestampTz now)
 {
 	PromReply reply = {0};
 	Outcome end = {0};
 
 	reply.ok = true;
-	reply.answer = attempt->request;
+	reply.answer = request;
 	reply.finish_reason = "stop";
 	reply.connect_ms = reply.first_byte_ms = -1;
 	attempt->call_id = 0;
@@ -395,10 +408,12 @@ park(PromAttempt *attempt, const Loaded *loaded)
 	attempt->target.model = prom_hash_name(loaded->model);
 }
 
-static void
+/* Begin an attempt; the bytes that this loaded. */
+static int64
 begin_one(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 		  TimestampTz now)
 {
+	PromPromptSource source = loaded->source;
 	const PromAgent *agent;
 	PromRoute route = {
 		.model = loaded->model,
@@ -413,29 +428,30 @@ begin_one(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 		!prom_route_choose(attempt, &route, now))
 	{
 		park(attempt, loaded);
-		return;
+		return 0;
 	}
 	attempt->attempt = Max(loaded->last_attempt, loaded->outcome_attempt) + 1;
 	attempt->step = loaded->last_step + 1;
 	attempt->used = loaded->used;
 	attempt->max_attempts = loaded->max_attempts;
 	attempt->deadline = loaded->deadline;
-	attempt->request = loaded->request;
+	source.request = TextDatumGetCString(loaded->request);
 	agent = prom_agent_version(loaded->agent, loaded->agent_version);
-	attempt->instructions = agent->instructions;
 	add_attempt(writer, attempt, agent, now);
 	if (prom_llm_is_local(attempt->model->api))
 	{
-		answer_locally(writer, attempt, now);
-		return;
+		answer_locally(writer, attempt, source.request, now);
+		return loaded->request_bytes;
 	}
-	/* Here and not when it is sent, since it may fail. */
-	attempt->request = prom_encoding_to_utf8(attempt->request);
-	attempt->instructions = prom_encoding_to_utf8(attempt->instructions);
 	attempt->call_id = prom_fact_next_id();
+	source.instructions = agent->instructions;
+	source.before = attempt->call_id;
+	/* Here and not when it is sent, since it may fail. */
+	attempt->prompt = prom_prompt_make(&source, attempt->model);
 	attempt->sent_at = now;
 	add_call(writer, attempt);
 	attempt->next = PROM_NEXT_SEND;
+	return prom_prompt_bytes(attempt->prompt);
 }
 
 static void
@@ -475,15 +491,15 @@ end_if_due(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 	return true;
 }
 
-/* What a claimed task needs now, by its own facts. */
-static void
+/* What a claimed task needs now, by its own facts; the bytes it loaded. */
+static int64
 go_on(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 	  TimestampTz now)
 {
 	bool open = loaded->last_attempt > loaded->outcome_attempt;
 
 	if (end_if_due(writer, attempt, loaded, now))
-		return;
+		return 0;
 	attempt->retrying = loaded->retrying || open;
 	if (open)
 		add_lost(writer, loaded, now);
@@ -495,15 +511,17 @@ go_on(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 		attempt->due = loaded->due;
 	}
 	else
-		begin_one(writer, attempt, loaded, now);
+		return begin_one(writer, attempt, loaded, now);
+	return 0;
 }
 
 void
 prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts, int n,
-				   TimestampTz now)
+				   int64 max_bytes, TimestampTz now)
 {
 	int nloaded;
 	Loaded *loaded = load(attempts, n, &nloaded);
+	int64 bytes = 0;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -523,11 +541,13 @@ prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts, int n,
 		}
 		if (found == -1)
 			attempts[i]->next = PROM_NEXT_ENDED;
+		else if (bytes > 0 && bytes + loaded[found].request_bytes > max_bytes)
+			attempts[i]->next = PROM_NEXT_AGAIN;
 		else
 		{
 			prom_guilt_name(attempts[i]->task_id,
 							loaded[found].last_step + 1);
-			go_on(writer, attempts[i], &loaded[found], now);
+			bytes += go_on(writer, attempts[i], &loaded[found], now);
 		}
 	}
 }

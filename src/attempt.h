@@ -19,7 +19,8 @@ typedef enum PromAttemptNext
 	PROM_NEXT_ENDED,  /* the task has ended */
 	PROM_NEXT_LATER,  /* the task goes on at due */
 	PROM_NEXT_PARKED, /* it waits before the gate of target */
-	PROM_NEXT_READ    /* it waits for other tasks: read it anew */
+	PROM_NEXT_READ,   /* it waits for other tasks: read it anew */
+	PROM_NEXT_AGAIN   /* begin it in another turn: this one is full */
 } PromAttemptNext;
 
 /* A task that this process has claimed.  It owns call. */
@@ -48,18 +49,18 @@ typedef struct PromAttempt
 	int64 tokens;   /* of the reply, in and out */
 	PromCall *call; /* on the network, or ended and not recorded */
 
-	/* From loading to sending, in the memory of the turn, in UTF-8. */
-	const char *request;
-	const char *instructions; /* NULL: none */
+	/* From beginning to sending, in the memory of the turn. */
+	const PromPrompt *prompt;
 } PromAttempt;
 
 /*
  * Load the tasks of n attempts (slot and task_id are set) and begin what can
- * begin: afterwards next says what to do with each.  In a transaction with
- * SPI connected.
+ * begin: afterwards next says what to do with each.  When requests and prompts
+ * have max_bytes, the rest is left for another turn; the first is not.  In a
+ * transaction with SPI connected.
  */
 extern void prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts,
-							   int n, TimestampTz now);
+							   int n, int64 max_bytes, TimestampTz now);
 
 /* Record a call that has ended, and what follows from it. */
 extern void prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,

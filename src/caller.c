@@ -40,6 +40,12 @@
 #define TURN_BEGIN 256
 #define TURN_TOTAL 1024
 
+/*
+ * What a turn may load to begin tasks: a part of network_memory.  Until the
+ * commit each byte is there several times.
+ */
+#define TURN_BYTES ((int64) prom_guc_network_memory * 1024 / 8)
+
 /* Before what could not be written is tried again, ms. */
 #define WRITE_AGAIN 1000
 
@@ -72,6 +78,7 @@ static int nturn;        /* works of this turn */
 static int nbegin;       /* those of them in STAGE_BEGIN */
 static int nkept;        /* works that could not be written */
 static int in_flight;    /* requests on the network */
+static bool is_unbegun;  /* works of the last turn are to begin in the next */
 static bool late_cancel; /* a task was cancelled while it was being begun */
 
 static PromSlot *
@@ -178,10 +185,11 @@ take_replies(TimestampTz now)
 	}
 }
 
-/* What could not be written a while ago. */
+/* What could not be written a while ago, or not be begun in the last turn. */
 static void
 take_kept(TimestampTz now)
 {
+	is_unbegun = false;
 	if (nkept == 0)
 		return;
 	for (int i = 0; i < prom_guc_max_in_flight && nturn < TURN_TOTAL; i++)
@@ -271,7 +279,7 @@ write_items(Work **list, int n, TimestampTz now)
 	if (n > 1)
 		prom_guilt_clear();
 	if (count > 0)
-		prom_attempt_begin(writer, begin, count, now);
+		prom_attempt_begin(writer, begin, count, TURN_BYTES, now);
 	if (n > 1)
 		prom_guilt_clear();
 	prom_fact_end(writer);
@@ -436,25 +444,14 @@ static void
 send_request(Work *work, TimestampTz now)
 {
 	PromAttempt *attempt = &work->attempt;
-	PromMessage messages[2];
-	int n = 0;
 	int64 left = TimestampDifferenceMilliseconds(now, attempt->deadline);
 
-	if (attempt->instructions != NULL)
-	{
-		messages[n].role = "system";
-		messages[n].text = attempt->instructions;
-		messages[n++].raw = NULL;
-	}
-	messages[n].role = "user";
-	messages[n].text = attempt->request;
-	messages[n++].raw = NULL;
 	name_work(work);
 	PROM_FAULT("before-send");
-	attempt->call = prom_llm_start(http, attempt->model, messages, n, left,
+	attempt->call = prom_llm_start(http, attempt->model, attempt->prompt, left,
 								   work);
 	prom_guilt_clear();
-	attempt->request = attempt->instructions = NULL;
+	attempt->prompt = NULL;
 	count_as_handled(work);
 	work->stage = STAGE_CALL;
 	in_flight++;
@@ -481,6 +478,13 @@ after_commit(Work **list, int n, TimestampTz now)
 		if (work->attempt.next == PROM_NEXT_SEND && work->stage == STAGE_BEGIN)
 		{
 			send_request(work, now);
+			continue;
+		}
+		if (work->attempt.next == PROM_NEXT_AGAIN)
+		{
+			work->not_before = now;
+			nkept++;
+			is_unbegun = true;
 			continue;
 		}
 		if (work->attempt.next == PROM_NEXT_ENDED)
@@ -656,11 +660,11 @@ prom_caller_main(Datum main_arg)
 		prom_http_set_memory_limit(http,
 								   (size_t) prom_guc_network_memory * 1024);
 		take_late_cancels();
+		take_kept(GetCurrentTimestamp());
 		take_slots();
 		prom_http_drive(http);
 		now = GetCurrentTimestamp();
 		take_replies(now);
-		take_kept(now);
 		full = nbegin == TURN_BEGIN || nturn == TURN_TOTAL;
 		if (nturn > 0)
 			run_turn(now);
@@ -670,7 +674,7 @@ prom_caller_main(Datum main_arg)
 			prom_agent_forget();
 		MemoryContextSwitchTo(turn_context);
 		MemoryContextReset(turn_context);
-		wait_for_work(full);
+		wait_for_work(full || is_unbegun);
 	}
 	/* No clean-up of libcurl: it would wait for a resolver's thread. */
 	proc_exit(0);

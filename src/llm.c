@@ -681,10 +681,12 @@ new_call(PromHttp *http, const PromModel *model, void *owner)
 
 /* echo needs no server: it answers with the last message. */
 static void
-answer_locally(PromCall *call, const PromMessage *messages, int nmessages)
+answer_locally(PromCall *call, const PromPrompt *prompt)
 {
 	PromReply *reply = &call->reply;
-	const char *text = nmessages > 0 ? messages[nmessages - 1].text : NULL;
+	const char *text = prompt->nmessages > 0
+						   ? prompt->messages[prompt->nmessages - 1].text
+						   : NULL;
 
 	call->turn.answer = text != NULL ? strdup(text) : NULL;
 	if (call->turn.answer == NULL)
@@ -704,8 +706,7 @@ answer_locally(PromCall *call, const PromMessage *messages, int nmessages)
 
 PromCall *
 prom_llm_start(PromHttp *http, const PromModel *model,
-			   const PromMessage *messages, int nmessages,
-			   int64 deadline_ms, void *owner)
+			   const PromPrompt *prompt, int64 deadline_ms, void *owner)
 {
 	const PromProvider *provider = prom_provider_find(model->api);
 	StringInfoData body;
@@ -717,7 +718,7 @@ prom_llm_start(PromHttp *http, const PromModel *model,
 	{
 		call = new_call(http, model, owner);
 		if (prom_llm_is_local(model->api))
-			answer_locally(call, messages, nmessages);
+			answer_locally(call, prompt);
 		else
 			fail_to_start(call, "ConfigurationError", PROM_RETRY_NEVER,
 						  "model's api is not known here", NULL);
@@ -736,7 +737,7 @@ prom_llm_start(PromHttp *http, const PromModel *model,
 	{
 		initStringInfo(&body);
 		if (url != NULL)
-			provider->build(&body, model, host, messages, nmessages);
+			provider->build(&body, model, host, prompt);
 	}
 	PG_CATCH();
 	{

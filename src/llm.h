@@ -20,6 +20,15 @@ typedef struct PromMessage
 	const char *raw;  /* the provider's own form (an earlier turn), or NULL */
 } PromMessage;
 
+/* What a model is asked. */
+typedef struct PromPrompt
+{
+	const PromMessage *messages;
+	int nmessages;
+	const char *output_schema; /* of the answer, as JSON in UTF-8; NULL: text */
+	bool strict;               /* the schema obeys the rules of strict mode */
+} PromPrompt;
+
 /* What becomes of a call that failed. */
 typedef enum PromRetry
 {
@@ -58,13 +67,13 @@ typedef struct PromReply
 typedef struct PromCall PromCall;
 
 /*
- * Start a call.  Everything is copied, so model and messages may go at once.
+ * Start a call.  Everything is copied, so model and prompt may go at once.
  * deadline_ms (from now, -1 none) bounds it beside the model's own time-outs.
  * Never fails here: a call that cannot be made is done at once, with an error.
  */
 extern PromCall *prom_llm_start(PromHttp *http, const PromModel *model,
-								const PromMessage *messages, int nmessages,
-								int64 deadline_ms, void *owner);
+								const PromPrompt *prompt, int64 deadline_ms,
+								void *owner);
 
 /* The next call that has ended, or NULL.  The caller frees it. */
 extern PromCall *prom_llm_next_done(PromHttp *http);

@@ -18,6 +18,7 @@ typedef struct PromModel
 	const char *model;       /* the provider's name of it; NULL = name */
 	const char *secret;      /* "NAME", "env:NAME" or NULL; never a key */
 	int max_tokens;          /* -1: not sent */
+	int window;              /* tokens of a prompt and its answer; -1: none */
 	const char *temperature; /* decimal text, sent as it is; NULL: not sent */
 	const char *price_in;    /* decimal, per million tokens; NULL: not known */
 	const char *price_out;

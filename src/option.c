@@ -55,6 +55,7 @@ static const Option model_options[] = {
 	{"stream", OPTION_BOOLEAN, 0, 1},
 	{"temperature", OPTION_NUMBER, 0, 10},
 	{"total_timeout", OPTION_INTERVAL, 1, 86400000},
+	{"window", OPTION_INTEGER, 1000, 100000000},
 };
 
 static const Option agent_options[] = {
@@ -361,6 +362,8 @@ prom_option_read_model(Jsonb *options, PromModel *model)
 	model->price_out = number_or_null(options, "price_out");
 	value = set_option(options, "max_tokens", &option);
 	model->max_tokens = value == NULL ? -1 : read_integer(option, value);
+	value = set_option(options, "window", &option);
+	model->window = value == NULL ? -1 : read_integer(option, value);
 	value = set_option(options, "max_reply", &option);
 	model->max_reply = value == NULL ? 16 * 1024 * 1024
 									 : read_size(option, value);

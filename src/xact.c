@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "access/detoast.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -236,4 +237,22 @@ prom_row_text_or_null(uint64 row, int column)
 	Datum value = row_datum(row, column, &isnull);
 
 	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+ArrayType *
+prom_row_array_or_null(uint64 row, int column)
+{
+	bool isnull;
+	Datum value = row_datum(row, column, &isnull);
+
+	return isnull ? NULL : DatumGetArrayTypePCopy(value);
+}
+
+int64
+prom_row_bytes(uint64 row, int column)
+{
+	bool isnull;
+	Datum value = row_datum(row, column, &isnull);
+
+	return isnull ? 0 : (int64) toast_raw_datum_size(value) - VARHDRSZ;
 }

@@ -64,4 +64,10 @@ extern bool prom_row_isnull(uint64 row, int column);
 extern int64 prom_row_int64_or(uint64 row, int column, int64 otherwise);
 extern char *prom_row_text_or_null(uint64 row, int column);
 
+/* A copy of an array, or NULL. */
+extern ArrayType *prom_row_array_or_null(uint64 row, int column);
+
+/* Bytes that a text has, or 0; the text itself is not read. */
+extern int64 prom_row_bytes(uint64 row, int column);
+
 #endif

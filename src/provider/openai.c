@@ -79,36 +79,13 @@ openai_key_header(const char *host)
 }
 
 static void
-build_messages(StringInfo body, const PromMessage *messages, int nmessages)
-{
-	int i;
-
-	for (i = 0; i < nmessages; i++)
-	{
-		if (i > 0)
-			appendStringInfoChar(body, ',');
-		if (messages[i].raw != NULL)
-		{
-			appendStringInfoString(body, messages[i].raw);
-			continue;
-		}
-		appendStringInfoString(body, "{\"role\":");
-		escape_json(body, messages[i].role);
-		appendStringInfoString(body, ",\"content\":");
-		escape_json(body, messages[i].text ? messages[i].text : "");
-		appendStringInfoChar(body, '}');
-	}
-}
-
-static void
 openai_build(StringInfo body, const PromModel *model, const char *host,
-			 const PromMessage *messages, int nmessages)
+			 const PromPrompt *prompt)
 {
 	appendStringInfoString(body, "{\"model\":");
 	escape_json(body, model->model ? model->model : model->name);
-	appendStringInfoString(body, ",\"messages\":[");
-	build_messages(body, messages, nmessages);
-	appendStringInfoChar(body, ']');
+	appendStringInfoString(body, ",\"messages\":");
+	prom_provider_add_messages(body, prompt);
 
 	/* The new name is refused by local servers, the old one by new models. */
 	if (model->max_tokens >= 0)

@@ -4,6 +4,8 @@
  */
 #include "postgres.h"
 
+#include "utils/json.h"
+
 #include "provider/provider.h"
 
 static const PromProvider *const providers[] = {
@@ -20,6 +22,60 @@ prom_provider_find(const char *api)
 		if (strcmp(providers[i]->api, api) == 0)
 			return providers[i];
 	return NULL;
+}
+
+void
+prom_provider_add_messages(StringInfo body, const PromPrompt *prompt)
+{
+	const PromMessage *messages = prompt->messages;
+	int i;
+
+	appendStringInfoChar(body, '[');
+	for (i = 0; i < prompt->nmessages; i++)
+	{
+		if (i > 0)
+			appendStringInfoChar(body, ',');
+		if (messages[i].raw != NULL)
+		{
+			appendStringInfoString(body, messages[i].raw);
+			continue;
+		}
+		appendStringInfoString(body, "{\"role\":");
+		escape_json(body, messages[i].role);
+		appendStringInfoString(body, ",\"content\":");
+		escape_json(body, messages[i].text ? messages[i].text : "");
+		appendStringInfoChar(body, '}');
+	}
+	appendStringInfoChar(body, ']');
+}
+
+void
+prom_provider_build(StringInfo body, const PromModel *model,
+					const PromPrompt *prompt)
+{
+	const PromProvider *provider = prom_provider_find(model->api);
+	char *url = NULL;
+	char *host = NULL;
+
+	if (provider == NULL)
+	{
+		appendStringInfoString(body, "{\"messages\":");
+		prom_provider_add_messages(body, prompt);
+		appendStringInfoChar(body, '}');
+		return;
+	}
+	if (model->endpoint != NULL)
+		(void) prom_http_url(model->endpoint, provider->path, &url, &host);
+	PG_TRY();
+	{
+		provider->build(body, model, host != NULL ? host : "", prompt);
+	}
+	PG_FINALLY();
+	{
+		free(url);
+		free(host);
+	}
+	PG_END_TRY();
 }
 
 void

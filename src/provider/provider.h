@@ -58,7 +58,7 @@ typedef struct PromProvider
 
 	/* Write the request's body; host decides between names of one field. */
 	void (*build)(StringInfo body, const PromModel *model, const char *host,
-				  const PromMessage *messages, int nmessages);
+				  const PromPrompt *prompt);
 
 	/* Read the whole body of a good response, or of an error. */
 	void (*read_body)(PromTurn *turn, PromSlice body);
@@ -84,6 +84,17 @@ typedef struct PromProvider
 
 /* The provider of an api, or NULL. */
 extern const PromProvider *prom_provider_find(const char *api);
+
+/* Append the messages as an array in the form of chat completions. */
+extern void prom_provider_add_messages(StringInfo body,
+									   const PromPrompt *prompt);
+
+/*
+ * Append the body that prom_llm_start() sends; of echo, which is sent nothing,
+ * the messages that it has.  Never a key: keys are only in headers.
+ */
+extern void prom_provider_build(StringInfo body, const PromModel *model,
+								const PromPrompt *prompt);
 
 extern void prom_turn_init(PromTurn *turn);
 extern void prom_turn_clear(PromTurn *turn);

@@ -1,6 +1,6 @@
 -- What prometheus_set_model() writes and refuses, and what prometheus.model shows.
 BEGIN;
-SELECT plan(112);
+SELECT plan(117);
 
 SELECT columns_are('prometheus', 'model', ARRAY[
     'name', 'api', 'endpoint', 'model', 'secret', 'owner', 'version', 'set_at', 'options']);
@@ -87,13 +87,14 @@ SELECT throws_ok(format($$SELECT prometheus_set_model('gpt', options => %L)$$, o
                     '{"max_tokens": 3000000000}', '{"temperature": -0.1}', '{"temperature": 11}', '{"temperature": "0"}',
                     '{"price_in": -1}', '{"price_out": "1"}', '{"total_timeout": 0}', '{"total_timeout": "0"}',
                     '{"idle_timeout": "2 days"}', '{"connect_timeout": true}', '{"connect_timeout": "-1 s"}',
+                    '{"window": 999}', '{"window": 100000001}', '{"window": "8 kB"}', '{"window": 1000.5}',
                     '{"max_reply": 1023}', '{"max_reply": "1 GB"}', '{"max_reply": []}', '{"roles": ["x"]}']) AS o;
 SELECT throws_ok($$SELECT prometheus_set_model('gpt', options => '{"total_timeout": "soon"}')$$, '22007', NULL,
                  'an interval that is none');
 SELECT lives_ok(format($$SELECT prometheus_set_model('gpt', options => %L)$$, o), 'options ' || o)
   FROM unnest(ARRAY['{}', '{"max_tokens": 1, "temperature": 0, "price_in": 0, "price_out": 0.000001, "stream": true}',
                     '{"connect_timeout": "1 s", "first_byte_timeout": 0.5, "idle_timeout": "00:01", "total_timeout": 86400}',
-                    '{"max_reply": "16 MB"}', '{"max_reply": 1024}', '{"price_in": 1e3}']) AS o;
+                    '{"max_reply": "16 MB"}', '{"max_reply": 1024}', '{"window": 1000, "max_tokens": 5000}', '{"price_in": 1e3}']) AS o;
 
 -- What was refused left nothing.
 SELECT is_empty($$SELECT * FROM prometheus._model WHERE name = ''$$, 'a refused model is not there');

@@ -43,6 +43,7 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'EXECUTE prometheus_submit_many(text[],text,text,integer,timestamp with time zone,text[],bigint[],text,text,jsonb,interval,integer,text,jsonb)',
     'EXECUTE prometheus_retry(bigint)', 'EXECUTE prometheus_why(bigint)',
     'EXECUTE prometheus_wait(bigint,interval)', 'EXECUTE prometheus_result(bigint)',
+    'EXECUTE prometheus_prompt(bigint,integer)',
     'EXECUTE prometheus_cancel(bigint,text)', 'EXECUTE prometheus_ask(text,text,interval,text)',
     'EXECUTE prometheus_version()', 'EXECUTE prometheus_health()'], 'what a user may');
 SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_admin'

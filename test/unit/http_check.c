@@ -325,14 +325,15 @@ make_model(const char *name)
 }
 
 static PromCall *
-start(const PromModel *model, const char *prompt, int64 deadline, void *owner)
+start(const PromModel *model, const char *text, int64 deadline, void *owner)
 {
 	PromMessage messages[2] = {
 		{"system", "be kind", NULL},
-		{"user", prompt, NULL},
+		{"user", text, NULL},
 	};
+	PromPrompt prompt = {messages, 2, NULL, false};
 
-	return prom_llm_start(http, model, messages, 2, deadline, owner);
+	return prom_llm_start(http, model, &prompt, deadline, owner);
 }
 
 /* Wait and drive once, as the process's loop does. */
@@ -1134,11 +1135,12 @@ test_request(void)
 		{NULL, NULL, "{\"role\":\"assistant\",\"x\":18446744073709551616}"},
 		{"user", "tab\t\"q\" \\", NULL},
 	};
+	PromPrompt prompt = {messages, 3, NULL, false};
 	StringInfoData body;
 
 	model.max_tokens = 7;
 	initStringInfo(&body);
-	prom_provider_openai.build(&body, &model, "127.0.0.1", messages, 3);
+	prom_provider_openai.build(&body, &model, "127.0.0.1", &prompt);
 	check_text(body.data,
 			   "{\"model\":\"fake-echo\",\"messages\":["
 			   "{\"role\":\"user\",\"content\":\"one\"},"
@@ -1150,7 +1152,8 @@ test_request(void)
 	initStringInfo(&body);
 	model.stream = true;
 	model.temperature = NULL;
-	prom_provider_openai.build(&body, &model, "api.openai.com", messages, 1);
+	prompt.nmessages = 1;
+	prom_provider_openai.build(&body, &model, "api.openai.com", &prompt);
 	check_text(body.data,
 			   "{\"model\":\"fake-echo\",\"messages\":["
 			   "{\"role\":\"user\",\"content\":\"one\"}],"

@@ -1,0 +1,46 @@
+/*
+ * prompt.h
+ *	  What is sent to a model: made from facts, so that it can be shown again.
+ */
+#ifndef PROM_PROMPT_H
+#define PROM_PROMPT_H
+
+#include "llm.h"
+#include "utils/array.h"
+
+/*
+ * What the prompt of a chat step is made from, in the database's encoding.
+ * What it depends on has ended, and nothing else of its conversation runs.
+ */
+typedef struct PromPromptSource
+{
+	const char *instructions; /* NULL: none */
+	const char *request;
+	const char *agent;
+	const char *conversation; /* NULL: none, and no submitter is needed */
+	const char *submitter;
+	Oid submitter_oid;
+	ArrayType *depends_on; /* of bigint; NULL: nothing */
+
+	/* The step's call, or itself: what has a later id was not there yet. */
+	int64 before;
+} PromPromptSource;
+
+/*
+ * Read conversation, submitter, submitter_oid and depends_on, which are columns
+ * of SPI_tuptable in this order, the first of them as numbered.
+ */
+extern void prom_prompt_read_source(uint64 row, int column,
+									PromPromptSource *source);
+
+/*
+ * The prompt, in the current memory context.  With SPI connected; reads
+ * history and results, if there are any, by the active snapshot.
+ */
+extern PromPrompt *prom_prompt_make(const PromPromptSource *source,
+									const PromModel *model);
+
+/* Bytes of its texts. */
+extern size_t prom_prompt_bytes(const PromPrompt *prompt);
+
+#endif
