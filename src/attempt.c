@@ -22,6 +22,7 @@
 #include "encoding.h"
 #include "guc.h"
 #include "guilt.h"
+#include "schema.h"
 #include "xact.h"
 
 /* Back-off after attempt n: min(first * 2^(n-1), longest), jittered; ms. */
@@ -47,6 +48,7 @@ typedef struct Loaded
 	int32 last_step;
 	bool cancelled;
 	const char *cancel_reason;
+	Jsonb *output_schema; /* NULL: none */
 } Loaded;
 
 /*
@@ -67,7 +69,7 @@ static PromStatement load_statement = {
 	"   WHERE m.name = v.model ORDER BY m.version DESC LIMIT 1)),"
 	" coalesce((SELECT s.step FROM prometheus._step s"
 	"   WHERE s.task_id = t.task_id ORDER BY s.step DESC LIMIT 1), 0),"
-	" c.requested_at IS NOT NULL, c.reason"
+	" c.requested_at IS NOT NULL, c.reason, t.output_schema"
 	" FROM unnest($1) AS u(task_id)"
 	" JOIN prometheus._task t ON t.task_id = u.task_id"
 	" LEFT JOIN LATERAL (SELECT x.attempt, x.attempts, x.outcome, x.next_run_at"
@@ -91,6 +93,17 @@ static PromStatement load_statement = {
 	{INT8ARRAYOID},
 	NULL,
 };
+
+/* A copy in the current memory context, or NULL. */
+static Jsonb *
+row_jsonb_or_null(uint64 row, int column)
+{
+	bool isnull;
+	Datum value = SPI_getbinval(SPI_tuptable->vals[row],
+								SPI_tuptable->tupdesc, column, &isnull);
+
+	return isnull ? NULL : DatumGetJsonbPCopy(value);
+}
 
 static bool
 row_bool(uint64 row, int column)
@@ -120,6 +133,7 @@ read_loaded(uint64 row, Loaded *loaded)
 	loaded->last_step = prom_row_int32(row, 14);
 	loaded->cancelled = row_bool(row, 15);
 	loaded->cancel_reason = prom_row_text_or_null(row, 16);
+	loaded->output_schema = row_jsonb_or_null(row, 17);
 }
 
 /* Read all of them at once; the rows come in any order. */
@@ -342,26 +356,111 @@ add_chat_step(PromFactWriter *writer, PromAttempt *attempt,
 	prom_fact_add(writer, PROM_FACT_STEP, values, nulls);
 }
 
-/* echo answers at once with the request, unaltered. */
-static void
-answer_locally(PromFactWriter *writer, PromAttempt *attempt, TimestampTz now)
+/* Jittered: between three quarters of it and all. */
+static int64
+backoff_ms(int attempt)
 {
-	PromReply reply = {0};
+	int64 ms = attempt > 10 ? BACKOFF_LONGEST
+							: Min((int64) BACKOFF_FIRST << (attempt - 1),
+								  BACKOFF_LONGEST);
+
+	return (int64) (ms * (1 - 0.25 * pg_prng_double(&pg_global_prng_state)));
+}
+
+/* Is the task to be tried again after this reply? */
+static bool
+goes_on(const PromAttempt *attempt, const PromReply *reply)
+{
+	switch (reply->retry)
+	{
+		case PROM_RETRY_WAIT:
+			return true;
+		case PROM_RETRY_BACKOFF:
+			return attempt->used + 1 < attempt->max_attempts;
+		case PROM_RETRY_NEVER:
+		case PROM_RETRY_MONEY:
+			return false;
+	}
+	return false;
+}
+
+/* End an attempt with the reply that it got, whose step was just added. */
+static void
+end_with_reply(PromFactWriter *writer, PromAttempt *attempt,
+			   const PromReply *reply, TimestampTz now)
+{
 	Outcome end = {0};
 
+	end.attempt = attempt->attempt;
+	end.used = attempt->used +
+			   (reply->retry == PROM_RETRY_WAIT && !reply->ok ? 0 : 1);
+	end.step = attempt->step;
+	attempt->next = PROM_NEXT_ENDED;
+	if (reply->ok)
+		end.outcome = "completed";
+	else if (attempt->deadline <= now)
+	{
+		end.outcome = "failed";
+		end.error_type = "DeadlineExceeded";
+		end.error = "the task did not end before its deadline";
+	}
+	else
+	{
+		end.error_type = reply->error_type;
+		end.error = prom_encoding_from_utf8(reply->error);
+		end.outcome = "failed";
+		if (goes_on(attempt, reply))
+		{
+			/* A peer that always says 0 must not be asked in a hot loop. */
+			int64 wait = reply->retry_after > 0 ? reply->retry_after
+												: backoff_ms(attempt->attempt);
+
+			end.outcome = "retry";
+			end.next_run_at = TimestampTzPlusMilliseconds(now, wait);
+			attempt->next = PROM_NEXT_LATER;
+			attempt->due = end.next_run_at;
+			attempt->retrying = true;
+		}
+	}
+	add_outcome(writer, attempt->task_id, &end, now);
+}
+
+/* A good reply whose answer does not fit the schema fails, and keeps it. */
+static void
+hold_against(Jsonb *schema, PromReply *reply)
+{
+	char *mismatch;
+
+	if (!reply->ok)
+		return;
+	mismatch = prom_schema_mismatch(schema,
+									prom_encoding_from_utf8(reply->answer));
+	if (mismatch == NULL)
+		return;
+	reply->ok = false;
+	reply->error_type = "SchemaMismatch";
+	reply->error = prom_encoding_to_utf8(psprintf("answer %s", mismatch));
+	reply->retry = PROM_RETRY_BACKOFF;
+	reply->retry_after = -1;
+}
+
+/* echo answers at once with the request, unaltered. */
+static void
+answer_locally(PromFactWriter *writer, PromAttempt *attempt, Jsonb *schema,
+			   TimestampTz now)
+{
+	PromReply reply = {0};
+
 	reply.ok = true;
-	reply.answer = attempt->request;
+	reply.answer = prom_encoding_to_utf8(attempt->request);
 	reply.finish_reason = "stop";
-	reply.connect_ms = reply.first_byte_ms = -1;
+	reply.connect_ms = reply.first_byte_ms = reply.retry_after = -1;
+	if (schema != NULL)
+		hold_against(schema, &reply);
 	attempt->call_id = 0;
 	attempt->sent_at = now;
 	add_chat_step(writer, attempt, &reply, now);
-	end.outcome = "completed";
-	end.attempt = attempt->attempt;
-	end.used = attempt->used + 1;
-	end.step = attempt->step;
-	add_outcome(writer, attempt->task_id, &end, now);
-	attempt->next = PROM_NEXT_ENDED;
+	end_with_reply(writer, attempt, &reply, now);
 }
 
 static void
@@ -382,12 +481,20 @@ begin_one(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 	add_attempt(writer, attempt, agent, now);
 	if (prom_llm_is_local(attempt->model->api))
 	{
-		answer_locally(writer, attempt, now);
+		answer_locally(writer, attempt, loaded->output_schema, now);
 		return;
 	}
 	/* Here and not when it is sent, since it may fail. */
 	attempt->request = prom_encoding_to_utf8(attempt->request);
 	attempt->instructions = prom_encoding_to_utf8(attempt->instructions);
+	attempt->has_schema = loaded->output_schema != NULL;
+	if (attempt->has_schema)
+	{
+		attempt->output_schema = prom_encoding_to_utf8(
+			JsonbToCString(NULL, &loaded->output_schema->root,
+						   VARSIZE(loaded->output_schema)));
+		attempt->strict = prom_schema_is_strict(loaded->output_schema);
+	}
 	attempt->call_id = prom_fact_next_id();
 	attempt->sent_at = now;
 	add_call(writer, attempt);
@@ -462,75 +569,37 @@ prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts, int n,
 	}
 }
 
-/* Jittered: between three quarters of it and all. */
-static int64
-backoff_ms(int attempt)
-{
-	int64 ms = attempt > 10 ? BACKOFF_LONGEST
-							: Min((int64) BACKOFF_FIRST << (attempt - 1),
-								  BACKOFF_LONGEST);
+static PromStatement schema_statement = {
+	"SELECT output_schema FROM prometheus._task WHERE task_id = $1",
+	1,
+	{INT8OID},
+	NULL,
+};
 
-	return (int64) (ms * (1 - 0.25 * pg_prng_double(&pg_global_prng_state)));
-}
-
-/* Is the task to be tried again after this reply? */
-static bool
-goes_on(const PromAttempt *attempt, const PromReply *reply)
+/* Read again: a schema may be long, and the call took minutes. */
+static Jsonb *
+load_schema(const PromAttempt *attempt)
 {
-	switch (reply->retry)
-	{
-		case PROM_RETRY_WAIT:
-			return true;
-		case PROM_RETRY_BACKOFF:
-			return attempt->used + 1 < attempt->max_attempts;
-		case PROM_RETRY_NEVER:
-		case PROM_RETRY_MONEY:
-			return false;
-	}
-	return false;
+	Datum argument = Int64GetDatum(attempt->task_id);
+
+	prom_statement_run(&schema_statement, &argument, NULL, true);
+	return SPI_processed > 0 ? row_jsonb_or_null(0, 1) : NULL;
 }
 
 void
 prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 					TimestampTz now)
 {
-	const PromReply *reply = prom_llm_reply(attempt->call);
-	Outcome end = {0};
+	PromReply reply = *prom_llm_reply(attempt->call);
+	Jsonb *schema = NULL;
 
-	add_chat_step(writer, attempt, reply, now);
-	attempt->tokens = Max(reply->tokens_in, 0) + Max(reply->tokens_out, 0);
-	end.attempt = attempt->attempt;
-	end.used = attempt->used +
-			   (reply->retry == PROM_RETRY_WAIT && !reply->ok ? 0 : 1);
-	end.step = attempt->step;
-	attempt->next = PROM_NEXT_ENDED;
-	if (reply->ok)
-		end.outcome = "completed";
-	else if (attempt->deadline <= now)
-	{
-		end.outcome = "failed";
-		end.error_type = "DeadlineExceeded";
-		end.error = "the task did not end before its deadline";
-	}
-	else
-	{
-		end.error_type = reply->error_type;
-		end.error = prom_encoding_from_utf8(reply->error);
-		end.outcome = "failed";
-		if (goes_on(attempt, reply))
-		{
-			/* A peer that always says 0 must not be asked in a hot loop. */
-			int64 wait = reply->retry_after > 0 ? reply->retry_after
-												: backoff_ms(attempt->attempt);
-
-			end.outcome = "retry";
-			end.next_run_at = TimestampTzPlusMilliseconds(now, wait);
-			attempt->next = PROM_NEXT_LATER;
-			attempt->due = end.next_run_at;
-			attempt->retrying = true;
-		}
-	}
-	add_outcome(writer, attempt->task_id, &end, now);
+	if (attempt->has_schema && reply.ok)
+		schema = load_schema(attempt);
+	if (schema != NULL)
+		hold_against(schema, &reply);
+	add_chat_step(writer, attempt, &reply, now);
+	attempt->tokens = Max(reply.tokens_in, 0) + Max(reply.tokens_out, 0);
+	end_with_reply(writer, attempt, &reply, now);
 }
 
 static PromStatement reason_statement = {

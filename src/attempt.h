@@ -41,7 +41,11 @@ typedef struct PromAttempt
 
 	/* From loading to sending, in the memory of the turn, in UTF-8. */
 	const char *request;
-	const char *instructions; /* NULL: none */
+	const char *instructions;  /* NULL: none */
+	const char *output_schema; /* JSON; NULL: any answer will do */
+	bool strict;               /* it obeys the rules of strict mode */
+
+	bool has_schema; /* answers are held against it */
 } PromAttempt;
 
 /*

@@ -413,11 +413,13 @@ send_request(Work *work, TimestampTz now)
 	messages[n++].raw = NULL;
 	prompt.messages = messages;
 	prompt.nmessages = n;
+	prompt.output_schema = attempt->output_schema;
+	prompt.strict = attempt->strict;
 	name_work(work);
 	PROM_FAULT("before-send");
 	attempt->call = prom_llm_start(http, attempt->model, &prompt, left, work);
 	prom_guilt_clear();
-	attempt->request = attempt->instructions = NULL;
+	attempt->request = attempt->instructions = attempt->output_schema = NULL;
 	work->stage = STAGE_CALL;
 	in_flight++;
 	PROM_FAULT("after-send");

@@ -101,6 +101,19 @@ build_messages(StringInfo body, const PromPrompt *prompt)
 	}
 }
 
+/* Each server needs the name; the schema is what users gave. */
+static void
+build_response_format(StringInfo body, const PromPrompt *prompt)
+{
+	if (prompt->output_schema != NULL)
+		appendStringInfo(body,
+						 ",\"response_format\":{\"type\":\"json_schema\","
+						 "\"json_schema\":{\"name\":\"answer\",\"strict\":%s,"
+						 "\"schema\":%s}}",
+						 prompt->strict ? "true" : "false",
+						 prompt->output_schema);
+}
+
 static void
 openai_build(StringInfo body, const PromModel *model, const char *host,
 			 const PromPrompt *prompt)
@@ -110,6 +123,8 @@ openai_build(StringInfo body, const PromModel *model, const char *host,
 	appendStringInfoString(body, ",\"messages\":[");
 	build_messages(body, prompt);
 	appendStringInfoChar(body, ']');
+
+	build_response_format(body, prompt);
 
 	/* The new name is refused by local servers, the old one by new models. */
 	if (model->max_tokens >= 0)
