@@ -25,6 +25,7 @@
 #include "live.h"
 #include "prompt.h"
 #include "route.h"
+#include "schema.h"
 #include "worker.h"
 #include "xact.h"
 
@@ -87,7 +88,7 @@ static PromStatement load_statement = {
 	"     CASE e.outcome WHEN 'failed' THEN 'failed' ELSE 'was ' || e.outcome END)"
 	"   " PROM_PARENTS "e.outcome <> 'completed' ORDER BY d LIMIT 1) END,"
 	" coalesce(r.attempt, 0),"
-	" t.conversation, t.submitter, t.submitter_oid, t.depends_on"
+	" t.conversation, t.submitter, t.submitter_oid, t.depends_on, t.output_schema"
 	" FROM unnest($1) AS u(task_id)"
 	" JOIN prometheus._task t ON t.task_id = u.task_id"
 	" LEFT JOIN LATERAL (SELECT x.attempt, x.attempts, x.outcome, x.next_run_at"
@@ -112,6 +113,7 @@ static PromStatement load_statement = {
 	NULL,
 };
 
+/* A copy in the current memory context, or NULL. */
 static bool
 row_bool(uint64 row, int column)
 {
@@ -375,28 +377,104 @@ add_chat_step(PromFactWriter *writer, PromAttempt *attempt,
 	prom_fact_add(writer, PROM_FACT_STEP, values, nulls);
 }
 
+/* Is the task to be tried again after this reply? */
+static bool
+goes_on(const PromAttempt *attempt, const PromReply *reply)
+{
+	switch (reply->retry)
+	{
+		case PROM_RETRY_WAIT:
+		case PROM_RETRY_MONEY:
+			return true;
+		case PROM_RETRY_BACKOFF:
+			return attempt->used + 1 < attempt->max_attempts;
+		case PROM_RETRY_NEVER:
+			return false;
+	}
+	return false;
+}
+
+/* Does a failure of this kind use up an attempt? */
+static bool
+uses_attempt(const PromReply *reply)
+{
+	return reply->ok || (reply->retry != PROM_RETRY_WAIT &&
+						 reply->retry != PROM_RETRY_MONEY);
+}
+
+/* End an attempt with the reply that it got, whose step was just added. */
+static void
+end_with_reply(PromFactWriter *writer, PromAttempt *attempt,
+			   const PromReply *reply, TimestampTz now)
+{
+	Outcome end = {0};
+
+	end.attempt = attempt->attempt;
+	end.used = attempt->used + (uses_attempt(reply) ? 1 : 0);
+	end.step = attempt->step;
+	attempt->next = PROM_NEXT_ENDED;
+	attempt->completed = reply->ok;
+	if (reply->ok)
+		end.outcome = "completed";
+	else if (attempt->deadline <= now)
+	{
+		end.outcome = "failed";
+		end.error_type = "DeadlineExceeded";
+		end.error = "the task did not end before its deadline";
+	}
+	else
+	{
+		end.error_type = reply->error_type;
+		end.error = prom_encoding_from_utf8(reply->error);
+		end.outcome = "failed";
+		if (goes_on(attempt, reply))
+		{
+			end.outcome = "retry";
+			end.next_run_at = prom_route_retry_at(attempt, reply, now);
+			attempt->next = PROM_NEXT_LATER;
+			attempt->due = end.next_run_at;
+			attempt->retrying = true;
+		}
+	}
+	add_outcome(writer, attempt->task_id, &end, now);
+}
+
+/* A good reply whose answer does not fit the schema fails, and keeps it. */
+static void
+hold_against(Jsonb *schema, PromReply *reply)
+{
+	char *mismatch;
+
+	if (!reply->ok)
+		return;
+	mismatch = prom_schema_mismatch(schema,
+									prom_encoding_from_utf8(reply->answer));
+	if (mismatch == NULL)
+		return;
+	reply->ok = false;
+	reply->error_type = "SchemaMismatch";
+	reply->error = prom_encoding_to_utf8(psprintf("answer %s", mismatch));
+	reply->retry = PROM_RETRY_BACKOFF;
+	reply->retry_after = -1;
+}
+
 /* echo answers at once with the request, unaltered. */
 static void
 answer_locally(PromFactWriter *writer, PromAttempt *attempt,
-			   const char *request, TimestampTz now)
+			   const PromPromptSource *source, TimestampTz now)
 {
 	PromReply reply = {0};
-	Outcome end = {0};
 
 	reply.ok = true;
-	reply.answer = request;
+	reply.answer = prom_encoding_to_utf8(source->request);
 	reply.finish_reason = "stop";
-	reply.connect_ms = reply.first_byte_ms = -1;
+	reply.connect_ms = reply.first_byte_ms = reply.retry_after = -1;
+	if (source->output_schema != NULL)
+		hold_against(source->output_schema, &reply);
 	attempt->call_id = 0;
 	attempt->sent_at = now;
 	add_chat_step(writer, attempt, &reply, now);
-	end.outcome = "completed";
-	end.attempt = attempt->attempt;
-	end.used = attempt->used + 1;
-	end.step = attempt->step;
-	add_outcome(writer, attempt->task_id, &end, now);
-	attempt->next = PROM_NEXT_ENDED;
-	attempt->completed = true;
+	end_with_reply(writer, attempt, &reply, now);
 }
 
 /* The task waits before its gate. */
@@ -440,7 +518,7 @@ begin_one(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 	add_attempt(writer, attempt, agent, now);
 	if (prom_llm_is_local(attempt->model->api))
 	{
-		answer_locally(writer, attempt, source.request, now);
+		answer_locally(writer, attempt, &source, now);
 		return loaded->request_bytes;
 	}
 	attempt->call_id = prom_fact_next_id();
@@ -448,6 +526,7 @@ begin_one(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 	source.before = attempt->call_id;
 	/* Here and not when it is sent, since it may fail. */
 	attempt->prompt = prom_prompt_make(&source, attempt->model);
+	attempt->has_schema = source.output_schema != NULL;
 	attempt->sent_at = now;
 	add_call(writer, attempt);
 	attempt->next = PROM_NEXT_SEND;
@@ -552,68 +631,37 @@ prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts, int n,
 	}
 }
 
-/* Is the task to be tried again after this reply? */
-static bool
-goes_on(const PromAttempt *attempt, const PromReply *reply)
-{
-	switch (reply->retry)
-	{
-		case PROM_RETRY_WAIT:
-		case PROM_RETRY_MONEY:
-			return true;
-		case PROM_RETRY_BACKOFF:
-			return attempt->used + 1 < attempt->max_attempts;
-		case PROM_RETRY_NEVER:
-			return false;
-	}
-	return false;
-}
+static PromStatement schema_statement = {
+	"SELECT output_schema FROM prometheus._task WHERE task_id = $1",
+	1,
+	{INT8OID},
+	NULL,
+};
 
-/* Does a failure of this kind use up an attempt? */
-static bool
-uses_attempt(const PromReply *reply)
+/* Read again: a schema may be long, and the call took minutes. */
+static Jsonb *
+load_schema(const PromAttempt *attempt)
 {
-	return reply->ok || (reply->retry != PROM_RETRY_WAIT &&
-						 reply->retry != PROM_RETRY_MONEY);
+	Datum argument = Int64GetDatum(attempt->task_id);
+
+	prom_statement_run(&schema_statement, &argument, NULL, true);
+	return SPI_processed > 0 ? prom_row_jsonb_or_null(0, 1) : NULL;
 }
 
 void
 prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 					TimestampTz now)
 {
-	const PromReply *reply = prom_llm_reply(attempt->call);
-	Outcome end = {0};
+	PromReply reply = *prom_llm_reply(attempt->call);
+	Jsonb *schema = NULL;
 
-	add_chat_step(writer, attempt, reply, now);
-	attempt->tokens = Max(reply->tokens_in, 0) + Max(reply->tokens_out, 0);
-	end.attempt = attempt->attempt;
-	end.used = attempt->used + (uses_attempt(reply) ? 1 : 0);
-	end.step = attempt->step;
-	attempt->next = PROM_NEXT_ENDED;
-	attempt->completed = reply->ok;
-	if (reply->ok)
-		end.outcome = "completed";
-	else if (attempt->deadline <= now)
-	{
-		end.outcome = "failed";
-		end.error_type = "DeadlineExceeded";
-		end.error = "the task did not end before its deadline";
-	}
-	else
-	{
-		end.error_type = reply->error_type;
-		end.error = prom_encoding_from_utf8(reply->error);
-		end.outcome = "failed";
-		if (goes_on(attempt, reply))
-		{
-			end.outcome = "retry";
-			end.next_run_at = prom_route_retry_at(attempt, reply, now);
-			attempt->next = PROM_NEXT_LATER;
-			attempt->due = end.next_run_at;
-			attempt->retrying = true;
-		}
-	}
-	add_outcome(writer, attempt->task_id, &end, now);
+	if (attempt->has_schema && reply.ok)
+		schema = load_schema(attempt);
+	if (schema != NULL)
+		hold_against(schema, &reply);
+	add_chat_step(writer, attempt, &reply, now);
+	attempt->tokens = Max(reply.tokens_in, 0) + Max(reply.tokens_out, 0);
+	end_with_reply(writer, attempt, &reply, now);
 }
 
 static PromStatement reason_statement = {

@@ -51,6 +51,7 @@ typedef struct PromAttempt
 
 	/* From beginning to sending, in the memory of the turn. */
 	const PromPrompt *prompt;
+	bool has_schema; /* answers are held against one */
 } PromAttempt;
 
 /*

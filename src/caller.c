@@ -400,7 +400,8 @@ result_of(const PromAttempt *attempt)
 {
 	switch (attempt->next)
 	{
-		case PROM_NEXT_SEND: /* it could not be begun */
+		case PROM_NEXT_SEND: /* neither is given back, but kept */
+		case PROM_NEXT_AGAIN:
 		case PROM_NEXT_LATER:
 			return PROM_RESULT_LATER;
 		case PROM_NEXT_PARKED:

@@ -74,6 +74,27 @@ prom_encoding_from_utf8(const char *text)
 	return result.data;
 }
 
+bool
+prom_encoding_can_store(uint32 code)
+{
+	int encoding = GetDatabaseEncoding();
+	unsigned char utf8[5] = {0};
+	unsigned char stored[sizeof(utf8) * MAX_CONVERSION_GROWTH + 1];
+	int length;
+	Oid proc;
+
+	if (encoding == PG_UTF8 || code < 0x80)
+		return true;
+	proc = FindDefaultConversionProc(PG_UTF8, encoding);
+	if (!OidIsValid(proc))
+		return false;
+	unicode_to_utf8(code, utf8);
+	length = pg_utf_mblen(utf8);
+	return pg_do_encoding_conversion_buf(proc, PG_UTF8, encoding, utf8, length,
+										 stored, sizeof(stored),
+										 true) == length;
+}
+
 const char *
 prom_encoding_to_utf8(const char *text)
 {

@@ -8,6 +8,9 @@
 /* In the database's encoding; what it lacks becomes "?".  NULL for NULL. */
 extern const char *prom_encoding_from_utf8(const char *text);
 
+/* Has the database's encoding this character, by its code point? */
+extern bool prom_encoding_can_store(uint32 code);
+
 /* In UTF-8; raises if the text is not of the database's encoding. */
 extern const char *prom_encoding_to_utf8(const char *text);
 

@@ -35,6 +35,7 @@
 #include "prompt.h"
 #include "provider/provider.h"
 #include "role.h"
+#include "schema.h"
 #include "task.h"
 #include "xact.h"
 
@@ -108,6 +109,7 @@ prom_prompt_read_source(uint64 row, int column, PromPromptSource *source)
 		source->submitter_oid = prom_row_oid(row, column + 2);
 	}
 	source->depends_on = prom_row_array_or_null(row, column + 3);
+	source->output_schema = prom_row_jsonb_or_null(row, column + 4);
 }
 
 
@@ -243,6 +245,14 @@ set_message(PromMessage *message, const char *role, const char *text)
 	message->raw = NULL;
 }
 
+static void
+set_schema(PromPrompt *prompt, Jsonb *schema)
+{
+	prompt->output_schema = prom_encoding_to_utf8(
+		JsonbToCString(NULL, &schema->root, VARSIZE(schema)));
+	prompt->strict = prom_schema_is_strict(schema);
+}
+
 PromPrompt *
 prom_prompt_make(const PromPromptSource *source, const PromModel *model)
 {
@@ -276,6 +286,8 @@ prom_prompt_make(const PromPromptSource *source, const PromModel *model)
 	set_message(&messages[n++], "user", source->request);
 	prompt->messages = messages;
 	prompt->nmessages = n;
+	if (source->output_schema != NULL)
+		set_schema(prompt, source->output_schema);
 	return prompt;
 }
 
@@ -295,7 +307,8 @@ prom_prompt_bytes(const PromPrompt *prompt)
 static PromStatement step_statement = {
 	"SELECT s.kind, coalesce(s.call_id, s.event_id), t.request, t.agent,"
 	" a.agent_version, a.model, a.model_version,"
-	" t.conversation, t.submitter, t.submitter_oid, t.depends_on"
+	" t.conversation, t.submitter, t.submitter_oid, t.depends_on,"
+	" t.output_schema"
 	" FROM prometheus._step s"
 	" JOIN prometheus._task t ON t.task_id OPERATOR(pg_catalog.=) s.task_id"
 	" JOIN prometheus._attempt a ON a.task_id OPERATOR(pg_catalog.=) s.task_id"

@@ -7,6 +7,7 @@
 
 #include "llm.h"
 #include "utils/array.h"
+#include "utils/jsonb.h"
 
 /*
  * What the prompt of a chat step is made from, in the database's encoding.
@@ -21,14 +22,16 @@ typedef struct PromPromptSource
 	const char *submitter;
 	Oid submitter_oid;
 	ArrayType *depends_on; /* of bigint; NULL: nothing */
+	Jsonb *output_schema;  /* NULL: any answer will do */
 
 	/* The step's call, or itself: what has a later id was not there yet. */
 	int64 before;
 } PromPromptSource;
 
 /*
- * Read conversation, submitter, submitter_oid and depends_on, which are columns
- * of SPI_tuptable in this order, the first of them as numbered.
+ * Read conversation, submitter, submitter_oid, depends_on and output_schema,
+ * which are columns of SPI_tuptable in this order, the first of them as
+ * numbered.
  */
 extern void prom_prompt_read_source(uint64 row, int column,
 									PromPromptSource *source);

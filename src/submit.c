@@ -37,6 +37,7 @@
 #include "guc.h"
 #include "idempotency.h"
 #include "role.h"
+#include "schema.h"
 #include "task.h"
 #include "wakeup.h"
 #include "xact.h"
@@ -358,6 +359,8 @@ begin_submission(Submission *submission, const PromSubmit *submit)
 	PreventCommandIfReadOnly("prometheus_submit()");
 	memset(submission, 0, sizeof(*submission));
 	check_submit(submit);
+	if (submit->output_schema != NULL)
+		prom_schema_check(submit->output_schema);
 	default_mode = find_agent(submit->agent, &model);
 	if (submit->ndepends_on > 0)
 		check_dependencies(submit);

@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "utils/builtins.h"
+#include "utils/jsonb.h"
 #include "utils/snapmgr.h"
 
 #include "xact.h"
@@ -246,6 +247,15 @@ prom_row_array_or_null(uint64 row, int column)
 	Datum value = row_datum(row, column, &isnull);
 
 	return isnull ? NULL : DatumGetArrayTypePCopy(value);
+}
+
+Jsonb *
+prom_row_jsonb_or_null(uint64 row, int column)
+{
+	bool isnull;
+	Datum value = row_datum(row, column, &isnull);
+
+	return isnull ? NULL : DatumGetJsonbPCopy(value);
 }
 
 int64

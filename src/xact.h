@@ -7,6 +7,7 @@
 
 #include "executor/spi.h"
 #include "utils/array.h"
+#include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
 /* A statement and, from its first use on, its plan. */
@@ -65,6 +66,7 @@ extern int64 prom_row_int64_or(uint64 row, int column, int64 otherwise);
 extern char *prom_row_text_or_null(uint64 row, int column);
 
 /* A copy of an array, or NULL. */
+extern Jsonb *prom_row_jsonb_or_null(uint64 row, int column);
 extern ArrayType *prom_row_array_or_null(uint64 row, int column);
 
 /* Bytes that a text has, or 0; the text itself is not read. */

@@ -12,6 +12,8 @@ and do not disturb each other.  With "stream": true a good answer is streamed.
     fake-fixed                 "The answer is 42."
     fake-slow-MS               the last user message, after MS milliseconds
     fake-tokens-MS             streams one word each MS milliseconds
+    fake-lines                 the n-th line of the last user message at its
+                               n-th request, or the last line
     fake-auth                  "authorized" if the key is "test-key", else 401
     fake-long-N                an answer of N bytes
     any other name without "fake-" in front: as fake-echo
@@ -436,6 +438,14 @@ def slow(c, r, ms):
 @behaviour(r"fake-tokens-(\d+)")
 async def tokens(c, r, ms):
     await c.trickle(pieces_of(r, r.last_user()), int(ms) / 1000)
+
+
+@behaviour("fake-lines")
+def lines(c, r):
+    text = r.last_user().split("\n")
+    key = (r.model, r.last_user())
+    STATE.attempts[key] += 1
+    c.send_answer(text[min(STATE.attempts[key], len(text)) - 1])
 
 
 @behaviour("fake-auth")

@@ -78,6 +78,19 @@ openai_key_header(const char *host)
 										   : "Authorization: Bearer ";
 }
 
+/* Each server needs the name; the schema is what users gave. */
+static void
+build_response_format(StringInfo body, const PromPrompt *prompt)
+{
+	if (prompt->output_schema != NULL)
+		appendStringInfo(body,
+						 ",\"response_format\":{\"type\":\"json_schema\","
+						 "\"json_schema\":{\"name\":\"answer\",\"strict\":%s,"
+						 "\"schema\":%s}}",
+						 prompt->strict ? "true" : "false",
+						 prompt->output_schema);
+}
+
 static void
 openai_build(StringInfo body, const PromModel *model, const char *host,
 			 const PromPrompt *prompt)
@@ -86,6 +99,7 @@ openai_build(StringInfo body, const PromModel *model, const char *host,
 	escape_json(body, model->model ? model->model : model->name);
 	appendStringInfoString(body, ",\"messages\":");
 	prom_provider_add_messages(body, prompt);
+	build_response_format(body, prompt);
 
 	/* The new name is refused by local servers, the old one by new models. */
 	if (model->max_tokens >= 0)

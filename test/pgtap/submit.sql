@@ -1,7 +1,7 @@
 -- What prometheus_submit() writes and refuses, and what prometheus_wait(),
 -- _result() and _cancel() say of a task.
 BEGIN;
-SELECT plan(101);
+SELECT plan(107);
 
 -- No worker serves this database, and a submit says so once.
 SET LOCAL client_min_messages = error;
@@ -221,6 +221,18 @@ SELECT is(prometheus_cancel(NULL), NULL, 'cancel of null');
 
 SELECT throws_ok($$CALL prometheus_ask('x')$$, '25000', NULL, 'ask in a transaction block');
 SELECT throws_ok($$DO 'DECLARE a text; BEGIN CALL prometheus_ask(''x'', answer => a); END'$$, '25000', NULL, 'ask in a DO block');
+
+-- output_schema
+
+INSERT INTO made SELECT 'schema', prometheus_submit('x', output_schema => '{"type": "object", "properties": {"a": {"$ref": "#"}}}');
+SELECT is(output_schema, '{"type": "object", "properties": {"a": {"$ref": "#"}}}', 'a schema is kept') FROM row WHERE name = 'schema';
+SELECT is(output_schema, NULL, 'none is null') FROM row WHERE name = 'plain';
+SELECT throws_ok($$SELECT prometheus_submit('x', output_schema => '{"properties": {"a": {"nullable": true}}}')$$, '22023',
+                 'JSON schema has a keyword that is not supported at #/properties/a/nullable', 'a schema that cannot be obeyed');
+SELECT throws_ok($$SELECT prometheus_submit('x', output_schema => 'null')$$, '22023', NULL, 'a schema that is none');
+SELECT throws_ok($$SELECT prometheus_submit_many(ARRAY['x'], output_schema => '{"type": "strin"}')$$, '22023', NULL, 'many with such a schema');
+SELECT throws_ok(format('SELECT prometheus_submit(%L, output_schema => %L)', 'x', jsonb_build_object('title', repeat('x', 1048577))),
+                 '54000', NULL, 'a schema that is too long');
 
 -- A transaction that must not write: the last, since it stays so.
 

@@ -43,6 +43,12 @@ SELECT prometheus_submit('x', max_attempts => 101);
 \echo :SQLSTATE
 SELECT prometheus_submit('x', metadata => '[1]');
 \echo :SQLSTATE
+SELECT prometheus_submit('x', output_schema => '"object"');
+\echo :SQLSTATE
+SELECT prometheus_submit('x', output_schema => '{"properties": {"price": {"type": "number", "nullable": true}}}');
+\echo :SQLSTATE
+SELECT prometheus_submit('x', output_schema => '{"$ref": "#/$defs/price"}');
+\echo :SQLSTATE
 SELECT prometheus_submit(repeat('x', 1048577));
 \echo :SQLSTATE
 SET prometheus.max_request = '2kB';

@@ -1150,9 +1150,23 @@ test_request(void)
 			   "request");
 	pfree(body.data);
 	initStringInfo(&body);
+	prompt.output_schema = "{\"type\": \"object\"}";
+	prompt.strict = true;
+	prompt.nmessages = 1;
+	prom_provider_openai.build(&body, &model, "127.0.0.1", &prompt);
+	check_text(body.data,
+			   "{\"model\":\"fake-echo\",\"messages\":["
+			   "{\"role\":\"user\",\"content\":\"one\"}],"
+			   "\"response_format\":{\"type\":\"json_schema\","
+			   "\"json_schema\":{\"name\":\"answer\",\"strict\":true,"
+			   "\"schema\":{\"type\": \"object\"}}},"
+			   "\"max_tokens\":7,\"temperature\":0.70,\"stream\":false}",
+			   "request with a schema");
+	pfree(body.data);
+	initStringInfo(&body);
+	prompt.output_schema = NULL;
 	model.stream = true;
 	model.temperature = NULL;
-	prompt.nmessages = 1;
 	prom_provider_openai.build(&body, &model, "api.openai.com", &prompt);
 	check_text(body.data,
 			   "{\"model\":\"fake-echo\",\"messages\":["

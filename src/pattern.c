@@ -1,0 +1,103 @@
+/*
+ * pattern.c
+ *	  The patterns of JSON Schemas.
+ *
+ * A pattern is a regular expression of PostgreSQL in collation "C", without
+ * back references and lookaround: what is left takes time that is linear in
+ * the length of the text, and the process that checks answers has no other
+ * for a whole database.
+ */
+#include "postgres.h"
+
+#include <sys/resource.h>
+
+#include "catalog/pg_collation.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "regex/regexport.h"
+#include "utils/memutils.h"
+
+#include "schema.h"
+
+/*
+ * Of a pattern: bytes, and states that it may need.  Of all patterns: the time
+ * to compile them, which some short ones have no end of, ms.
+ */
+#define MAX_PATTERN 1000
+#define MAX_STATES 1000
+#define MAX_COMPILE 200
+
+/* Processor time of this process, ms. */
+static double
+processor_time(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	return usage.ru_utime.tv_sec * 1000.0 + usage.ru_utime.tv_usec / 1000.0;
+}
+
+static void
+free_regex(void *regex)
+{
+	pg_regfree(regex);
+}
+
+/* Compile a pattern; what is wrong with it, or NULL. */
+static const char *
+compile(PromSchemaPattern *pattern)
+{
+	pg_wchar *wide = palloc(sizeof(pg_wchar) * (pattern->length + 1));
+	int nwide = pg_mb2wchar_with_len(pattern->text, wide, pattern->length);
+	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
+	regex_t *regex = palloc0(sizeof(regex_t));
+	char error[100];
+	int code = pg_regcomp(regex, wide, nwide, REG_ADVANCED | REG_NOSUB,
+						  C_COLLATION_OID);
+
+	pfree(wide);
+	if (code != REG_OKAY)
+	{
+		/* It may have been a signal that stopped it. */
+		CHECK_FOR_INTERRUPTS();
+		pg_regerror(code, regex, error, sizeof(error));
+		return psprintf("is not a regular expression: %s", error);
+	}
+
+	/* Before PostgreSQL 16 it is malloc'd. */
+	callback->func = free_regex;
+	callback->arg = regex;
+	MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
+	pattern->regex = regex;
+	return NULL;
+}
+
+regex_t *
+prom_schema_regex(PromSchemaPattern *pattern)
+{
+	if (pattern->regex == NULL)
+		compile(pattern);
+	return pattern->regex;
+}
+
+const char *
+prom_schema_pattern_problem(PromSchemaPattern *pattern, double *compile_ms)
+{
+	double before = processor_time();
+	const char *problem;
+
+	if (pattern->length > MAX_PATTERN)
+		return psprintf("must not have more than %d bytes", MAX_PATTERN);
+	problem = compile(pattern);
+	if (problem != NULL)
+		return problem;
+	if (pattern->regex->re_info & REG_UBACKREF)
+		return "must not refer back to a part of itself";
+	if (pattern->regex->re_info & REG_ULOOKAROUND)
+		return "must not look ahead or behind";
+	*compile_ms += processor_time() - before;
+	if (pg_reg_getnumstates(pattern->regex) > MAX_STATES ||
+		*compile_ms > MAX_COMPILE)
+		return "is too complex";
+	return NULL;
+}
