@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "era.h"
 #include "fault.h"
 #include "guc.h"
 #include "live.h"
@@ -302,7 +303,7 @@ scan(void)
 	prom_queue_read_anew(queue);
 	hint_since_scan = false;
 	transactions_at_scan = prom_xact_completion_count();
-	if (!prom_worker_xact_begin("reading the live tasks"))
+	if (!prom_era_xact_begin("reading the live tasks"))
 		return;
 	SPI_connect();
 	prom_live_tasks(visit_live_task, &visited);
@@ -349,7 +350,7 @@ void
 prom_scheduler_main(Datum main_arg)
 {
 	prom_worker_begin(PROM_SCHEDULER, main_arg);
-	if (!prom_worker_xact_begin("looking for the extension"))
+	if (!prom_era_xact_begin("looking for the extension"))
 		proc_exit(0);
 	prom_xact_commit();
 
