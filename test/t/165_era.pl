@@ -77,6 +77,16 @@ sub all_have_ended
 	return;
 }
 
+# A task as a restore brings it: its xid looks older than any checkpoint.
+sub restore_old
+{
+	my ($task_id, $request) = @_;
+	sql(qq{INSERT INTO prometheus._task
+		SELECT $task_id, $task_id, '281474976710659', submitted_at, run_at, deadline, priority, max_attempts, submitter_oid,
+		       submitter, agent, mode, trace_id, '$request', metadata FROM prometheus._task WHERE request = 'shop 2'});
+	return;
+}
+
 # A database with something that has ended and something that has not.
 sub make_source
 {
@@ -182,13 +192,23 @@ nothing_runs('shop 2,shop 3', 'data');
 serve('');
 is( sql(q{SELECT eras || ' ' || waits FROM prometheus._checkpoint ORDER BY checkpoint_id DESC LIMIT 1}),
 	'5 true', 'data: there is a checkpoint of the time while it is paused');
-sql(q{INSERT INTO prometheus._task SELECT 200000, 200000, '281474976710659', submitted_at, run_at, deadline, priority, max_attempts, submitter_oid, submitter, agent, mode, trace_id, 'shop 4', metadata FROM prometheus._task WHERE request = 'shop 2'});
+restore_old(200000, 'shop 4');
 sql(q{DELETE FROM prometheus._gate});
 serve('postgres');
 all_have_ended('data, resumed');
 is(sql(q{SELECT string_agg(request || ' ' || status, ',' ORDER BY request) FROM prometheus.task WHERE request ~ 'shop'}),
 	'shop 1 cancelled,shop 2 completed,shop 3 completed,shop 4 completed', 'data, resumed: each runs');
 is($other->health('era'), 'ok|3|', 'data, resumed: health is content');
+
+# A dump of this very database pauses nothing, and is found all the same.
+serve('');
+is(sql('SELECT bool_or(waits) FROM prometheus._checkpoint WHERE checkpoint_id = (SELECT max(checkpoint_id) FROM prometheus._checkpoint)'),
+	'f', 'own data: there is a checkpoint');
+sql('INSERT INTO prometheus._era SELECT * FROM prometheus._era WHERE era = 3');
+restore_old(200001, 'shop 5');
+serve('postgres');
+all_have_ended('own data');
+is($other->health('era'), 'ok|3|', 'own data: health is content');
 is($other->log_count(qr/ (ERROR|PANIC): /, $log), 0, 'no error');
 $other->stop;
 done_testing();
