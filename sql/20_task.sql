@@ -167,8 +167,10 @@ CREATE TABLE prometheus._checkpoint (
     written_at timestamptz NOT NULL,
     system_identifier bigint NOT NULL,
     database_oid oid NOT NULL,
+    waits boolean NOT NULL,
+    eras bigint NOT NULL,
     snapshot pg_snapshot NOT NULL,
     live bigint[] NOT NULL
 );
 COMMENT ON TABLE prometheus._checkpoint IS
-    'Tasks that were live in a snapshot, so that a start reads these and what came after instead of all history. The newest two are kept; not dumped.';
+    'Tasks that were live in a snapshot, so that a start reads these and what came after instead of all history. The newest two are kept; not dumped. Good only where it was written, while prometheus._era has as many rows as then (eras) and a copy waits for prometheus_resume() as it did then (waits).';

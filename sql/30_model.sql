@@ -42,11 +42,11 @@ COMMENT ON TABLE prometheus._agent IS
 -- What makes a fresh install answer at once.
 INSERT INTO prometheus._model
     (version, xid, mark, set_at, owner_oid, owner, name, api, options)
-SELECT 1, pg_current_xact_id(), 0, clock_timestamp(), r.oid, r.rolname,
+SELECT 1, prometheus._xid(), 0, clock_timestamp(), r.oid, r.rolname,
        'echo', 'echo', '{}'
   FROM pg_catalog.pg_roles r WHERE r.rolname = current_user;
 INSERT INTO prometheus._agent
     (version, xid, mark, set_at, owner_oid, owner, name, model, mode, options)
-SELECT 1, pg_current_xact_id(), 0, clock_timestamp(), r.oid, r.rolname,
+SELECT 1, prometheus._xid(), 0, clock_timestamp(), r.oid, r.rolname,
        'default', 'echo', 'fast', '{}'
   FROM pg_catalog.pg_roles r WHERE r.rolname = current_user;

@@ -3,6 +3,7 @@
  * checkpoints (they are of one server) and not what this script inserted.
  * One statement each: several in one SELECT update the same tuple.
  */
+SELECT pg_catalog.pg_extension_config_dump('prometheus._era', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._task', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._attempt', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._call', '');

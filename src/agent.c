@@ -178,7 +178,7 @@ insert_version(Setting *setting, const char *table, const char *name,
 	if (SPI_execute_with_args(
 			psprintf("INSERT INTO prometheus.%s"
 					 " (version, xid, mark, set_at, owner_oid, owner, name, options, %s)"
-					 " VALUES ($1, pg_catalog.pg_current_xact_id(), 0,"
+					 " VALUES ($1, prometheus._xid(), 0,"
 					 " pg_catalog.clock_timestamp(), $2, $3, $4, $5, %s)",
 					 table, columns, places),
 			5 + ntexts, types, values, nulls, false, 0) != SPI_OK_INSERT)

@@ -22,6 +22,7 @@
 #include "utils/xid8.h"
 
 #include "compat.h"
+#include "era.h"
 #include "fact.h"
 
 /* Rows of one relation that go to the table at once. */
@@ -158,7 +159,7 @@ prom_fact_begin(void)
 												  "prometheus batch of facts",
 												  ALLOCSET_DEFAULT_SIZES);
 	writer->estate = CreateExecutorState();
-	writer->xid = GetTopFullTransactionId();
+	writer->xid = prom_era_xid();
 	MemoryContextSwitchTo(before);
 	return writer;
 }

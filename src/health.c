@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
+#include "era.h"
 #include "extension.h"
 #include "gate.h"
 #include "guc.h"
@@ -95,6 +96,27 @@ put_gates(ReturnSetInfo *result, PromDatabase *db)
 	else
 		put(result, "gates", "warning", closed.data,
 			"SELECT * FROM prometheus.gate says why; prometheus_resume() opens one.");
+}
+
+/* Is this database a copy, which waits to be let run? */
+static void
+put_era(ReturnSetInfo *result)
+{
+	PromEra era;
+
+	prom_era_read(&era);
+	if (era.waits)
+		put(result, "era", "warning",
+			psprintf("%d; a copy of another database, all tasks are paused",
+					 era.era),
+			"SELECT prometheus_resume() lets them run.");
+	else if (!era.is_ours)
+		put(result, "era", "warning",
+			psprintf("%d, of another database; all tasks will be paused",
+					 era.era),
+			"This is a copy: the next submit or its scheduler begins a new era.");
+	else
+		put(result, "era", "ok", psprintf("%d", era.era), NULL);
 }
 
 static void
@@ -194,6 +216,7 @@ prom_health(PG_FUNCTION_ARGS)
 		put(result, "standby", "ok", "no worker runs before promotion", NULL);
 		return (Datum) 0;
 	}
+	put_era(result);
 	put_process(result, PROM_LAUNCHER, &prom_shared->launcher);
 	put_database(result, db);
 	put_places(result);

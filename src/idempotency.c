@@ -19,7 +19,7 @@
 static const char insert_sql[] =
 	"INSERT INTO prometheus._idempotency"
 	" (submitter, submitter_oid, key, task_id, xid)"
-	" VALUES ($1, $2, $3, $4, pg_catalog.pg_current_xact_id())"
+	" VALUES ($1, $2, $3, $4, prometheus._xid())"
 	" ON CONFLICT (submitter, submitter_oid, key) DO NOTHING";
 
 /* The task that has the key, and whether it is the same request. */

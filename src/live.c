@@ -16,7 +16,9 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/snapmgr.h"
 
+#include "era.h"
 #include "live.h"
 #include "role.h"
 #include "xact.h"
@@ -24,14 +26,25 @@
 #define FETCH 10000
 
 /*
- * The newest checkpoint that this very database wrote: after a restore or a
- * clone the xids of its snapshot mean nothing.
+ * The newest checkpoint that this very database wrote: in a clone the xids of
+ * its snapshot mean nothing.  A restore adds facts that its snapshot calls
+ * visible, and rows of _era.  But other facts may come after those rows, as
+ * long as the restore goes on: so what a copy wrote while it was paused is no
+ * good when it is resumed.
  */
+#define WAITS                                 \
+	"EXISTS (SELECT FROM prometheus._gate g"  \
+	" WHERE g.target = 'all' AND g.reason = " \
+	"'" PROM_ERA_REASON "')"
+
+#define ERAS "(SELECT count(*) FROM prometheus._era)"
+
 #define CHECKPOINT                                            \
 	"SELECT c.snapshot, c.live FROM prometheus._checkpoint c" \
 	" WHERE c.checkpoint_id = (SELECT max(checkpoint_id)"     \
 	"   FROM prometheus._checkpoint)"                         \
-	"   AND c.system_identifier = $1 AND c.database_oid = $2"
+	"   AND c.system_identifier = $1 AND c.database_oid = $2" \
+	"   AND c.eras = " ERAS " AND c.waits = " WAITS
 
 /* Of candidates "t", those that live and what the queue must know of them. */
 #define LIVE_COLUMNS                                                         \
@@ -243,8 +256,10 @@ prom_live_tasks_among(const int64 *task_ids, int n, PromLiveTaskVisit visit,
 
 #define WRITE_CHECKPOINT(live)                                       \
 	"INSERT INTO prometheus._checkpoint"                             \
-	" (written_at, system_identifier, database_oid, snapshot, live)" \
-	" SELECT clock_timestamp(), $1, $2, pg_current_snapshot(),"      \
+	" (written_at, system_identifier, database_oid, waits, eras,"    \
+	" snapshot, live)"                                               \
+	" SELECT clock_timestamp(), $1, $2, " WAITS ", " ERAS ","        \
+	" prometheus._snapshot(), "                                      \
 	"        coalesce(array_agg(l.task_id), '{}') FROM (" live ") l" \
 	" RETURNING cardinality(live)"
 
@@ -253,15 +268,20 @@ prom_live_checkpoint(void)
 {
 	bool since = checkpoint_exists();
 	int level = since ? 0 : allow_any_plan();
+	SPIPlanPtr plan = SPI_prepare(since ? WRITE_CHECKPOINT(LIVE_SINCE)
+										: WRITE_CHECKPOINT(LIVE_ALL),
+								  2, argument_types);
 	Datum values[2];
 	int64 live;
 	bool isnull;
 
 	fill_arguments(values);
-	if (SPI_execute_with_args(since ? WRITE_CHECKPOINT(LIVE_SINCE)
-									: WRITE_CHECKPOINT(LIVE_ALL),
-							  2, argument_types, values, NULL, false,
-							  0) != SPI_OK_INSERT_RETURNING)
+
+	/* With the snapshot that found the one before still to be good. */
+	if (plan == NULL ||
+		SPI_execute_snapshot(plan, values, NULL, GetActiveSnapshot(),
+							 InvalidSnapshot, false, true,
+							 0) != SPI_OK_INSERT_RETURNING)
 		elog(ERROR, "could not write a checkpoint");
 	live = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
 									   SPI_tuptable->tupdesc, 1, &isnull));

@@ -42,7 +42,8 @@ typedef bool (*PromLiveTaskVisit)(const PromLiveTask *task, void *arg);
 /*
  * Call visit for each live task, in a transaction with SPI connected.  Reads
  * what the newest checkpoint lists and what came after it, so it is bounded
- * by what is live; without a checkpoint of this database, all tasks.
+ * by what is live; without a checkpoint of this database, all tasks.  Both
+ * need a transaction of prom_era_xact_begin().
  */
 extern void prom_live_tasks(PromLiveTaskVisit visit, void *arg);
 

@@ -9,6 +9,7 @@
 #include "utils/builtins.h"
 
 #include "compat.h"
+#include "era.h"
 #include "extension.h"
 #include "guc.h"
 #include "launcher.h"
@@ -31,6 +32,7 @@ void
 _PG_init(void)
 {
 	prom_guc_define();
+	prom_era_init();
 	prom_role_init();
 	prom_wakeup_init();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)

@@ -17,6 +17,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
+#include "era.h"
 #include "fault.h"
 #include "live.h"
 #include "shmem.h"
@@ -57,7 +58,7 @@ write_checkpoint(void)
 {
 	PROM_FAULT("before-checkpoint");
 	SetConfigOption("synchronous_commit", "on", PGC_SUSET, PGC_S_OVERRIDE);
-	if (!prom_worker_xact_begin("writing a checkpoint of the live tasks"))
+	if (!prom_era_xact_begin("writing a checkpoint of the live tasks"))
 		proc_exit(0);
 	SPI_connect();
 	(void) prom_live_checkpoint();

@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "era.h"
 #include "fault.h"
 #include "gate.h"
 #include "guc.h"
@@ -351,7 +352,7 @@ read_tasks(bool all)
 		memcpy(wanted, reads, nwanted * sizeof(int64));
 	nreads = 0;
 	must_read_pauses = false;
-	if (!prom_worker_xact_begin("reading the live tasks"))
+	if (!prom_era_xact_begin("reading the live tasks"))
 		return;
 	SPI_connect();
 	prom_queue_begin_reading(queue, all);
@@ -416,7 +417,7 @@ void
 prom_scheduler_main(Datum main_arg)
 {
 	prom_worker_begin(PROM_SCHEDULER, main_arg);
-	if (!prom_worker_xact_begin("looking for the extension"))
+	if (!prom_era_xact_begin("looking for the extension"))
 		proc_exit(0);
 	prom_xact_commit();
 

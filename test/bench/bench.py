@@ -436,7 +436,7 @@ HISTORY_SQL = """
 SET synchronous_commit = off;
 INSERT INTO prometheus._task (task_id, event_id, xid, submitted_at, deadline, priority, max_attempts, submitter_oid,
        submitter, agent, mode, trace_id, request, metadata)
-SELECT n, n * 4, pg_current_xact_id(), now() - '2 days'::interval, now() - '1 day'::interval, 0, 3, 10,
+SELECT n, n * 4, prometheus._xid(), now() - '2 days'::interval, now() - '1 day'::interval, 0, 3, 10,
        'postgres', 'default', 'fast', 'a81bc81b-dead-4e5d-abff-90865d1e13b1', 'What is to be done about ' || n, '{}'
   FROM generate_series(1, %(n)d) AS n;
 INSERT INTO prometheus._attempt (task_id, attempt, xid, started_at, agent_version, model, model_version)

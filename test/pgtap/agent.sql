@@ -19,7 +19,7 @@ SELECT is(concat_ws(' ', model, mode, owner, version, options, instructions),
           concat_ws(' ', 'echo fast', current_user, 1, '{}', E'Be "brief".\n'), 'as it was set')
   FROM prometheus.agent WHERE name = 'writer';
 SELECT cmp_ok(set_at, '>=', now(), 'set_at') FROM prometheus.agent WHERE name = 'writer';
-SELECT is(concat_ws(' ', xid, mark, owner_oid), concat_ws(' ', pg_current_xact_id(), 0, current_user::regrole::oid),
+SELECT is(concat_ws(' ', xid, mark, owner_oid), concat_ws(' ', prometheus._xid(), 0, current_user::regrole::oid),
           'the fact has its transaction, mark and owner') FROM prometheus._agent WHERE name = 'writer';
 
 -- A change keeps what is not given.

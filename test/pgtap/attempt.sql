@@ -6,7 +6,7 @@ CREATE TEMP TABLE made AS
     SELECT nextval('prometheus._task_id') AS task_id;
 INSERT INTO prometheus._task (task_id, event_id, xid, submitted_at, deadline, priority, max_attempts,
                               submitter_oid, submitter, agent, mode, trace_id, request, metadata)
-SELECT task_id, nextval('prometheus._fact_id'), pg_current_xact_id(), '2026-01-01 00:00+00', '2026-01-02 00:00+00',
+SELECT task_id, nextval('prometheus._fact_id'), prometheus._xid(), '2026-01-01 00:00+00', '2026-01-02 00:00+00',
        0, 3, current_user::regrole, current_user, 'default', 'fast', gen_random_uuid(), 'x', '{}'
   FROM made;
 
@@ -15,11 +15,11 @@ SELECT columns_are('prometheus', 'attempt', ARRAY[
 SELECT is_empty('SELECT a.* FROM prometheus.attempt a JOIN made USING (task_id)', 'not begun: no attempt');
 
 INSERT INTO prometheus._attempt (task_id, attempt, xid, started_at, agent_version, model, model_version)
-SELECT task_id, n, pg_current_xact_id(), timestamptz '2026-01-01 00:00+00' + n * interval '1 min', 1, 'echo', 1
+SELECT task_id, n, prometheus._xid(), timestamptz '2026-01-01 00:00+00' + n * interval '1 min', 1, 'echo', 1
   FROM made, generate_series(1, 9) AS n;
 INSERT INTO prometheus._outcome (task_id, attempt, event_id, xid, ended_at, attempts, step, next_run_at, outcome,
                                  error_type, error)
-SELECT task_id, n, nextval('prometheus._fact_id'), pg_current_xact_id(),
+SELECT task_id, n, nextval('prometheus._fact_id'), prometheus._xid(),
        timestamptz '2026-01-01 00:00+00' + n * interval '1 min 1 s', n, NULL,
        CASE outcome WHEN 'retry' THEN timestamptz '2026-01-01 01:00+00' END, outcome, error_type, error
   FROM made, (VALUES (1, 'retry', 'ModelTimeout', 'no reply'),

@@ -6,7 +6,7 @@ CREATE TEMP TABLE made AS
     SELECT nextval('prometheus._task_id') AS task_id;
 INSERT INTO prometheus._task (task_id, event_id, xid, submitted_at, deadline, priority, max_attempts,
                               submitter_oid, submitter, agent, mode, trace_id, request, metadata)
-SELECT task_id, nextval('prometheus._fact_id'), pg_current_xact_id(), '2026-01-01 00:00+00', '2026-01-02 00:00+00',
+SELECT task_id, nextval('prometheus._fact_id'), prometheus._xid(), '2026-01-01 00:00+00', '2026-01-02 00:00+00',
        0, 3, current_user::regrole, current_user, 'default', 'fast', gen_random_uuid(), 'x', '{}'
   FROM made;
 
@@ -16,14 +16,14 @@ SELECT columns_are('prometheus', 'call', ARRAY[
 
 -- The numbers of calls are those of their attempts, but for the two of attempt 8.
 INSERT INTO prometheus._attempt (task_id, attempt, xid, started_at, agent_version, model, model_version)
-SELECT task_id, n, pg_current_xact_id(), '2026-01-01 00:00+00', 1, 'm', 1 FROM made, generate_series(1, 8) AS n;
+SELECT task_id, n, prometheus._xid(), '2026-01-01 00:00+00', 1, 'm', 1 FROM made, generate_series(1, 8) AS n;
 INSERT INTO prometheus._call (call_id, task_id, attempt, turn, call, xid, sent_at, kind, target, reserved)
-SELECT n, task_id, least(n, 8), CASE n WHEN 9 THEN 2 ELSE 1 END, 1, pg_current_xact_id(),
+SELECT n, task_id, least(n, 8), CASE n WHEN 9 THEN 2 ELSE 1 END, 1, prometheus._xid(),
        timestamptz '2026-01-01 00:00+00' + n * interval '1 min', 'chat', 'model:m', CASE n WHEN 1 THEN 0.125 END
   FROM made, generate_series(1, 9) AS n;
 INSERT INTO prometheus._step (task_id, step, attempt, event_id, call_id, xid, started_at, ended_at, http_status,
                               ambiguous, kind, name, status, request_id, error_type, error, answer)
-SELECT task_id, n, n, nextval('prometheus._fact_id'), n, pg_current_xact_id(), '2026-01-01 00:00+00',
+SELECT task_id, n, n, nextval('prometheus._fact_id'), n, prometheus._xid(), '2026-01-01 00:00+00',
        timestamptz '2026-01-01 00:00+00' + n * interval '1 min 1 s', http_status, ambiguous, 'chat', 'm', status,
        request_id, NULL, NULL, NULL
   FROM made, (VALUES (1, 200, false, 'ok', 'req_1'),
@@ -33,7 +33,7 @@ SELECT task_id, n, n, nextval('prometheus._fact_id'), n, pg_current_xact_id(), '
                      (5, 200, true, 'error', 'req_5'),
                      (8, 200, false, 'ok', NULL)) AS v(n, http_status, ambiguous, status, request_id);
 INSERT INTO prometheus._outcome (task_id, attempt, event_id, xid, ended_at, attempts, step, outcome)
-SELECT task_id, n, nextval('prometheus._fact_id'), pg_current_xact_id(),
+SELECT task_id, n, nextval('prometheus._fact_id'), prometheus._xid(),
        timestamptz '2026-01-01 00:00+00' + n * interval '1 min 2 s', 1, NULL, outcome
   FROM made, (VALUES (1, 'completed'), (2, 'retry'), (6, 'lost'), (7, 'cancelled')) AS v(n, outcome);
 
@@ -60,13 +60,13 @@ SELECT is((SELECT count(*) FROM prometheus.call JOIN made USING (task_id)), 9::b
 
 -- A step without a call (a model without a network) makes none.
 INSERT INTO prometheus._step (task_id, step, attempt, event_id, xid, started_at, ended_at, ambiguous, kind, name, status)
-SELECT task_id, 10, 8, nextval('prometheus._fact_id'), pg_current_xact_id(), now(), now(), false, 'chat', 'echo', 'ok'
+SELECT task_id, 10, 8, nextval('prometheus._fact_id'), prometheus._xid(), now(), now(), false, 'chat', 'echo', 'ok'
   FROM made;
 SELECT is((SELECT count(*) FROM prometheus.call JOIN made USING (task_id)), 9::bigint, 'no network, no call');
 
 -- A second owner's intent fails instead of being sent.
 SELECT throws_ok(format($$INSERT INTO prometheus._call (call_id, task_id, attempt, turn, call, xid, sent_at, kind, target)
-                          VALUES (%s, %s, %s, 1, 1, pg_current_xact_id(), now(), 'chat', 'model:m')$$, id, task_id, attempt),
+                          VALUES (%s, %s, %s, 1, 1, prometheus._xid(), now(), 'chat', 'model:m')$$, id, task_id, attempt),
                  '23505', NULL, what)
   FROM made, (VALUES (100, 1, 'two intents for one call'), (1, 99, 'two calls with one id')) AS v(id, attempt, what);
 SELECT throws_ok(format($$INSERT INTO prometheus._call (call_id, task_id, attempt, turn, call, xid, sent_at, kind, target)

@@ -8,12 +8,12 @@ SELECT name, nextval('prometheus._task_id')
   FROM unnest(ARRAY['completed', 'failed', 'vetoed', 'cancelled', 'quarantined', 'queued']) AS name;
 INSERT INTO prometheus._task (task_id, event_id, xid, submitted_at, deadline, priority, max_attempts,
                               submitter_oid, submitter, agent, mode, trace_id, request, metadata)
-SELECT task_id, nextval('prometheus._fact_id'), pg_current_xact_id(), '2026-01-01 00:00+00', '2026-01-02 00:00+00',
+SELECT task_id, nextval('prometheus._fact_id'), prometheus._xid(), '2026-01-01 00:00+00', '2026-01-02 00:00+00',
        0, 3, current_user::regrole, current_user, 'default', 'fast', gen_random_uuid(), E'Say "hi"\n', '{}'
   FROM made;
 INSERT INTO prometheus._step (task_id, step, attempt, event_id, xid, started_at, ended_at, http_status, ambiguous,
                               kind, name, status, error_type, error, answer)
-SELECT task_id, step, step, nextval('prometheus._fact_id'), pg_current_xact_id(), '2026-01-01 00:00:10+00',
+SELECT task_id, step, step, nextval('prometheus._fact_id'), prometheus._xid(), '2026-01-01 00:00:10+00',
        timestamptz '2026-01-01 00:00:10+00' + step * interval '1.5 s', 200, false, 'chat', 'gpt', status, error_type,
        error, answer
   FROM made JOIN (VALUES
@@ -23,7 +23,7 @@ SELECT task_id, step, step, nextval('prometheus._fact_id'), pg_current_xact_id()
     ('vetoed', 1, 'unknown', NULL, NULL, NULL)) AS v(name, step, status, error_type, error, answer) USING (name);
 INSERT INTO prometheus._outcome (task_id, attempt, event_id, xid, ended_at, attempts, step, next_run_at, outcome,
                                  error_type, error)
-SELECT task_id, attempt, nextval('prometheus._fact_id'), pg_current_xact_id(),
+SELECT task_id, attempt, nextval('prometheus._fact_id'), prometheus._xid(),
        timestamptz '2026-01-01 00:01:00+00' + attempt * interval '1 s', attempt, step, next_run_at::timestamptz, outcome,
        error_type, error
   FROM made JOIN (VALUES

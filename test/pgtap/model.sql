@@ -18,7 +18,7 @@ SELECT is(concat_ws(' ', api, endpoint, model, secret, owner, version, options),
                     '{"max_tokens": 100, "temperature": 0.5}'), 'as it was set')
   FROM prometheus.model WHERE name = 'gpt';
 SELECT cmp_ok(set_at, '>=', now(), 'set_at') FROM prometheus.model WHERE name = 'gpt';
-SELECT is(concat_ws(' ', xid, mark, owner_oid), concat_ws(' ', pg_current_xact_id(), 0, current_user::regrole::oid),
+SELECT is(concat_ws(' ', xid, mark, owner_oid), concat_ws(' ', prometheus._xid(), 0, current_user::regrole::oid),
           'the fact has its transaction, mark and owner') FROM prometheus._model WHERE name = 'gpt';
 
 -- A change keeps what is not given.

@@ -10,9 +10,9 @@ CREATE FUNCTION pg_temp.id(text) RETURNS bigint
 
 -- What the caller process would have written.
 INSERT INTO prometheus._attempt (task_id, attempt, xid, started_at, agent_version, model, model_version)
-SELECT task_id, 1, pg_current_xact_id(), now(), 1, 'echo', 1 FROM t WHERE name <> 'queued';
+SELECT task_id, 1, prometheus._xid(), now(), 1, 'echo', 1 FROM t WHERE name <> 'queued';
 INSERT INTO prometheus._outcome (task_id, attempt, event_id, xid, ended_at, attempts, outcome, error_type, error)
-SELECT task_id, 1, 1000000 + task_id, pg_current_xact_id(), now(), 1, name,
+SELECT task_id, 1, 1000000 + task_id, prometheus._xid(), now(), 1, name,
        CASE name WHEN 'failed' THEN 'ModelRejected' END, CASE name WHEN 'failed' THEN 'no' END
   FROM t WHERE name <> 'queued';
 
@@ -34,11 +34,11 @@ SELECT is(deadline - retried_at, interval '2 hours', 'its timeout begins anew')
 
 -- It ends again, and may be retried again.
 INSERT INTO prometheus._attempt (task_id, attempt, xid, started_at, agent_version, model, model_version)
-VALUES (pg_temp.id('failed'), 2, pg_current_xact_id(), now(), 1, 'echo', 1);
+VALUES (pg_temp.id('failed'), 2, prometheus._xid(), now(), 1, 'echo', 1);
 SELECT is(status, 'running', 'an attempt after the retry is its attempt')
   FROM prometheus.task WHERE task_id = pg_temp.id('failed');
 INSERT INTO prometheus._outcome (task_id, attempt, event_id, xid, ended_at, attempts, outcome, error_type, error)
-VALUES (pg_temp.id('failed'), 2, 2000000, pg_current_xact_id(), now(), 1, 'failed', 'ModelRejected', 'no');
+VALUES (pg_temp.id('failed'), 2, 2000000, prometheus._xid(), now(), 1, 'failed', 'ModelRejected', 'no');
 SELECT is(status, 'failed', 'its new end counts') FROM prometheus.task WHERE task_id = pg_temp.id('failed');
 SELECT is(prometheus_retry(pg_temp.id('failed')), true, 'and can be retried');
 SELECT is(prometheus_retry(pg_temp.id('cancelled')), true, 'one that was cancelled');

@@ -1,6 +1,6 @@
 -- The two roles, and what each of them may do.
 BEGIN;
-SELECT plan(54);
+SELECT plan(55);
 
 SET LOCAL client_min_messages = error;
 
@@ -82,7 +82,7 @@ SELECT throws_ok($$SELECT prometheus._installed()$$, '42501', NULL, 'but does no
 SET LOCAL ROLE prom_test_admin;
 SELECT throws_ok('SELECT * FROM prometheus.' || v, '42501', NULL, 'not even an administrator reads ' || v)
   FROM unnest(ARRAY['_task', '_attempt', '_call', '_step', '_outcome', '_cancel', '_strike', '_model', '_agent',
-                    '_checkpoint',
+                    '_checkpoint', '_era',
                     '_visible_task', '_task_id', '_fact_id']) AS v;
 RESET ROLE;
 

@@ -12,16 +12,16 @@ CREATE FUNCTION pg_temp.submitted(id bigint, agent text, traceparent text DEFAUL
     INSERT INTO base VALUES ($1, $4);
     INSERT INTO prometheus._task (task_id, event_id, xid, submitted_at, deadline, priority, max_attempts, submitter_oid,
                                   submitter, agent, mode, trace_id, traceparent, request, metadata)
-    VALUES ($1, $1 * 1000, pg_current_xact_id(), $4, $4 + interval '1 day', 0, 3, current_user::regrole, current_user, $2,
+    VALUES ($1, $1 * 1000, prometheus._xid(), $4, $4 + interval '1 day', 0, 3, current_user::regrole, current_user, $2,
             'fast', coalesce(substr($3, 4, 32), lpad(to_hex($1), 32, 'a'))::uuid, $3, 'the request', '{"key": "the metadata"}')
 $$;
 CREATE FUNCTION pg_temp.began(id bigint, attempt integer, seconds numeric) RETURNS void LANGUAGE sql AS $$
     INSERT INTO prometheus._attempt (task_id, attempt, xid, started_at, agent_version, model, model_version)
-    SELECT task_id, $2, pg_current_xact_id(), at + $3 * interval '1 s', 2, 'gpt', 1 FROM base WHERE task_id = $1
+    SELECT task_id, $2, prometheus._xid(), at + $3 * interval '1 s', 2, 'gpt', 1 FROM base WHERE task_id = $1
 $$;
 CREATE FUNCTION pg_temp.sent(id bigint, attempt integer, call integer, seconds numeric) RETURNS void LANGUAGE sql AS $$
     INSERT INTO prometheus._call (call_id, task_id, attempt, turn, call, xid, sent_at, kind, target)
-    SELECT $1 * 1000 + 100 * $2 + $3, task_id, $2, 1, $3, pg_current_xact_id(), at + $4 * interval '1 s', 'chat', 'model:gpt'
+    SELECT $1 * 1000 + 100 * $2 + $3, task_id, $2, 1, $3, prometheus._xid(), at + $4 * interval '1 s', 'chat', 'model:gpt'
       FROM base WHERE task_id = $1
 $$;
 CREATE FUNCTION pg_temp.did(id bigint, attempt integer, step integer, call integer, began numeric, ended numeric,
@@ -32,7 +32,7 @@ RETURNS void LANGUAGE sql AS $$
     INSERT INTO prometheus._step (task_id, step, attempt, event_id, call_id, xid, started_at, ended_at, tokens_in, tokens_out,
                                   cached_tokens, http_status, ambiguous, connect_ms, first_byte_ms, kind, name, status, model,
                                   cost, finish_reason, request_id, error_type, error, answer, raw)
-    SELECT task_id, $3, $2, $1 * 1000 + 10 + $3, $1 * 1000 + 100 * $2 + $4, pg_current_xact_id(), at + $5 * interval '1 s',
+    SELECT task_id, $3, $2, $1 * 1000 + 10 + $3, $1 * 1000 + 100 * $2 + $4, prometheus._xid(), at + $5 * interval '1 s',
            at + $6 * interval '1 s', $9, $10, $9 / 2, $8, $14, 1.2, 345.6, 'chat', 'gpt', $7, $15, $11,
            CASE $7 WHEN 'ok' THEN 'stop' END, 'req_' || $3, $12, $13, CASE $7 WHEN 'ok' THEN 'the answer' END, 'the raw reply'
       FROM base WHERE task_id = $1
@@ -40,7 +40,7 @@ $$;
 CREATE FUNCTION pg_temp.ended(id bigint, attempt integer, step integer, seconds numeric, outcome text,
                               error_type text DEFAULT NULL, error text DEFAULT NULL) RETURNS void LANGUAGE sql AS $$
     INSERT INTO prometheus._outcome (task_id, attempt, event_id, xid, ended_at, attempts, step, outcome, error_type, error)
-    SELECT task_id, $2, $1 * 1000 + 50 + $2, pg_current_xact_id(), at + $4 * interval '1 s', $2, $3, $5, $6, $7
+    SELECT task_id, $2, $1 * 1000 + 50 + $2, prometheus._xid(), at + $4 * interval '1 s', $2, $3, $5, $6, $7
       FROM base WHERE task_id = $1
 $$;
 
@@ -102,12 +102,12 @@ SELECT pg_temp.submitted(9010, 'support'),
        pg_temp.did(9010, 2, 2, 1, 20, 22, 'ok', 200, 12345, 5, 0.01, model => repeat(U&'\6A21\578B', 10)),
        pg_temp.ended(9010, 2, 2, 22, 'completed');
 INSERT INTO prometheus._retry (task_id, attempt, xid, retried_at, deadline, retried_by)
-VALUES (9010, 1, pg_current_xact_id(), '2026-01-01 00:00:19+00', '2026-01-02 00:00:19+00', current_user);
+VALUES (9010, 1, prometheus._xid(), '2026-01-01 00:00:19+00', '2026-01-02 00:00:19+00', current_user);
 -- 9011: failed, was retried by hand, and has not begun again.
 SELECT pg_temp.submitted(9011, 'support', at => now() - interval '4 h'), pg_temp.began(9011, 1, 3600),
        pg_temp.ended(9011, 1, NULL, 7200, 'vetoed', 'GovernanceVeto', 'not here');
 INSERT INTO prometheus._retry (task_id, attempt, xid, retried_at, deadline, retried_by)
-VALUES (9011, 1, pg_current_xact_id(), now(), now() + interval '1 day', current_user);
+VALUES (9011, 1, prometheus._xid(), now(), now() + interval '1 day', current_user);
 -- 9012: a plan of later versions: two turns, a tool that nobody knows the end of.
 SELECT pg_temp.submitted(9012, 'support', at => '2026-01-01 23:59:50+00'), pg_temp.began(9012, 1, 0),
        pg_temp.sent(9012, 1, 1, 0), pg_temp.sent(9012, 1, 2, 8),

@@ -12,16 +12,16 @@ SELECT prometheus_set_agent('writer', instructions => 'Be long.');
 
 INSERT INTO prometheus._task (task_id, event_id, xid, submitted_at, deadline, priority, max_attempts,
                               submitter_oid, submitter, agent, mode, trace_id, request, metadata)
-SELECT task_id, nextval('prometheus._fact_id'), pg_current_xact_id(), '2026-01-01 00:00+00', '2026-01-02 00:00+00',
+SELECT task_id, nextval('prometheus._fact_id'), prometheus._xid(), '2026-01-01 00:00+00', '2026-01-02 00:00+00',
        0, 3, current_user::regrole, current_user, 'writer', 'fast', gen_random_uuid(), E'Say "hi"\n', '{}'
   FROM made;
 INSERT INTO prometheus._attempt (task_id, attempt, xid, started_at, agent_version, model, model_version)
-SELECT task_id, n, pg_current_xact_id(), '2026-01-01 00:00+00', CASE n WHEN 4 THEN NULL ELSE n END, 'echo', 1
+SELECT task_id, n, prometheus._xid(), '2026-01-01 00:00+00', CASE n WHEN 4 THEN NULL ELSE n END, 'echo', 1
   FROM made, generate_series(1, 4) AS n;
 INSERT INTO prometheus._step (task_id, step, attempt, event_id, call_id, xid, started_at, ended_at, tokens_in,
                               tokens_out, cached_tokens, http_status, ambiguous, connect_ms, first_byte_ms, kind, name,
                               status, model, cost, finish_reason, request_id, error_type, error, answer, raw)
-SELECT task_id, step, attempt, nextval('prometheus._fact_id'), NULL, pg_current_xact_id(), '2026-01-01 00:00:00+00',
+SELECT task_id, step, attempt, nextval('prometheus._fact_id'), NULL, prometheus._xid(), '2026-01-01 00:00:00+00',
        timestamptz '2026-01-01 00:00:00+00' + took::interval, tokens_in, tokens_out, cached, http_status, false, 1, 2,
        'chat', 'echo', status, model, cost, finish_reason, 'req', error_type, error, answer, 'raw'
   FROM made, (VALUES

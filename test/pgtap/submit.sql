@@ -26,7 +26,7 @@ SELECT is(deadline - submitted_at, interval '24 hours', 'the deadline is a day a
 SELECT is(metadata, '{}', 'metadata is an empty object') FROM row;
 SELECT is(submitter, current_user::text, 'submitter is the current user') FROM row;
 SELECT is(submitter_oid, current_user::regrole::oid, 'with its oid') FROM row;
-SELECT is(xid, pg_current_xact_id(), 'xid is the transaction') FROM row;
+SELECT is(xid, prometheus._xid(), 'xid is the transaction') FROM row;
 SELECT cmp_ok(task_id, '<', (2::numeric ^ 53)::bigint, 'the id is safe in JavaScript') FROM row;
 SELECT cmp_ok(submitted_at, '>=', now(), 'submitted_at is the time of the call') FROM row;
 
@@ -136,7 +136,7 @@ SELECT is((SELECT count(*) FROM prometheus._task WHERE request = 'undone'), 0::b
 SAVEPOINT s;
 SELECT prometheus_submit('kept') AS kept \gset
 RELEASE s;
-SELECT is(xid, pg_current_xact_id(), 'xid is that of the top transaction') FROM prometheus._task WHERE task_id = :kept;
+SELECT is(xid, prometheus._xid(), 'xid is that of the top transaction') FROM prometheus._task WHERE task_id = :kept;
 
 -- result and wait
 
@@ -162,12 +162,12 @@ RETURNS bigint LANGUAGE sql AS $$
     ), step AS (
         INSERT INTO prometheus._step (task_id, step, attempt, event_id, xid, started_at, ended_at,
                                       ambiguous, kind, name, status, answer)
-        SELECT task_id, 1, 1, nextval('prometheus._fact_id'), pg_current_xact_id(), now(), now(),
+        SELECT task_id, 1, 1, nextval('prometheus._fact_id'), prometheus._xid(), now(), now(),
                false, 'chat', 'echo', 'ok', $5 FROM task
     ), outcome AS (
         INSERT INTO prometheus._outcome (task_id, attempt, event_id, xid, ended_at, attempts, step,
                                          outcome, error_type, error)
-        SELECT task_id, 1, nextval('prometheus._fact_id'), pg_current_xact_id(), now(), 1, 1, $2, $3, $4
+        SELECT task_id, 1, nextval('prometheus._fact_id'), prometheus._xid(), now(), 1, 1, $2, $3, $4
           FROM task WHERE $2 IS NOT NULL
     )
     SELECT task_id FROM task
@@ -206,7 +206,7 @@ SELECT is(prometheus_cancel(task_id, 'no need'), true, 'cancel of an own uncommi
   FROM made WHERE name = 'plain';
 SELECT is(c.reason || ' ' || c.requested_by, 'no need ' || current_user, 'who asked, and why')
   FROM prometheus._cancel c JOIN made USING (task_id) WHERE made.name = 'plain';
-SELECT is(xid, pg_current_xact_id(), 'in which transaction') FROM prometheus._cancel;
+SELECT is(xid, prometheus._xid(), 'in which transaction') FROM prometheus._cancel;
 SELECT is(prometheus_cancel(task_id), true, 'cancel without a reason: ' || name)
   FROM made WHERE name IN ('open', 'retry');
 SELECT is(status, 'queued', 'a request to cancel is not yet the end')

@@ -8,21 +8,21 @@ CREATE TEMP TABLE made (name text PRIMARY KEY, task_id bigint);
 CREATE FUNCTION pg_temp.submitted(name text, agent text DEFAULT 'default') RETURNS bigint LANGUAGE sql AS $$
     INSERT INTO prometheus._task (task_id, event_id, xid, submitted_at, deadline, priority, max_attempts,
                                   submitter_oid, submitter, agent, mode, trace_id, request, metadata)
-    VALUES (nextval('prometheus._task_id'), nextval('prometheus._fact_id'), pg_current_xact_id(),
+    VALUES (nextval('prometheus._task_id'), nextval('prometheus._fact_id'), prometheus._xid(),
             '2026-01-01 00:00+00', '2026-01-02 00:00+00', 0, 3, current_user::regrole, current_user,
             $2, 'fast', '0af7651916cd43dd8448eb211c80319c', 'request of ' || $1, '{"n": 1}');
     INSERT INTO made VALUES ($1, currval('prometheus._task_id')) RETURNING task_id
 $$;
 CREATE FUNCTION pg_temp.began(name text, attempt integer, seconds integer) RETURNS void LANGUAGE sql AS $$
     INSERT INTO prometheus._attempt (task_id, attempt, xid, started_at, agent_version, model, model_version)
-    SELECT task_id, $2, pg_current_xact_id(), timestamptz '2026-01-01 00:00+00' + $3 * interval '1 s', 1, 'echo', 1
+    SELECT task_id, $2, prometheus._xid(), timestamptz '2026-01-01 00:00+00' + $3 * interval '1 s', 1, 'echo', 1
       FROM made WHERE made.name = $1
 $$;
 CREATE FUNCTION pg_temp.did(name text, attempt integer, step integer, tokens_in bigint, tokens_out bigint,
                             cost numeric, answer text) RETURNS void LANGUAGE sql AS $$
     INSERT INTO prometheus._step (task_id, step, attempt, event_id, xid, started_at, ended_at, ambiguous,
                                   kind, name, status, tokens_in, tokens_out, cost, answer)
-    SELECT task_id, $3, $2, nextval('prometheus._fact_id'), pg_current_xact_id(), '2026-01-01 00:00+00',
+    SELECT task_id, $3, $2, nextval('prometheus._fact_id'), prometheus._xid(), '2026-01-01 00:00+00',
            '2026-01-01 00:00+00', false, 'chat', 'echo', CASE WHEN $7 IS NULL THEN 'error' ELSE 'ok' END,
            $4, $5, $6, $7
       FROM made WHERE made.name = $1
@@ -32,7 +32,7 @@ CREATE FUNCTION pg_temp.ended(name text, attempt integer, used integer, step int
 RETURNS void LANGUAGE sql AS $$
     INSERT INTO prometheus._outcome (task_id, attempt, event_id, xid, ended_at, attempts, step, outcome,
                                      error_type, error)
-    SELECT task_id, $2, nextval('prometheus._fact_id'), pg_current_xact_id(),
+    SELECT task_id, $2, nextval('prometheus._fact_id'), prometheus._xid(),
            timestamptz '2026-01-01 00:00+00' + $5 * interval '1 s', $3, $4, $6, $7, $8
       FROM made WHERE made.name = $1
 $$;

@@ -6,19 +6,19 @@ SELECT plan(42);
 -- 20,000 tasks that ended, each with an attempt, a call, a step and an outcome.
 INSERT INTO prometheus._task (task_id, event_id, xid, submitted_at, deadline, priority, max_attempts,
                               submitter_oid, submitter, agent, mode, trace_id, request, metadata)
-SELECT 1000000 + n, 4 * n, pg_current_xact_id(), now(), now() + interval '1 day', 0, 3, current_user::regrole, current_user,
+SELECT 1000000 + n, 4 * n, prometheus._xid(), now(), now() + interval '1 day', 0, 3, current_user::regrole, current_user,
        'default', 'fast', gen_random_uuid(), 'request ' || n, '{}'
   FROM generate_series(1, 20000) AS n;
 INSERT INTO prometheus._attempt (task_id, attempt, xid, started_at, agent_version, model, model_version)
-SELECT 1000000 + n, 1, pg_current_xact_id(), now(), 1, 'echo', 1 FROM generate_series(1, 20000) AS n;
+SELECT 1000000 + n, 1, prometheus._xid(), now(), 1, 'echo', 1 FROM generate_series(1, 20000) AS n;
 INSERT INTO prometheus._call (call_id, task_id, attempt, turn, call, xid, sent_at, kind, target)
-SELECT 4 * n + 1, 1000000 + n, 1, 1, 1, pg_current_xact_id(), now(), 'chat', 'model:echo' FROM generate_series(1, 20000) AS n;
+SELECT 4 * n + 1, 1000000 + n, 1, 1, 1, prometheus._xid(), now(), 'chat', 'model:echo' FROM generate_series(1, 20000) AS n;
 INSERT INTO prometheus._step (task_id, step, attempt, event_id, call_id, xid, started_at, ended_at, ambiguous, kind, name,
                               status, answer)
-SELECT 1000000 + n, 1, 1, 4 * n + 2, 4 * n + 1, pg_current_xact_id(), now(), now(), false, 'chat', 'echo', 'ok', 'answer ' || n
+SELECT 1000000 + n, 1, 1, 4 * n + 2, 4 * n + 1, prometheus._xid(), now(), now(), false, 'chat', 'echo', 'ok', 'answer ' || n
   FROM generate_series(1, 20000) AS n;
 INSERT INTO prometheus._outcome (task_id, attempt, event_id, xid, ended_at, attempts, step, outcome)
-SELECT 1000000 + n, 1, 4 * n + 3, pg_current_xact_id(), now(), 1, 1, 'completed' FROM generate_series(1, 20000) AS n;
+SELECT 1000000 + n, 1, 4 * n + 3, prometheus._xid(), now(), 1, 1, 'completed' FROM generate_series(1, 20000) AS n;
 
 CREATE ROLE prom_test_user;
 GRANT prometheus_agent_user TO prom_test_user;

@@ -52,7 +52,7 @@ RESET ROLE;
 -- an agent that prom_test_owner owns.
 
 INSERT INTO prometheus._agent (version, xid, mark, set_at, owner_oid, owner, name, model, mode, options)
-VALUES (1, pg_current_xact_id(), 0, now(), 'prom_test_owner'::regrole, 'prom_test_owner', 'owned', 'echo', 'fast', '{}');
+VALUES (1, prometheus._xid(), 0, now(), 'prom_test_owner'::regrole, 'prom_test_owner', 'owned', 'echo', 'fast', '{}');
 SET LOCAL ROLE prom_test_a;
 SELECT prometheus_submit('of a');
 SET LOCAL ROLE prom_test_b;
@@ -61,13 +61,13 @@ RESET ROLE;
 CREATE TEMP TABLE made AS SELECT task_id, request FROM prometheus._task WHERE request ~ '^of [ab]';
 GRANT SELECT ON made TO PUBLIC;
 INSERT INTO prometheus._attempt (task_id, attempt, xid, started_at)
-SELECT task_id, 1, pg_current_xact_id(), now() FROM made;
+SELECT task_id, 1, prometheus._xid(), now() FROM made;
 INSERT INTO prometheus._call (call_id, task_id, attempt, turn, call, xid, sent_at, kind, target)
-SELECT nextval('prometheus._fact_id'), task_id, 1, 1, 1, pg_current_xact_id(), now(), 'chat', 'model:echo' FROM made;
+SELECT nextval('prometheus._fact_id'), task_id, 1, 1, 1, prometheus._xid(), now(), 'chat', 'model:echo' FROM made;
 INSERT INTO prometheus._step (task_id, step, attempt, event_id, xid, started_at, ended_at, ambiguous, kind, name, status, answer)
-SELECT task_id, 1, 1, nextval('prometheus._fact_id'), pg_current_xact_id(), now(), now(), false, 'chat', 'echo', 'ok', 'x' FROM made;
+SELECT task_id, 1, 1, nextval('prometheus._fact_id'), prometheus._xid(), now(), now(), false, 'chat', 'echo', 'ok', 'x' FROM made;
 INSERT INTO prometheus._outcome (task_id, attempt, event_id, xid, ended_at, attempts, step, outcome)
-SELECT task_id, 1, nextval('prometheus._fact_id'), pg_current_xact_id(), now(), 1, 1, 'completed' FROM made;
+SELECT task_id, 1, nextval('prometheus._fact_id'), prometheus._xid(), now(), 1, 1, 'completed' FROM made;
 
 -- The requests of the tasks that a view lets one see.
 CREATE FUNCTION pg_temp.sees(view text) RETURNS text LANGUAGE plpgsql AS $$

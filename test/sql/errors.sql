@@ -102,11 +102,11 @@ SELECT 100 + n, 1000 + n, xid, submitted_at, run_at, deadline, priority, max_att
        mode, trace_id, request, metadata
   FROM prometheus._task, generate_series(1, 5) AS n WHERE task_id = 1;
 INSERT INTO prometheus._outcome (task_id, attempt, event_id, xid, ended_at, attempts, step, outcome, error_type, error)
-VALUES (101, 1, 2001, pg_current_xact_id(), now(), 1, NULL, 'failed', 'ModelRejected', 'the model refused the request'),
-       (102, 1, 2002, pg_current_xact_id(), now(), 1, NULL, 'vetoed', 'GovernanceVeto', 'not in this database'),
-       (103, 1, 2003, pg_current_xact_id(), now(), 1, NULL, 'cancelled', NULL, 'not needed any more'),
-       (104, 1, 2004, pg_current_xact_id(), now(), 1, NULL, 'quarantined', 'Crashed', 'it ended the server twice'),
-       (105, 1, 2005, pg_current_xact_id(), now(), 1, NULL, 'cancelled', NULL, NULL);
+VALUES (101, 1, 2001, prometheus._xid(), now(), 1, NULL, 'failed', 'ModelRejected', 'the model refused the request'),
+       (102, 1, 2002, prometheus._xid(), now(), 1, NULL, 'vetoed', 'GovernanceVeto', 'not in this database'),
+       (103, 1, 2003, prometheus._xid(), now(), 1, NULL, 'cancelled', NULL, 'not needed any more'),
+       (104, 1, 2004, prometheus._xid(), now(), 1, NULL, 'quarantined', 'Crashed', 'it ended the server twice'),
+       (105, 1, 2005, prometheus._xid(), now(), 1, NULL, 'cancelled', NULL, NULL);
 COMMIT;
 SELECT prometheus_result(101);
 \echo :SQLSTATE

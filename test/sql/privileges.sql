@@ -36,15 +36,15 @@ SET ROLE prom_test_b;
 SELECT prometheus_submit('of b') AS task_b \gset
 RESET ROLE;
 INSERT INTO prometheus._attempt (task_id, attempt, xid, started_at)
-SELECT id, 1, pg_current_xact_id(), now() FROM unnest(ARRAY[:task_a, :task_b]) AS id;
+SELECT id, 1, prometheus._xid(), now() FROM unnest(ARRAY[:task_a, :task_b]) AS id;
 INSERT INTO prometheus._call (call_id, task_id, attempt, turn, call, xid, sent_at, kind, target)
-SELECT -id, id, 1, 1, 1, pg_current_xact_id(), now(), 'chat', 'model:echo' FROM unnest(ARRAY[:task_a, :task_b]) AS id;
+SELECT -id, id, 1, 1, 1, prometheus._xid(), now(), 'chat', 'model:echo' FROM unnest(ARRAY[:task_a, :task_b]) AS id;
 INSERT INTO prometheus._step (task_id, step, attempt, event_id, call_id, xid, started_at, ended_at, ambiguous, kind, name,
                               status, answer)
-SELECT id, 1, 1, -1 - 2 * id, -id, pg_current_xact_id(), now(), now(), false, 'chat', 'echo', 'ok', 'answer to ' || request
+SELECT id, 1, 1, -1 - 2 * id, -id, prometheus._xid(), now(), now(), false, 'chat', 'echo', 'ok', 'answer to ' || request
   FROM unnest(ARRAY[:task_a, :task_b]) AS id JOIN prometheus._task ON task_id = id;
 INSERT INTO prometheus._outcome (task_id, attempt, event_id, xid, ended_at, attempts, step, outcome)
-SELECT id, 1, -2 - 2 * id, pg_current_xact_id(), now(), 1, 1, 'completed' FROM unnest(ARRAY[:task_a, :task_b]) AS id;
+SELECT id, 1, -2 - 2 * id, prometheus._xid(), now(), 1, 1, 'completed' FROM unnest(ARRAY[:task_a, :task_b]) AS id;
 
 CREATE FUNCTION seen() RETURNS TABLE (view text, requests text) LANGUAGE sql AS $$
     SELECT 'task', string_agg(request, ', ' ORDER BY request) FROM prometheus.task

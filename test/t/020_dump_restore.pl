@@ -131,8 +131,12 @@ is( $other->safe_psql('postgres',
 	'of alice',
 	'server: the submitter is known by name');
 
-# There, too, what is open is found and goes on.
+# There, too, what is open is found and goes on, when the copy is resumed.
 $node->stop;
+is( $other->safe_psql('postgres',
+		q{DELETE FROM prometheus._gate WHERE target = 'all' RETURNING reason}),
+	'this database is a copy: SELECT prometheus_resume() lets it run',
+	'server: the copy was paused');
 my $log = $other->log_end;
 $other->append_conf('postgresql.conf', "prometheus.databases = 'postgres'\n");
 $other->restart;
