@@ -89,7 +89,7 @@ COMMENT ON COLUMN prometheus.task.status IS
 COMMENT ON COLUMN prometheus.task.agent IS 'The agent that was asked.';
 COMMENT ON COLUMN prometheus.task.mode IS 'The pipeline: fast.';
 COMMENT ON COLUMN prometheus.task.attempts IS
-    'Attempts used up or open; not those that a rate limit (429) or the end of a process cut short.';
+    'Attempts used up or open; not those that a rate limit (429), the end of a kept connection or the end of a process cut short.';
 COMMENT ON COLUMN prometheus.task.submitted_at IS 'When prometheus_submit() was called.';
 COMMENT ON COLUMN prometheus.task.started_at IS 'When its first attempt began; null: not yet.';
 COMMENT ON COLUMN prometheus.task.ended_at IS 'When it ended; null: not yet.';

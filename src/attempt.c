@@ -19,6 +19,7 @@
 
 #include "attempt.h"
 #include "encoding.h"
+#include "fault.h"
 #include "gate.h"
 #include "guc.h"
 #include "guilt.h"
@@ -626,6 +627,7 @@ prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts, int n,
 		{
 			prom_guilt_name(attempts[i]->task_id,
 							loaded[found].last_step + 1);
+			PROM_FAULT("begin-loaded");
 			bytes += go_on(writer, attempts[i], &loaded[found], now);
 		}
 	}

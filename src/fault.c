@@ -6,12 +6,14 @@
  *
  *		point:action[:nth[:task]]
  *
- * The action is die (signal 9 to itself), error (an ERROR) or stop (an
- * immediate stop of the server).  It is taken when this process reaches the
- * point for the nth time (1), or each time (0); with a task, only times count
- * when that task is on the processor (guilt.h).  What was taken leaves a file
- * prometheus.fault.POINT in the data directory, and is taken again only when
- * that is removed: a server that starts again does not fall again.
+ * The action is die (signal 9 to itself), error (an ERROR), stop (an immediate
+ * stop of the server) or note (nothing).  It is taken when this process reaches
+ * the point for the nth time (1), or each time (0); with a task, only times
+ * count when that task is on the processor (guilt.h).  What was taken leaves a
+ * file prometheus.fault.POINT in the data directory, and is taken again only
+ * when that is removed: a server that starts again does not fall again.  A note
+ * leaves prometheus.note.POINT: a test sees by it that this process has read
+ * the whole setting.
  */
 #include "postgres.h"
 
@@ -57,6 +59,7 @@ static const struct
 	{"caller-before-waiting", true},
 	{"caller-after-waiting", true},
 	{"caller-after-take", true},
+	{"begin-loaded", true},
 	{"begin-before-commit", true},
 	{"begin-after-commit", true},
 	{"before-send", true},
@@ -95,7 +98,8 @@ typedef enum Action
 {
 	ACTION_DIE,
 	ACTION_ERROR,
-	ACTION_STOP
+	ACTION_STOP,
+	ACTION_NOTE
 } Action;
 
 typedef struct Fault
@@ -141,6 +145,8 @@ parse_fault(const char *text, Fault *fault)
 		fault->action = ACTION_DIE;
 	else if (strcmp(action, "stop") == 0)
 		fault->action = ACTION_STOP;
+	else if (strcmp(action, "note") == 0)
+		fault->action = ACTION_NOTE;
 	else if (strcmp(action, "error") == 0 && points[fault->point].may_raise)
 		fault->action = ACTION_ERROR;
 	else
@@ -194,12 +200,14 @@ prom_fault_define(void)
 
 /* Only one process leaves the mark, so only one takes the action. */
 static bool
-leave_mark(const char *point)
+leave_mark(const Fault *fault)
 {
 	char path[MAXPGPATH];
 	int fd;
 
-	snprintf(path, sizeof(path), "prometheus.fault.%s", point);
+	snprintf(path, sizeof(path), "prometheus.%s.%s",
+			 fault->action == ACTION_NOTE ? "note" : "fault",
+			 points[fault->point].name);
 	fd = BasicOpenFile(path, O_WRONLY | O_CREAT | O_EXCL | PG_BINARY);
 	if (fd < 0)
 		return false;
@@ -236,6 +244,8 @@ commit_fault(const Fault *fault)
 			break;
 		case ACTION_STOP:
 			stop_server();
+		case ACTION_NOTE:
+			break;
 	}
 }
 
@@ -252,7 +262,7 @@ prom_fault_reach(const char *point)
 			continue;
 		fault->reached++;
 		if (fault->nth == 0 ||
-			(fault->reached == fault->nth && leave_mark(point)))
+			(fault->reached == fault->nth && leave_mark(fault)))
 			commit_fault(fault);
 	}
 	Assert(find_point(point) >= 0);

@@ -32,6 +32,7 @@ prom_headers_reset(PromHeaders *headers)
 {
 	memset(headers, 0, sizeof(*headers));
 	headers->request_id_rank = 1000;
+	headers->keep_alive = -1;
 	headers->should_retry = -1;
 	headers->retry_after_ms = -1;
 	headers->retry_at = -1;
@@ -120,6 +121,27 @@ take_retry_after(PromHeaders *headers, const char *value)
 		headers->retry_at = read_date(value);
 }
 
+/* "timeout=5, max=100", in any order. */
+static void
+take_keep_alive(PromHeaders *headers, const char *value)
+{
+	static const char name[] = "timeout=";
+
+	while (*value != '\0')
+	{
+		if (strncasecmp(value, name, sizeof(name) - 1) == 0)
+		{
+			int seconds = atoi(value + sizeof(name) - 1);
+
+			if (seconds > 0)
+				headers->keep_alive = seconds;
+			return;
+		}
+		value += strcspn(value, ",");
+		value += strspn(value, ", \t");
+	}
+}
+
 static void
 take_header(PromHeaders *headers, const char *name, const char *value)
 {
@@ -143,6 +165,8 @@ take_header(PromHeaders *headers, const char *name, const char *value)
 		else if (strcasecmp(value, "false") == 0)
 			headers->should_retry = 0;
 	}
+	else if (strcasecmp(name, "keep-alive") == 0)
+		take_keep_alive(headers, value);
 	else if (strcasecmp(name, "date") == 0)
 		headers->date = read_date(value);
 	else

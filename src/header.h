@@ -17,6 +17,7 @@ typedef struct PromHeaders
 	char content_type[64];  /* lower case, without parameters */
 	char request_id[128];   /* the provider's name for this request */
 	int request_id_rank;    /* of the header it came in; lower is better */
+	int keep_alive;         /* Keep-Alive: timeout, s; -1: not said */
 	int should_retry;       /* x-should-retry: 1 true, 0 false, -1 not said */
 	int64_t retry_after_ms; /* as a delay, ms; -1: not so */
 	int64_t retry_at;       /* as a date, seconds of the epoch; -1: not so */

@@ -65,6 +65,7 @@ typedef enum PromHttpEnd
 	PROM_HTTP_UNREACHABLE, /* no connection */
 	PROM_HTTP_UNTRUSTED,   /* no TLS, or a certificate that does not verify */
 	PROM_HTTP_LOST,        /* the connection, before a byte of the response */
+	PROM_HTTP_STALE,       /* the same, and it was a warm one: see below */
 	PROM_HTTP_CUT,         /* the connection, within the response */
 	PROM_HTTP_GARBLED,     /* what came is not HTTP */
 	PROM_HTTP_TOO_LONG,    /* longer than max_reply */
@@ -76,6 +77,12 @@ typedef enum PromHttpEnd
 	PROM_HTTP_DEADLINE /* of the task, not of the model */
 } PromHttpEnd;
 
+/*
+ * A request is sent at most once.  A warm connection may have been closed by
+ * the peer just before, so that it never saw the request, but nothing tells
+ * this from one that did the work and died: as PROM_HTTP_STALE the owner
+ * decides.  Its next request to that host gets a new connection.
+ */
 typedef struct PromHttpRequest PromHttpRequest;
 
 /* A POST of a JSON document. */

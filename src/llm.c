@@ -206,6 +206,7 @@ finish_failure(PromCall *call)
 		[PROM_HTTP_UNREACHABLE] = "could not connect to the model server",
 		[PROM_HTTP_UNTRUSTED] = "could not set up TLS with the model server",
 		[PROM_HTTP_LOST] = "model server closed the connection without a reply",
+		[PROM_HTTP_STALE] = "model server closed a kept connection without a reply",
 		[PROM_HTTP_CUT] = "model server's reply was cut off",
 		[PROM_HTTP_GARBLED] = "model server's reply is not HTTP",
 		[PROM_HTTP_TOO_LONG] = "model server's reply is longer than max_reply",

@@ -103,6 +103,23 @@ is_allowed(PromHttpRequest *request, bool is_public)
 	return false;
 }
 
+/*
+ * When a warm connection turns out to be closed, libcurl sends the request
+ * anew, on another warm one or a new one.  True: the peer may have had the
+ * body, so it must not.
+ */
+static bool
+refuse_to_resend(PromHttpRequest *request)
+{
+	if (request->given == 0)
+		return false;
+	request->why = PROM_HTTP_STALE;
+
+	/* Of what libcurl took, no one knows here how much has left. */
+	request->result.sent = request->given == request->spec.body_length;
+	return true;
+}
+
 /* A new connection: sees every address, before anything is sent to it. */
 static curl_socket_t
 on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
@@ -111,6 +128,8 @@ on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 	int fd;
 
 	leave_resolving(request);
+	if (refuse_to_resend(request))
+		return CURL_SOCKET_BAD;
 	if (!is_allowed(request, prom_address_is_public(&address->addr)))
 		return CURL_SOCKET_BAD;
 	fd = socket(address->family, address->socktype | SOCK_CLOEXEC,
@@ -137,15 +156,33 @@ on_request(void *arg, char *remote_ip, char *local_ip, int remote_port,
 	}
 	request->why = PROM_HTTP_RUNNING; /* another address worked */
 
-	/*
-	 * Again if a warm connection turned out to be closed: libcurl sends the
-	 * request anew, even if the peer had taken it.
-	 */
+	/* Again if a warm connection was closed before it took the body. */
 	request->connected = request->upload_moved = prom_transfer_clock();
+	request->given = 0;
 	request->uploaded = 0;
 	request->result.sent = false;
 	reschedule(request);
 	return CURL_PREREQFUNC_OK;
+}
+
+/* The request's body.  Were libcurl to hold all of it, it could resend it. */
+static size_t
+on_read(char *bytes, size_t size, size_t count, void *arg)
+{
+	PromHttpRequest *request = arg;
+	size_t length = Min(size * count,
+						request->spec.body_length - request->given);
+
+	memcpy(bytes, request->spec.body + request->given, length);
+	request->given += length;
+	return length;
+}
+
+/* libcurl wants to send the body again. */
+static int
+on_seek(void *arg, curl_off_t offset, int origin)
+{
+	return refuse_to_resend(arg) ? CURL_SEEKFUNC_FAIL : CURL_SEEKFUNC_OK;
 }
 
 /* The only way to learn that the request has left. */
@@ -222,13 +259,16 @@ check_url(PromHttpRequest *request)
 	CURLU *url = curl_url();
 	char *scheme = NULL;
 	char *host = NULL;
+	char *port = NULL;
 	char *user = NULL;
 	const char *problem = NULL;
 
 	if (url == NULL ||
 		curl_url_set(url, CURLUPART_URL, request->spec.url, 0) != CURLUE_OK ||
 		curl_url_get(url, CURLUPART_SCHEME, &scheme, 0) != CURLUE_OK ||
-		curl_url_get(url, CURLUPART_HOST, &host, 0) != CURLUE_OK)
+		curl_url_get(url, CURLUPART_HOST, &host, 0) != CURLUE_OK ||
+		curl_url_get(url, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) !=
+			CURLUE_OK)
 		problem = "the endpoint is not a URL";
 	else if (curl_url_get(url, CURLUPART_USER, &user, 0) == CURLUE_OK)
 		problem = "the endpoint has a user in it";
@@ -236,6 +276,7 @@ check_url(PromHttpRequest *request)
 	{
 		request->is_plain = strcmp(scheme, "http") == 0;
 		request->is_numeric = prom_address_is_numeric(host);
+		request->peer = prom_peer_place(host, port);
 		if (!request->is_plain && strcmp(scheme, "https") != 0)
 			problem = "the endpoint must begin with https://";
 		else if (request->is_plain && !prom_guc_allow_private_endpoints)
@@ -243,6 +284,7 @@ check_url(PromHttpRequest *request)
 	}
 	curl_free(scheme);
 	curl_free(host);
+	curl_free(port);
 	curl_free(user);
 	curl_url_cleanup(url);
 	if (problem != NULL)
@@ -311,7 +353,6 @@ set_common_options(CURL *easy, const PromHttpRequest *request)
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, 30L);
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, 15L);
-	curl_easy_setopt(easy, CURLOPT_MAXLIFETIME_CONN, (long) MAX_CONNECTION_AGE);
 	curl_easy_setopt(easy, CURLOPT_USERAGENT, "prometheus/" PROM_VERSION);
 
 	/* A stream is not asked for compressed, but understood if it is. */
@@ -324,6 +365,20 @@ set_common_options(CURL *easy, const PromHttpRequest *request)
 					 (long) request->spec.connect_timeout);
 }
 
+/* Which of the connections that are open it may use. */
+static void
+set_reuse(CURL *easy, const PromHttpRequest *request)
+{
+	const PromPeer *peer = &request->http->peers[request->peer];
+	long age = prom_peer_max_age(peer, request->started, MAX_CONNECTION_AGE);
+
+	if (age == 0)
+		curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
+	else
+		curl_easy_setopt(easy, CURLOPT_MAXLIFETIME_CONN, age);
+	curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, prom_peer_max_idle(peer));
+}
+
 static bool
 set_options(PromHttpRequest *request)
 {
@@ -333,13 +388,17 @@ set_options(PromHttpRequest *request)
 	if (easy == NULL)
 		return false;
 	set_common_options(easy, request);
+	set_reuse(easy, request);
 	curl_easy_setopt(easy, CURLOPT_PRIVATE, request);
 	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, request->error);
 	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, request->headers);
 	curl_easy_setopt(easy, CURLOPT_POST, 1L);
 	curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE,
 					 (curl_off_t) request->spec.body_length);
-	curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->spec.body);
+	curl_easy_setopt(easy, CURLOPT_READFUNCTION, on_read);
+	curl_easy_setopt(easy, CURLOPT_READDATA, request);
+	curl_easy_setopt(easy, CURLOPT_SEEKFUNCTION, on_seek);
+	curl_easy_setopt(easy, CURLOPT_SEEKDATA, request);
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, request);
 	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
@@ -433,24 +492,44 @@ prom_transfer_release(PromHttpRequest *request)
 	request->easy = NULL;
 }
 
+/* Was it sent on a connection from before? */
+static bool
+is_warm(const PromHttpRequest *request)
+{
+	long connects = 1;
+
+	curl_easy_getinfo(request->easy, CURLINFO_NUM_CONNECTS, &connects);
+	return request->connected > 0 && connects == 0;
+}
+
 static void
 fill_times(PromHttpRequest *request)
 {
 	PromHttpResult *result = &request->result;
-	long connects = 1;
 
 	result->total_ms = (prom_transfer_clock() - request->started) / 1000.0;
 	if (request->connected > 0)
 	{
-		curl_easy_getinfo(request->easy, CURLINFO_NUM_CONNECTS, &connects);
 		result->connect_ms = 0;
-		if (connects > 0)
+		if (!is_warm(request))
 			result->connect_ms =
 				(request->connected - request->started) / 1000.0;
 	}
 	if (request->first_byte > 0)
 		result->first_byte_ms =
 			(request->first_byte - request->started) / 1000.0;
+}
+
+/* What this request tells about its host's connections. */
+static void
+note_peer(const PromHttpRequest *request, PromHttpEnd end)
+{
+	PromPeer *peer = &request->http->peers[request->peer];
+
+	if (end == PROM_HTTP_STALE)
+		peer->stale_at = prom_transfer_clock();
+	if (request->result.headers.status != 0)
+		peer->keep_alive = request->result.headers.keep_alive;
 }
 
 void
@@ -464,7 +543,10 @@ prom_transfer_finish(PromHttpRequest *request, PromHttpEnd end)
 						  &uploaded) == CURLE_OK &&
 		uploaded >= (curl_off_t) request->spec.body_length)
 		request->result.sent = true;
+	if (end == PROM_HTTP_STALE)
+		request->error[0] = '\0'; /* libcurl's words for our refusal */
 	fill_times(request);
+	note_peer(request, end);
 	prom_transfer_release(request);
 	request->result.end = end;
 	http->in_flight--;
@@ -493,8 +575,9 @@ connection_end(const PromHttpRequest *request, CURLcode code)
 		case CURLE_RECV_ERROR:
 			if (request->first_byte > 0)
 				return PROM_HTTP_CUT;
-			return request->connected > 0 ? PROM_HTTP_LOST
-										  : PROM_HTTP_UNREACHABLE;
+			if (request->connected == 0)
+				return PROM_HTTP_UNREACHABLE;
+			return is_warm(request) ? PROM_HTTP_STALE : PROM_HTTP_LOST;
 		case CURLE_OPERATION_TIMEDOUT:
 			return request->connected > 0 ? PROM_HTTP_TOTAL_TIMEOUT
 										  : PROM_HTTP_CONNECT_TIMEOUT;

@@ -10,6 +10,7 @@
 #include "lib/ilist.h"
 
 #include "http.h"
+#include "peer.h"
 #include "timer.h"
 
 struct PromHttp
@@ -27,6 +28,7 @@ struct PromHttp
 	dlist_head ended;   /* done is still to be called */
 
 	PromTimerHeap timers; /* of all requests in flight */
+	PromPeer peers[PROM_PEERS];
 };
 
 struct PromHttpRequest
@@ -43,9 +45,11 @@ struct PromHttpRequest
 	bool is_numeric; /* the host needs no lookup */
 	bool is_plain;   /* http, not https */
 	bool is_refused; /* an address of it was */
+	int peer;        /* its host's place in the engine's peers */
 	PromHttpEnd why; /* the reason a callback gave up, or RUNNING */
 	size_t header_bytes;
 	int64 received; /* bytes of the body */
+	size_t given;   /* bytes of the request's body that libcurl took */
 	curl_off_t uploaded;
 
 	/* us of prom_transfer_clock(); 0: has not happened */

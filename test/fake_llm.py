@@ -82,6 +82,8 @@ and do not disturb each other.  With "stream": true a good answer is streamed.
     fake-long-header           1 MB of headers
     fake-close-after           answers, says keep-alive, closes the connection
     fake-close-next            answers, closes at the connection's next request
+    fake-stale                 a connection's first request: as fake-echo; any
+                               later one is read, and the connection closed
 
     fake-stream-FORM           streams whatever "stream" says; FORM: crlf, cr,
                                bytes (a write for each byte), comments, error
@@ -181,6 +183,7 @@ class Connection(asyncio.Protocol):
         self.task = None
         self.timer = None
         self.doomed = False     # closes at the next request
+        self.answered = 0
 
     def connection_made(self, transport):
         self.transport = transport
@@ -278,6 +281,7 @@ class Connection(asyncio.Protocol):
     def finished(self):
         """The answer is complete: on to the next request."""
         request, self.request, self.task, self.timer = self.request, None, None, None
+        self.answered += 1
         STATE.answered += 1
         if request is not None and not request.keep_alive:
             self.transport.close()
@@ -850,6 +854,14 @@ def close_after(c, r):
 def close_next(c, r):
     c.send_answer(r.last_user())
     c.doomed = True
+
+
+@behaviour("fake-stale")
+def stale(c, r):
+    if c.answered == 0:
+        c.send_answer(r.last_user())
+    else:
+        c.close()
 
 
 # Streams.

@@ -14,11 +14,15 @@ import time
 
 import pg
 import table
-from cluster import HERE, Model, Server, memory, prompt, ticks, until
+from cluster import HERE, Model, Server, Snapshot, memory, prompt, ticks, until
+from peers import NAMES, Peers
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS") or 3)
 IDLE = int(os.environ.get("BENCH_IDLE") or 30)
 HISTORY = int(os.environ.get("BENCH_HISTORY") or 1000000)
+BLOCKED = int(os.environ.get("BENCH_BLOCKED") or 100000)
+BLOCKED_BY = (os.environ.get("BENCH_BLOCKED_BY") or "time").replace(",", " ").split()
+JOBS = int(os.environ.get("BENCH_JOBS") or 10000)
 PARTS = []
 
 
@@ -155,6 +159,102 @@ def drain(server, model):
                   floors, (">", goal))
         table.row("  WAL of a task, its submit apart", wal, "B")
         db.close()
+
+
+def dead_rows(db):
+    """Rows of prometheus that were updated, deleted or left by a failed transaction."""
+    db.ask("SELECT pg_stat_clear_snapshot()")
+    return db.number("SELECT sum(n_dead_tup + n_tup_upd + n_tup_del) FROM pg_stat_user_tables"
+                     " WHERE schemaname = 'prometheus'")
+
+
+@part
+def snapshot(server, model):
+    server.start(databases="bench")
+    db = server.connect("bench")
+    until_idle(db)
+    before = dead_rows(db)
+    rates = {False: [], True: []}
+    for _ in range(ROUNDS):
+        for is_held in rates:
+            with Snapshot(server, "bench", is_held):
+                drain_once(db, server, JOBS)
+                rates[is_held].append(drain_once(db, server, JOBS)[2])
+    table.row("drain of %s while a snapshot is held" % table.number(JOBS), rates[True], "/s", "none is held",
+              rates[False], (">", 0.95), "ratio")
+    until(lambda: db.number("SELECT n_tup_ins FROM pg_stat_user_tables WHERE relid = 'prometheus._outcome'::regclass")
+          >= 4 * ROUNDS * JOBS, "the statistics of it")
+    table.row("  rows that died of it, of all its tables", [dead_rows(db) - before], "", goal=("<", 1))
+    db.close()
+
+
+BLOCKED_SQL = {
+    "time": ("due in a day", "run_at => now() + '1 day'"),
+    "task": ("waiting for one that is due in a day", "depends_on => ARRAY[%s]::bigint[]"),
+}
+
+
+@part
+def blocked(server, model):
+    """Beside another database of the same server, in which nothing is blocked."""
+    for by in BLOCKED_BY:
+        what, argument = BLOCKED_SQL[by]
+        server.start(databases="bench")
+        server.create("blocked")
+        server.start(databases="bench,blocked", queue_memory="1GB")
+        busy, free = server.connect("blocked"), server.connect("bench")
+        if by == "task":
+            argument %= busy.value("SELECT prometheus_submit('Not yet', run_at => now() + '1 day')")
+        busy.ask("SELECT count(prometheus_submit('Not yet ' || n, %s)) FROM generate_series(1, %d) AS n"
+                 % (argument, BLOCKED))
+        until(lambda: int(busy.value("SELECT count(*) FROM prometheus._queue()")) >= BLOCKED, "all of them", 120, 0.1)
+        rates = {free: [], busy: []}
+        for _ in range(ROUNDS):
+            for db, measured in rates.items():
+                measured.append(drain_once(db, server, JOBS)[2])
+        table.row("drain of %s beside %s" % (table.number(JOBS), table.number(BLOCKED)), rates[busy], "/s",
+                  "none is blocked", rates[free], (">", 0.95), "ratio")
+        table.note("which are " + what)
+        for db in rates:
+            db.close()
+        server.start(databases="bench")
+        admin = server.connect("postgres")
+        admin.ask("DROP DATABASE blocked WITH (FORCE)")
+        admin.close()
+
+
+def our_rates(server, settings, is_held):
+    """Of no-op tasks that one transaction submitted; the second of two drains."""
+    server.start(databases="bench", **settings)
+    db = server.connect("bench")
+    until_idle(db)
+    with Snapshot(server, "bench", is_held):
+        drain_once(db, server, JOBS)
+        rate = drain_once(db, server, JOBS)[2]
+    db.close()
+    return rate
+
+
+@part
+def peers(server, model):
+    """No-op jobs that were there before, by queues from npm in the same server."""
+    server.start(databases="bench")
+    others = Peers(server)
+    progress("installing graphile-worker and pg-boss")
+    reason = others.install()
+    if reason:
+        table.note("graphile-worker and pg-boss: %s, left out" % reason)
+        return
+    cases = (("graphile", "one per commit", {"max_in_flight": "1"}), ("graphile-batched", "grouped", {}),
+             ("pg-boss", "grouped", {}))
+    for is_held in (False, True):
+        for system, how, settings in cases:
+            rates, floors = [], []
+            for _ in range(ROUNDS):
+                rates.append(our_rates(server, settings, is_held))
+                floors.append(others.drain(system, JOBS, is_held))
+            table.row("%sdrain of %s, %s" % ("  snapshot held: " if is_held else "", table.number(JOBS), how), rates,
+                      "/s", NAMES[system], floors, (">", 1), "ratio")
 
 
 @part

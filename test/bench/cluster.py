@@ -96,6 +96,22 @@ class Server:
                                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+class Snapshot:
+    """Another session that holds one, as a long report would; with False, none does."""
+
+    def __init__(self, server, database, is_held=True):
+        self.db = server.connect(database)
+        if is_held:
+            self.db.ask("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            self.db.ask("SELECT count(*) FROM pg_class")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.db.close()
+
+
 class Model:
     """The model server of the tests."""
 

@@ -4,8 +4,13 @@
 # table says which goals are met.
 #
 #   BENCH          the parts to run, all by default:
-#                  submit drain latency flight idle kill listen history
+#                  submit drain snapshot blocked peers latency flight idle
+#                  kill listen history
 #   BENCH_ROUNDS   of what is compared (3)
+#   BENCH_JOBS     tasks of a drain beside a snapshot, blocked tasks or peers
+#                  (10000)
+#   BENCH_BLOCKED  tasks that are blocked (100000)
+#   BENCH_BLOCKED_BY  what blocks them: time, task, or both (time)
 #   BENCH_IDLE     seconds of doing nothing (30)
 #   BENCH_HISTORY  tasks of history (1000000)
 #   BENCH_DIR      where the server is: a directory on the disk in question

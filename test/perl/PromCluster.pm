@@ -223,14 +223,32 @@ sub has_faults
 	return $rc == 0;
 }
 
-# Set prometheus.fault (src/fault.c); what fired before may fire again.
+# Set prometheus.fault (src/fault.c); what fired before may fire again.  With
+# seen_by_caller => 1, wait until the caller has read it.
 sub set_fault
 {
-	my ($self, $fault) = @_;
+	my ($self, $fault, %params) = @_;
 
-	unlink(glob $self->data_dir . '/prometheus.fault.*');
+	$fault .= ', caller-after-take:note' if $params{seen_by_caller};
+	unlink(glob $self->data_dir . '/prometheus.{fault,note}.*');
 	$self->safe_psql('postgres', "ALTER SYSTEM SET prometheus.fault = '$fault'");
 	$self->reload;
+	$self->wait_fault_seen if $params{seen_by_caller};
+	return;
+}
+
+# Give the caller tasks until it leaves its note.
+sub wait_fault_seen
+{
+	my ($self) = @_;
+	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
+
+	until (-e $self->data_dir . '/prometheus.note.caller-after-take')
+	{
+		croak 'the caller did not read prometheus.fault' if time >= $end;
+		$self->wait_task($self->submit(q{'has it read the setting?'}),
+			'completed');
+	}
 	return;
 }
 

@@ -10,7 +10,7 @@ use Test::More;
 my $node = PromCluster->new('main');
 my $other = PromCluster->new('other');
 my $llm = FakeLLM->new;
-my @facts = qw(_task _attempt _call _step _outcome _cancel _model _agent);
+my @facts;
 my %views = (
 	task => 'task_id',
 	attempt => 'task_id, attempt',
@@ -20,6 +20,20 @@ my %views = (
 	agent => 'name',
 	model => 'name');
 my %ours;
+my $fingerprint;
+my $retried;
+
+# What the extension is: objects, definitions, comments, grants.
+sub fingerprint_of
+{
+	my ($server, $dbname) = @_;
+	my ($out, $err) = run_command(
+		[ 'psql', '-X', '-q', '-d', $server->connstr($dbname), '-f',
+			'test/fingerprint.sql' ]);
+
+	is($err, '', "fingerprint of $dbname: no error");
+	return $out;
+}
 
 # What a view answers, or a table holds, as text.  What the install script
 # inserts is inserted again, so it has another time and transaction.
@@ -47,11 +61,14 @@ sub check_copy
 	}
 	is($server->safe_psql($dbname, 'SELECT count(*) FROM prometheus._checkpoint'),
 		0, "$what: no checkpoint");
+	is(fingerprint_of($server, $dbname),
+		$fingerprint, "$what: objects, comments and grants");
 	is( $server->safe_psql($dbname,
 			q{SELECT string_agg(pg_get_userbyid(extowner) || extversion, '') = current_user || prometheus_version() FROM pg_extension WHERE extname = 'prometheus'}
 		),
 		't', "$what: the extension is one");
-	$server->check_invariants("$what: invariants", dbname => $dbname);
+	$server->check_invariants("$what: invariants", dbname => $dbname,
+		retried => [$retried]);
 
 	# New ids are beyond all old ones; new versions follow the old ones.
 	is( $server->safe_psql($dbname,
@@ -72,8 +89,15 @@ sub check_copy
 $node->init;
 $node->start;
 $node->create_extension;
+my $installed = fingerprint_of($node, 'postgres');
 $node->safe_psql('postgres',
 	'CREATE ROLE alice LOGIN; GRANT prometheus_agent_user TO alice');
+$node->safe_psql('postgres',
+	q{GRANT SELECT ON prometheus._task TO alice;
+	REVOKE EXECUTE ON FUNCTION prometheus_version() FROM prometheus_agent_user});
+$fingerprint = fingerprint_of($node, 'postgres');
+cmp_ok(() = $fingerprint =~ /\n/g, '>', 100, 'the fingerprint says something');
+isnt($fingerprint, $installed, 'it shows what was granted and revoked');
 $node->fake_agent($llm, $_, instructions => 'Be brief.')
   foreach qw(fake-echo fake-fixed fake-400 fake-500-then-ok fake-429-ms-then-ok
   fake-reasoning fake-nul fake-hang-before-headers);
@@ -89,9 +113,20 @@ $node->safe_psql('postgres', q{SET ROLE alice; SELECT prometheus_submit('of alic
 my $later = $node->submit("'later', priority => 7, run_at => now() + interval '1 hour'");
 my $cancelled = $node->submit("'cancelled', run_at => now() + interval '1 hour'");
 $node->safe_psql('postgres', "SELECT prometheus_cancel($cancelled, 'no more')");
+$node->submit(q{'with a key', idempotency_key => 'k'});
 $node->wait_for('all is done but what is later',
 	q{SELECT string_agg(task_id::text, ',') FROM prometheus.task WHERE status IN ('queued', 'running', 'retrying')},
 	$later);
+
+# By hand, and by a crash: only with faults there is one (320).
+$retried = $node->safe_psql('postgres',
+	q{SELECT task_id FROM prometheus.task WHERE agent = 'fake-400'});
+$node->safe_psql('postgres', "SELECT prometheus_retry($retried)");
+$node->wait_for('it has failed again',
+	"SELECT string_agg(outcome, ' ') FROM prometheus.attempt WHERE task_id = $retried",
+	'failed failed');
+$node->safe_psql('postgres',
+	"INSERT INTO prometheus._strike (task_id, attempt, xid, struck_at) VALUES ($later, 1, pg_current_xact_id(), now())");
 
 # One that is open when the dump is made, and one checkpoint.
 my $open = $node->submit("'open', 'fake-hang-before-headers'");
@@ -101,6 +136,12 @@ $node->append_conf('postgresql.conf', "prometheus.databases = ''\n");
 $node->restart;
 cmp_ok($node->safe_psql('postgres', 'SELECT count(*) FROM prometheus._checkpoint'),
 	'>', 0, 'there is a checkpoint');
+
+# Every table of ours but what is true of one server only: a new one must be
+# dumped, too.
+@facts = split /\n/, $node->safe_psql('postgres',
+	q{SELECT relname FROM pg_class WHERE relnamespace = 'prometheus'::regnamespace AND relkind = 'r' AND relname NOT IN ('_checkpoint', '_gate') ORDER BY 1});
+cmp_ok(scalar @facts, '>', 8, 'the facts are known');
 $ours{$_} = content($node, $_, $views{$_}, 'postgres') foreach @facts, keys %views;
 cmp_ok(length $ours{$_}, '>', 0, "there is something in $_") foreach sort keys %ours;
 
@@ -154,7 +195,8 @@ is( $other->safe_psql('postgres',
 $other->safe_psql('postgres',
 	"SELECT prometheus_cancel($open), prometheus_cancel($later)");
 $other->wait_task($_, 'cancelled') foreach $open, $later;
-$other->check_invariants('server: invariants', all_ended => 1);
+$other->check_invariants('server: invariants', all_ended => 1,
+	retried => [$retried]);
 is($other->log_count(qr/ (ERROR|WARNING|PANIC): /, $log), 0, 'server: nothing to warn of');
 $other->stop;
 $llm->stop;

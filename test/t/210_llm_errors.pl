@@ -206,6 +206,36 @@ is( sql(q{SELECT string_agg(type, ' ' ORDER BY created_at, event_id) FROM promet
 	'task.received step.executed task.retried step.executed task.completed',
 	'events of a task that was tried again');
 
+# A request is sent once for each call, also when a connection that was kept
+# turns out to be closed; and that uses up no attempt.
+my $keeping = FakeLLM->new;
+my @kept = (url => $keeping->url('/v1'), request => 'ask kept');
+run_tasks('connections are kept',
+	map { task("keep $_", 'fake-slow-300', @kept) } 1 .. 5);
+is($keeping->stats->{open}, 6, 'five of them, and the one that asks');
+run_tasks(
+	'tasks have got over their end',
+	map { task("kept $_", 'fake-stale', @kept, request => "ask kept $_") }
+	  1 .. 5);
+my %sent;
+$sent{ $_->{body}{messages}[-1]{content} }++ foreach @{ $keeping->requests };
+foreach my $name (map { "kept $_" } 1 .. 5)
+{
+	my $task = $task{$name};
+	is("@$task{qw(status attempts)}", 'completed 1', "$name: status, attempts");
+	is($sent{"ask $name"}, $task->{calls}, "$name: one request a call");
+}
+is( sql(q{SELECT string_agg(DISTINCT format('%s %s', outcome, c.status), ', ') FROM prometheus.attempt a JOIN prometheus.task t USING (task_id) JOIN prometheus.call c USING (task_id, attempt) WHERE t.agent ~ '^kept '}
+	),
+	'completed done, retry ambiguous',
+	'kept connections: what was sent in vain is ambiguous');
+run_tasks('a connection was closed', task('idle', 'fake-close-after', @kept));
+run_tasks('another one is made', task('after idle', 'fake-echo', @kept));
+is("@{ $task{$_} }{qw(status attempts calls)}",
+	'completed 1 1', "$_: closed while idle, nothing is tried again")
+  foreach 'idle', 'after idle';
+$keeping->stop;
+
 # Time-outs; and peers that cannot be reached.
 my $hang =
   JSON::PP::decode_json($llm->{http}->post($llm->url('/hang'))->{content});

@@ -38,17 +38,25 @@ SELECT string_agg(id::text, ',') FROM (
 EOSQL
 }
 
-# A task with a fault that is for it alone.  It comes in a moment, so that the
-# caller has read the setting.
+# Set a fault for a task that is not there yet, and return its id: it is the
+# next one.  Until the caller has read the setting, others are submitted.
+sub announce_culprit
+{
+	my ($fault) = @_;
+	my $id = sql('SELECT last_value + 10000 FROM prometheus._task_id');
+
+	$node->set_fault(sprintf($fault, $id), seen_by_caller => 1);
+	sql("SELECT setval('prometheus._task_id', $id, false)");
+	return $id;
+}
+
+# A task with a fault that is for it alone.
 sub submit_culprit
 {
 	my ($fault) = @_;
-	my $id = sql('SELECT last_value + 1 FROM prometheus._task_id');
+	my $id = announce_culprit($fault);
 
-	$node->set_fault(sprintf $fault, $id);
-	is( $node->submit(
-			q{'poison', 'fake-echo', run_at => clock_timestamp() + interval '300 ms'}
-		),
+	is($node->submit(q{'poison', 'fake-echo'}),
 		$id, "$fault: the task that it is for");
 	return $id;
 }
@@ -113,8 +121,7 @@ is(strikes($id), 1, 'once: one strike');
 ok($node->fault_fired, 'once: the fault was met');
 
 # Retried by hand, a task's strikes count anew.
-$node->set_fault("reply-half-read:die:1:$quarantined");
-$node->wait_task($node->submit(q{'in between', 'fake-slow-500'}), 'completed');
+$node->set_fault("reply-half-read:die:1:$quarantined", seen_by_caller => 1);
 is(sql("SELECT prometheus_retry($quarantined)"), 't', 'a quarantined task is retried');
 $node->wait_task($quarantined, 'completed');
 ok($node->fault_fired, 'and crashes the server once more');
@@ -135,6 +142,18 @@ $id = submit_culprit('begin-before-commit:die:1:%d');
 $node->wait_task($id, 'quarantined');
 is(outcomes($id), 'quarantined', 'its attempt was not committed yet');
 $node->check_invariants('one: invariants', all_ended => 1, retried => [$quarantined]);
+
+# By loading it, which many tasks are together.
+$id = announce_culprit('begin-loaded:die:1:%d');
+@others = split /,/, sql(<<'EOSQL');
+SELECT string_agg(prometheus_submit('loaded ' || n, 'fake-echo')::text, ',' ORDER BY n)
+  FROM generate_series(1, 20) n
+EOSQL
+is(shift @others, $id, 'loading: the first of twenty is the culprit');
+$node->wait_task($id, 'quarantined');
+check_bystanders('loading', @others);
+is(outcomes($id), 'quarantined', 'loading: it was not begun');
+is(strikes($id), 1, 'loading: one strike');
 
 # No fault of the task: the server is stopped, or another process crashes,
 # while its reply is read.

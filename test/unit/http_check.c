@@ -262,7 +262,7 @@ static int lookups_interruptible;
 /*
  * Resolves names under .test for libcurl: slow.test after two seconds,
  * n1.test after a moment, private.test and public.test to such addresses,
- * loop.test to this machine; no other name exists.
+ * loop.test and keptN.test to this machine; no other name exists.
  */
 int
 getaddrinfo(const char *node, const char *service,
@@ -289,7 +289,8 @@ getaddrinfo(const char *node, const char *service,
 		address = "10.0.0.1";
 	else if (strcmp(node, "public.test") == 0)
 		address = "192.0.43.8";
-	else if (strcmp(node, "loop.test") == 0 || strcmp(node, "localhost") == 0)
+	else if (strcmp(node, "loop.test") == 0 ||
+			 strcmp(node, "localhost") == 0 || strncmp(node, "kept", 4) == 0)
 		address = "127.0.0.1";
 	__sync_sub_and_fetch(&lookups, 1);
 	return address ? real(address, service, hints, result) : EAI_NONAME;
@@ -666,24 +667,69 @@ test_drop(void)
 	check(prom_http_memory(http) == 0, "memory is given back");
 }
 
-/* A warm connection that was closed meanwhile, or is while it is used. */
+/* Idle connections that the peer closes cost nothing. */
 static void
-test_stale(void)
+test_closed(void)
 {
-	static const char *const names[] = {"fake-close-after", "fake-close-next"};
+	PromModel model = make_model("fake-close-after");
 	int begun = group_begin();
 	int i;
 
 	for (i = 0; i < 100; i++)
 	{
-		PromModel model = make_model(names[i % 2]);
-		PromCall *call = ask(&model, "stale");
+		PromCall *call = ask(&model, "closed");
 
-		check(prom_llm_reply(call)->ok, "%s: %s", names[i % 2],
+		check(prom_llm_reply(call)->ok, "closed while idle: %s",
 			  prom_llm_reply(call)->error);
 		prom_llm_free(call);
+		server_number("/stats", false, "open"); /* by now it is closed */
 	}
 	group_end(begun);
+}
+
+/*
+ * A warm connection that is closed by the use of it: the request is not sent
+ * again, and the next one gets a new connection.
+ */
+static void
+test_stale(const char *name, int number, size_t length, bool is_seen,
+		   bool ambiguous)
+{
+	char *prompt = malloc(length + 1);
+	PromModel model = make_model(name);
+	int before = server_number("/stats", false, "requests");
+	char endpoint[128];
+	int i;
+
+	memset(prompt, 'p', length);
+	prompt[length] = '\0';
+	snprintf(endpoint, sizeof(endpoint), "http://kept%d.test%s", number,
+			 strrchr(base, ':'));
+	model.endpoint = endpoint;
+	for (i = 0; i < 3; i++)
+	{
+		PromCall *call = ask(&model, i == 1 ? prompt : "short");
+		const PromReply *reply = prom_llm_reply(call);
+
+		check(reply->ok == (i != 1), "%s %d: ok is %d (%s)", name, i,
+			  reply->ok, reply->error ? reply->error : "-");
+		if (i == 1)
+		{
+			check_text(reply->error_type, "ModelUnavailable", name);
+			check_text(reply->error,
+					   "model server closed a kept connection without a reply",
+					   name);
+			check(reply->retry == PROM_RETRY_WAIT, "%s: waits", name);
+			check(reply->ambiguous == ambiguous, "%s: ambiguous is %d", name,
+				  reply->ambiguous);
+		}
+		else
+			check(reply->connect_ms > 0, "%s %d: a new connection", name, i);
+		prom_llm_free(call);
+	}
+	i = server_number("/stats", false, "requests") - before;
+	check(i == 2 + is_seen, "%s: %d requests", name, i);
+	free(prompt);
 }
 
 static void
@@ -1293,7 +1339,11 @@ main(int argc, char **argv)
 		RUN(test_retry_after());
 		RUN(test_raw());
 		RUN(test_usage());
-		RUN(test_stale());
+		RUN(test_closed());
+		RUN(test_stale("fake-stale", 1, 5, true, true));
+		RUN(test_stale("fake-stale", 2, 200000, true, true));
+		RUN(test_stale("fake-close-next", 3, 5, false, true));
+		RUN(test_stale("fake-close-next", 4, 30000000, false, false));
 		RUN(test_drop());
 		RUN(test_timeouts());
 		RUN(test_addresses());

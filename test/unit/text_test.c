@@ -10,6 +10,7 @@
 
 #include "address.h"
 #include "header.h"
+#include "peer.h"
 #include "provider/delta.h"
 #include "retry.h"
 #include "standin.h"
@@ -385,6 +386,55 @@ test_headers(void)
 	check_text(headers.content_type, "text/event-stream", "content type");
 	check_text(headers.request_id, "first", "request id");
 	check(headers.should_retry == 0, "should retry");
+	check(headers.keep_alive == -1, "keep-alive is not said");
+}
+
+static void
+check_keep_alive(const char *line, int expected)
+{
+	PromHeaders headers;
+
+	prom_headers_reset(&headers);
+	prom_headers_line(&headers, line, strlen(line));
+	check(headers.keep_alive == expected, "%s: %d", line, headers.keep_alive);
+}
+
+static void
+test_peer(void)
+{
+	PromPeer peer = {0};
+
+	check_keep_alive("Keep-Alive: timeout=5", 5);
+	check_keep_alive("keep-alive: max=100, Timeout=75\r\n", 75);
+	check_keep_alive("Keep-Alive: timeout=", -1);
+	check_keep_alive("Keep-Alive: timeout=-3", -1);
+	check_keep_alive("Keep-Alive: max=100", -1);
+	check_keep_alive("Keep-Alive:", -1);
+	check_keep_alive("Keep-Alive: ,,", -1);
+
+	check(prom_peer_max_idle(&peer) == 50, "idle, nothing said");
+	peer.keep_alive = -1;
+	check(prom_peer_max_idle(&peer) == 50, "idle, not said");
+	peer.keep_alive = 5;
+	check(prom_peer_max_idle(&peer) == 3, "idle, 5 s");
+	peer.keep_alive = 1;
+	check(prom_peer_max_idle(&peer) == 1, "idle, 1 s");
+	peer.keep_alive = 3600;
+	check(prom_peer_max_idle(&peer) == 50, "idle, an hour");
+
+	check(prom_peer_max_age(&peer, 5000000, 600) == 600, "never stale");
+	peer.stale_at = 5000000;
+	check(prom_peer_max_age(&peer, 5000000, 600) == 0, "stale now");
+	check(prom_peer_max_age(&peer, 6999999, 600) == 0, "stale a second ago");
+	check(prom_peer_max_age(&peer, 7000000, 600) == 1, "two seconds ago");
+	check(prom_peer_max_age(&peer, 604999999, 600) == 598, "599 s ago");
+	check(prom_peer_max_age(&peer, 700000000, 600) == 600, "long ago");
+
+	check(prom_peer_place("a", "1") != prom_peer_place("a", "2"), "ports");
+	check(prom_peer_place("a", "1") == prom_peer_place("a", "1"), "the same");
+	check(prom_peer_place("a", NULL) >= 0 &&
+			  prom_peer_place("a", NULL) < PROM_PEERS,
+		  "no port");
 }
 
 static void
@@ -567,6 +617,7 @@ main(void)
 	test_delta();
 	test_delta_limits();
 	test_headers();
+	test_peer();
 	test_addresses();
 	test_timers();
 	test_retry();
