@@ -183,10 +183,10 @@ estimate(int64 bytes)
 	return (bytes + TOKEN_BYTES - 1) / TOKEN_BYTES + MESSAGE_TOKENS;
 }
 
-/* The tokens that are left for history. */
+/* The tokens that are left for history; results and schema may be NULL. */
 static int64
 room_for_history(const PromPromptSource *source, const PromModel *model,
-				 const char *results)
+				 const char *results, const char *schema)
 {
 	int64 room = model->window;
 
@@ -197,6 +197,8 @@ room_for_history(const PromPromptSource *source, const PromModel *model,
 		room -= estimate(strlen(source->instructions));
 	if (results != NULL)
 		room -= estimate(strlen(results));
+	if (schema != NULL)
+		room -= estimate(strlen(schema));
 	return room;
 }
 
@@ -245,29 +247,29 @@ set_message(PromMessage *message, const char *role, const char *text)
 	message->raw = NULL;
 }
 
-static void
-set_schema(PromPrompt *prompt, Jsonb *schema)
-{
-	prompt->output_schema = prom_encoding_to_utf8(
-		JsonbToCString(NULL, &schema->root, VARSIZE(schema)));
-	prompt->strict = prom_schema_is_strict(schema);
-}
-
 PromPrompt *
 prom_prompt_make(const PromPromptSource *source, const PromModel *model)
 {
 	PromPrompt *prompt = palloc0(sizeof(PromPrompt));
 	PromMessage *messages;
 	const char *results = NULL;
+	const char *schema = NULL;
 	int nturns = 0;
 	int n = 0;
 
 	if (source->depends_on != NULL)
 		results = make_results(source);
+	if (source->output_schema != NULL)
+	{
+		schema = JsonbToCString(NULL, &source->output_schema->root,
+								VARSIZE(source->output_schema));
+		prompt->output_schema = prom_encoding_to_utf8(schema);
+		prompt->strict = prom_schema_is_strict(source->output_schema);
+	}
 	if (source->conversation != NULL)
 	{
 		read_history(source);
-		nturns = count_turns(room_for_history(source, model, results));
+		nturns = count_turns(room_for_history(source, model, results, schema));
 	}
 	messages = palloc((2 * nturns + 3) * sizeof(PromMessage));
 	if (source->instructions != NULL)
@@ -286,8 +288,6 @@ prom_prompt_make(const PromPromptSource *source, const PromModel *model)
 	set_message(&messages[n++], "user", source->request);
 	prompt->messages = messages;
 	prompt->nmessages = n;
-	if (source->output_schema != NULL)
-		set_schema(prompt, source->output_schema);
 	return prompt;
 }
 
@@ -296,6 +296,8 @@ prom_prompt_bytes(const PromPrompt *prompt)
 {
 	size_t bytes = 0;
 
+	if (prompt->output_schema != NULL)
+		bytes += strlen(prompt->output_schema);
 	for (int i = 0; i < prompt->nmessages; i++)
 		bytes += strlen(prompt->messages[i].text);
 	return bytes;
@@ -307,8 +309,7 @@ prom_prompt_bytes(const PromPrompt *prompt)
 static PromStatement step_statement = {
 	"SELECT s.kind, coalesce(s.call_id, s.event_id), t.request, t.agent,"
 	" a.agent_version, a.model, a.model_version,"
-	" t.conversation, t.submitter, t.submitter_oid, t.depends_on,"
-	" t.output_schema"
+	" t.conversation, t.submitter, t.submitter_oid, t.depends_on, t.output_schema"
 	" FROM prometheus._step s"
 	" JOIN prometheus._task t ON t.task_id OPERATOR(pg_catalog.=) s.task_id"
 	" JOIN prometheus._attempt a ON a.task_id OPERATOR(pg_catalog.=) s.task_id"

@@ -30,8 +30,7 @@ typedef struct PromPromptSource
 
 /*
  * Read conversation, submitter, submitter_oid, depends_on and output_schema,
- * which are columns of SPI_tuptable in this order, the first of them as
- * numbered.
+ * which are columns of SPI_tuptable in this order, the first as numbered.
  */
 extern void prom_prompt_read_source(uint64 row, int column,
 									PromPromptSource *source);

@@ -161,6 +161,14 @@ is_deeply(
 	'and they are as they were');
 check_all('results');
 
+# A schema.
+
+(undef, $body) = run_task(q{'{"a": 1}', 'support', conversation => 'c',
+	output_schema => '{"type": "object", "required": ["a"]}'});
+is($body->{response_format}{json_schema}{schema}{type}, 'object',
+	'the schema of the answer is sent beside the messages');
+check_all('a schema');
+
 # Another encoding.
 
 $node->fake_agent($llm, 'fake-echo', name => 'support',
