@@ -1,8 +1,8 @@
 # At every point of src/fault.c a process dies, fails, or stops the server, and
 # whatever it was: no task is lost, none ends twice, nothing is left open.
 #
-# PROM_FAULT_ROUNDS=N goes on with N rounds of faults chosen at random, each at
-# one of the first hits; PROM_FAULT_SEED repeats a choice.
+# PROM_FAULT_ROUNDS=N goes on with N rounds, each of three faults chosen at
+# random at one of the first hits; PROM_FAULT_SEED repeats a choice.
 use strict;
 use warnings FATAL => 'all';
 
@@ -11,6 +11,8 @@ use PostgreSQL::Test::Utils;
 use PromCluster;
 use Test::More;
 use Time::HiRes qw(time usleep);
+
+use constant FAULTS_A_ROUND => 3;
 
 my $node = PromCluster->new('main');
 my $llm = FakeLLM->new;
@@ -26,10 +28,12 @@ my @names = sort keys %points;
 my $at_start = qr/scan|admit|waiting|checkpoint|^worker|^launcher/;
 my $at_strike = qr/^strike/;
 
+# Reached once by a process, or once in a batch.
+my $once = qr/$at_start|$at_strike|hint|^cancel|drop|give-up/;
+
 # A dozen tasks, all or none; one is cancelled.  True if that was told.
 sub submit_batch
 {
-	# Most rounds without a back-off, which takes half a second.
 	my $again = $round % 5 == 0 ? 'fake-500-then-ok' : 'fake-429-ms-then-ok';
 	my (undef, $out) = $node->psql('postgres', <<"EOSQL");
 SELECT string_agg(id::text, ',') FROM (
@@ -89,57 +93,92 @@ sub end_processes
 	return;
 }
 
-# Until the fault is met, or all tasks have ended without it.
-sub wait_for_fault
+# Until the faults at these points are met, or all tasks have ended without it.
+sub wait_for_faults
 {
-	my ($point) = @_;
+	my (@faults) = @_;
 	my $end = time + 20;
 
 	while (time < $end)
 	{
-		return 1 if $node->fault_fired($point);
+		return 1 unless grep { !$node->fault_fired($_->[0]) } @faults;
+		start_again(@faults);
 		my ($rc, $out) = $node->psql('postgres',
 			"SELECT count(*) FROM prometheus.task WHERE status IN ('queued', 'running', 'retrying')"
 		);
 		last if $rc == 0 && $out eq '0';
 		usleep(20_000);
 	}
-	return $node->fault_fired($point);
+	return !grep { !$node->fault_fired($_->[0]) } @faults;
 }
 
-# One round: a batch of tasks, a fault, and everything as it must be.
+# If a fault stops the server, start it when it has stopped; once a round.
+my $started;
+
+sub start_again
+{
+	my (@faults) = @_;
+
+	return
+	  if $started || !grep { $_->[1] eq 'stop' && $node->fault_fired($_->[0]) } @faults;
+	$node->wait_stopped;
+	$node->start;
+	$started = 1;
+	return;
+}
+
+# Until the server has got over so many crashes.
+sub wait_for_crashes
+{
+	my ($what, $log, $crashes) = @_;
+	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
+
+	usleep(10_000)
+	  while $node->log_count(qr/all server processes terminated; reinitializing/,
+		$log) < $crashes
+	  && time < $end;
+	$node->wait_for("$what: the server is back", 'SELECT true');
+	return;
+}
+
+# One round: a batch of tasks, faults (point, action, hit; the server falls by
+# one of them at most), and everything as it must be.  Returns how many were met.
 sub run_round
 {
-	my ($point, $action, $nth) = @_;
-	my $what = "$point, $action" . ($nth == 1 ? '' : ", hit $nth");
+	my (@faults) = @_;
+	my $what = join(' and ',
+		map { "$_->[0], $_->[1]" . ($_->[2] == 1 ? '' : ", hit $_->[2]") }
+		  @faults);
 	my $log = $node->log_end;
+	my $begins = grep { $_->[0] =~ $at_start } @faults;
+	my $strikes = grep { $_->[0] =~ $at_strike } @faults;
+	my $later = grep { $_->[2] > 1 } @faults;
 	my @tasks;
-	my $met;
 
 	$round++;
+	$started = 0;
 	$node->set_fault(
-		($point =~ $at_strike ? 'reply-half-read:die:1,' : '')
-		. "$point:$action:$nth");
+		join(',',
+			$strikes ? 'reply-half-read:die:1' : (),
+			map { join(':', @$_) } @faults));
 	foreach my $try (0 .. 3)
 	{
 		push @tasks, submit_batch();
-		end_processes() if $try > 0 || $point =~ $at_start;
+
+		# New processes count anew.
+		end_processes() if $begins || $try > ($later ? 1 : 0);
 		$node->psql('postgres',
 			"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE backend_type ~ '^prometheus'"
 		) if $try > 1;
-		$met = wait_for_fault($point) and last;
-		last if $nth > 1;
+		last if wait_for_faults(@faults);
 	}
-	if ($met && $action eq 'stop')
+	my @met = grep { $node->fault_fired($_->[0]) } @faults;
+	start_again(@met);
+	if (!$started)
 	{
-		$node->wait_stopped;
-		$node->start;
-	}
-	elsif ($met && $action eq 'die')
-	{
-		$node->wait_for_log(qr/all server processes terminated; reinitializing/,
-			$log);
-		$node->wait_for("$what: the server is back", 'SELECT true');
+		my $crashes = grep { $_->[1] eq 'die' } @met;
+		$crashes++ if $strikes && $node->fault_fired('reply-half-read');
+		wait_for_crashes($what, $log, $crashes) if $crashes > 0;
 	}
 	sql("ALTER SYSTEM SET prometheus.databases = 'postgres'");
 	$node->reload;
@@ -147,7 +186,7 @@ sub run_round
 	# A cancel may have been lost with its session.
 	cancel();
 	check($what, @tasks);
-	return $met;
+	return scalar @met;
 }
 
 sub check
@@ -177,7 +216,8 @@ EOSQL
 
 $node->init(
 	restart_after_crash => 1,
-	conf => "prometheus.rescan_interval = '2s'\n");
+	conf =>
+	  "prometheus.rescan_interval = '500ms'\nprometheus.max_crashes = 100\n");
 $node->start;
 $node->create_extension;
 plan skip_all => 'the library was built without FAULTS=1'
@@ -195,7 +235,8 @@ foreach my $point (@names)
 	foreach my $action (qw(die error stop))
 	{
 		next if $action eq 'error' && $points{$point} eq 'false';
-		ok(run_round($point, $action, 1), "$point, $action: the fault was met");
+		ok(run_round([ $point, $action, 1 ]),
+			"$point, $action: the fault was met");
 	}
 }
 
@@ -208,12 +249,31 @@ if ($rounds > 0)
 	note("seed $seed");
 	foreach (1 .. $rounds)
 	{
-		my $point = $names[ rand @names ];
-		my @actions = grep { $_ ne 'error' || $points{$point} eq 'true' }
-		  qw(die error stop);
-		$met++ if run_round($point, $actions[ rand @actions ], 1 + int(rand(6)));
+		my @points = @names;
+		my @faults;
+		my $falls = 0;
+
+		while (@faults < FAULTS_A_ROUND)
+		{
+			my $point = splice(@points, int(rand @points), 1);
+			my @actions = $points{$point} eq 'true' ? ('error') : ();
+
+			# Strikes come with a fault at this point.
+			my $strikes = qr/$at_strike|^reply-half-read/;
+			@points = grep { $_ !~ $strikes } @points if $point =~ $strikes;
+			push @actions, 'die', 'stop' unless $falls;
+			next unless @actions;
+			my $action = $actions[ rand @actions ];
+			$falls ||= $action ne 'error';
+			push @faults,
+			  [ $point, $action, $point =~ $once ? 1 : 1 + int(rand(4)) ];
+		}
+		my $now = run_round(@faults);
+		$met += $now;
+		note(join(' and ', map { "@$_" } @faults) . ": $now were met");
 	}
-	note("$met of $rounds faults were met");
+	my $all = $rounds * FAULTS_A_ROUND;
+	note("$met of $all faults were met");
 }
 
 $node->set_fault('');
