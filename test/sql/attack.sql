@@ -106,7 +106,17 @@ SELECT prometheus_set_model('m', 'openai', 'https://example.com/v1', 'x', 'KEY',
 SELECT prometheus_set_model('m', options => '{"max_tokens": null}');
 SELECT prometheus_set_agent('a', 'm', 'Be brief.', 'fast', '{"roles": ["prometheus_agent_user"]}');
 SELECT prometheus_set_agent('a', options => '{"roles": null}');
-SELECT prometheus_submit('x', 'a', 'fast', 1, '2100-01-01', 'k', '1 day', 2, NULL, '{"a": 1}') AS task_id \gset
+SELECT prometheus_submit('before') AS before \gset
+SELECT prometheus_submit('x', 'a', 'fast', 1, '2100-01-01', 'k', ARRAY[:before], 'key', 'talk', '{"type": "string", "pattern": "^a"}', '1 day', 2, NULL, '{"a": 1}') AS task_id \gset
+-- The same key and request: the same task.
+SELECT prometheus_submit('x', 'a', 'fast', 1, '2100-01-01', 'k', ARRAY[:before], 'key', 'talk', '{"type": "string", "pattern": "^a"}', '1 day', 2, NULL, '{"a": 1}') OPERATOR(pg_catalog.=) :task_id;
+SELECT prometheus_why(:task_id);
+SELECT prometheus_prompt(:task_id, 1);
+SELECT prometheus_trace(:task_id) OPERATOR(pg_catalog.~) 'task';
+SELECT prometheus_retry(:task_id);
+SELECT prometheus_pause('model:m'), prometheus_pause();
+SELECT target, state FROM prometheus.gate ORDER BY target;
+SELECT prometheus_resume('model:m'), prometheus_resume();
 SELECT prometheus_wait(:task_id, '0');
 SELECT prometheus_result(:task_id);
 SELECT prometheus_cancel(:task_id, 'no need');
