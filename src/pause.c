@@ -199,5 +199,10 @@ prom_pause_read(PromDatabase *db)
 	SPI_freetuptable(SPI_tuptable);
 	n = pg_atomic_read_u32(&db->ngates);
 	for (uint32 i = 0; i < n; i++)
+	{
+		if (db->gates[i].paused == paused[i])
+			continue;
 		db->gates[i].paused = paused[i];
+		pg_atomic_fetch_add_u32(&db->gates[i].changes, 1);
+	}
 }

@@ -122,7 +122,7 @@ typedef struct PromGate
 	pg_atomic_uint32 width;     /* so many may be under way when it is open */
 	pg_atomic_uint32 in_flight; /* so many are */
 	pg_atomic_uint32 handled;   /* slots looked at that were given for it */
-	pg_atomic_uint32 changes;   /* ends, closings and openings */
+	pg_atomic_uint32 changes;   /* ends, closings, openings, pauses */
 	int nfallbacks;
 	uint32 fallbacks[PROM_MAX_FALLBACKS]; /* hashes of names of models */
 	int64 version;                        /* of the model, whose options: */

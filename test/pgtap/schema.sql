@@ -1,7 +1,7 @@
 -- JSON Schema: which schemas are taken, and what fits them.  Many cases are
 -- those of the official JSON-Schema-Test-Suite for the keywords obeyed.
 BEGIN;
-SELECT plan(376);
+SELECT plan(375);
 
 SET LOCAL client_min_messages = error;
 
@@ -410,7 +410,6 @@ INSERT INTO refused (schema, error) VALUES
 ('{"pattern": "^(?=a)"}', 'JSON schema at #/pattern must not look ahead or behind'),
 ('{"pattern": "(?<!a)b"}', 'JSON schema at #/pattern must not look ahead or behind'),
 ('{"pattern": "^(abc){255}(def){255}$"}', 'JSON schema at #/pattern is too complex'),
-('{"pattern": "(a*b*c*d*e*f*){1,50}"}', 'JSON schema at #/pattern is too complex'),
 (jsonb_build_object('pattern', repeat('a', 1001)), 'JSON schema at #/pattern must not have more than 1000 bytes'),
 ('{"properties": {"a": {"$id": "x"}}}', 'JSON schema at #/properties/a/$id must be at the root of the schema'),
 ('{"$ref": 1}', 'JSON schema at #/$ref must be a string'),
