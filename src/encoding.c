@@ -55,6 +55,12 @@ prom_encoding_from_utf8(const char *text)
 		int whole = whole_characters(text, length, PIECE);
 		int done;
 
+		/* The last character is cut off. */
+		if (whole == 0)
+		{
+			appendStringInfoChar(&result, '?');
+			break;
+		}
 		piece[0] = '\0';
 		done = pg_do_encoding_conversion_buf(
 			proc, PG_UTF8, encoding, (unsigned char *) unconstify(char *, text),
