@@ -272,14 +272,18 @@ check_model(const char *api, char **endpoint, const char *secret)
 				 errhint("Never give a key itself: statements are logged.")));
 }
 
-/* What closed the gate was the version before. */
+/*
+ * The scheduler is to know of a new version: what closed a model's gate was
+ * the one before; and what waits for an agent's model may have another.
+ */
 static void
-open_gate(const char *model)
+tell_scheduler(const char *agent, const char *model)
 {
 	PromHint hint = {0};
 
 	hint.kind = PROM_HINT_GATES;
-	hint.target.model = prom_hash_name(model);
+	hint.target.agent = agent == NULL ? 0 : prom_hash_name(agent);
+	hint.target.model = model == NULL ? 0 : prom_hash_name(model);
 	prom_wakeup_hint(&hint);
 }
 
@@ -306,7 +310,7 @@ prom_set_model(PG_FUNCTION_ARGS)
 	options = merge_options(&setting, options);
 	insert_version(&setting, "_model", name, "api, endpoint, model, secret",
 				   "$6, $7, $8, $9", texts, 4, options);
-	open_gate(name);
+	tell_scheduler(NULL, name);
 	PG_RETURN_INT64(end_setting(&setting));
 }
 
@@ -372,6 +376,7 @@ prom_set_agent(PG_FUNCTION_ARGS)
 	options = merge_options(&setting, options);
 	insert_version(&setting, "_agent", name, "model, instructions, mode",
 				   "$6, $7, $8", texts, 3, options);
+	tell_scheduler(name, NULL);
 	PG_RETURN_INT64(end_setting(&setting));
 }
 

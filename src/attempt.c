@@ -482,6 +482,7 @@ answer_locally(PromFactWriter *writer, PromAttempt *attempt,
 static void
 park(PromAttempt *attempt, const Loaded *loaded)
 {
+	PROM_FAULT("before-park");
 	attempt->next = PROM_NEXT_PARKED;
 	attempt->target.agent = prom_hash_name(loaded->agent);
 	attempt->target.model = prom_hash_name(loaded->model);

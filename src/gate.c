@@ -16,6 +16,7 @@
 
 #include "utils/builtins.h"
 
+#include "fault.h"
 #include "gate.h"
 
 /* Back-off of the breaker and of 429 without Retry-After, ms. */
@@ -283,6 +284,7 @@ close_gate(PromDatabase *db, PromGate *gate, PromGateReason reason,
 	}
 	pg_atomic_write_u64(&gate->until, (uint64) until);
 	LWLockRelease(db->gate_lock);
+	PROM_FAULT("gate-closed");
 	if (!current)
 		return;
 	ereport(reason == PROM_GATE_MONEY ? WARNING : LOG,

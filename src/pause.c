@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
+#include "fault.h"
 #include "gate.h"
 #include "pause.h"
 #include "role.h"
@@ -142,6 +143,7 @@ set_pause(FunctionCallInfo fcinfo, const char *function, bool pauses)
 	prom_role_become_owner(&owner);
 	check_exists(&target);
 	write_pause(given, pauses);
+	PROM_FAULT("pause-after-write");
 	prom_role_restore(&owner);
 	SPI_finish();
 	send_hint(&target, !pauses);

@@ -732,6 +732,29 @@ prom_queue_pauses_changed(PromQueue *queue)
 	prom_lanes_pauses_changed(queue->lanes);
 }
 
+void
+prom_queue_retarget(PromQueue *queue, uint32 agent)
+{
+	for (int32 i = 0; i < queue->root->nentries; i++)
+	{
+		PromQueueNode *node = node_at(queue, i);
+
+		if (node->entry->state == PROM_QUEUE_FREE ||
+			node->entry->state == PROM_QUEUE_RUNNING ||
+			node->entry->target.agent != agent)
+			continue;
+		/* Not known: the caller will say. */
+		if (node->place == PROM_PLACE_LANE)
+		{
+			prom_lanes_remove(queue->lanes, node);
+			node->entry->target.model = 0;
+			prom_lanes_add(queue->lanes, node);
+		}
+		else
+			node->entry->target.model = 0;
+	}
+}
+
 TimestampTz
 prom_queue_next_moment(PromQueue *queue, TimestampTz now)
 {

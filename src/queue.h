@@ -105,8 +105,9 @@ extern void prom_queue_forget_slots(PromQueue *queue);
 extern void prom_queue_adopt(PromQueue *queue, const PromSlot *slot,
 							 int32 number, TimestampTz now);
 
-/* What is paused has changed. */
+/* What is paused has changed; and: an agent may have another model now. */
 extern void prom_queue_pauses_changed(PromQueue *queue);
+extern void prom_queue_retarget(PromQueue *queue, uint32 agent);
 
 /* When the queue has something to do; DT_NOEND: never. */
 extern TimestampTz prom_queue_next_moment(PromQueue *queue, TimestampTz now);

@@ -229,6 +229,8 @@ take_hint(const PromHint *hint, TimestampTz now)
 		case PROM_HINT_GATES:
 			must_read_pauses = true;
 			open_gate(hint->target.model);
+			if (hint->target.agent != 0)
+				prom_queue_retarget(queue, hint->target.agent);
 			break;
 		case PROM_HINT_CANCEL:
 			/* It may have come before the task's own, or that had no room. */
@@ -352,6 +354,7 @@ read_tasks(bool all)
 		memcpy(wanted, reads, nwanted * sizeof(int64));
 	nreads = 0;
 	must_read_pauses = false;
+	PROM_FAULT("scheduler-before-read");
 	if (!prom_era_xact_begin("reading the live tasks"))
 		return;
 	SPI_connect();
@@ -367,6 +370,7 @@ read_tasks(bool all)
 	prom_queue_end_reading(queue, all, GetCurrentTimestamp());
 	LWLockRelease(prom_my_database->queue_lock);
 	pfree(wanted);
+	PROM_FAULT("scheduler-after-read");
 }
 
 static void

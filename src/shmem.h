@@ -34,7 +34,7 @@ typedef enum PromHintKind
 	PROM_HINT_SUBMIT, /* the hint says all of the task */
 	PROM_HINT_READ,   /* read the task from its facts */
 	PROM_HINT_CANCEL,
-	PROM_HINT_GATES /* what is paused has changed; of no task */
+	PROM_HINT_GATES /* pauses, an agent or a model changed; of no task */
 } PromHintKind;
 
 /* Who submitted: the oid, and the hash of the name that must agree with it. */

@@ -29,7 +29,7 @@ my $at_start = qr/scan|admit|waiting|checkpoint|^worker|^launcher/;
 my $at_strike = qr/^strike/;
 
 # Reached once by a process, or once in a batch.
-my $once = qr/$at_start|$at_strike|hint|^cancel|drop|give-up/;
+my $once = qr/$at_start|$at_strike|hint|^cancel|drop|give-up|park|pause|gate|read$/;
 
 # A dozen tasks, all or none; one is cancelled.  True if that was told.
 sub submit_batch
@@ -49,12 +49,38 @@ SELECT string_agg(id::text, ',') FROM (
 	UNION ALL
 	SELECT prometheus_submit('$round hang', 'fake-hang-before-headers')
 	UNION ALL
+	SELECT prometheus_submit('$round key ' || n, 'fake-echo', concurrency_key => 'one') FROM generate_series(1, 2) n
+	UNION ALL
+	SELECT prometheus_submit('$round talk ' || n, CASE n WHEN 1 THEN '$again' ELSE 'fake-echo' END, conversation => 'talk $round') FROM generate_series(1, 2) n
+	UNION ALL
+	SELECT prometheus_submit('$round turn ' || n, 'fake-429-ms-then-ok', conversation => 'talk $round') FROM generate_series(1, 2) n
+	UNION ALL
+	SELECT prometheus_submit('$round child ' || n, depends_on => ARRAY[prometheus_submit('$round parent ' || n, 'fake-echo')]) FROM generate_series(1, 2) n
+	UNION ALL
 	SELECT prometheus_submit('never')) x(id)
 EOSQL
 	my @tasks = split /,/, $out // '';
 
+	# Its model is one that nobody may use, before it can begin.
+	$node->psql('postgres', <<"EOSQL");
+SELECT prometheus_pause('model:paused'); SELECT prometheus_pause('agent:fake-echo');
+BEGIN;
+SELECT prometheus_set_agent('moved', 'echo');
+SELECT prometheus_submit('$round moved', 'moved');
+SELECT prometheus_set_agent('moved', 'paused');
+COMMIT;
+EOSQL
 	cancel();
+	resume();
 	return @tasks;
+}
+
+# What was paused, and what was sent where nobody may go.
+sub resume
+{
+	$node->psql('postgres', q{SELECT prometheus_resume('agent:fake-echo')});
+	$node->psql('postgres', q{SELECT prometheus_set_agent('moved', 'echo')});
+	return;
 }
 
 # Only when it hangs already; but not for ever.
@@ -183,8 +209,9 @@ sub run_round
 	sql("ALTER SYSTEM SET prometheus.databases = 'postgres'");
 	$node->reload;
 
-	# A cancel may have been lost with its session.
+	# These may have been lost with their sessions.
 	cancel();
+	resume();
 	check($what, @tasks);
 	return scalar @met;
 }
@@ -208,8 +235,19 @@ SELECT format('%s %s: %s %s', task_id, request, status, error)
             ELSE status <> 'completed' OR result <> request END
  UNION ALL
 SELECT format('round %s: %s tasks', split_part(request, ' ', 1), count(*))
-  FROM prometheus.task WHERE request <> 'never'
- GROUP BY split_part(request, ' ', 1) HAVING count(*) % 11 <> 0
+  FROM prometheus.task WHERE request <> 'never' AND request !~ ' moved'
+ GROUP BY split_part(request, ' ', 1) HAVING count(*) % 21 <> 0
+ UNION ALL
+SELECT format('%s began before its parent %s had ended', c.request, p.request)
+  FROM prometheus._task d JOIN prometheus.task c USING (task_id)
+  JOIN prometheus.task p ON p.task_id = d.depends_on[1]
+ WHERE c.started_at < p.ended_at
+ UNION ALL
+SELECT format('%s and %s ran at the same time', x.task_id, y.task_id)
+  FROM prometheus._task t JOIN prometheus.task x USING (task_id)
+  JOIN prometheus._task u ON u.conversation = t.conversation AND u.agent = t.agent
+  JOIN prometheus.task y ON y.task_id = u.task_id
+ WHERE x.task_id <> y.task_id AND x.started_at <= y.started_at AND y.started_at < x.ended_at
 EOSQL
 	return;
 }
@@ -226,6 +264,8 @@ cmp_ok(scalar @names, '>', 40, 'the points are known');
 $node->fake_agent($llm, $_)
   foreach qw(fake-echo fake-500-then-ok fake-429-ms-then-ok
   fake-hang-before-headers);
+
+sql(q{SELECT prometheus_set_model('paused', 'echo'); SELECT prometheus_set_agent('moved', 'echo')});
 
 # An answer that cannot be recorded, ever.
 sql(q{ALTER TABLE prometheus._step ADD CHECK (answer IS DISTINCT FROM 'never')});
