@@ -182,15 +182,32 @@ sql("SELECT prometheus_cancel(task_id) FROM prometheus.queue");
 $node->wait_task($_, 'cancelled') foreach @hanging;
 $node->wait_for('none is in flight', q{SELECT sum(in_flight) FROM prometheus.gate}, 0);
 
-# A hundred thousand tasks before a closed gate.
-sql(q{SELECT prometheus_pause('agent:fake-echo')});
-sql(q{SELECT count(*) FROM prometheus_submit_many(array_fill('x'::text, ARRAY[20000]), 'fake-echo')});
-$node->wait_for('all are in the queue', q{SELECT waiting FROM prometheus.gate WHERE target = 'agent:fake-echo'}, 20000);
-$node->wait_task($node->submit(q{'o', 'fake-fixed'}), 'completed');
+# An agent that waits for a paused model is sent to another.
+sql(q{SELECT prometheus_set_model('elsewhere', 'echo'); SELECT prometheus_set_agent('moves', 'elsewhere'); SELECT prometheus_pause('model:elsewhere')});
+my $moves = $node->submit(q{'m', 'moves'});
+$node->wait_for('it waits', "SELECT why FROM prometheus.queue WHERE task_id = $moves", 'model "elsewhere" is paused');
+sql(q{SELECT prometheus_set_agent('moves', 'echo')});
+$node->wait_task($moves, 'completed');
+pass('its tasks follow');
+
+# More tasks before a closed gate than the queue has room for, and more that
+# depend on one of them.
+$node->append_conf('postgresql.conf', "prometheus.queue_memory = '1MB'\nprometheus.rescan_interval = '1s'");
+$node->restart;
+sql(q{SELECT prometheus_pause('agent:fake-echo'); SELECT prometheus_set_agent('fake-echo', 'echo')});
+sql(q{SELECT count(*) FROM prometheus_submit_many(array_fill('before'::text, ARRAY[4000]), 'fake-echo')});
+my $last = $node->submit(q{'last', 'fake-echo'});
+sql(qq{SELECT count(*) FROM prometheus_submit_many(array_fill('after'::text, ARRAY[4000]), 'default', depends_on => ARRAY[$last])});
+$node->wait_for('the queue is full', q{SELECT count(*) BETWEEN 1000 AND 4000 FROM prometheus.queue});
+sql(q{SELECT count(*) FROM prometheus_submit_many(array_fill('beside'::text, ARRAY[1000]))});
+$node->wait_for('others run', q{SELECT count(*) FROM prometheus.task WHERE status = 'completed' AND request = 'beside'}, 1000);
 pass('many before one gate hold up nobody else');
 is(sql(q{SELECT in_flight FROM prometheus.worker WHERE role = 'scheduler'}), 0, 'and hold no place');
-sql(q{SELECT count(prometheus_cancel(task_id)) FROM prometheus.task WHERE agent = 'fake-echo' AND status = 'queued'});
-$node->wait_for('all are gone', q{SELECT count(*) FROM prometheus.queue}, 0);
+is(sql(q{SELECT count(*) FROM prometheus.task WHERE request IN ('before', 'after', 'last') AND status <> 'queued'}), 0, 'and all of them wait');
+sql(q{SELECT prometheus_resume('agent:fake-echo')});
+$node->wait_for('all have run', q{SELECT count(*) FROM prometheus.task WHERE request IN ('before', 'after', 'last') AND status = 'completed'}, 8001);
+pass('and all run when the gate is open');
+is(sql(q{SELECT count(*) FROM prometheus.queue}), 0, 'nothing is left');
 
 $node->stop;
 done_testing();
