@@ -19,6 +19,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 
+#include "compat.h"
 #include "guc.h"
 #include "schema.h"
 
@@ -128,12 +129,12 @@ where(const PromPlace *place)
 	return line.data;
 }
 
-static void
-pg_attribute_noreturn()
-	complain(const PromPlace *place, const char *what)
+static pg_noreturn void
+complain(const PromPlace *place, const char *what)
 {
 	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					errmsg("JSON schema at %s %s", where(place), what)));
+	pg_unreachable();
 }
 
 
