@@ -3,6 +3,7 @@
 #
 # PROM_FAULT_ROUNDS=N goes on with N rounds, each of three faults chosen at
 # random at one of the first hits; PROM_FAULT_SEED repeats a choice.
+# PROM_FAULT_POINTS=REGEX: only the points that match it, before these rounds.
 use strict;
 use warnings FATAL => 'all';
 
@@ -270,7 +271,8 @@ sql(q{SELECT prometheus_set_model('paused', 'echo'); SELECT prometheus_set_agent
 # An answer that cannot be recorded, ever.
 sql(q{ALTER TABLE prometheus._step ADD CHECK (answer IS DISTINCT FROM 'never')});
 
-foreach my $point (@names)
+my $fixed = $ENV{PROM_FAULT_POINTS} // '';
+foreach my $point (grep { /$fixed/ } @names)
 {
 	foreach my $action (qw(die error stop))
 	{
