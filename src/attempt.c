@@ -669,6 +669,8 @@ prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 
 static PromStatement reason_statement = {
 	"SELECT reason FROM prometheus._cancel WHERE task_id = $1"
+	" AND requested_at >= coalesce((SELECT max(r.retried_at)"
+	"   FROM prometheus._retry r WHERE r.task_id = $1), '-infinity')"
 	" ORDER BY requested_at LIMIT 1",
 	1,
 	{INT8OID},

@@ -16,6 +16,7 @@
 #include "nodes/supportnodes.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/syscache.h"
 
@@ -62,11 +63,15 @@ prom_role_become_owner(PromOwner *before)
 	GetUserIdAndSecContext(&before->user, &before->context);
 	SetUserIdAndSecContext(prom_extension_owner(),
 						   before->context | SECURITY_LOCAL_USERID_CHANGE);
+	before->nest_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 }
 
 void
 prom_role_restore(const PromOwner *before)
 {
+	AtEOXact_GUC(true, before->nest_level);
 	SetUserIdAndSecContext(before->user, before->context);
 }
 

@@ -29,11 +29,14 @@ typedef struct PromOwner
 {
 	Oid user;
 	int context;
+	int nest_level; /* of settings */
 } PromOwner;
 
 /*
- * Become the extension's owner for statements of our own, in which every name
- * and operator is qualified.  An error restores the user by itself.
+ * Become the extension's owner for statements of our own, with a search_path
+ * of the system's schemas.  In them every name and operator is qualified all
+ * the same: that is one wall, the path another.  An error restores both by
+ * itself.
  */
 extern void prom_role_become_owner(PromOwner *before);
 extern void prom_role_restore(const PromOwner *before);

@@ -109,7 +109,7 @@ write_retry(int64 task_id)
 	static const char retry_sql[] =
 		"INSERT INTO prometheus._retry"
 		" (task_id, attempt, xid, retried_at, deadline, retried_by)"
-		" SELECT t.task_id, max(o.attempt), prometheus._xid(),"
+		" SELECT t.task_id, pg_catalog.max(o.attempt), prometheus._xid(),"
 		" $2, $2 OPERATOR(pg_catalog.+) (t.deadline OPERATOR(pg_catalog.-)"
 		" pg_catalog.max(greatest(t.submitted_at, t.run_at))), $3"
 		" FROM prometheus._task t JOIN prometheus._outcome o"

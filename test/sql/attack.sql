@@ -56,6 +56,12 @@ BEGIN
                                   'int8eq(int8, int8)', 'texteq(text, text)', 'unnest(int8[])'] LOOP
             EXECUTE format('CREATE FUNCTION %I.%s RETURNS text %s', target, fn, body);
         END LOOP;
+        FOREACH l IN ARRAY ARRAY['int4', 'int8', 'text', 'timestamptz', 'numeric', 'bool'] LOOP
+            EXECUTE format('CREATE FUNCTION %I.planted_step(%s, %s) RETURNS %s %s', target, l, l, l, body);
+            FOREACH fn IN ARRAY ARRAY['max', 'min', 'avg', 'array_agg', 'bool_or', 'bool_and'] LOOP
+                EXECUTE format('CREATE AGGREGATE %I.%s(%s) (SFUNC = %I.planted_step, STYPE = %s)', target, fn, l, target, l);
+            END LOOP;
+        END LOOP;
         EXECUTE format('CREATE DOMAIN %I.jsonb AS pg_catalog.jsonb CHECK (false)', target);
         EXECUTE format('CREATE DOMAIN %I.text AS pg_catalog.text CHECK (false)', target);
     END IF;
@@ -114,6 +120,13 @@ SELECT prometheus_why(:task_id);
 SELECT prometheus_prompt(:task_id, 1);
 SELECT prometheus_trace(:task_id) OPERATOR(pg_catalog.~) 'task';
 SELECT prometheus_retry(:task_id);
+-- A task that has failed.
+RESET ROLE;
+INSERT INTO prometheus._outcome (task_id, attempt, event_id, xid, ended_at, attempts, outcome)
+SELECT :before, 1, 0, pg_catalog.pg_current_xact_id(), pg_catalog.now(), 1, 'failed';
+SET ROLE prom_test_admin;
+SELECT prometheus_retry(:before);
+SELECT status FROM prometheus.task WHERE task_id OPERATOR(pg_catalog.=) :before;
 SELECT prometheus_pause('model:m'), prometheus_pause();
 SELECT target, state FROM prometheus.gate ORDER BY target;
 SELECT prometheus_resume('model:m'), prometheus_resume();

@@ -43,6 +43,19 @@ $node->wait_task($id, 'cancelled');
 sql("SELECT prometheus_retry($id)");
 $node->wait_task($id, 'completed');
 
+# And neither does its reason.
+sql(q{SELECT prometheus_set_model('m', model => 'fake-hang-before-headers')});
+$id = sql(q{SELECT prometheus_submit('twice', 'a')});
+push @retried, $id;
+foreach my $reason ('first', 'second')
+{
+	$node->wait_task($id, 'running');
+	sql("SELECT prometheus_cancel($id, '$reason')");
+	$node->wait_task($id, 'cancelled');
+	is(sql("SELECT error FROM prometheus.task WHERE task_id = $id"), $reason, "the reason of the $reason cancel");
+	sql("SELECT prometheus_retry($id)") if $reason eq 'first';
+}
+
 # The checkpoint that a stop writes does not know of a task that had ended; a
 # retry while nothing runs is found at the next start all the same.
 sql(q{SELECT prometheus_set_model('m', model => 'fake-401')});
