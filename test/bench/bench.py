@@ -21,8 +21,9 @@ ROUNDS = int(os.environ.get("BENCH_ROUNDS") or 3)
 IDLE = int(os.environ.get("BENCH_IDLE") or 30)
 HISTORY = int(os.environ.get("BENCH_HISTORY") or 1000000)
 BLOCKED = int(os.environ.get("BENCH_BLOCKED") or 100000)
-BLOCKED_BY = (os.environ.get("BENCH_BLOCKED_BY") or "time").replace(",", " ").split()
+BLOCKED_BY = (os.environ.get("BENCH_BLOCKED_BY") or "time task").replace(",", " ").split()
 JOBS = int(os.environ.get("BENCH_JOBS") or 10000)
+SOAK = int(os.environ.get("BENCH_SOAK") or 0)
 PARTS = []
 
 
@@ -619,6 +620,48 @@ def history(server, model):
             times.append((time.perf_counter() - at) * 1000)
     table.row("  one task of prometheus.task, by id", [statistics.median(views)], "ms", "one row of the table",
               [statistics.median(tables)])
+    db.close()
+
+
+def soak_minute(server, db, rate, seconds):
+    """A while at that many tasks a second; what is to stay as it is."""
+    first = int(db.value("SELECT last_value FROM prometheus._task_id"))
+    load = server.pgbench_start("bench", "submit", 8, seconds, rate)
+    load.wait()
+    until_idle(db)
+    p50, p99 = db.ask("SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY ms), percentile_cont(0.99) WITHIN GROUP (ORDER BY ms)"
+                      " FROM (SELECT extract(epoch FROM o.ended_at - t.submitted_at) * 1000 AS ms"
+                      "  FROM prometheus._task t JOIN prometheus._outcome o USING (task_id) WHERE t.task_id > %d) x" % first)[0]
+    values = {"latency p50": float(p50), "latency p99": float(p99)}
+    for role in ("scheduler", "caller", "publisher"):
+        values["memory of the " + role] = memory(worker(db, role), "RssAnon")
+    values["dead rows"] = dead_rows(db)
+    return values
+
+
+@part
+def soak(server, model):
+    """Half of what it can, for BENCH_SOAK minutes: is the last third as the first?"""
+    if SOAK == 0:
+        return
+    server.start(databases="bench")
+    db = server.connect("bench")
+    until_idle(db)
+    rate = int(server.pgbench("bench", "submit", 16, 10) / 2)
+    until_idle(db)
+    minutes = []
+    for minute in range(SOAK):
+        minutes.append(soak_minute(server, db, rate, 60))
+        progress("soak, minute %d: %s" % (minute + 1, minutes[-1]))
+    third = max(SOAK // 3, 1)
+    for what in minutes[0]:
+        early = [values[what] for values in minutes[:third]]
+        late = [values[what] for values in minutes[-third:]]
+        unit = "ms" if "latency" in what else "MB" if "memory" in what else ""
+        if what == "dead rows":
+            table.row("soak: rows that died", [minutes[-1][what] - minutes[0][what]], "", goal=("<", 1))
+        else:
+            table.row("soak at %d/s: %s" % (rate, what), late, unit, "the first third", early, ("<", 1.2), "ratio")
     db.close()
 
 
