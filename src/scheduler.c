@@ -327,11 +327,18 @@ visit_live_task(const PromLiveTask *task, void *arg)
 	return true;
 }
 
-/* What is ready may go to another lane. */
+/*
+ * What is ready may go to another lane.  And a copy that is resumed may have
+ * tasks that came after the live ones were read.
+ */
 static void
 read_pauses(void)
 {
+	bool was_paused = prom_my_database->gates[0].paused;
+
 	prom_pause_read(prom_my_database);
+	if (was_paused && !prom_my_database->gates[0].paused)
+		must_scan = true;
 	LWLockAcquire(prom_my_database->queue_lock, LW_EXCLUSIVE);
 	prom_queue_pauses_changed(queue);
 	LWLockRelease(prom_my_database->queue_lock);

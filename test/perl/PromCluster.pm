@@ -230,6 +230,10 @@ sub set_fault
 	my ($self, $fault, %params) = @_;
 
 	$fault .= ', caller-after-take:note' if $params{seen_by_caller};
+	# A process that starts only now must not meet the one of before.
+	$self->safe_psql('postgres', q{ALTER SYSTEM SET prometheus.fault = ''});
+	$self->reload;
+	$self->wait_for('the fault of before is gone', 'SHOW prometheus.fault', '');
 	unlink(glob $self->data_dir . '/prometheus.{fault,note}.*');
 	$self->safe_psql('postgres', "ALTER SYSTEM SET prometheus.fault = '$fault'");
 	$self->reload;

@@ -51,12 +51,10 @@ sub nothing_runs
 	return;
 }
 
-# Let a database run, as prometheus_resume() does.
 sub resume
 {
 	my ($dbname) = @_;
-	sql(q{DELETE FROM prometheus._gate WHERE target = 'all'}, $dbname);
-	$other->restart;
+	sql('SELECT prometheus_resume()', $dbname);
 	return;
 }
 
@@ -193,7 +191,7 @@ serve('');
 is( sql(q{SELECT eras || ' ' || waits FROM prometheus._checkpoint ORDER BY checkpoint_id DESC LIMIT 1}),
 	'5 true', 'data: there is a checkpoint of the time while it is paused');
 restore_old(200000, 'shop 4');
-sql(q{DELETE FROM prometheus._gate});
+sql('SELECT prometheus_resume()');
 serve('postgres');
 all_have_ended('data, resumed');
 is(sql(q{SELECT string_agg(request || ' ' || status, ',' ORDER BY request) FROM prometheus.task WHERE request ~ 'shop'}),
