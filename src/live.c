@@ -23,7 +23,9 @@
 #include "role.h"
 #include "xact.h"
 
+/* So many at a time, of all and of candidates: these are looked up. */
 #define FETCH 10000
+#define FETCH_CANDIDATES 1000
 
 /*
  * The newest checkpoint that this very database wrote: in a clone the xids of
@@ -78,7 +80,8 @@
 	" WHERE o.outcome IS NULL OR o.outcome IN ('retry', 'waiting', 'lost')" \
 	" OR r.attempt >= o.attempt"
 
-#define LIVE_SINCE                                            \
+/* What the newest checkpoint lists, and what came after it. */
+#define WITH_CANDIDATE                                        \
 	"WITH c AS MATERIALIZED (" CHECKPOINT "), candidate AS (" \
 	" SELECT unnest(c.live) AS task_id FROM c"                \
 	" UNION SELECT n.task_id FROM c, prometheus._task n"      \
@@ -86,9 +89,13 @@
 	"    AND NOT pg_visible_in_snapshot(n.xid, c.snapshot)"   \
 	" UNION SELECT n.task_id FROM c, prometheus._retry n"     \
 	"  WHERE n.xid >= pg_snapshot_xmin(c.snapshot)"           \
-	"    AND NOT pg_visible_in_snapshot(n.xid, c.snapshot))"  \
-	" SELECT " LIVE_COLUMNS                                   \
-	" FROM candidate JOIN prometheus._task t ON t.task_id = candidate.task_id" LIVE_OUTCOME
+	"    AND NOT pg_visible_in_snapshot(n.xid, c.snapshot))"
+
+#define CANDIDATES WITH_CANDIDATE " SELECT task_id FROM candidate"
+
+#define LIVE_SINCE                         \
+	WITH_CANDIDATE " SELECT " LIVE_COLUMNS \
+				   " FROM candidate JOIN prometheus._task t ON t.task_id = candidate.task_id" LIVE_OUTCOME
 
 #define LIVE_ALL "SELECT " LIVE_COLUMNS " FROM prometheus._task t" LIVE_OUTCOME
 
@@ -213,28 +220,58 @@ visit_row(uint64 row, PromLiveTaskVisit visit, void *arg)
 	return wanted;
 }
 
+/* Each row of a cursor is a live task. */
+static bool
+visit_rows(Portal cursor, PromLiveTaskVisit visit, void *arg)
+{
+	bool wanted = true;
+
+	SPI_cursor_fetch(cursor, true, FETCH);
+	if (SPI_processed == 0)
+		return false;
+	for (uint64 i = 0; i < SPI_processed && wanted; i++)
+		wanted = visit_row(i, visit, arg);
+	SPI_freetuptable(SPI_tuptable);
+	return wanted;
+}
+
+/* Each row of a cursor is the id of a task that may live. */
+static bool
+visit_candidates(Portal cursor, PromLiveTaskVisit visit, void *arg)
+{
+	int64 *ids;
+	int n;
+
+	SPI_cursor_fetch(cursor, true, FETCH_CANDIDATES);
+	n = SPI_processed;
+	if (n == 0)
+		return false;
+	ids = palloc(n * sizeof(int64));
+	for (int i = 0; i < n; i++)
+		ids[i] = prom_row_int64(i, 1);
+	SPI_freetuptable(SPI_tuptable);
+	prom_live_tasks_among(ids, n, visit, arg);
+	pfree(ids);
+	return true;
+}
+
 void
-prom_live_tasks(PromLiveTaskVisit visit, void *arg)
+prom_live_tasks(PromLiveTaskVisit visit, void (*pause)(void), void *arg)
 {
 	bool since = checkpoint_exists();
 	int level = since ? 0 : allow_any_plan();
 	Datum values[2];
 	Portal cursor;
-	bool wanted = true;
 
 	fill_arguments(values);
-	cursor = SPI_cursor_open_with_args(NULL, since ? LIVE_SINCE : LIVE_ALL,
+	cursor = SPI_cursor_open_with_args(NULL, since ? CANDIDATES : LIVE_ALL,
 									   since ? 2 : 0, argument_types, values,
 									   NULL, true, CURSOR_OPT_NO_SCROLL);
-	while (wanted)
+	while (since ? visit_candidates(cursor, visit, arg)
+				 : visit_rows(cursor, visit, arg))
 	{
 		CHECK_FOR_INTERRUPTS();
-		SPI_cursor_fetch(cursor, true, FETCH);
-		if (SPI_processed == 0)
-			break;
-		for (uint64 i = 0; i < SPI_processed && wanted; i++)
-			wanted = visit_row(i, visit, arg);
-		SPI_freetuptable(SPI_tuptable);
+		pause();
 	}
 	SPI_cursor_close(cursor);
 	if (!since)

@@ -45,7 +45,8 @@ typedef bool (*PromLiveTaskVisit)(const PromLiveTask *task, void *arg);
  * by what is live; without a checkpoint of this database, all tasks.  Both
  * need a transaction of prom_era_xact_begin().
  */
-extern void prom_live_tasks(PromLiveTaskVisit visit, void *arg);
+extern void prom_live_tasks(PromLiveTaskVisit visit, void (*pause)(void),
+							void *arg);
 
 /* The same for those among n tasks that live. */
 extern void prom_live_tasks_among(const int64 *task_ids, int n,

@@ -29,15 +29,22 @@
 /* At most one hint in this time, ms. */
 #define WINDOW 4
 
-/* Between checkpoints while tasks change, and before the first, ms. */
+/*
+ * Between checkpoints while tasks change, and before the first and at the
+ * least, ms; and hints after which one is written before its time: what came
+ * since the newest one is what a scheduler must read.
+ */
 #define CHECKPOINT_INTERVAL 300000
 #define FIRST_CHECKPOINT 10000
+#define CHECKPOINT_HINTS 20000
 
 static bool hint_pending; /* something changed since the last hint */
 static TimestampTz next_hint;
 static bool checkpoint_pending; /* ... since the last checkpoint */
 static TimestampTz next_checkpoint;
-static bool notify_failed; /* and was logged */
+static TimestampTz soonest_checkpoint;
+static uint64 checkpoint_hints; /* hints at which it is written at once */
+static bool notify_failed;      /* and was logged */
 
 static void
 send_hint(void)
@@ -56,15 +63,20 @@ send_hint(void)
 static void
 write_checkpoint(void)
 {
+	uint64 hints = pg_atomic_read_u64(&prom_my_database->ring.head);
+	int64 live;
+
 	PROM_FAULT("before-checkpoint");
 	SetConfigOption("synchronous_commit", "on", PGC_SUSET, PGC_S_OVERRIDE);
 	if (!prom_era_xact_begin("writing a checkpoint of the live tasks"))
 		proc_exit(0);
 	SPI_connect();
-	(void) prom_live_checkpoint();
+	live = prom_live_checkpoint();
 	SPI_finish();
 	PROM_FAULT("in-checkpoint");
 	prom_xact_commit();
+	/* It lists what lives: many of them are written less often. */
+	checkpoint_hints = hints + Max(CHECKPOINT_HINTS, live);
 	PROM_FAULT("after-checkpoint");
 }
 
@@ -107,10 +119,14 @@ publish(TimestampTz now)
 												notify_failed ? 1000 : WINDOW);
 		hint_pending = notify_failed;
 	}
+	if (checkpoint_pending && checkpoint_hints > 0 &&
+		pg_atomic_read_u64(&prom_my_database->ring.head) >= checkpoint_hints)
+		next_checkpoint = Min(next_checkpoint, soonest_checkpoint);
 	if (checkpoint_pending && next_checkpoint <= now)
 	{
 		checkpoint_pending = !try(write_checkpoint, false);
 		next_checkpoint = TimestampTzPlusMilliseconds(now, CHECKPOINT_INTERVAL);
+		soonest_checkpoint = TimestampTzPlusMilliseconds(now, FIRST_CHECKPOINT);
 	}
 }
 

@@ -31,9 +31,6 @@
 #include "worker.h"
 #include "xact.h"
 
-/* While many tasks are read, work goes on: a turn for so many of them. */
-#define TURN_EVERY 10000
-
 /* Hints taken from the ring in one turn. */
 #define HINTS_A_TURN 4096
 
@@ -309,7 +306,6 @@ turn(void)
 static bool
 visit_live_task(const PromLiveTask *task, void *arg)
 {
-	int64 *visited = arg;
 	TimestampTz now = GetCurrentTimestamp();
 	bool wake = false;
 
@@ -322,8 +318,6 @@ visit_live_task(const PromLiveTask *task, void *arg)
 	LWLockRelease(prom_my_database->queue_lock);
 	if (wake)
 		prom_shmem_wake(&prom_my_database->worker[PROM_CALLER]);
-	if (++*visited % TURN_EVERY == 0)
-		turn();
 	return true;
 }
 
@@ -347,12 +341,11 @@ read_pauses(void)
 /*
  * Read live tasks: all, or those that are wanted.  What is in the queue
  * already is passed over; hints that come meanwhile are in the ring, so that
- * nothing falls between.
+ * nothing falls between; and work goes on, a turn every now and then.
  */
 static void
 read_tasks(bool all)
 {
-	int64 visited = 0;
 	int64 *wanted = palloc(Max(nreads, 1) * sizeof(int64));
 	int nwanted = nreads;
 
@@ -368,9 +361,9 @@ read_tasks(bool all)
 	prom_queue_begin_reading(queue, all);
 	read_pauses();
 	if (all)
-		prom_live_tasks(visit_live_task, &visited);
+		prom_live_tasks(visit_live_task, turn, NULL);
 	else if (nwanted > 0)
-		prom_live_tasks_among(wanted, nwanted, visit_live_task, &visited);
+		prom_live_tasks_among(wanted, nwanted, visit_live_task, NULL);
 	SPI_finish();
 	prom_xact_commit();
 	LWLockAcquire(prom_my_database->queue_lock, LW_EXCLUSIVE);
