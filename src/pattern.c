@@ -80,6 +80,33 @@ prom_schema_regex(PromSchemaPattern *pattern)
 	return pattern->regex;
 }
 
+/*
+ * What means another thing in ECMAScript, or nothing, than in PostgreSQL: the
+ * one who wrote it is told, rather than answers refused that fit.
+ */
+static const char *
+foreign_problem(const PromSchemaPattern *pattern)
+{
+	const char *text = pattern->text;
+	const char *end = text + pattern->length;
+
+	if (pattern->length >= 3 && strncmp(text, "***", 3) == 0)
+		return "must not begin with \"***\"";
+	if (pattern->length >= 3 && text[0] == '(' && text[1] == '?' &&
+		isalpha((unsigned char) text[2]))
+		return "must not begin with options, such as \"(?i)\"";
+	for (; text + 1 < end; text++)
+	{
+		if (*text != '\\')
+			continue;
+		text++;
+		if (*text != '\0' && strchr("bBAZmMyYx", *text) != NULL)
+			return psprintf("must not use \\%c, which PostgreSQL does not read as JSON Schema does",
+							*text);
+	}
+	return NULL;
+}
+
 const char *
 prom_schema_pattern_problem(PromSchemaPattern *pattern, double *compile_ms)
 {
@@ -88,7 +115,9 @@ prom_schema_pattern_problem(PromSchemaPattern *pattern, double *compile_ms)
 
 	if (pattern->length > MAX_PATTERN)
 		return psprintf("must not have more than %d bytes", MAX_PATTERN);
-	problem = compile(pattern);
+	problem = foreign_problem(pattern);
+	if (problem == NULL)
+		problem = compile(pattern);
 	if (problem != NULL)
 		return problem;
 	if (pattern->regex->re_info & REG_UBACKREF)

@@ -1,7 +1,7 @@
 -- JSON Schema: which schemas are taken, and what fits them.  Many cases are
 -- those of the official JSON-Schema-Test-Suite for the keywords obeyed.
 BEGIN;
-SELECT plan(375);
+SELECT plan(387);
 
 SET LOCAL client_min_messages = error;
 
@@ -181,6 +181,7 @@ INSERT INTO fit (schema, answer, mismatch) VALUES
 ('{"pattern": "^a*$"}', '123', NULL),
 ('{"pattern": "^a*$"}', '{}', NULL),
 ('{"pattern": "a+"}', '"xxaayy"', NULL),
+('{"pattern": "(?:a|b)\\\\b"}', '"a\\b"', NULL),
 ('{"pattern": "a+"}', '"xx"', 'does not match the pattern a+'),
 ('{"pattern": "^\\d{4}-\\d{2}-\\d{2}$"}', '"2026-11-25"', NULL),
 ('{"pattern": "^\\d{4}-\\d{2}-\\d{2}$"}', '"2026-11-5"', 'does not match the pattern ^\d{4}-\d{2}-\d{2}$'),
@@ -409,6 +410,17 @@ INSERT INTO refused (schema, error) VALUES
 ('{"pattern": "(a)\\1"}', 'JSON schema at #/pattern must not refer back to a part of itself'),
 ('{"pattern": "^(?=a)"}', 'JSON schema at #/pattern must not look ahead or behind'),
 ('{"pattern": "(?<!a)b"}', 'JSON schema at #/pattern must not look ahead or behind'),
+('{"pattern": "***=a"}', 'JSON schema at #/pattern must not begin with "***"'),
+('{"pattern": "(?i)a"}', 'JSON schema at #/pattern must not begin with options, such as "(?i)"'),
+('{"pattern": "x\\\\\\b"}', 'JSON schema at #/pattern must not use \b, which PostgreSQL does not read as JSON Schema does'),
+('{"pattern": "x\\B"}', 'JSON schema at #/pattern must not use \B, which PostgreSQL does not read as JSON Schema does'),
+('{"pattern": "x\\A"}', 'JSON schema at #/pattern must not use \A, which PostgreSQL does not read as JSON Schema does'),
+('{"pattern": "x\\Z"}', 'JSON schema at #/pattern must not use \Z, which PostgreSQL does not read as JSON Schema does'),
+('{"pattern": "x\\m"}', 'JSON schema at #/pattern must not use \m, which PostgreSQL does not read as JSON Schema does'),
+('{"pattern": "x\\M"}', 'JSON schema at #/pattern must not use \M, which PostgreSQL does not read as JSON Schema does'),
+('{"pattern": "x\\y"}', 'JSON schema at #/pattern must not use \y, which PostgreSQL does not read as JSON Schema does'),
+('{"pattern": "x\\Y"}', 'JSON schema at #/pattern must not use \Y, which PostgreSQL does not read as JSON Schema does'),
+('{"pattern": "x\\x41"}', 'JSON schema at #/pattern must not use \x, which PostgreSQL does not read as JSON Schema does'),
 ('{"pattern": "^(abc){255}(def){255}$"}', 'JSON schema at #/pattern is too complex'),
 (jsonb_build_object('pattern', repeat('a', 1001)), 'JSON schema at #/pattern must not have more than 1000 bytes'),
 ('{"properties": {"a": {"$id": "x"}}}', 'JSON schema at #/properties/a/$id must be at the root of the schema'),
