@@ -454,7 +454,8 @@ hold_against(Jsonb *schema, PromReply *reply)
 		return;
 	reply->ok = false;
 	reply->error_type = "SchemaMismatch";
-	reply->error = prom_encoding_to_utf8(psprintf("answer %s", mismatch));
+	reply->error =
+		prom_encoding_words_to_utf8(psprintf("answer %s", mismatch));
 	reply->retry = PROM_RETRY_BACKOFF;
 	reply->retry_after = -1;
 }

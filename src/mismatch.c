@@ -230,7 +230,7 @@ spend(Check *check, int64 cost)
 }
 
 /* A name for a message: its length, cut, and the bytes. */
-#define NAME_ARGS(name, length) pg_mbcliplen(name, length, MAX_NAME), name
+#define NAME_ARGS(name, length) prom_encoding_clip(name, length, MAX_NAME), name
 
 static char *
 number_words(Numeric number)

@@ -129,7 +129,8 @@ read_result(uint64 row, int64 share)
 	part = DatumGetTextPSlice(SPI_getbinval(SPI_tuptable->vals[row],
 											SPI_tuptable->tupdesc, 3, &isnull),
 							  0, share + MAX_MULTIBYTE_CHAR_LEN);
-	share = pg_mbcliplen(VARDATA_ANY(part), VARSIZE_ANY_EXHDR(part), share);
+	share = prom_encoding_clip(VARDATA_ANY(part), VARSIZE_ANY_EXHDR(part),
+							   share);
 	return psprintf("%.*s\n[cut: the first %lld of %lld bytes]", (int) share,
 					VARDATA_ANY(part), (long long) share, (long long) bytes);
 }

@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "encoding.h"
 #include "guc.h"
 #include "schema.h"
 
@@ -64,7 +65,7 @@ static char *supported_keywords(void);
 static void
 write_name(StringInfo line, const char *name, int length)
 {
-	int n = pg_mbcliplen(name, length, MAX_NAME);
+	int n = prom_encoding_clip(name, length, MAX_NAME);
 
 	for (int i = 0; i < n; i++)
 	{

@@ -23,7 +23,7 @@ sub outcome_of
 	return ($id, sql("SELECT attempts, coalesce(result, '-'), coalesce(error_type, '-'), coalesce(error, '-') FROM prometheus.task WHERE task_id = $id"));
 }
 
-$node->init(databases => [ 'postgres', 'latin' ]);
+$node->init(databases => [ 'postgres', 'latin', 'ascii' ]);
 $node->start;
 $node->create_extension;
 $node->fake_agent($llm, 'fake-lines', name => 'lines', options => '{"stream": false}');
@@ -153,6 +153,28 @@ foreach my $case (
 	is($node->safe_psql('latin', "SET client_encoding = 'UTF8'; SELECT coalesce(result, error) FROM prometheus.task WHERE task_id = $id"),
 		$expected, "LATIN1: $agent answers $request");
 }
+
+# SQL_ASCII has no characters, but what is sent and received has: a name in an
+# error is cut between two of them, and one that is none at all is shown.
+sql("CREATE DATABASE ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'");
+$node->create_extension('ascii');
+$node->fake_agent($llm, 'fake-lines', name => 'lines', dbname => 'ascii');
+foreach my $case (
+	[ 'default', '\303\251' ],
+	[ 'lines', '\303\251' ])
+{
+	my ($agent, $bytes) = @$case;
+	$id = $node->submit("'{\"a' || repeat(E'$bytes', 30) || '\": 1}', '$agent', output_schema => '{\"additionalProperties\": false}', max_attempts => 1", dbname => 'ascii');
+	$node->wait_task($id, 'failed', dbname => 'ascii');
+	is($node->safe_psql('ascii', "SELECT concat_ws('|', error_type, error) FROM prometheus.task WHERE task_id = $id"),
+		"SchemaMismatch|answer at /a" . "\xC3\xA9" x 19 . '...: is not allowed',
+		"SQL_ASCII: a long name in the error, $agent");
+}
+$id = $node->submit(q{'{}', output_schema => ('{"required": ["' || chr(233) || '"]}')::jsonb, max_attempts => 1}, dbname => 'ascii');
+$node->wait_task($id, 'failed', dbname => 'ascii');
+is($node->safe_psql('ascii', "SELECT concat_ws('|', error_type, error) FROM prometheus.task WHERE task_id = $id"),
+	'SchemaMismatch|answer has no "?", which is required',
+	'SQL_ASCII: a name that is no UTF-8 in the error');
 
 # A stop in between: the schema is read again.
 sql(q{SELECT prometheus_set_model('slow', 'openai', (SELECT endpoint FROM prometheus.model WHERE name = 'lines'), 'fake-hang-before-headers'); SELECT prometheus_set_agent('slow', 'slow')});
