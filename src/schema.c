@@ -34,6 +34,7 @@ typedef struct Reader
 	PromSchema *last;
 	int depth; /* schemas around the one being read */
 	int level; /* objects around it */
+	int nschemas;
 	bool known;
 	double compile_ms; /* spent on patterns */
 } Reader;
@@ -465,8 +466,12 @@ find_keyword(const char *name, int length)
 static PromSchema *
 add_schema(Reader *reader, const PromPlace *place)
 {
-	PromSchema *schema = palloc0(sizeof(PromSchema));
+	PromSchema *schema;
 
+	if (reader->nschemas++ == PROM_SCHEMA_MAX_SCHEMAS)
+		complain(place, psprintf("is one schema more than the limit of %d",
+								 PROM_SCHEMA_MAX_SCHEMAS));
+	schema = palloc0(sizeof(PromSchema));
 	schema->min_items = schema->max_items = -1;
 	schema->min_length = schema->max_length = -1;
 	schema->is_strict = true;
@@ -722,6 +727,12 @@ prom_schema_check(Jsonb *schema)
 	MemoryContext context;
 	MemoryContext before;
 
+	if (VARSIZE(schema) > PROM_SCHEMA_MAX_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("JSON schema is too long"),
+				 errdetail("It has %zu bytes; the limit is %d.",
+						   (size_t) VARSIZE(schema), PROM_SCHEMA_MAX_BYTES)));
 	if (VARSIZE(schema) > (size_t) prom_guc_max_request * 1024)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),

@@ -17,6 +17,10 @@
 /* Levels of schemas within schemas, and steps of $ref and allOf in a row. */
 #define PROM_SCHEMA_MAX_DEPTH 64
 
+/* Bytes, and schemas within it: one that is read takes far more memory. */
+#define PROM_SCHEMA_MAX_BYTES (1024 * 1024)
+#define PROM_SCHEMA_MAX_SCHEMAS 10000
+
 /* Raise unless this is a schema that can be obeyed to the letter. */
 extern void prom_schema_check(Jsonb *schema);
 

@@ -1,7 +1,7 @@
 -- JSON Schema: which schemas are taken, and what fits them.  Many cases are
 -- those of the official JSON-Schema-Test-Suite for the keywords obeyed.
 BEGIN;
-SELECT plan(387);
+SELECT plan(390);
 
 SET LOCAL client_min_messages = error;
 
@@ -432,6 +432,7 @@ INSERT INTO refused (schema, error) VALUES
 ('{"$ref": "#"}', 'JSON schema at # refers to itself without a step into the value'),
 ('{"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"allOf": [{"$ref": "#/$defs/a"}]}}}', 'JSON schema at #/$defs/a refers to itself without a step into the value'),
 ('{"$defs": {"a": {"not": {"oneOf": [{"$ref": "#/$defs/a"}]}}}, "items": {"$ref": "#/$defs/a"}}', 'JSON schema at #/$defs/a refers to itself without a step into the value'),
+((SELECT jsonb_build_object('allOf', jsonb_agg(true)) FROM generate_series(1, 10000)), 'JSON schema at #/allOf/9999 is one schema more than the limit of 10000'),
 ((repeat('{"items": ', 64) || '{}' || repeat('}', 64))::jsonb, 'JSON schema at #/...' || repeat('/items', 34) || ' is nested deeper than 64 levels'),
 ((SELECT jsonb_build_object('$defs', jsonb_object_agg(n, CASE WHEN n = 80 THEN '{}' ELSE jsonb_build_object('$ref', '#/$defs/' || n + 1) END)) FROM generate_series(1, 80) n),
  'JSON schema at #/$defs/65 is reached by more than 64 steps of $ref, allOf and the like in a row');
@@ -442,6 +443,11 @@ SELECT throws_ok(format('SELECT prometheus._schema_mismatch(%L, %L)', schema, '1
 
 SELECT lives_ok(format('SELECT prometheus._schema_mismatch(%L, %L)', repeat('{"items": ', 63) || '{}' || repeat('}', 63), '1'),
                 '64 levels are not too deep');
+SELECT is(prometheus._schema_mismatch((SELECT jsonb_build_object('allOf', jsonb_agg(true)) FROM generate_series(1, 9999)), '1'), NULL,
+          '10000 schemas are not too many');
+SET LOCAL prometheus.max_request = '2MB';
+SELECT throws_ok(format('SELECT prometheus._schema_mismatch(%L, %L)', jsonb_build_object('description', repeat('x', 1024 * 1024)), '1'),
+                 '54000', 'JSON schema is too long', 'no schema is longer than 1 MB');
 SET LOCAL prometheus.max_request = '1kB';
 SELECT throws_ok(format('SELECT prometheus._schema_mismatch(%L, %L)', jsonb_build_object('description', repeat('x', 1024)), '1'),
                  '54000', 'JSON schema is too long', 'the limit of requests is that of schemas');
