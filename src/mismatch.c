@@ -18,7 +18,6 @@
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "port/pg_bitutils.h"
 #include "regex/regexport.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -27,11 +26,6 @@
 #include "encoding.h"
 #include "schema.h"
 #include "text.h"
-
-/* Of a document: bytes, levels, digits on each side of a number's point. */
-#define MAX_DOCUMENT (1024 * 1024)
-#define MAX_LEVELS 128
-#define MAX_DIGITS 400
 
 /* Schemas that are being held against a value within each other. */
 #define MAX_STEPS 1000
@@ -55,138 +49,6 @@ typedef struct Check
 
 static bool fits(Check *check, const PromSchema *schema, JsonbValue *value,
 				 const PromPlace *place);
-
-
-/* Looking through the text. */
-
-/* Pass over a number; false if it is out of range. */
-static bool
-pass_number(const char **at)
-{
-	const char *p = *at;
-	int64 whole = 0;
-	int64 fraction = 0;
-	int exponent = 0;
-	int sign = 1;
-
-	if (*p == '-')
-		p++;
-	for (; isdigit((unsigned char) *p); p++)
-		whole++;
-	if (*p == '.')
-		for (p++; isdigit((unsigned char) *p); p++)
-			fraction++;
-	if (*p == 'e' || *p == 'E')
-	{
-		p++;
-		if (*p == '-' || *p == '+')
-			sign = *p++ == '-' ? -1 : 1;
-		for (; isdigit((unsigned char) *p); p++)
-			exponent = Min(exponent * 10 + (*p - '0'), 10 * MAX_DIGITS);
-	}
-	*at = p;
-	return whole + sign * exponent <= MAX_DIGITS &&
-		   fraction - sign * exponent <= MAX_DIGITS &&
-		   whole + fraction <= 2 * MAX_DIGITS;
-}
-
-static int
-read_hex4(const char *text)
-{
-	int value = 0;
-
-	for (int i = 0; i < 4; i++)
-	{
-		char c = pg_ascii_tolower((unsigned char) text[i]);
-
-		value = value * 16 + (c <= '9' ? c - '0' : c - 'a' + 10);
-	}
-	return value;
-}
-
-/* Pass over an escape \u, which is valid; false if it cannot be stored. */
-static bool
-pass_unicode(const char **at)
-{
-	pg_wchar code = read_hex4(*at + 2);
-
-	*at += 6;
-	if (is_utf16_surrogate_first(code))
-	{
-		pg_wchar low = (*at)[0] == '\\' && (*at)[1] == 'u'
-						   ? read_hex4(*at + 2)
-						   : 0;
-
-		if (!is_utf16_surrogate_second(low))
-			return false;
-		*at += 6;
-		code = surrogate_pair_to_codepoint(code, low);
-	}
-	return code != 0 && !is_utf16_surrogate_second(code) &&
-		   prom_encoding_can_store(code);
-}
-
-/* Pass over a string, which is valid but for control characters. */
-static const char *
-pass_string(const char **at)
-{
-	const char *p = *at + 1;
-
-	while (*p != '"')
-	{
-		if ((unsigned char) *p < 0x20)
-			return "is not JSON";
-		if (p[0] == '\\' && p[1] == 'u')
-		{
-			if (!pass_unicode(&p))
-				return "has a character that jsonb cannot store";
-		}
-		else
-			p += *p == '\\' ? 2 : 1;
-	}
-	*at = p + 1;
-	return NULL;
-}
-
-/* What jsonb_in() would raise for, or NULL. */
-static const char *
-unreadable(const char *text)
-{
-	PromSlice json = {text, strlen(text)};
-	int level = 0;
-	const char *problem = NULL;
-
-	if (json.length > MAX_DOCUMENT)
-		return "is longer than 1 MB";
-	if (!prom_json_valid(json))
-		return "is not JSON";
-	while (*text != '\0' && problem == NULL)
-	{
-		switch (*text)
-		{
-			case '"':
-				problem = pass_string(&text);
-				break;
-			case '{':
-			case '[':
-				text++;
-				if (++level > MAX_LEVELS)
-					problem = "is nested too deeply";
-				break;
-			case '}':
-			case ']':
-				text++;
-				level--;
-				break;
-			default:
-				if (*text != '-' && !isdigit((unsigned char) *text))
-					text++;
-				else if (!pass_number(&text))
-					problem = "has a number with too many digits";
-		}
-	}
-	return problem;
-}
 
 
 /* Mismatches. */
@@ -505,6 +367,18 @@ fits_string(Check *check, const PromSchema *schema, const JsonbValue *value,
 		   fits_pattern(check, schema->pattern, text, length, place);
 }
 
+/* qsort() can be led into quadratic time, so each comparison costs. */
+static int
+compare_elements(const void *x, const void *y, void *arg)
+{
+	Check *check = arg;
+
+	CHECK_FOR_INTERRUPTS();
+	if (!spend(check, Min(weight_of(x), weight_of(y))))
+		return 0;
+	return compare_values(x, y);
+}
+
 static bool
 has_equals(Check *check, JsonbContainer *container)
 {
@@ -513,26 +387,19 @@ has_equals(Check *check, JsonbContainer *container)
 	JsonbIterator *iterator;
 	JsonbIteratorToken token;
 	JsonbValue value;
-	int64 cost = 0;
 	bool found = false;
 
-	if (n < 2)
+	if (n < 2 || !spend(check, n))
 		return false;
 	values = palloc(sizeof(JsonbValue) * n);
 	iterator = JsonbIteratorInit(container);
 	n = 0;
 	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
 		if (token == WJB_ELEM)
-		{
-			cost += weight_of(&value);
 			values[n++] = value;
-		}
-	if (spend(check, cost * (1 + pg_leftmost_one_pos32(n))))
-	{
-		qsort(values, n, sizeof(JsonbValue), compare_values);
-		for (int i = 1; i < n && !found; i++)
-			found = compare_values(&values[i - 1], &values[i]) == 0;
-	}
+	qsort_arg(values, n, sizeof(JsonbValue), compare_elements, check);
+	for (int i = 1; i < n && !found && check->fatal == NULL; i++)
+		found = compare_elements(&values[i - 1], &values[i], check) == 0;
 	pfree(values);
 	return found;
 }
@@ -568,7 +435,8 @@ fits_array(Check *check, const PromSchema *schema, JsonbContainer *container,
 		if (iterator != NULL)
 			pfree(iterator);
 	}
-	if (fit && schema->unique && has_equals(check, container))
+	if (fit && schema->unique && has_equals(check, container) &&
+		check->fatal == NULL)
 		return fail(check, place, "has two elements that are equal");
 	return fit && check->fatal == NULL;
 }
@@ -725,7 +593,7 @@ fits(Check *check, const PromSchema *schema, JsonbValue *value,
 char *
 prom_schema_mismatch(Jsonb *schema, const char *answer)
 {
-	const char *problem = unreadable(answer);
+	const char *problem = prom_schema_unreadable(answer);
 	MemoryContext context;
 	MemoryContext before;
 	Jsonb *document;

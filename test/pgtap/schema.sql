@@ -1,7 +1,7 @@
 -- JSON Schema: which schemas are taken, and what fits them.  Many cases are
 -- those of the official JSON-Schema-Test-Suite for the keywords obeyed.
 BEGIN;
-SELECT plan(390);
+SELECT plan(394);
 
 SET LOCAL client_min_messages = error;
 
@@ -337,6 +337,10 @@ INSERT INTO fit (schema, answer, mismatch) VALUES
 ('{"$defs": {"a": {"anyOf": [{"$ref": "#/$defs/b"}, {"$ref": "#/$defs/b"}]}, "b": {"anyOf": [{"$ref": "#/$defs/c"}, {"$ref": "#/$defs/c"}]}, "c": {"type": "null"}}, "$ref": "#/$defs/a"}', '1', 'fits none of the schemas of anyOf'),
 ((SELECT jsonb_build_object('$ref', '#/$defs/1', '$defs', jsonb_object_agg(n, CASE WHEN n = 30 THEN '{"type": "null"}' ELSE jsonb_build_object('anyOf', jsonb_build_array(jsonb_build_object('$ref', '#/$defs/' || n + 1), jsonb_build_object('$ref', '#/$defs/' || n + 1))) END)) FROM generate_series(1, 30) n), '1', 'takes too long to check'),
 ((SELECT jsonb_build_object('not', jsonb_build_object('$ref', '#/$defs/1'), '$defs', jsonb_object_agg(n, CASE WHEN n = 30 THEN '{"type": "null"}' ELSE jsonb_build_object('anyOf', jsonb_build_array(jsonb_build_object('$ref', '#/$defs/' || n + 1), jsonb_build_object('$ref', '#/$defs/' || n + 1))) END)) FROM generate_series(1, 30) n), '1', 'takes too long to check'),
+('{}', (SELECT jsonb_object_agg(n, 1)::text FROM generate_series(1, 10000) n), NULL),
+('{}', (SELECT '[{}, ' || jsonb_object_agg(n, 1)::text || ']' FROM generate_series(0, 10000) n), 'has an object with more than 10000 members'),
+('{}', (SELECT '[1, ' || jsonb_object_agg(n, 1)::text || ', {"a": 1}]' FROM generate_series(1, 10000) n), 'has too many objects with thousands of members'),
+('{}', (SELECT jsonb_agg('{"a": 1, "b": {"c": 2, "d": 3}}'::jsonb)::text FROM generate_series(1, 20000) n), NULL),
 ('{"uniqueItems": true}', (SELECT '[' || string_agg(n::text, ',') || ',7]' FROM generate_series(1, 100000) n), 'has two elements that are equal'),
 ('{"items": {"pattern": "^(a|b){0,200}(c|d){0,200}$"}}', (SELECT jsonb_agg(repeat('ab', 2000))::text FROM generate_series(1, 200)), 'at /0: does not match the pattern ^(a|b){0,200}(c|d){0,200}$'),
 ('{"items": {"not": {"pattern": "^(a|b){0,200}(c|d){0,200}$"}}}', (SELECT jsonb_agg(repeat('ab', 2000))::text FROM generate_series(1, 200)), 'takes too long to check');
