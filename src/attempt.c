@@ -37,9 +37,11 @@ typedef struct Loaded
 	TimestampTz deadline;
 	int32 max_attempts;
 	const char *agent;
-	PromPromptSource source; /* but for the request */
+	PromPromptSource source; /* but for the request and the schema */
 	Datum request;           /* not read yet: it may be long */
-	int64 request_bytes;
+	Datum output_schema;     /* neither is this */
+	bool has_schema;
+	int64 bytes;     /* of both */
 	TimestampTz due; /* not before; 0: at once */
 	bool ended;
 	bool completed;
@@ -136,7 +138,7 @@ read_loaded(uint64 row, Loaded *loaded)
 	loaded->source.agent = loaded->agent;
 	loaded->request = SPI_getbinval(SPI_tuptable->vals[row],
 									SPI_tuptable->tupdesc, 5, &isnull);
-	loaded->request_bytes = prom_row_bytes(row, 5);
+	loaded->bytes = prom_row_bytes(row, 5) + prom_row_bytes(row, 26);
 	loaded->due = prom_row_int64_or(row, 6, 0);
 	loaded->ended = row_bool(row, 7);
 	loaded->outcome_attempt = prom_row_int32(row, 8);
@@ -154,11 +156,14 @@ read_loaded(uint64 row, Loaded *loaded)
 	loaded->bad_parent = prom_row_text_or_null(row, 20);
 	loaded->retried_attempt = prom_row_int32(row, 21);
 	prom_prompt_read_source(row, 22, &loaded->source);
+	loaded->output_schema = SPI_getbinval(SPI_tuptable->vals[row],
+										  SPI_tuptable->tupdesc, 26, &isnull);
+	loaded->has_schema = !isnull;
 }
 
 /*
  * Read all of them at once; they come in any order.  The rows, in which the
- * requests are, stay until SPI_finish().
+ * requests and schemas are, stay until SPI_finish().
  */
 static Loaded *
 load(PromAttempt **attempts, int n, int *nloaded)
@@ -460,6 +465,14 @@ hold_against(Jsonb *schema, PromReply *reply)
 	reply->retry_after = -1;
 }
 
+/* Up to 1 MB each, and a turn may need a thousand. */
+static void
+free_schema(Jsonb *schema)
+{
+	if (schema != NULL)
+		pfree(schema);
+}
+
 /* echo answers at once with the request, unaltered. */
 static void
 answer_locally(PromFactWriter *writer, PromAttempt *attempt,
@@ -517,19 +530,23 @@ begin_one(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 	attempt->max_attempts = loaded->max_attempts;
 	attempt->deadline = loaded->deadline;
 	source.request = TextDatumGetCString(loaded->request);
+	if (loaded->has_schema)
+		source.output_schema = DatumGetJsonbPCopy(loaded->output_schema);
 	agent = prom_agent_version(loaded->agent, loaded->agent_version);
 	add_attempt(writer, attempt, agent, now);
 	if (prom_llm_is_local(attempt->model->api))
 	{
 		answer_locally(writer, attempt, &source, now);
-		return loaded->request_bytes;
+		free_schema(source.output_schema);
+		return loaded->bytes;
 	}
 	attempt->call_id = prom_fact_next_id();
 	source.instructions = agent->instructions;
 	source.before = attempt->call_id;
 	/* Here and not when it is sent, since it may fail. */
 	attempt->prompt = prom_prompt_make(&source, attempt->model);
-	attempt->has_schema = source.output_schema != NULL;
+	attempt->has_schema = loaded->has_schema;
+	free_schema(source.output_schema);
 	attempt->sent_at = now;
 	add_call(writer, attempt);
 	attempt->next = PROM_NEXT_SEND;
@@ -623,7 +640,7 @@ prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts, int n,
 		}
 		if (found == -1)
 			attempts[i]->next = PROM_NEXT_ENDED;
-		else if (bytes > 0 && bytes + loaded[found].request_bytes > max_bytes)
+		else if (bytes > 0 && bytes + loaded[found].bytes > max_bytes)
 			attempts[i]->next = PROM_NEXT_AGAIN;
 		else
 		{
@@ -647,9 +664,13 @@ static Jsonb *
 load_schema(const PromAttempt *attempt)
 {
 	Datum argument = Int64GetDatum(attempt->task_id);
+	Jsonb *schema = NULL;
 
 	prom_statement_run(&schema_statement, &argument, NULL, true);
-	return SPI_processed > 0 ? prom_row_jsonb_or_null(0, 1) : NULL;
+	if (SPI_processed > 0)
+		schema = prom_row_jsonb_or_null(0, 1);
+	SPI_freetuptable(SPI_tuptable);
+	return schema;
 }
 
 void
@@ -663,6 +684,7 @@ prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 		schema = load_schema(attempt);
 	if (schema != NULL)
 		hold_against(schema, &reply);
+	free_schema(schema);
 	add_chat_step(writer, attempt, &reply, now);
 	attempt->tokens = Max(reply.tokens_in, 0) + Max(reply.tokens_out, 0);
 	end_with_reply(writer, attempt, &reply, now);
