@@ -116,16 +116,6 @@ static PromStatement load_statement = {
 	NULL,
 };
 
-/* A copy in the current memory context, or NULL. */
-static bool
-row_bool(uint64 row, int column)
-{
-	bool isnull;
-
-	return DatumGetBool(SPI_getbinval(SPI_tuptable->vals[row],
-									  SPI_tuptable->tupdesc, column, &isnull));
-}
-
 static void
 read_loaded(uint64 row, Loaded *loaded)
 {
@@ -140,7 +130,7 @@ read_loaded(uint64 row, Loaded *loaded)
 									SPI_tuptable->tupdesc, 5, &isnull);
 	loaded->bytes = prom_row_bytes(row, 5) + prom_row_bytes(row, 26);
 	loaded->due = prom_row_int64_or(row, 6, 0);
-	loaded->ended = row_bool(row, 7);
+	loaded->ended = prom_row_bool(row, 7);
 	loaded->outcome_attempt = prom_row_int32(row, 8);
 	loaded->used = prom_row_int32(row, 9);
 	loaded->last_attempt = prom_row_int32(row, 10);
@@ -148,11 +138,11 @@ read_loaded(uint64 row, Loaded *loaded)
 	loaded->model = prom_row_text(row, 12);
 	loaded->model_version = prom_row_int64(row, 13);
 	loaded->last_step = prom_row_int32(row, 14);
-	loaded->cancelled = row_bool(row, 15);
+	loaded->cancelled = prom_row_bool(row, 15);
 	loaded->cancel_reason = prom_row_text_or_null(row, 16);
-	loaded->completed = row_bool(row, 17);
-	loaded->retrying = row_bool(row, 18);
-	loaded->depends = row_bool(row, 19);
+	loaded->completed = prom_row_bool(row, 17);
+	loaded->retrying = prom_row_bool(row, 18);
+	loaded->depends = prom_row_bool(row, 19);
 	loaded->bad_parent = prom_row_text_or_null(row, 20);
 	loaded->retried_attempt = prom_row_int32(row, 21);
 	prom_prompt_read_source(row, 22, &loaded->source);
@@ -640,7 +630,8 @@ prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts, int n,
 		}
 		if (found == -1)
 			attempts[i]->next = PROM_NEXT_ENDED;
-		else if (bytes > 0 && bytes + loaded[found].bytes > max_bytes)
+		else if ((bytes > 0 && bytes + loaded[found].bytes > max_bytes) ||
+				 (loaded[found].has_schema && prom_schema_is_tired()))
 			attempts[i]->next = PROM_NEXT_AGAIN;
 		else
 		{
@@ -681,7 +672,14 @@ prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 	Jsonb *schema = NULL;
 
 	if (attempt->has_schema && reply.ok)
+	{
+		if (prom_schema_is_tired())
+		{
+			attempt->next = PROM_NEXT_AGAIN;
+			return;
+		}
 		schema = load_schema(attempt);
+	}
 	if (schema != NULL)
 		hold_against(schema, &reply);
 	free_schema(schema);

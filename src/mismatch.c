@@ -18,7 +18,8 @@
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "regex/regexport.h"
+#include "port/pg_bitutils.h"
+#include "portability/instr_time.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
@@ -30,10 +31,13 @@
 /* Schemas that are being held against a value within each other. */
 #define MAX_STEPS 1000
 
-/* What may be spent on one document: about a second. */
-#define BUDGET (50 * 1000 * 1000)
-#define STEP_COST 50
+/* What may be spent on one document, of about 20 ns each: about 160 ms. */
+#define BUDGET (8 * 1000 * 1000)
+#define STEP_COST 20
 #define DIVISION_COST 100
+
+/* What may be spent on all documents before a rest, ms. */
+#define MAX_TIRING 300
 
 /* Bytes of a name or a number in a message. */
 #define MAX_NAME 40
@@ -46,6 +50,8 @@ typedef struct Check
 	const char *fatal; /* nothing fits any more, for this reason */
 	char *mismatch;
 } Check;
+
+static instr_time spent; /* since the last rest */
 
 static bool fits(Check *check, const PromSchema *schema, JsonbValue *value,
 				 const PromPlace *place);
@@ -179,9 +185,9 @@ weight_of(const JsonbValue *value)
 		case jbvString:
 			return 1 + value->val.string.len / 64;
 		case jbvBinary:
-			return 1 + value->val.binary.len / 4;
+			return 25 + value->val.binary.len / 4;
 		default:
-			return 1;
+			return 2;
 	}
 }
 
@@ -251,6 +257,20 @@ fits_values(Check *check, const PromSchema *schema, JsonbValue *value,
 	return true;
 }
 
+/*
+ * What a division costs: the digits of the quotient times those of the divisor,
+ * four at once.  The quotient has more if the divisor is small.
+ */
+static int64
+cost_of_division(Numeric divisor)
+{
+	int scale = DatumGetInt32(
+		DirectFunctionCall1(numeric_scale, NumericGetDatum(divisor)));
+
+	return DIVISION_COST + (int64) (PROM_SCHEMA_MAX_DIGITS + scale) / 4 *
+							   (VARSIZE_ANY(divisor) / 2) / 10;
+}
+
 static bool
 fits_number(Check *check, const PromSchema *schema, Numeric number,
 			const PromPlace *place)
@@ -288,7 +308,7 @@ fits_number(Check *check, const PromSchema *schema, Numeric number,
 		Numeric rest;
 		bool is_zero;
 
-		if (!spend(check, DIVISION_COST + VARSIZE_ANY(divisor) * 4))
+		if (!spend(check, cost_of_division(divisor)))
 			return false;
 		rest = DatumGetNumeric(DirectFunctionCall2(numeric_mod,
 												   NumericGetDatum(number),
@@ -332,7 +352,7 @@ fits_pattern(Check *check, PromSchemaPattern *pattern, const char *text,
 		return false;
 	}
 	if (!spend(check,
-			   (int64) (length + 10) * pg_reg_getnumstates(regex) / 10))
+			   (int64) (length + 10) * (pattern->width + 10) / 10))
 		return false;
 	wide = palloc(sizeof(pg_wchar) * (length + 1));
 	nwide = pg_mb2wchar_with_len(text, wide, length);
@@ -357,7 +377,7 @@ fits_string(Check *check, const PromSchema *schema, const JsonbValue *value,
 
 	if (schema->min_length >= 0 || schema->max_length >= 0)
 	{
-		if (!spend(check, length / 16) ||
+		if (!spend(check, length / 10) ||
 			!fits_count(check, pg_mbstrlen_with_len(text, length),
 						schema->min_length, schema->max_length, "character",
 						place))
@@ -441,6 +461,13 @@ fits_array(Check *check, const PromSchema *schema, JsonbContainer *container,
 	return fit && check->fatal == NULL;
 }
 
+/* What it costs to find one of so many members by a name. */
+static int64
+cost_of_finding(int members, int length)
+{
+	return 2 + 2 * pg_leftmost_one_pos32(members + 1) + length / 64;
+}
+
 /* The members that properties does not name. */
 static bool
 fits_additional(Check *check, const PromSchema *schema,
@@ -460,10 +487,12 @@ fits_additional(Check *check, const PromSchema *schema,
 			inner.name = value.val.string.val;
 			inner.length = value.val.string.len;
 		}
-		else if (token == WJB_VALUE &&
-				 prom_schema_member(&schema->properties, inner.name,
-									inner.length) == NULL)
-			fit = fits(check, schema->additional, &value, &inner);
+		else if (token == WJB_VALUE)
+			fit = spend(check, cost_of_finding(schema->properties.n,
+											   inner.length)) &&
+				  (prom_schema_member(&schema->properties, inner.name,
+									  inner.length) != NULL ||
+				   fits(check, schema->additional, &value, &inner));
 	}
 	if (iterator != NULL)
 		pfree(iterator);
@@ -474,16 +503,16 @@ static bool
 fits_object(Check *check, const PromSchema *schema, JsonbContainer *container,
 			const PromPlace *place)
 {
+	int size = JsonContainerSize(container);
 	JsonbValue value;
 
-	if (!spend(check, schema->nrequired + schema->properties.n +
-						  JsonContainerSize(container)))
-		return false;
 	for (int i = 0; i < schema->nrequired; i++)
 	{
 		const char *name = schema->required[i].val.string.val;
 		int length = schema->required[i].val.string.len;
 
+		if (!spend(check, cost_of_finding(size, length)))
+			return false;
 		if (getKeyJsonValueFromContainer(container, name, length, &value) ==
 			NULL)
 			return fail(check, place, "has no \"%.*s\", which is required",
@@ -494,6 +523,8 @@ fits_object(Check *check, const PromSchema *schema, JsonbContainer *container,
 		const PromSchemaMember *member = &schema->properties.members[i];
 		PromPlace inner = {place, member->name, member->length, 0};
 
+		if (!spend(check, cost_of_finding(size, member->length)))
+			return false;
 		if (getKeyJsonValueFromContainer(container, member->name,
 										 member->length, &value) != NULL &&
 			!fits(check, member->schema, &value, &inner))
@@ -590,8 +621,8 @@ fits(Check *check, const PromSchema *schema, JsonbValue *value,
 	return fit;
 }
 
-char *
-prom_schema_mismatch(Jsonb *schema, const char *answer)
+static char *
+find_mismatch(Jsonb *schema, const char *answer)
 {
 	const char *problem = prom_schema_unreadable(answer);
 	MemoryContext context;
@@ -618,6 +649,32 @@ prom_schema_mismatch(Jsonb *schema, const char *answer)
 	MemoryContextSwitchTo(before);
 	MemoryContextDelete(context);
 	return mismatch;
+}
+
+char *
+prom_schema_mismatch(Jsonb *schema, const char *answer)
+{
+	instr_time begin;
+	instr_time end;
+	char *mismatch;
+
+	INSTR_TIME_SET_CURRENT(begin);
+	mismatch = find_mismatch(schema, answer);
+	INSTR_TIME_SET_CURRENT(end);
+	INSTR_TIME_ACCUM_DIFF(spent, end, begin);
+	return mismatch;
+}
+
+bool
+prom_schema_is_tired(void)
+{
+	return INSTR_TIME_GET_MILLISEC(spent) >= MAX_TIRING;
+}
+
+void
+prom_schema_rest(void)
+{
+	INSTR_TIME_SET_ZERO(spent);
 }
 
 PG_FUNCTION_INFO_V1(prom_mismatch);

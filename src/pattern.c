@@ -21,11 +21,12 @@
 
 /*
  * Of a pattern: bytes, and states that it may need.  Of all patterns: the time
- * to compile them, which some short ones have no end of, ms.
+ * to compile them, which some short ones have no end of, ms.  They are compiled
+ * again for each check.
  */
 #define MAX_PATTERN 1000
 #define MAX_STATES 1000
-#define MAX_COMPILE 200
+#define MAX_COMPILE 100
 
 /* Processor time of this process, ms. */
 static double
@@ -41,6 +42,17 @@ static void
 free_regex(void *regex)
 {
 	pg_regfree(regex);
+}
+
+/* What a step of its machine has to look at, if it was not there before. */
+static int
+width_of(const regex_t *regex)
+{
+	int width = pg_reg_getnumcolors(regex);
+
+	for (int state = 0; state < pg_reg_getnumstates(regex); state++)
+		width += pg_reg_getnumoutarcs(regex, state);
+	return width;
 }
 
 /* Compile a pattern; what is wrong with it, or NULL. */
@@ -69,6 +81,7 @@ compile(PromSchemaPattern *pattern)
 	callback->arg = regex;
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
 	pattern->regex = regex;
+	pattern->width = width_of(regex);
 	return NULL;
 }
 

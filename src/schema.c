@@ -316,6 +316,11 @@ read_multiple(Reader *reader, PromSchema *schema, const PromPlace *place,
 	read_number(reader, schema, place, value, offset);
 	if (compare_numbers(schema->multiple_of, int64_to_numeric(0)) <= 0)
 		complain(place, "must be greater than zero");
+	/* Dividing by a small number gives many digits. */
+	if (DatumGetInt32(DirectFunctionCall1(
+			numeric_scale, NumericGetDatum(schema->multiple_of))) >
+		PROM_SCHEMA_MAX_DIGITS)
+		complain(place, "has too many digits");
 }
 
 /* A count beyond what there can be is as good as the largest. */

@@ -35,6 +35,13 @@ extern void prom_schema_check(Jsonb *schema);
  */
 extern char *prom_schema_mismatch(Jsonb *schema, const char *answer);
 
+/*
+ * Has so much time gone into mismatches since the last rest that what is not
+ * urgent should wait?  Never before the first of them.
+ */
+extern bool prom_schema_is_tired(void);
+extern void prom_schema_rest(void);
+
 /* Does a schema that passed obey the rules of OpenAI's strict mode? */
 extern bool prom_schema_is_strict(Jsonb *schema);
 
@@ -93,6 +100,7 @@ typedef struct PromSchemaPattern
 	const char *text;
 	int length;
 	regex_t *regex; /* NULL: not compiled yet */
+	int width;      /* arcs and colours: what a character costs at most */
 } PromSchemaPattern;
 
 /* A schema that was read.  Pointers are NULL, and counts -1, if not set. */

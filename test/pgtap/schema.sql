@@ -1,7 +1,7 @@
 -- JSON Schema: which schemas are taken, and what fits them.  Many cases are
 -- those of the official JSON-Schema-Test-Suite for the keywords obeyed.
 BEGIN;
-SELECT plan(394);
+SELECT plan(395);
 
 SET LOCAL client_min_messages = error;
 
@@ -407,6 +407,7 @@ INSERT INTO refused (schema, error) VALUES
 ('{"minimum": "1"}', 'JSON schema at #/minimum must be a number'),
 ('{"exclusiveMinimum": true}', 'JSON schema at #/exclusiveMinimum must be a number'),
 ('{"multipleOf": 0}', 'JSON schema at #/multipleOf must be greater than zero'),
+('{"multipleOf": 1e-401}', 'JSON schema at #/multipleOf has too many digits'),
 ('{"multipleOf": -2}', 'JSON schema at #/multipleOf must be greater than zero'),
 ('{"format": 1}', 'JSON schema at #/format must be a string'),
 ('{"pattern": 1}', 'JSON schema at #/pattern must be a string'),

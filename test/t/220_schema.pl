@@ -136,6 +136,22 @@ $node->wait_task($many[0], 'completed');
 $node->wait_task($many[1], 'completed');
 $node->wait_task($many[2], 'failed');
 
+# Answers that take long to check do not take the caller's turn: many at once,
+# of echo, that go over several turns, while others of a model end too.
+sql(q{CREATE TABLE slow AS SELECT jsonb_build_object('$ref', '#/$defs/1', '$defs', jsonb_object_agg(n,
+	CASE WHEN n = 30 THEN '{"type": "null"}' ELSE jsonb_build_object('anyOf', jsonb_build_array(
+		jsonb_build_object('$ref', '#/$defs/' || n + 1), jsonb_build_object('$ref', '#/$defs/' || n + 1))) END)) AS schema
+	FROM generate_series(1, 30) n});
+my @slow = map { split /\n/ } sql(q{SELECT prometheus_submit_many(array_fill('1'::text, ARRAY[30]), max_attempts => 1, output_schema => (SELECT schema FROM slow))
+	UNION ALL SELECT prometheus_submit_many(array_fill('1'::text, ARRAY[30]), 'lines', max_attempts => 1, output_schema => (SELECT schema FROM slow))});
+my $slow = join(',', @slow);
+$node->wait_task($_, 'failed') foreach @slow;
+is(sql("SELECT string_agg(DISTINCT error, '') || count(*) FROM prometheus.task WHERE task_id IN ($slow)"),
+	'answer takes too long to check60', 'answers that take long to check');
+is(sql("SELECT count(*) FROM prometheus._attempt WHERE task_id IN ($slow)"), 60, 'each was begun once');
+is(sql("SELECT count(DISTINCT ended_at) > 1 FROM prometheus._outcome WHERE task_id IN ($slow)"),
+	't', 'not all in one turn');
+
 # Another encoding.
 sql('CREATE DATABASE latin TEMPLATE template0 ENCODING LATIN1 LOCALE "C"');
 $node->create_extension('latin');
