@@ -37,9 +37,11 @@ typedef struct Loaded
 	TimestampTz deadline;
 	int32 max_attempts;
 	const char *agent;
-	PromPromptSource source; /* but for the request */
+	PromPromptSource source; /* but for the request and the schema */
 	Datum request;           /* not read yet: it may be long */
-	int64 request_bytes;
+	Datum output_schema;     /* neither is this */
+	bool has_schema;
+	int64 bytes;     /* of both */
 	TimestampTz due; /* not before; 0: at once */
 	bool ended;
 	bool completed;
@@ -114,16 +116,6 @@ static PromStatement load_statement = {
 	NULL,
 };
 
-/* A copy in the current memory context, or NULL. */
-static bool
-row_bool(uint64 row, int column)
-{
-	bool isnull;
-
-	return DatumGetBool(SPI_getbinval(SPI_tuptable->vals[row],
-									  SPI_tuptable->tupdesc, column, &isnull));
-}
-
 static void
 read_loaded(uint64 row, Loaded *loaded)
 {
@@ -136,9 +128,9 @@ read_loaded(uint64 row, Loaded *loaded)
 	loaded->source.agent = loaded->agent;
 	loaded->request = SPI_getbinval(SPI_tuptable->vals[row],
 									SPI_tuptable->tupdesc, 5, &isnull);
-	loaded->request_bytes = prom_row_bytes(row, 5);
+	loaded->bytes = prom_row_bytes(row, 5) + prom_row_bytes(row, 26);
 	loaded->due = prom_row_int64_or(row, 6, 0);
-	loaded->ended = row_bool(row, 7);
+	loaded->ended = prom_row_bool(row, 7);
 	loaded->outcome_attempt = prom_row_int32(row, 8);
 	loaded->used = prom_row_int32(row, 9);
 	loaded->last_attempt = prom_row_int32(row, 10);
@@ -146,19 +138,22 @@ read_loaded(uint64 row, Loaded *loaded)
 	loaded->model = prom_row_text(row, 12);
 	loaded->model_version = prom_row_int64(row, 13);
 	loaded->last_step = prom_row_int32(row, 14);
-	loaded->cancelled = row_bool(row, 15);
+	loaded->cancelled = prom_row_bool(row, 15);
 	loaded->cancel_reason = prom_row_text_or_null(row, 16);
-	loaded->completed = row_bool(row, 17);
-	loaded->retrying = row_bool(row, 18);
-	loaded->depends = row_bool(row, 19);
+	loaded->completed = prom_row_bool(row, 17);
+	loaded->retrying = prom_row_bool(row, 18);
+	loaded->depends = prom_row_bool(row, 19);
 	loaded->bad_parent = prom_row_text_or_null(row, 20);
 	loaded->retried_attempt = prom_row_int32(row, 21);
 	prom_prompt_read_source(row, 22, &loaded->source);
+	loaded->output_schema = SPI_getbinval(SPI_tuptable->vals[row],
+										  SPI_tuptable->tupdesc, 26, &isnull);
+	loaded->has_schema = !isnull;
 }
 
 /*
  * Read all of them at once; they come in any order.  The rows, in which the
- * requests are, stay until SPI_finish().
+ * requests and schemas are, stay until SPI_finish().
  */
 static Loaded *
 load(PromAttempt **attempts, int n, int *nloaded)
@@ -454,9 +449,18 @@ hold_against(Jsonb *schema, PromReply *reply)
 		return;
 	reply->ok = false;
 	reply->error_type = "SchemaMismatch";
-	reply->error = prom_encoding_to_utf8(psprintf("answer %s", mismatch));
+	reply->error =
+		prom_encoding_words_to_utf8(psprintf("answer %s", mismatch));
 	reply->retry = PROM_RETRY_BACKOFF;
 	reply->retry_after = -1;
+}
+
+/* Up to 1 MB each, and a turn may need a thousand. */
+static void
+free_schema(Jsonb *schema)
+{
+	if (schema != NULL)
+		pfree(schema);
 }
 
 /* echo answers at once with the request, unaltered. */
@@ -516,19 +520,23 @@ begin_one(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 	attempt->max_attempts = loaded->max_attempts;
 	attempt->deadline = loaded->deadline;
 	source.request = TextDatumGetCString(loaded->request);
+	if (loaded->has_schema)
+		source.output_schema = DatumGetJsonbPCopy(loaded->output_schema);
 	agent = prom_agent_version(loaded->agent, loaded->agent_version);
 	add_attempt(writer, attempt, agent, now);
 	if (prom_llm_is_local(attempt->model->api))
 	{
 		answer_locally(writer, attempt, &source, now);
-		return loaded->request_bytes;
+		free_schema(source.output_schema);
+		return loaded->bytes;
 	}
 	attempt->call_id = prom_fact_next_id();
 	source.instructions = agent->instructions;
 	source.before = attempt->call_id;
 	/* Here and not when it is sent, since it may fail. */
 	attempt->prompt = prom_prompt_make(&source, attempt->model);
-	attempt->has_schema = source.output_schema != NULL;
+	attempt->has_schema = loaded->has_schema;
+	free_schema(source.output_schema);
 	attempt->sent_at = now;
 	add_call(writer, attempt);
 	attempt->next = PROM_NEXT_SEND;
@@ -622,7 +630,8 @@ prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts, int n,
 		}
 		if (found == -1)
 			attempts[i]->next = PROM_NEXT_ENDED;
-		else if (bytes > 0 && bytes + loaded[found].request_bytes > max_bytes)
+		else if ((bytes > 0 && bytes + loaded[found].bytes > max_bytes) ||
+				 (loaded[found].has_schema && prom_schema_is_tired()))
 			attempts[i]->next = PROM_NEXT_AGAIN;
 		else
 		{
@@ -646,9 +655,13 @@ static Jsonb *
 load_schema(const PromAttempt *attempt)
 {
 	Datum argument = Int64GetDatum(attempt->task_id);
+	Jsonb *schema = NULL;
 
 	prom_statement_run(&schema_statement, &argument, NULL, true);
-	return SPI_processed > 0 ? prom_row_jsonb_or_null(0, 1) : NULL;
+	if (SPI_processed > 0)
+		schema = prom_row_jsonb_or_null(0, 1);
+	SPI_freetuptable(SPI_tuptable);
+	return schema;
 }
 
 void
@@ -659,9 +672,17 @@ prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 	Jsonb *schema = NULL;
 
 	if (attempt->has_schema && reply.ok)
+	{
+		if (prom_schema_is_tired())
+		{
+			attempt->next = PROM_NEXT_AGAIN;
+			return;
+		}
 		schema = load_schema(attempt);
+	}
 	if (schema != NULL)
 		hold_against(schema, &reply);
+	free_schema(schema);
 	add_chat_step(writer, attempt, &reply, now);
 	attempt->tokens = Max(reply.tokens_in, 0) + Max(reply.tokens_out, 0);
 	end_with_reply(writer, attempt, &reply, now);

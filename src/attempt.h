@@ -20,7 +20,7 @@ typedef enum PromAttemptNext
 	PROM_NEXT_LATER,  /* the task goes on at due */
 	PROM_NEXT_PARKED, /* it waits before the gate of target */
 	PROM_NEXT_READ,   /* it waits for other tasks: read it anew */
-	PROM_NEXT_AGAIN   /* begin it in another turn: this one is full */
+	PROM_NEXT_AGAIN   /* in another turn: this one is full */
 } PromAttemptNext;
 
 /* A task that this process has claimed.  It owns call. */
@@ -57,13 +57,17 @@ typedef struct PromAttempt
 /*
  * Load the tasks of n attempts (slot and task_id are set) and begin what can
  * begin: afterwards next says what to do with each.  When requests and prompts
- * have max_bytes, the rest is left for another turn; the first is not.  In a
+ * have max_bytes, the rest is left for another turn; the first is not.  So are
+ * tasks with a schema once checking answers has taken long in this turn.  In a
  * transaction with SPI connected.
  */
 extern void prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts,
 							   int n, int64 max_bytes, TimestampTz now);
 
-/* Record a call that has ended, and what follows from it. */
+/*
+ * Record a call that has ended, and what follows from it; or, if checking
+ * answers has taken long in this turn, nothing: next is then PROM_NEXT_AGAIN.
+ */
 extern void prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 								TimestampTz now);
 

@@ -32,6 +32,7 @@
 #include "http.h"
 #include "llm.h"
 #include "route.h"
+#include "schema.h"
 #include "shmem.h"
 #include "worker.h"
 #include "xact.h"
@@ -78,7 +79,7 @@ static int nturn;        /* works of this turn */
 static int nbegin;       /* those of them in STAGE_BEGIN */
 static int nkept;        /* works that could not be written */
 static int in_flight;    /* requests on the network */
-static bool is_unbegun;  /* works of the last turn are to begin in the next */
+static bool is_put_off;  /* works of the last turn are for the next */
 static bool late_cancel; /* a task was cancelled while it was being begun */
 
 static PromSlot *
@@ -185,11 +186,11 @@ take_replies(TimestampTz now)
 	}
 }
 
-/* What could not be written a while ago, or not be begun in the last turn. */
+/* What could not be written a while ago, or was too much for the last turn. */
 static void
 take_kept(TimestampTz now)
 {
-	is_unbegun = false;
+	is_put_off = false;
 	if (nkept == 0)
 		return;
 	for (int i = 0; i < prom_guc_max_in_flight && nturn < TURN_TOTAL; i++)
@@ -485,7 +486,7 @@ after_commit(Work **list, int n, TimestampTz now)
 		{
 			work->not_before = now;
 			nkept++;
-			is_unbegun = true;
+			is_put_off = true;
 			continue;
 		}
 		if (work->attempt.next == PROM_NEXT_ENDED)
@@ -510,6 +511,7 @@ run_turn(TimestampTz now)
 
 	for (int i = 0; i < nturn; i++)
 		turn_works[i]->in_turn = false;
+	prom_schema_rest();
 	failure = try_transaction(turn_works, nturn, NULL, NULL, now);
 	if (failure == NULL)
 		written = nturn;
@@ -517,9 +519,13 @@ run_turn(TimestampTz now)
 		for (int i = 0; i < nturn; i++)
 			keep_for_later(turn_works[i], now);
 	else
+	{
+		/* It must get further than to the one that failed. */
+		prom_schema_rest();
 		for (int i = 0; i < nturn; i++)
 			if (write_alone(turn_works[i], now))
 				turn_works[written++] = turn_works[i];
+	}
 
 	/*
 	 * What ends this process must be noticed before it sends: a primary that
@@ -675,7 +681,7 @@ prom_caller_main(Datum main_arg)
 			prom_agent_forget();
 		MemoryContextSwitchTo(turn_context);
 		MemoryContextReset(turn_context);
-		wait_for_work(full || is_unbegun);
+		wait_for_work(full || is_put_off);
 	}
 	/* No clean-up of libcurl: it would wait for a resolver's thread. */
 	proc_exit(0);

@@ -18,13 +18,13 @@
 
 /* The length of as many whole characters as fit into limit bytes. */
 static int
-whole_characters(const char *text, int length, int limit)
+whole_characters(int encoding, const char *text, int length, int limit)
 {
 	int whole = 0;
 
 	while (whole < length)
 	{
-		int next = pg_utf_mblen((const unsigned char *) text + whole);
+		int next = pg_encoding_mblen(encoding, text + whole);
 
 		if (whole + next > Min(length, limit))
 			break;
@@ -33,26 +33,18 @@ whole_characters(const char *text, int length, int limit)
 	return whole;
 }
 
-const char *
-prom_encoding_from_utf8(const char *text)
+/* Convert by proc; what cannot be becomes a question mark. */
+static const char *
+convert(const char *text, Oid proc, int from, int to)
 {
-	int encoding = GetDatabaseEncoding();
 	unsigned char piece[PIECE * MAX_CONVERSION_GROWTH + 1];
 	StringInfoData result;
-	int length;
-	Oid proc;
-
-	if (text == NULL || encoding == PG_UTF8 || encoding == PG_SQL_ASCII)
-		return text;
-	proc = FindDefaultConversionProc(PG_UTF8, encoding);
-	if (!OidIsValid(proc))
-		return pg_any_to_server(text, strlen(text), PG_UTF8);
+	int length = strlen(text);
 
 	initStringInfo(&result);
-	length = strlen(text);
 	while (length > 0)
 	{
-		int whole = whole_characters(text, length, PIECE);
+		int whole = whole_characters(from, text, length, PIECE);
 		int done;
 
 		/* The last character is cut off. */
@@ -63,14 +55,14 @@ prom_encoding_from_utf8(const char *text)
 		}
 		piece[0] = '\0';
 		done = pg_do_encoding_conversion_buf(
-			proc, PG_UTF8, encoding, (unsigned char *) unconstify(char *, text),
-			whole, piece, sizeof(piece), true);
+			proc, from, to, (unsigned char *) unconstify(char *, text), whole,
+			piece, sizeof(piece), true);
 		appendStringInfoString(&result, (char *) piece);
 		text += done;
 		length -= done;
 		if (done < whole)
 		{
-			int skipped = pg_utf_mblen((const unsigned char *) text);
+			int skipped = pg_encoding_mblen(from, text);
 
 			appendStringInfoChar(&result, '?');
 			text += skipped;
@@ -78,6 +70,20 @@ prom_encoding_from_utf8(const char *text)
 		}
 	}
 	return result.data;
+}
+
+const char *
+prom_encoding_from_utf8(const char *text)
+{
+	int encoding = GetDatabaseEncoding();
+	Oid proc;
+
+	if (text == NULL || encoding == PG_UTF8 || encoding == PG_SQL_ASCII)
+		return text;
+	proc = FindDefaultConversionProc(PG_UTF8, encoding);
+	if (!OidIsValid(proc))
+		return pg_any_to_server(text, strlen(text), PG_UTF8);
+	return convert(text, proc, PG_UTF8, encoding);
 }
 
 bool
@@ -107,4 +113,54 @@ prom_encoding_to_utf8(const char *text)
 	if (text == NULL)
 		return NULL;
 	return pg_server_to_any(text, strlen(text), PG_UTF8);
+}
+
+/* Bytes that are no UTF-8 become question marks. */
+static const char *
+mend_utf8(const char *text)
+{
+	char *mended = pstrdup(text);
+	int length = strlen(text);
+	int at = 0;
+
+	while (at < length)
+	{
+		int next = pg_utf_mblen((unsigned char *) mended + at);
+
+		if (at + next > length ||
+			!pg_utf8_islegal((unsigned char *) mended + at, next))
+		{
+			mended[at] = '?';
+			next = 1;
+		}
+		at += next;
+	}
+	return mended;
+}
+
+const char *
+prom_encoding_words_to_utf8(const char *text)
+{
+	int encoding = GetDatabaseEncoding();
+	Oid proc;
+
+	if (encoding == PG_UTF8)
+		return text;
+	if (encoding == PG_SQL_ASCII)
+		return mend_utf8(text);
+	proc = FindDefaultConversionProc(encoding, PG_UTF8);
+	return OidIsValid(proc) ? convert(text, proc, encoding, PG_UTF8)
+							: mend_utf8(text);
+}
+
+int
+prom_encoding_clip(const char *text, int length, int limit)
+{
+	int encoding = GetDatabaseEncoding();
+
+	if (encoding == PG_SQL_ASCII)
+		encoding = PG_UTF8;
+
+	/* Bytes that are no characters may seem to be longer than the text. */
+	return Min(pg_encoding_mbcliplen(encoding, text, length, limit), length);
 }

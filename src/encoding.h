@@ -14,4 +14,13 @@ extern bool prom_encoding_can_store(uint32 code);
 /* In UTF-8; raises if the text is not of the database's encoding. */
 extern const char *prom_encoding_to_utf8(const char *text);
 
+/* The same for words that are only shown: never raises, but writes "?". */
+extern const char *prom_encoding_words_to_utf8(const char *text);
+
+/*
+ * The length of the whole characters that fit into limit bytes.  In a database
+ * with SQL_ASCII they are those of UTF-8, in which they may be sent.
+ */
+extern int prom_encoding_clip(const char *text, int length, int limit);
+
 #endif

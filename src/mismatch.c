@@ -19,7 +19,7 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "port/pg_bitutils.h"
-#include "regex/regexport.h"
+#include "portability/instr_time.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
@@ -28,18 +28,16 @@
 #include "schema.h"
 #include "text.h"
 
-/* Of a document: bytes, levels, digits on each side of a number's point. */
-#define MAX_DOCUMENT (1024 * 1024)
-#define MAX_LEVELS 128
-#define MAX_DIGITS 400
-
 /* Schemas that are being held against a value within each other. */
 #define MAX_STEPS 1000
 
-/* What may be spent on one document: about a second. */
-#define BUDGET (50 * 1000 * 1000)
-#define STEP_COST 50
+/* What may be spent on one document, of about 20 ns each: about 160 ms. */
+#define BUDGET (8 * 1000 * 1000)
+#define STEP_COST 20
 #define DIVISION_COST 100
+
+/* What may be spent on all documents before a rest, ms. */
+#define MAX_TIRING 300
 
 /* Bytes of a name or a number in a message. */
 #define MAX_NAME 40
@@ -53,140 +51,10 @@ typedef struct Check
 	char *mismatch;
 } Check;
 
+static instr_time spent; /* since the last rest */
+
 static bool fits(Check *check, const PromSchema *schema, JsonbValue *value,
 				 const PromPlace *place);
-
-
-/* Looking through the text. */
-
-/* Pass over a number; false if it is out of range. */
-static bool
-pass_number(const char **at)
-{
-	const char *p = *at;
-	int64 whole = 0;
-	int64 fraction = 0;
-	int exponent = 0;
-	int sign = 1;
-
-	if (*p == '-')
-		p++;
-	for (; isdigit((unsigned char) *p); p++)
-		whole++;
-	if (*p == '.')
-		for (p++; isdigit((unsigned char) *p); p++)
-			fraction++;
-	if (*p == 'e' || *p == 'E')
-	{
-		p++;
-		if (*p == '-' || *p == '+')
-			sign = *p++ == '-' ? -1 : 1;
-		for (; isdigit((unsigned char) *p); p++)
-			exponent = Min(exponent * 10 + (*p - '0'), 10 * MAX_DIGITS);
-	}
-	*at = p;
-	return whole + sign * exponent <= MAX_DIGITS &&
-		   fraction - sign * exponent <= MAX_DIGITS &&
-		   whole + fraction <= 2 * MAX_DIGITS;
-}
-
-static int
-read_hex4(const char *text)
-{
-	int value = 0;
-
-	for (int i = 0; i < 4; i++)
-	{
-		char c = pg_ascii_tolower((unsigned char) text[i]);
-
-		value = value * 16 + (c <= '9' ? c - '0' : c - 'a' + 10);
-	}
-	return value;
-}
-
-/* Pass over an escape \u, which is valid; false if it cannot be stored. */
-static bool
-pass_unicode(const char **at)
-{
-	pg_wchar code = read_hex4(*at + 2);
-
-	*at += 6;
-	if (is_utf16_surrogate_first(code))
-	{
-		pg_wchar low = (*at)[0] == '\\' && (*at)[1] == 'u'
-						   ? read_hex4(*at + 2)
-						   : 0;
-
-		if (!is_utf16_surrogate_second(low))
-			return false;
-		*at += 6;
-		code = surrogate_pair_to_codepoint(code, low);
-	}
-	return code != 0 && !is_utf16_surrogate_second(code) &&
-		   prom_encoding_can_store(code);
-}
-
-/* Pass over a string, which is valid but for control characters. */
-static const char *
-pass_string(const char **at)
-{
-	const char *p = *at + 1;
-
-	while (*p != '"')
-	{
-		if ((unsigned char) *p < 0x20)
-			return "is not JSON";
-		if (p[0] == '\\' && p[1] == 'u')
-		{
-			if (!pass_unicode(&p))
-				return "has a character that jsonb cannot store";
-		}
-		else
-			p += *p == '\\' ? 2 : 1;
-	}
-	*at = p + 1;
-	return NULL;
-}
-
-/* What jsonb_in() would raise for, or NULL. */
-static const char *
-unreadable(const char *text)
-{
-	PromSlice json = {text, strlen(text)};
-	int level = 0;
-	const char *problem = NULL;
-
-	if (json.length > MAX_DOCUMENT)
-		return "is longer than 1 MB";
-	if (!prom_json_valid(json))
-		return "is not JSON";
-	while (*text != '\0' && problem == NULL)
-	{
-		switch (*text)
-		{
-			case '"':
-				problem = pass_string(&text);
-				break;
-			case '{':
-			case '[':
-				text++;
-				if (++level > MAX_LEVELS)
-					problem = "is nested too deeply";
-				break;
-			case '}':
-			case ']':
-				text++;
-				level--;
-				break;
-			default:
-				if (*text != '-' && !isdigit((unsigned char) *text))
-					text++;
-				else if (!pass_number(&text))
-					problem = "has a number with too many digits";
-		}
-	}
-	return problem;
-}
 
 
 /* Mismatches. */
@@ -230,7 +98,7 @@ spend(Check *check, int64 cost)
 }
 
 /* A name for a message: its length, cut, and the bytes. */
-#define NAME_ARGS(name, length) pg_mbcliplen(name, length, MAX_NAME), name
+#define NAME_ARGS(name, length) prom_encoding_clip(name, length, MAX_NAME), name
 
 static char *
 number_words(Numeric number)
@@ -317,9 +185,9 @@ weight_of(const JsonbValue *value)
 		case jbvString:
 			return 1 + value->val.string.len / 64;
 		case jbvBinary:
-			return 1 + value->val.binary.len / 4;
+			return 25 + value->val.binary.len / 4;
 		default:
-			return 1;
+			return 2;
 	}
 }
 
@@ -389,6 +257,20 @@ fits_values(Check *check, const PromSchema *schema, JsonbValue *value,
 	return true;
 }
 
+/*
+ * What a division costs: the digits of the quotient times those of the divisor,
+ * four at once.  The quotient has more if the divisor is small.
+ */
+static int64
+cost_of_division(Numeric divisor)
+{
+	int scale = DatumGetInt32(
+		DirectFunctionCall1(numeric_scale, NumericGetDatum(divisor)));
+
+	return DIVISION_COST + (int64) (PROM_SCHEMA_MAX_DIGITS + scale) / 4 *
+							   (VARSIZE_ANY(divisor) / 2) / 10;
+}
+
 static bool
 fits_number(Check *check, const PromSchema *schema, Numeric number,
 			const PromPlace *place)
@@ -426,7 +308,7 @@ fits_number(Check *check, const PromSchema *schema, Numeric number,
 		Numeric rest;
 		bool is_zero;
 
-		if (!spend(check, DIVISION_COST + VARSIZE_ANY(divisor) * 4))
+		if (!spend(check, cost_of_division(divisor)))
 			return false;
 		rest = DatumGetNumeric(DirectFunctionCall2(numeric_mod,
 												   NumericGetDatum(number),
@@ -470,7 +352,7 @@ fits_pattern(Check *check, PromSchemaPattern *pattern, const char *text,
 		return false;
 	}
 	if (!spend(check,
-			   (int64) (length + 10) * pg_reg_getnumstates(regex) / 10))
+			   (int64) (length + 10) * (pattern->width + 10) / 10))
 		return false;
 	wide = palloc(sizeof(pg_wchar) * (length + 1));
 	nwide = pg_mb2wchar_with_len(text, wide, length);
@@ -495,7 +377,7 @@ fits_string(Check *check, const PromSchema *schema, const JsonbValue *value,
 
 	if (schema->min_length >= 0 || schema->max_length >= 0)
 	{
-		if (!spend(check, length / 16) ||
+		if (!spend(check, length / 10) ||
 			!fits_count(check, pg_mbstrlen_with_len(text, length),
 						schema->min_length, schema->max_length, "character",
 						place))
@@ -503,6 +385,18 @@ fits_string(Check *check, const PromSchema *schema, const JsonbValue *value,
 	}
 	return schema->pattern == NULL ||
 		   fits_pattern(check, schema->pattern, text, length, place);
+}
+
+/* qsort() can be led into quadratic time, so each comparison costs. */
+static int
+compare_elements(const void *x, const void *y, void *arg)
+{
+	Check *check = arg;
+
+	CHECK_FOR_INTERRUPTS();
+	if (!spend(check, Min(weight_of(x), weight_of(y))))
+		return 0;
+	return compare_values(x, y);
 }
 
 static bool
@@ -513,26 +407,19 @@ has_equals(Check *check, JsonbContainer *container)
 	JsonbIterator *iterator;
 	JsonbIteratorToken token;
 	JsonbValue value;
-	int64 cost = 0;
 	bool found = false;
 
-	if (n < 2)
+	if (n < 2 || !spend(check, n))
 		return false;
 	values = palloc(sizeof(JsonbValue) * n);
 	iterator = JsonbIteratorInit(container);
 	n = 0;
 	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
 		if (token == WJB_ELEM)
-		{
-			cost += weight_of(&value);
 			values[n++] = value;
-		}
-	if (spend(check, cost * (1 + pg_leftmost_one_pos32(n))))
-	{
-		qsort(values, n, sizeof(JsonbValue), compare_values);
-		for (int i = 1; i < n && !found; i++)
-			found = compare_values(&values[i - 1], &values[i]) == 0;
-	}
+	qsort_arg(values, n, sizeof(JsonbValue), compare_elements, check);
+	for (int i = 1; i < n && !found && check->fatal == NULL; i++)
+		found = compare_elements(&values[i - 1], &values[i], check) == 0;
 	pfree(values);
 	return found;
 }
@@ -568,9 +455,17 @@ fits_array(Check *check, const PromSchema *schema, JsonbContainer *container,
 		if (iterator != NULL)
 			pfree(iterator);
 	}
-	if (fit && schema->unique && has_equals(check, container))
+	if (fit && schema->unique && has_equals(check, container) &&
+		check->fatal == NULL)
 		return fail(check, place, "has two elements that are equal");
 	return fit && check->fatal == NULL;
+}
+
+/* What it costs to find one of so many members by a name. */
+static int64
+cost_of_finding(int members, int length)
+{
+	return 2 + 2 * pg_leftmost_one_pos32(members + 1) + length / 64;
 }
 
 /* The members that properties does not name. */
@@ -592,10 +487,12 @@ fits_additional(Check *check, const PromSchema *schema,
 			inner.name = value.val.string.val;
 			inner.length = value.val.string.len;
 		}
-		else if (token == WJB_VALUE &&
-				 prom_schema_member(&schema->properties, inner.name,
-									inner.length) == NULL)
-			fit = fits(check, schema->additional, &value, &inner);
+		else if (token == WJB_VALUE)
+			fit = spend(check, cost_of_finding(schema->properties.n,
+											   inner.length)) &&
+				  (prom_schema_member(&schema->properties, inner.name,
+									  inner.length) != NULL ||
+				   fits(check, schema->additional, &value, &inner));
 	}
 	if (iterator != NULL)
 		pfree(iterator);
@@ -606,16 +503,16 @@ static bool
 fits_object(Check *check, const PromSchema *schema, JsonbContainer *container,
 			const PromPlace *place)
 {
+	int size = JsonContainerSize(container);
 	JsonbValue value;
 
-	if (!spend(check, schema->nrequired + schema->properties.n +
-						  JsonContainerSize(container)))
-		return false;
 	for (int i = 0; i < schema->nrequired; i++)
 	{
 		const char *name = schema->required[i].val.string.val;
 		int length = schema->required[i].val.string.len;
 
+		if (!spend(check, cost_of_finding(size, length)))
+			return false;
 		if (getKeyJsonValueFromContainer(container, name, length, &value) ==
 			NULL)
 			return fail(check, place, "has no \"%.*s\", which is required",
@@ -626,6 +523,8 @@ fits_object(Check *check, const PromSchema *schema, JsonbContainer *container,
 		const PromSchemaMember *member = &schema->properties.members[i];
 		PromPlace inner = {place, member->name, member->length, 0};
 
+		if (!spend(check, cost_of_finding(size, member->length)))
+			return false;
 		if (getKeyJsonValueFromContainer(container, member->name,
 										 member->length, &value) != NULL &&
 			!fits(check, member->schema, &value, &inner))
@@ -722,10 +621,10 @@ fits(Check *check, const PromSchema *schema, JsonbValue *value,
 	return fit;
 }
 
-char *
-prom_schema_mismatch(Jsonb *schema, const char *answer)
+static char *
+find_mismatch(Jsonb *schema, const char *answer)
 {
-	const char *problem = unreadable(answer);
+	const char *problem = prom_schema_unreadable(answer);
 	MemoryContext context;
 	MemoryContext before;
 	Jsonb *document;
@@ -750,6 +649,32 @@ prom_schema_mismatch(Jsonb *schema, const char *answer)
 	MemoryContextSwitchTo(before);
 	MemoryContextDelete(context);
 	return mismatch;
+}
+
+char *
+prom_schema_mismatch(Jsonb *schema, const char *answer)
+{
+	instr_time begin;
+	instr_time end;
+	char *mismatch;
+
+	INSTR_TIME_SET_CURRENT(begin);
+	mismatch = find_mismatch(schema, answer);
+	INSTR_TIME_SET_CURRENT(end);
+	INSTR_TIME_ACCUM_DIFF(spent, end, begin);
+	return mismatch;
+}
+
+bool
+prom_schema_is_tired(void)
+{
+	return INSTR_TIME_GET_MILLISEC(spent) >= MAX_TIRING;
+}
+
+void
+prom_schema_rest(void)
+{
+	INSTR_TIME_SET_ZERO(spent);
 }
 
 PG_FUNCTION_INFO_V1(prom_mismatch);

@@ -21,11 +21,12 @@
 
 /*
  * Of a pattern: bytes, and states that it may need.  Of all patterns: the time
- * to compile them, which some short ones have no end of, ms.
+ * to compile them, which some short ones have no end of, ms.  They are compiled
+ * again for each check.
  */
 #define MAX_PATTERN 1000
 #define MAX_STATES 1000
-#define MAX_COMPILE 200
+#define MAX_COMPILE 100
 
 /* Processor time of this process, ms. */
 static double
@@ -41,6 +42,17 @@ static void
 free_regex(void *regex)
 {
 	pg_regfree(regex);
+}
+
+/* What a step of its machine has to look at, if it was not there before. */
+static int
+width_of(const regex_t *regex)
+{
+	int width = pg_reg_getnumcolors(regex);
+
+	for (int state = 0; state < pg_reg_getnumstates(regex); state++)
+		width += pg_reg_getnumoutarcs(regex, state);
+	return width;
 }
 
 /* Compile a pattern; what is wrong with it, or NULL. */
@@ -69,6 +81,7 @@ compile(PromSchemaPattern *pattern)
 	callback->arg = regex;
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
 	pattern->regex = regex;
+	pattern->width = width_of(regex);
 	return NULL;
 }
 
@@ -80,6 +93,33 @@ prom_schema_regex(PromSchemaPattern *pattern)
 	return pattern->regex;
 }
 
+/*
+ * What means another thing in ECMAScript, or nothing, than in PostgreSQL: the
+ * one who wrote it is told, rather than answers refused that fit.
+ */
+static const char *
+foreign_problem(const PromSchemaPattern *pattern)
+{
+	const char *text = pattern->text;
+	const char *end = text + pattern->length;
+
+	if (pattern->length >= 3 && strncmp(text, "***", 3) == 0)
+		return "must not begin with \"***\"";
+	if (pattern->length >= 3 && text[0] == '(' && text[1] == '?' &&
+		isalpha((unsigned char) text[2]))
+		return "must not begin with options, such as \"(?i)\"";
+	for (; text + 1 < end; text++)
+	{
+		if (*text != '\\')
+			continue;
+		text++;
+		if (*text != '\0' && strchr("bBAZmMyYx", *text) != NULL)
+			return psprintf("must not use \\%c, which PostgreSQL does not read as JSON Schema does",
+							*text);
+	}
+	return NULL;
+}
+
 const char *
 prom_schema_pattern_problem(PromSchemaPattern *pattern, double *compile_ms)
 {
@@ -88,7 +128,9 @@ prom_schema_pattern_problem(PromSchemaPattern *pattern, double *compile_ms)
 
 	if (pattern->length > MAX_PATTERN)
 		return psprintf("must not have more than %d bytes", MAX_PATTERN);
-	problem = compile(pattern);
+	problem = foreign_problem(pattern);
+	if (problem == NULL)
+		problem = compile(pattern);
 	if (problem != NULL)
 		return problem;
 	if (pattern->regex->re_info & REG_UBACKREF)

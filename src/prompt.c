@@ -109,7 +109,6 @@ prom_prompt_read_source(uint64 row, int column, PromPromptSource *source)
 		source->submitter_oid = prom_row_oid(row, column + 2);
 	}
 	source->depends_on = prom_row_array_or_null(row, column + 3);
-	source->output_schema = prom_row_jsonb_or_null(row, column + 4);
 }
 
 
@@ -129,7 +128,8 @@ read_result(uint64 row, int64 share)
 	part = DatumGetTextPSlice(SPI_getbinval(SPI_tuptable->vals[row],
 											SPI_tuptable->tupdesc, 3, &isnull),
 							  0, share + MAX_MULTIBYTE_CHAR_LEN);
-	share = pg_mbcliplen(VARDATA_ANY(part), VARSIZE_ANY_EXHDR(part), share);
+	share = prom_encoding_clip(VARDATA_ANY(part), VARSIZE_ANY_EXHDR(part),
+							   share);
 	return psprintf("%.*s\n[cut: the first %lld of %lld bytes]", (int) share,
 					VARDATA_ANY(part), (long long) share, (long long) bytes);
 }
@@ -349,6 +349,7 @@ build_body(int64 task_id, int32 step, StringInfo body)
 	model_name = prom_row_text(0, 6);
 	model_version = prom_row_int64(0, 7);
 	prom_prompt_read_source(0, 8, &source);
+	source.output_schema = prom_row_jsonb_or_null(0, 12);
 	source.instructions = prom_agent_read(source.agent,
 										  agent_version)
 							  ->instructions;

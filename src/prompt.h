@@ -29,8 +29,8 @@ typedef struct PromPromptSource
 } PromPromptSource;
 
 /*
- * Read conversation, submitter, submitter_oid, depends_on and output_schema,
- * which are columns of SPI_tuptable in this order, the first as numbered.
+ * Read conversation, submitter, submitter_oid and depends_on, which are columns
+ * of SPI_tuptable in this order, the first as numbered.
  */
 extern void prom_prompt_read_source(uint64 row, int column,
 									PromPromptSource *source);

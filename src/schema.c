@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "encoding.h"
 #include "guc.h"
 #include "schema.h"
 
@@ -33,6 +34,7 @@ typedef struct Reader
 	PromSchema *last;
 	int depth; /* schemas around the one being read */
 	int level; /* objects around it */
+	int nschemas;
 	bool known;
 	double compile_ms; /* spent on patterns */
 } Reader;
@@ -64,7 +66,7 @@ static char *supported_keywords(void);
 static void
 write_name(StringInfo line, const char *name, int length)
 {
-	int n = pg_mbcliplen(name, length, MAX_NAME);
+	int n = prom_encoding_clip(name, length, MAX_NAME);
 
 	for (int i = 0; i < n; i++)
 	{
@@ -314,6 +316,11 @@ read_multiple(Reader *reader, PromSchema *schema, const PromPlace *place,
 	read_number(reader, schema, place, value, offset);
 	if (compare_numbers(schema->multiple_of, int64_to_numeric(0)) <= 0)
 		complain(place, "must be greater than zero");
+	/* Dividing by a small number gives many digits. */
+	if (DatumGetInt32(DirectFunctionCall1(
+			numeric_scale, NumericGetDatum(schema->multiple_of))) >
+		PROM_SCHEMA_MAX_DIGITS)
+		complain(place, "has too many digits");
 }
 
 /* A count beyond what there can be is as good as the largest. */
@@ -464,8 +471,12 @@ find_keyword(const char *name, int length)
 static PromSchema *
 add_schema(Reader *reader, const PromPlace *place)
 {
-	PromSchema *schema = palloc0(sizeof(PromSchema));
+	PromSchema *schema;
 
+	if (reader->nschemas++ == PROM_SCHEMA_MAX_SCHEMAS)
+		complain(place, psprintf("is one schema more than the limit of %d",
+								 PROM_SCHEMA_MAX_SCHEMAS));
+	schema = palloc0(sizeof(PromSchema));
 	schema->min_items = schema->max_items = -1;
 	schema->min_length = schema->max_length = -1;
 	schema->is_strict = true;
@@ -721,6 +732,12 @@ prom_schema_check(Jsonb *schema)
 	MemoryContext context;
 	MemoryContext before;
 
+	if (VARSIZE(schema) > PROM_SCHEMA_MAX_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("JSON schema is too long"),
+				 errdetail("It has %zu bytes; the limit is %d.",
+						   (size_t) VARSIZE(schema), PROM_SCHEMA_MAX_BYTES)));
 	if (VARSIZE(schema) > (size_t) prom_guc_max_request * 1024)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),

@@ -3,8 +3,8 @@
  *	  JSON Schema: what an answer, or an argument, must look like.
  *
  * schema.c reads schemas and says what is wrong with them, pattern.c their
- * patterns; mismatch.c holds a document against one; strict.c knows one rule
- * book more.
+ * patterns; document.c looks through a document, and mismatch.c holds it
+ * against one; strict.c knows one rule book more.
  */
 #ifndef PROM_SCHEMA_H
 #define PROM_SCHEMA_H
@@ -17,6 +17,13 @@
 /* Levels of schemas within schemas, and steps of $ref and allOf in a row. */
 #define PROM_SCHEMA_MAX_DEPTH 64
 
+/* Bytes, and schemas within it: one that is read takes far more memory. */
+#define PROM_SCHEMA_MAX_BYTES (1024 * 1024)
+#define PROM_SCHEMA_MAX_SCHEMAS 10000
+
+/* Digits of a document's number on each side of its point. */
+#define PROM_SCHEMA_MAX_DIGITS 400
+
 /* Raise unless this is a schema that can be obeyed to the letter. */
 extern void prom_schema_check(Jsonb *schema);
 
@@ -27,6 +34,13 @@ extern void prom_schema_check(Jsonb *schema);
  * the schema passed prom_schema_check().
  */
 extern char *prom_schema_mismatch(Jsonb *schema, const char *answer);
+
+/*
+ * Has so much time gone into mismatches since the last rest that what is not
+ * urgent should wait?  Never before the first of them.
+ */
+extern bool prom_schema_is_tired(void);
+extern void prom_schema_rest(void);
 
 /* Does a schema that passed obey the rules of OpenAI's strict mode? */
 extern bool prom_schema_is_strict(Jsonb *schema);
@@ -86,6 +100,7 @@ typedef struct PromSchemaPattern
 	const char *text;
 	int length;
 	regex_t *regex; /* NULL: not compiled yet */
+	int width;      /* arcs and colours: what a character costs at most */
 } PromSchemaPattern;
 
 /* A schema that was read.  Pointers are NULL, and counts -1, if not set. */
@@ -144,6 +159,9 @@ struct PromSchema
  * known: it passed before, so patterns need not be tried.
  */
 extern PromSchema *prom_schema_read(Jsonb *json, bool known);
+
+/* Why jsonb_in() would raise for a text, or take too long; or NULL. */
+extern const char *prom_schema_unreadable(const char *text);
 
 /* The schema of a member, or NULL. */
 extern PromSchema *prom_schema_member(const PromSchemaMembers *members,

@@ -1,7 +1,7 @@
 -- JSON Schema: which schemas are taken, and what fits them.  Many cases are
 -- those of the official JSON-Schema-Test-Suite for the keywords obeyed.
 BEGIN;
-SELECT plan(375);
+SELECT plan(395);
 
 SET LOCAL client_min_messages = error;
 
@@ -181,6 +181,7 @@ INSERT INTO fit (schema, answer, mismatch) VALUES
 ('{"pattern": "^a*$"}', '123', NULL),
 ('{"pattern": "^a*$"}', '{}', NULL),
 ('{"pattern": "a+"}', '"xxaayy"', NULL),
+('{"pattern": "(?:a|b)\\\\b"}', '"a\\b"', NULL),
 ('{"pattern": "a+"}', '"xx"', 'does not match the pattern a+'),
 ('{"pattern": "^\\d{4}-\\d{2}-\\d{2}$"}', '"2026-11-25"', NULL),
 ('{"pattern": "^\\d{4}-\\d{2}-\\d{2}$"}', '"2026-11-5"', 'does not match the pattern ^\d{4}-\d{2}-\d{2}$'),
@@ -336,6 +337,10 @@ INSERT INTO fit (schema, answer, mismatch) VALUES
 ('{"$defs": {"a": {"anyOf": [{"$ref": "#/$defs/b"}, {"$ref": "#/$defs/b"}]}, "b": {"anyOf": [{"$ref": "#/$defs/c"}, {"$ref": "#/$defs/c"}]}, "c": {"type": "null"}}, "$ref": "#/$defs/a"}', '1', 'fits none of the schemas of anyOf'),
 ((SELECT jsonb_build_object('$ref', '#/$defs/1', '$defs', jsonb_object_agg(n, CASE WHEN n = 30 THEN '{"type": "null"}' ELSE jsonb_build_object('anyOf', jsonb_build_array(jsonb_build_object('$ref', '#/$defs/' || n + 1), jsonb_build_object('$ref', '#/$defs/' || n + 1))) END)) FROM generate_series(1, 30) n), '1', 'takes too long to check'),
 ((SELECT jsonb_build_object('not', jsonb_build_object('$ref', '#/$defs/1'), '$defs', jsonb_object_agg(n, CASE WHEN n = 30 THEN '{"type": "null"}' ELSE jsonb_build_object('anyOf', jsonb_build_array(jsonb_build_object('$ref', '#/$defs/' || n + 1), jsonb_build_object('$ref', '#/$defs/' || n + 1))) END)) FROM generate_series(1, 30) n), '1', 'takes too long to check'),
+('{}', (SELECT jsonb_object_agg(n, 1)::text FROM generate_series(1, 10000) n), NULL),
+('{}', (SELECT '[{}, ' || jsonb_object_agg(n, 1)::text || ']' FROM generate_series(0, 10000) n), 'has an object with more than 10000 members'),
+('{}', (SELECT '[1, ' || jsonb_object_agg(n, 1)::text || ', {"a": 1}]' FROM generate_series(1, 10000) n), 'has too many objects with thousands of members'),
+('{}', (SELECT jsonb_agg('{"a": 1, "b": {"c": 2, "d": 3}}'::jsonb)::text FROM generate_series(1, 20000) n), NULL),
 ('{"uniqueItems": true}', (SELECT '[' || string_agg(n::text, ',') || ',7]' FROM generate_series(1, 100000) n), 'has two elements that are equal'),
 ('{"items": {"pattern": "^(a|b){0,200}(c|d){0,200}$"}}', (SELECT jsonb_agg(repeat('ab', 2000))::text FROM generate_series(1, 200)), 'at /0: does not match the pattern ^(a|b){0,200}(c|d){0,200}$'),
 ('{"items": {"not": {"pattern": "^(a|b){0,200}(c|d){0,200}$"}}}', (SELECT jsonb_agg(repeat('ab', 2000))::text FROM generate_series(1, 200)), 'takes too long to check');
@@ -402,6 +407,7 @@ INSERT INTO refused (schema, error) VALUES
 ('{"minimum": "1"}', 'JSON schema at #/minimum must be a number'),
 ('{"exclusiveMinimum": true}', 'JSON schema at #/exclusiveMinimum must be a number'),
 ('{"multipleOf": 0}', 'JSON schema at #/multipleOf must be greater than zero'),
+('{"multipleOf": 1e-401}', 'JSON schema at #/multipleOf has too many digits'),
 ('{"multipleOf": -2}', 'JSON schema at #/multipleOf must be greater than zero'),
 ('{"format": 1}', 'JSON schema at #/format must be a string'),
 ('{"pattern": 1}', 'JSON schema at #/pattern must be a string'),
@@ -409,6 +415,17 @@ INSERT INTO refused (schema, error) VALUES
 ('{"pattern": "(a)\\1"}', 'JSON schema at #/pattern must not refer back to a part of itself'),
 ('{"pattern": "^(?=a)"}', 'JSON schema at #/pattern must not look ahead or behind'),
 ('{"pattern": "(?<!a)b"}', 'JSON schema at #/pattern must not look ahead or behind'),
+('{"pattern": "***=a"}', 'JSON schema at #/pattern must not begin with "***"'),
+('{"pattern": "(?i)a"}', 'JSON schema at #/pattern must not begin with options, such as "(?i)"'),
+('{"pattern": "x\\\\\\b"}', 'JSON schema at #/pattern must not use \b, which PostgreSQL does not read as JSON Schema does'),
+('{"pattern": "x\\B"}', 'JSON schema at #/pattern must not use \B, which PostgreSQL does not read as JSON Schema does'),
+('{"pattern": "x\\A"}', 'JSON schema at #/pattern must not use \A, which PostgreSQL does not read as JSON Schema does'),
+('{"pattern": "x\\Z"}', 'JSON schema at #/pattern must not use \Z, which PostgreSQL does not read as JSON Schema does'),
+('{"pattern": "x\\m"}', 'JSON schema at #/pattern must not use \m, which PostgreSQL does not read as JSON Schema does'),
+('{"pattern": "x\\M"}', 'JSON schema at #/pattern must not use \M, which PostgreSQL does not read as JSON Schema does'),
+('{"pattern": "x\\y"}', 'JSON schema at #/pattern must not use \y, which PostgreSQL does not read as JSON Schema does'),
+('{"pattern": "x\\Y"}', 'JSON schema at #/pattern must not use \Y, which PostgreSQL does not read as JSON Schema does'),
+('{"pattern": "x\\x41"}', 'JSON schema at #/pattern must not use \x, which PostgreSQL does not read as JSON Schema does'),
 ('{"pattern": "^(abc){255}(def){255}$"}', 'JSON schema at #/pattern is too complex'),
 (jsonb_build_object('pattern', repeat('a', 1001)), 'JSON schema at #/pattern must not have more than 1000 bytes'),
 ('{"properties": {"a": {"$id": "x"}}}', 'JSON schema at #/properties/a/$id must be at the root of the schema'),
@@ -420,6 +437,7 @@ INSERT INTO refused (schema, error) VALUES
 ('{"$ref": "#"}', 'JSON schema at # refers to itself without a step into the value'),
 ('{"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"allOf": [{"$ref": "#/$defs/a"}]}}}', 'JSON schema at #/$defs/a refers to itself without a step into the value'),
 ('{"$defs": {"a": {"not": {"oneOf": [{"$ref": "#/$defs/a"}]}}}, "items": {"$ref": "#/$defs/a"}}', 'JSON schema at #/$defs/a refers to itself without a step into the value'),
+((SELECT jsonb_build_object('allOf', jsonb_agg(true)) FROM generate_series(1, 10000)), 'JSON schema at #/allOf/9999 is one schema more than the limit of 10000'),
 ((repeat('{"items": ', 64) || '{}' || repeat('}', 64))::jsonb, 'JSON schema at #/...' || repeat('/items', 34) || ' is nested deeper than 64 levels'),
 ((SELECT jsonb_build_object('$defs', jsonb_object_agg(n, CASE WHEN n = 80 THEN '{}' ELSE jsonb_build_object('$ref', '#/$defs/' || n + 1) END)) FROM generate_series(1, 80) n),
  'JSON schema at #/$defs/65 is reached by more than 64 steps of $ref, allOf and the like in a row');
@@ -430,6 +448,11 @@ SELECT throws_ok(format('SELECT prometheus._schema_mismatch(%L, %L)', schema, '1
 
 SELECT lives_ok(format('SELECT prometheus._schema_mismatch(%L, %L)', repeat('{"items": ', 63) || '{}' || repeat('}', 63), '1'),
                 '64 levels are not too deep');
+SELECT is(prometheus._schema_mismatch((SELECT jsonb_build_object('allOf', jsonb_agg(true)) FROM generate_series(1, 9999)), '1'), NULL,
+          '10000 schemas are not too many');
+SET LOCAL prometheus.max_request = '2MB';
+SELECT throws_ok(format('SELECT prometheus._schema_mismatch(%L, %L)', jsonb_build_object('description', repeat('x', 1024 * 1024)), '1'),
+                 '54000', 'JSON schema is too long', 'no schema is longer than 1 MB');
 SET LOCAL prometheus.max_request = '1kB';
 SELECT throws_ok(format('SELECT prometheus._schema_mismatch(%L, %L)', jsonb_build_object('description', repeat('x', 1024)), '1'),
                  '54000', 'JSON schema is too long', 'the limit of requests is that of schemas');

@@ -23,7 +23,7 @@ sub outcome_of
 	return ($id, sql("SELECT attempts, coalesce(result, '-'), coalesce(error_type, '-'), coalesce(error, '-') FROM prometheus.task WHERE task_id = $id"));
 }
 
-$node->init(databases => [ 'postgres', 'latin' ]);
+$node->init(databases => [ 'postgres', 'latin', 'ascii' ]);
 $node->start;
 $node->create_extension;
 $node->fake_agent($llm, 'fake-lines', name => 'lines', options => '{"stream": false}');
@@ -136,6 +136,22 @@ $node->wait_task($many[0], 'completed');
 $node->wait_task($many[1], 'completed');
 $node->wait_task($many[2], 'failed');
 
+# Answers that take long to check do not take the caller's turn: many at once,
+# of echo, that go over several turns, while others of a model end too.
+sql(q{CREATE TABLE slow AS SELECT jsonb_build_object('$ref', '#/$defs/1', '$defs', jsonb_object_agg(n,
+	CASE WHEN n = 30 THEN '{"type": "null"}' ELSE jsonb_build_object('anyOf', jsonb_build_array(
+		jsonb_build_object('$ref', '#/$defs/' || n + 1), jsonb_build_object('$ref', '#/$defs/' || n + 1))) END)) AS schema
+	FROM generate_series(1, 30) n});
+my @slow = map { split /\n/ } sql(q{SELECT prometheus_submit_many(array_fill('1'::text, ARRAY[30]), max_attempts => 1, output_schema => (SELECT schema FROM slow))
+	UNION ALL SELECT prometheus_submit_many(array_fill('1'::text, ARRAY[30]), 'lines', max_attempts => 1, output_schema => (SELECT schema FROM slow))});
+my $slow = join(',', @slow);
+$node->wait_task($_, 'failed') foreach @slow;
+is(sql("SELECT string_agg(DISTINCT error, '') || count(*) FROM prometheus.task WHERE task_id IN ($slow)"),
+	'answer takes too long to check60', 'answers that take long to check');
+is(sql("SELECT count(*) FROM prometheus._attempt WHERE task_id IN ($slow)"), 60, 'each was begun once');
+is(sql("SELECT count(DISTINCT ended_at) > 1 FROM prometheus._outcome WHERE task_id IN ($slow)"),
+	't', 'not all in one turn');
+
 # Another encoding.
 sql('CREATE DATABASE latin TEMPLATE template0 ENCODING LATIN1 LOCALE "C"');
 $node->create_extension('latin');
@@ -153,6 +169,28 @@ foreach my $case (
 	is($node->safe_psql('latin', "SET client_encoding = 'UTF8'; SELECT coalesce(result, error) FROM prometheus.task WHERE task_id = $id"),
 		$expected, "LATIN1: $agent answers $request");
 }
+
+# SQL_ASCII has no characters, but what is sent and received has: a name in an
+# error is cut between two of them, and one that is none at all is shown.
+sql("CREATE DATABASE ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'");
+$node->create_extension('ascii');
+$node->fake_agent($llm, 'fake-lines', name => 'lines', dbname => 'ascii');
+foreach my $case (
+	[ 'default', '\303\251' ],
+	[ 'lines', '\303\251' ])
+{
+	my ($agent, $bytes) = @$case;
+	$id = $node->submit("'{\"a' || repeat(E'$bytes', 30) || '\": 1}', '$agent', output_schema => '{\"additionalProperties\": false}', max_attempts => 1", dbname => 'ascii');
+	$node->wait_task($id, 'failed', dbname => 'ascii');
+	is($node->safe_psql('ascii', "SELECT concat_ws('|', error_type, error) FROM prometheus.task WHERE task_id = $id"),
+		"SchemaMismatch|answer at /a" . "\xC3\xA9" x 19 . '...: is not allowed',
+		"SQL_ASCII: a long name in the error, $agent");
+}
+$id = $node->submit(q{'{}', output_schema => ('{"required": ["' || chr(233) || '"]}')::jsonb, max_attempts => 1}, dbname => 'ascii');
+$node->wait_task($id, 'failed', dbname => 'ascii');
+is($node->safe_psql('ascii', "SELECT concat_ws('|', error_type, error) FROM prometheus.task WHERE task_id = $id"),
+	'SchemaMismatch|answer has no "?", which is required',
+	'SQL_ASCII: a name that is no UTF-8 in the error');
 
 # A stop in between: the schema is read again.
 sql(q{SELECT prometheus_set_model('slow', 'openai', (SELECT endpoint FROM prometheus.model WHERE name = 'lines'), 'fake-hang-before-headers'); SELECT prometheus_set_agent('slow', 'slow')});
