@@ -16,6 +16,20 @@
 /* Bytes converted at once, so that the buffer is of a fixed size. */
 #define PIECE 4096
 
+/*
+ * The length of a character that is none: a lead byte and what continues it,
+ * or a few bytes that continue nothing.  What follows is text again.
+ */
+static int
+broken_character(const char *text)
+{
+	int length = 1;
+
+	while (((unsigned char) text[length] & 0xC0) == 0x80)
+		length++;
+	return length;
+}
+
 /* The length of as many whole characters as fit into limit bytes. */
 static int
 whole_characters(const char *text, int length, int limit)
@@ -55,12 +69,6 @@ prom_encoding_from_utf8(const char *text)
 		int whole = whole_characters(text, length, PIECE);
 		int done;
 
-		/* The last character is cut off. */
-		if (whole == 0)
-		{
-			appendStringInfoChar(&result, '?');
-			break;
-		}
 		piece[0] = '\0';
 		done = pg_do_encoding_conversion_buf(
 			proc, PG_UTF8, encoding, (unsigned char *) unconstify(char *, text),
@@ -68,9 +76,11 @@ prom_encoding_from_utf8(const char *text)
 		appendStringInfoString(&result, (char *) piece);
 		text += done;
 		length -= done;
-		if (done < whole)
+
+		/* It cannot be converted, or (none is whole) the last is cut off. */
+		if (done < whole || whole == 0)
 		{
-			int skipped = pg_utf_mblen((const unsigned char *) text);
+			int skipped = broken_character(text);
 
 			appendStringInfoChar(&result, '?');
 			text += skipped;

@@ -27,6 +27,7 @@ typedef struct PromPrompt
 	int nmessages;
 	const char *output_schema; /* of the answer, as JSON in UTF-8; NULL: text */
 	bool strict;               /* the schema obeys the rules of strict mode */
+	const char *model;         /* the provider's name of it, in UTF-8 */
 } PromPrompt;
 
 /* What becomes of a call that failed. */

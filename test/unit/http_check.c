@@ -332,7 +332,7 @@ start(const PromModel *model, const char *text, int64 deadline, void *owner)
 		{"system", "be kind", NULL},
 		{"user", text, NULL},
 	};
-	PromPrompt prompt = {messages, 2, NULL, false};
+	PromPrompt prompt = {messages, 2, NULL, false, model->model};
 
 	return prom_llm_start(http, model, &prompt, deadline, owner);
 }
@@ -1181,7 +1181,7 @@ test_request(void)
 		{NULL, NULL, "{\"role\":\"assistant\",\"x\":18446744073709551616}"},
 		{"user", "tab\t\"q\" \\", NULL},
 	};
-	PromPrompt prompt = {messages, 3, NULL, false};
+	PromPrompt prompt = {messages, 3, NULL, false, model.model};
 	StringInfoData body;
 
 	model.max_tokens = 7;
