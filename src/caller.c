@@ -451,7 +451,7 @@ send_request(Work *work, TimestampTz now)
 	name_work(work);
 	PROM_FAULT("before-send");
 	attempt->call = prom_llm_start(http, attempt->model, attempt->prompt, left,
-								   work);
+								   attempt->attempt > 1, work);
 	prom_guilt_clear();
 	attempt->prompt = NULL;
 	count_as_handled(work);

@@ -16,6 +16,20 @@
 /* Bytes converted at once, so that the buffer is of a fixed size. */
 #define PIECE 4096
 
+/*
+ * The length of a character that is none: a lead byte and what continues it,
+ * or a few bytes that continue nothing.  What follows is text again.
+ */
+static int
+broken_character(const char *text)
+{
+	int length = 1;
+
+	while (((unsigned char) text[length] & 0xC0) == 0x80)
+		length++;
+	return length;
+}
+
 /* The length of as many whole characters as fit into limit bytes. */
 static int
 whole_characters(int encoding, const char *text, int length, int limit)
@@ -47,12 +61,6 @@ convert(const char *text, Oid proc, int from, int to)
 		int whole = whole_characters(from, text, length, PIECE);
 		int done;
 
-		/* The last character is cut off. */
-		if (whole == 0)
-		{
-			appendStringInfoChar(&result, '?');
-			break;
-		}
 		piece[0] = '\0';
 		done = pg_do_encoding_conversion_buf(
 			proc, from, to, (unsigned char *) unconstify(char *, text), whole,
@@ -60,10 +68,14 @@ convert(const char *text, Oid proc, int from, int to)
 		appendStringInfoString(&result, (char *) piece);
 		text += done;
 		length -= done;
-		if (done < whole)
-		{
-			int skipped = pg_encoding_mblen(from, text);
 
+		/* It cannot be converted, or (none is whole) the last is cut off. */
+		if (done < whole || whole == 0)
+		{
+			int skipped = broken_character(text);
+
+			if (from != PG_UTF8)
+				skipped = Min(pg_encoding_mblen(from, text), length);
 			appendStringInfoChar(&result, '?');
 			text += skipped;
 			length -= skipped;

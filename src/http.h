@@ -81,7 +81,8 @@ typedef enum PromHttpEnd
  * A request is sent at most once.  A warm connection may have been closed by
  * the peer just before, so that it never saw the request, but nothing tells
  * this from one that did the work and died: as PROM_HTTP_STALE the owner
- * decides.  Its next request to that host gets a new connection.
+ * decides.  Its next request to that host gets a new connection; much later
+ * others may have left warm ones again, unless it asks for a fresh one.
  */
 typedef struct PromHttpRequest PromHttpRequest;
 
@@ -93,6 +94,7 @@ typedef struct PromHttpSpec
 	const char *body;           /* must outlive the request */
 	size_t body_length;
 	bool stream; /* ask for server-sent events */
+	bool fresh;  /* on a new connection, which may be kept like any other */
 
 	int connect_timeout; /* ms, each; the clocks of model.h */
 	int first_byte_timeout;

@@ -47,6 +47,7 @@ struct PromCall
 	const PromProvider *provider;
 	PromHttpRequest *request; /* NULL: not begun, or ended */
 	bool asked_stream;
+	bool fresh; /* asks for a new connection */
 
 	char *body; /* of the request */
 	size_t body_length;
@@ -597,6 +598,7 @@ send_call(PromCall *call, const PromModel *model, const char *url,
 	spec.body = call->body;
 	spec.body_length = call->body_length;
 	spec.stream = model->stream;
+	spec.fresh = call->fresh;
 	spec.connect_timeout = model->connect_timeout;
 	spec.first_byte_timeout = model->first_byte_timeout;
 	spec.idle_timeout = model->idle_timeout;
@@ -707,7 +709,8 @@ answer_locally(PromCall *call, const PromPrompt *prompt)
 
 PromCall *
 prom_llm_start(PromHttp *http, const PromModel *model,
-			   const PromPrompt *prompt, int64 deadline_ms, void *owner)
+			   const PromPrompt *prompt, int64 deadline_ms, bool fresh,
+			   void *owner)
 {
 	const PromProvider *provider = prom_provider_find(model->api);
 	StringInfoData body;
@@ -727,6 +730,7 @@ prom_llm_start(PromHttp *http, const PromModel *model,
 	}
 	call = new_call(http, model, owner);
 	call->provider = provider;
+	call->fresh = fresh;
 	if (model->endpoint != NULL &&
 		!prom_http_url(model->endpoint, provider->path, &url, &host))
 	{

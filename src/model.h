@@ -7,7 +7,8 @@
 
 /*
  * One version of a model, as prometheus_set_model() stored it.  Every string
- * is NUL-terminated UTF-8 and lives as long as the structure.
+ * is NUL-terminated, in the database's encoding, and lives as long as the
+ * structure.
  */
 typedef struct PromModel
 {

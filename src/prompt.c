@@ -257,6 +257,9 @@ prom_prompt_make(const PromPromptSource *source, const PromModel *model)
 	int nturns = 0;
 	int n = 0;
 
+	/* Here and not when it is sent, since it may fail. */
+	prompt->model = prom_encoding_to_utf8(
+		model->model != NULL ? model->model : model->name);
 	if (source->depends_on != NULL)
 		results = make_results(source);
 	if (source->output_schema != NULL)

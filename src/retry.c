@@ -128,7 +128,7 @@ static const EndRule ends[] = {
 	{PROM_HTTP_UNREACHABLE, DOWN},
 	{PROM_HTTP_UNTRUSTED, DOWN},
 	{PROM_HTTP_LOST, BUSY},
-	{PROM_HTTP_STALE, WAIT}, /* on a connection that is no sign of trouble */
+	{PROM_HTTP_STALE, WAIT}, /* no sign of trouble; the next is a fresh one */
 	{PROM_HTTP_CUT, UNREADABLE},
 	{PROM_HTTP_GARBLED, UNREADABLE},
 	{PROM_HTTP_TOO_LONG, {"ModelUnreadable", PROM_RETRY_NEVER, false}},

@@ -372,7 +372,7 @@ set_reuse(CURL *easy, const PromHttpRequest *request)
 	const PromPeer *peer = &request->http->peers[request->peer];
 	long age = prom_peer_max_age(peer, request->started, MAX_CONNECTION_AGE);
 
-	if (age == 0)
+	if (age == 0 || request->spec.fresh)
 		curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
 	else
 		curl_easy_setopt(easy, CURLOPT_MAXLIFETIME_CONN, age);

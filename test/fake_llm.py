@@ -84,6 +84,9 @@ and do not disturb each other.  With "stream": true a good answer is streamed.
     fake-close-next            answers, closes at the connection's next request
     fake-stale                 a connection's first request: as fake-echo; any
                                later one is read, and the connection closed
+    fake-poison-MS             closes the connection, no reply, after MS
+                               milliseconds if the last user message has POISON
+                               in it; else as fake-echo
 
     fake-stream-FORM           streams whatever "stream" says; FORM: crlf, cr,
                                bytes (a write for each byte), comments, error
@@ -862,6 +865,14 @@ def stale(c, r):
         c.send_answer(r.last_user())
     else:
         c.close()
+
+
+@behaviour(r"fake-poison-(\d+)")
+async def poison(c, r, ms):
+    if "POISON" not in r.last_user():
+        return c.send_answer(r.last_user())
+    await asyncio.sleep(int(ms) / 1000)
+    c.close()
 
 
 # Streams.

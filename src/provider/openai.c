@@ -96,7 +96,7 @@ openai_build(StringInfo body, const PromModel *model, const char *host,
 			 const PromPrompt *prompt)
 {
 	appendStringInfoString(body, "{\"model\":");
-	escape_json(body, model->model ? model->model : model->name);
+	escape_json(body, prompt->model);
 	appendStringInfoString(body, ",\"messages\":");
 	prom_provider_add_messages(body, prompt);
 	build_response_format(body, prompt);

@@ -135,8 +135,13 @@ sub run_tasks
 	return;
 }
 
-sub seen { return scalar grep { $_->{body}{messages}[-1]{content} eq $_[0] }
-	  @{ $llm->requests }; }
+# The requests that a server has got with a message.
+sub seen
+{
+	my ($message, $server) = @_;
+	return scalar grep { $_->{body}{messages}[-1]{content} eq $message }
+	  @{ $server->requests };
+}
 
 sub write_secret
 {
@@ -234,6 +239,36 @@ run_tasks('another one is made', task('after idle', 'fake-echo', @kept));
 is("@{ $task{$_} }{qw(status attempts calls)}",
 	'completed 1 1', "$_: closed while idle, nothing is tried again")
   foreach 'idle', 'after idle';
+
+# What makes the peer close is not sent in vain for ever: after the first time
+# on a new connection, though others have opened warm ones meanwhile, long
+# after what is remembered of the first.
+run_tasks('connections are kept anew',
+	map { task("keep $_", 'fake-slow-300', @kept) } 1 .. 5);
+my $count = $keeping->stats->{requests};
+sql(task('poison', 'fake-poison-1000', @kept, request => 'POISON',
+		max_attempts => 2));
+$keeping->wait_requests($count + 1);
+sql(q{SELECT prometheus_pause('agent:poison')});
+my $poison = sql(q{SELECT task_id FROM prometheus.task WHERE agent = 'poison'});
+$node->wait_for('the first attempt was long ago',
+	"SELECT ended_at < clock_timestamp() - interval '3 s' FROM prometheus.attempt WHERE task_id = $poison AND attempt = 1",
+	't');
+my @more = map { "keep more $_" } 1 .. 5;
+sql(join('', map { task($_, 'fake-slow-300', @kept) } @more));
+$node->wait_for('others have opened connections',
+	q{SELECT count(*) FROM prometheus.task WHERE agent ~ '^keep more' AND status = 'completed'},
+	scalar @more);
+sql(q{SELECT prometheus_resume('agent:poison')});
+run_tasks('the poison has failed');
+is("@{ $task{poison} }{qw(status error_type attempts calls)}",
+	'failed ModelUnavailable 2 3',
+	'poison: status, kind, attempts, calls');
+is(seen('POISON', $keeping), 3, 'poison: one request a call');
+is( sql("SELECT string_agg(CASE WHEN connect_ms = 0 THEN 'warm' ELSE 'new' END, ' ' ORDER BY attempt) FROM prometheus._step WHERE task_id = $poison"
+	),
+	'warm new new',
+	'poison: all but the first on new connections');
 $keeping->stop;
 
 # Time-outs; and peers that cannot be reached.

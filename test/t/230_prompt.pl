@@ -179,6 +179,21 @@ run_task(q{U&'\00FC', 'support', conversation => 'c'}, dbname => 'latin');
   run_task(q{U&'\00DF', 'support', conversation => 'c'}, dbname => 'latin');
 is_deeply(short($body), [ "s:\x{e4}", "u:\x{fc}", "a:\x{fc}", "u:\x{df}" ],
 	'in LATIN1');
+# Names of models are in the body, too: as they are called here, or by others.
+foreach my $case (
+	[ 'mod\00E8le', 'NULL', "mod\x{e8}le" ],
+	[ 'mod\00E9', 'NULL', "mod\x{e9}" ],
+	[ 'plain', q{U&'\00FCber'}, "\x{fc}ber" ])
+{
+	my ($model, $theirs, $name) = @$case;
+	$node->safe_psql('latin',
+		"SELECT prometheus_set_model(U&'$model', 'openai', '"
+		  . $llm->url('/v1')
+		  . "', $theirs); SELECT prometheus_set_agent('named', U&'$model')");
+	(undef, $body) = run_task(q{U&'\00FC', 'named'}, dbname => 'latin');
+	is($body->{model}, $name, "$model, $theirs: the model's name in LATIN1");
+	is_deeply(short($body), ["u:\x{fc}"], "$model, $theirs: the message");
+}
 check_all('afterwards');
 
 # A long conversation: only what is new is stored.

@@ -240,6 +240,7 @@ static char base[128];
 static char secrets_dir[] = "/tmp/http_check_XXXXXX";
 static const char *ca_file;
 static bool use_ca_file = false;
+static bool start_fresh = false; /* each call on a new connection */
 
 /* libcurl's own is called after the certificate for the test was set. */
 extern CURLMcode __real_curl_multi_add_handle(CURLM *multi, CURL *easy);
@@ -332,9 +333,9 @@ start(const PromModel *model, const char *text, int64 deadline, void *owner)
 		{"system", "be kind", NULL},
 		{"user", text, NULL},
 	};
-	PromPrompt prompt = {messages, 2, NULL, false};
+	PromPrompt prompt = {messages, 2, NULL, false, model->model};
 
-	return prom_llm_start(http, model, &prompt, deadline, owner);
+	return prom_llm_start(http, model, &prompt, deadline, start_fresh, owner);
 }
 
 /* Wait and drive once, as the process's loop does. */
@@ -730,6 +731,36 @@ test_stale(const char *name, int number, size_t length, bool is_seen,
 	i = server_number("/stats", false, "requests") - before;
 	check(i == 2 + is_seen, "%s: %d requests", name, i);
 	free(prompt);
+}
+
+/* A fresh call leaves warm connections alone, and its own to others. */
+static void
+test_fresh(void)
+{
+	PromModel model = make_model("fake-echo");
+	char endpoint[128];
+	PromCall *call;
+	int i;
+
+	snprintf(endpoint, sizeof(endpoint), "http://kept5.test%s",
+			 strrchr(base, ':'));
+	model.endpoint = endpoint;
+	for (i = 0; i < 4; i++)
+	{
+		start_fresh = i == 2;
+		call = ask(&model, "short");
+		check(prom_llm_reply(call)->ok, "fresh %d: ok", i);
+		check((prom_llm_reply(call)->connect_ms > 0) == (i % 2 == 0),
+			  "fresh %d: a new connection or a warm one", i);
+		prom_llm_free(call);
+	}
+	start_fresh = true;
+	model.model = "fake-close";
+	call = ask(&model, "short");
+	check(prom_llm_reply(call)->retry == PROM_RETRY_BACKOFF,
+		  "fresh: one that is closed counts");
+	prom_llm_free(call);
+	start_fresh = false;
 }
 
 static void
@@ -1181,7 +1212,7 @@ test_request(void)
 		{NULL, NULL, "{\"role\":\"assistant\",\"x\":18446744073709551616}"},
 		{"user", "tab\t\"q\" \\", NULL},
 	};
-	PromPrompt prompt = {messages, 3, NULL, false};
+	PromPrompt prompt = {messages, 3, NULL, false, model.model};
 	StringInfoData body;
 
 	model.max_tokens = 7;
@@ -1344,6 +1375,7 @@ main(int argc, char **argv)
 		RUN(test_stale("fake-stale", 2, 200000, true, true));
 		RUN(test_stale("fake-close-next", 3, 5, false, true));
 		RUN(test_stale("fake-close-next", 4, 30000000, false, false));
+		RUN(test_fresh());
 		RUN(test_drop());
 		RUN(test_timeouts());
 		RUN(test_addresses());
