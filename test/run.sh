@@ -111,6 +111,6 @@ if [ -n "$faults" ]; then
 	[ -s "$copy/sum" ] || echo '0 1' >"$copy/sum"
 	install_from "$copy"
 	faults=
-	environment+=("PROM_TIMEOUT=$((${PROM_TIMEOUT:-1000} - SECONDS))")
+	environment+=("PROM_TIMEOUT=$((${PROM_TIMEOUT:-1150} - SECONDS))")
 fi
 run bash "$script"

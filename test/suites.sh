@@ -14,7 +14,7 @@ export PERL5LIB=$PWD/test/perl${PERL5LIB:+:$PERL5LIB}
 # A wait that comes to nothing fails after so many seconds; and after so many the
 # whole run ends, with its sum.
 export PG_TEST_TIMEOUT_DEFAULT=${PG_TEST_TIMEOUT_DEFAULT:-60}
-readonly limit=${PROM_TIMEOUT:-1000}
+readonly limit=${PROM_TIMEOUT:-1150}
 
 logs=$(mktemp -d)
 pid=
