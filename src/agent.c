@@ -21,7 +21,6 @@
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 
 #include "agent.h"
 #include "compat.h"
@@ -74,7 +73,6 @@ begin_setting(Setting *setting, const char *table, const char *columns,
 	MemoryContext context = CurrentMemoryContext;
 	Oid type = TEXTOID;
 	Datum value = CStringGetTextDatum(name);
-	SPIPlanPtr plan;
 	HeapTuple row;
 	TupleDesc desc;
 	bool isnull;
@@ -83,14 +81,11 @@ begin_setting(Setting *setting, const char *table, const char *columns,
 	LockDatabaseObject(relid, hash, 0, ShareUpdateExclusiveLock);
 	SPI_connect();
 	prom_role_become_owner(&setting->before);
-	plan = SPI_prepare(
-		psprintf("SELECT version, owner_oid, owner, options, %s FROM prometheus.%s"
-				 " WHERE name OPERATOR(pg_catalog.=) $1 ORDER BY version DESC LIMIT 1",
-				 columns, table),
-		1, &type);
-	if (plan == NULL ||
-		SPI_execute_snapshot(plan, &value, NULL, GetLatestSnapshot(),
-							 InvalidSnapshot, true, false, 1) != SPI_OK_SELECT)
+	if (prom_execute_now(
+			psprintf("SELECT version, owner_oid, owner, options, %s FROM prometheus.%s"
+					 " WHERE name OPERATOR(pg_catalog.=) $1 ORDER BY version DESC LIMIT 1",
+					 columns, table),
+			1, &type, &value, NULL, true) != SPI_OK_SELECT)
 		elog(ERROR, "could not read prometheus.%s", table);
 	if (SPI_processed == 0)
 		return;

@@ -30,6 +30,9 @@
 #include "worker.h"
 #include "xact.h"
 
+/* What counts against a submitter's share, whatever a peer says. */
+#define MOST_TOKENS 10000000
+
 /* A task, its last outcome and attempt, and what is pinned or newest. */
 typedef struct Loaded
 {
@@ -506,6 +509,8 @@ begin_one(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 		.retried_attempt = loaded->retried_attempt,
 	};
 
+	/* It waits for the pause, which the scheduler knows, and for no gate. */
+	attempt->opens = DT_NOBEGIN;
 	if (prom_gate_is_paused(prom_my_database, PROM_GATE_ALL, 0) ||
 		prom_gate_is_paused(prom_my_database, PROM_GATE_AGENT,
 							prom_hash_name(loaded->agent)) ||
@@ -684,7 +689,8 @@ prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 		hold_against(schema, &reply);
 	free_schema(schema);
 	add_chat_step(writer, attempt, &reply, now);
-	attempt->tokens = Max(reply.tokens_in, 0) + Max(reply.tokens_out, 0);
+	attempt->tokens = Min(Max(reply.tokens_in, 0), MOST_TOKENS) +
+					  Min(Max(reply.tokens_out, 0), MOST_TOKENS);
 	end_with_reply(writer, attempt, &reply, now);
 }
 

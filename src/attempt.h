@@ -34,7 +34,8 @@ typedef struct PromAttempt
 	TimestampTz due;   /* with LATER; 0: as it was */
 	bool retrying;     /* with LATER and PARKED: an attempt has ended */
 	PromTarget target; /* with PARKED */
-	uint32 seen;       /* with PARKED: changes of its gate */
+	uint32 seen;       /* with PARKED: changes of its gates */
+	TimestampTz opens; /* with PARKED: when the next of them does */
 
 	int32 attempt; /* its number; 0: not begun */
 	int32 step;    /* the number of its next step */

@@ -47,8 +47,12 @@
  */
 #define TURN_BYTES ((int64) prom_guc_network_memory * 1024 / 8)
 
-/* Before what could not be written is tried again, ms. */
+/*
+ * Before what could not be written is tried again, ms; and works in a row that
+ * cannot be written, one by one, until the rest is taken not to be either.
+ */
 #define WRITE_AGAIN 1000
+#define FAILS_ENOUGH 3
 
 /* Versions of agents and models kept, while nothing needs them. */
 #define CACHED_VERSIONS 1000
@@ -309,6 +313,8 @@ is_transient(int code)
 static void
 keep_for_later(Work *work, TimestampTz now)
 {
+	if (work->stage == STAGE_BEGIN)
+		prom_route_leave(&work->attempt);
 	work->not_before = TimestampTzPlusMilliseconds(now, WRITE_AGAIN);
 	nkept++;
 }
@@ -434,6 +440,7 @@ give_back(Work *work)
 	{
 		slot->target = work->attempt.target;
 		slot->seen = work->attempt.seen;
+		slot->opens = work->attempt.opens;
 	}
 	PROM_FAULT("before-give-back");
 	pg_write_barrier();
@@ -503,6 +510,43 @@ after_commit(Work **list, int n, TimestampTz now)
 	prom_shmem_wake(&prom_my_database->worker[PROM_PUBLISHER]);
 }
 
+/*
+ * Is it the server that cannot write just now, whatever it is?  Trying each
+ * work alone would only take long.
+ */
+static bool
+is_general(int code)
+{
+	return code == ERRCODE_LOCK_NOT_AVAILABLE ||
+		   ERRCODE_TO_CATEGORY(code) == ERRCODE_OPERATOR_INTERVENTION ||
+		   ERRCODE_TO_CATEGORY(code) == ERRCODE_SYSTEM_ERROR;
+}
+
+/*
+ * The transaction of all works failed: each alone, so that one cannot hold up
+ * the others.  How many were written; they come first now.
+ */
+static int
+write_each(bool general, TimestampTz now)
+{
+	int written = 0;
+	int failed = general ? FAILS_ENOUGH : 0;
+
+	for (int i = 0; i < nturn; i++)
+	{
+		if (failed >= FAILS_ENOUGH)
+			keep_for_later(turn_works[i], now);
+		else if (write_alone(turn_works[i], now))
+		{
+			turn_works[written++] = turn_works[i];
+			failed = 0;
+		}
+		else
+			failed++;
+	}
+	return written;
+}
+
 static void
 run_turn(TimestampTz now)
 {
@@ -515,16 +559,11 @@ run_turn(TimestampTz now)
 	failure = try_transaction(turn_works, nturn, NULL, NULL, now);
 	if (failure == NULL)
 		written = nturn;
-	else if (is_transient(failure->sqlerrcode))
-		for (int i = 0; i < nturn; i++)
-			keep_for_later(turn_works[i], now);
 	else
 	{
 		/* It must get further than to the one that failed. */
 		prom_schema_rest();
-		for (int i = 0; i < nturn; i++)
-			if (write_alone(turn_works[i], now))
-				turn_works[written++] = turn_works[i];
+		written = write_each(is_general(failure->sqlerrcode), now);
 	}
 
 	/*

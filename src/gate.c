@@ -147,6 +147,24 @@ prom_gate_opens_at(const PromGate *gate)
 	return gate->paused ? 0 : closed_until(gate);
 }
 
+TimestampTz
+prom_gate_opens_next(PromDatabase *db, const PromGate *gate, TimestampTz now)
+{
+	TimestampTz next = DT_NOEND;
+
+	for (int i = -1; i < gate->nfallbacks; i++)
+	{
+		const PromGate *one = i < 0 ? gate
+									: prom_gate_by_hash(db, PROM_GATE_MODEL,
+														gate->fallbacks[i]);
+		TimestampTz opens = one == NULL ? 0 : prom_gate_opens_at(one);
+
+		if (opens > now)
+			next = Min(next, opens);
+	}
+	return next;
+}
+
 uint32
 prom_gate_room(const PromGate *gate, uint32 on_their_way, TimestampTz now)
 {
@@ -164,6 +182,9 @@ bool
 prom_gate_admits(PromDatabase *db, const PromGate *gate, uint32 on_their_way,
 				 TimestampTz now)
 {
+	/* Its options, and so its fallbacks, are not known yet: the caller looks. */
+	if (gate->kind == PROM_GATE_MODEL && gate->version == 0)
+		return true;
 	if (prom_gate_room(gate, on_their_way, now) > 0)
 		return true;
 	if (prom_gate_is_open(gate, now))
@@ -333,6 +354,7 @@ prom_gate_ended(PromDatabase *db, PromGate *gate, uint32 generation,
 void
 prom_gate_open(PromGate *gate)
 {
+	gate->version = 0;
 	pg_atomic_write_u64(&gate->until, 0);
 	pg_atomic_fetch_add_u32(&gate->changes, 1);
 }

@@ -48,6 +48,10 @@ extern bool prom_gate_is_open(const PromGate *gate, TimestampTz now);
 /* When it opens by itself; 0: it is open, or paused. */
 extern TimestampTz prom_gate_opens_at(const PromGate *gate);
 
+/* When it or the first of its fallbacks does, after now, or DT_NOEND. */
+extern TimestampTz prom_gate_opens_next(PromDatabase *db, const PromGate *gate,
+										TimestampTz now);
+
 /* A new caller: the calls of the one before it ended with it. */
 extern void prom_gate_forget_calls(PromDatabase *db);
 
@@ -60,7 +64,7 @@ extern void prom_gate_ended(PromDatabase *db, PromGate *gate,
 							uint32 generation, const PromReply *reply,
 							TimestampTz now);
 
-/* A person says that it is to open now. */
+/* A person says that it is to open now, or gave its model other options. */
 extern void prom_gate_open(PromGate *gate);
 
 #endif

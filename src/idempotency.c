@@ -9,7 +9,6 @@
 
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
-#include "utils/snapmgr.h"
 
 #include "idempotency.h"
 #include "role.h"
@@ -58,16 +57,13 @@ read_claim(const char *key, const Datum *claim, const Datum *task,
 					   task[TASK_MODE], task[TASK_DEPENDS_ON],
 					   task[TASK_OUTPUT_SCHEMA]};
 	char nulls[8];
-	SPIPlanPtr plan = SPI_prepare(read_sql, 8, types);
 	int64 task_id;
 
 	/* The last two are pointers, NULL where there is nothing. */
 	for (int i = 0; i < 8; i++)
 		nulls[i] = i >= 6 && DatumGetPointer(values[i]) == NULL ? 'n' : ' ';
-	if (plan == NULL ||
-		SPI_execute_snapshot(plan, values, nulls, GetLatestSnapshot(),
-							 InvalidSnapshot, true, false,
-							 1) != SPI_OK_SELECT ||
+	if (prom_execute_now(read_sql, 8, types, values, nulls, true) !=
+			SPI_OK_SELECT ||
 		SPI_processed == 0)
 		elog(ERROR, "could not read prometheus._idempotency");
 	task_id = prom_row_int64(0, 1);

@@ -2,9 +2,13 @@
  * key.c
  *	  Says who holds a key, and who waits behind it.
  *
- * A concurrency key is held while a task runs, a conversation from a task's
- * first start to its end: the tries of one task are one turn of it.  A key
- * is here while somebody holds it or waits behind it.
+ * A concurrency key is held while a task runs, a conversation from the moment
+ * at which it is a task's turn to its end: the tries of one task are one turn
+ * of it.  A key is here while somebody holds it or waits behind it.
+ *
+ * A key that nobody holds is not kept for whoever is called next: that one may
+ * find its gate closed, or its other key taken, or be cancelled.  Whoever
+ * leaves without having taken it calls the next (queue.c, wake).
  */
 #include "postgres.h"
 
@@ -79,84 +83,90 @@ prom_keys_wait(PromKey *key, PromQueueNode *node)
 	pairingheap_add(key->waiting, &node->order);
 }
 
+/*
+ * The conversation is taken first, and kept while the task waits for its
+ * concurrency key, so that none of the same conversation overtakes it.  That
+ * cannot end in a circle: who holds a concurrency key runs, and waits for
+ * nothing.
+ */
 PromKey *
 prom_keys_claim(PromKeys *keys, const PromQueueEntry *entry)
 {
-	PromKey *conversation = NULL;
-	PromKey *key = NULL;
-
 	if (entry->conversation != 0)
 	{
-		conversation = find_key(keys, entry->conversation);
-		if (conversation->holder == 0 && !keys->all_read)
-			conversation->holder = NOT_KNOWN;
-		if (conversation->holder != 0 &&
-			conversation->holder != entry->task_id)
-			return conversation;
+		PromKey *key = find_key(keys, entry->conversation);
+
+		if (key->holder == 0)
+			key->holder = keys->all_read ? entry->task_id : NOT_KNOWN;
+		if (key->holder != entry->task_id)
+			return key;
 	}
 	if (entry->key != 0)
 	{
-		key = find_key(keys, entry->key);
-		if (key->holder != 0 && key->holder != entry->task_id)
-		{
-			if (conversation != NULL)
-				forget_if_idle(keys, conversation);
+		PromKey *key = find_key(keys, entry->key);
+
+		if (key->holder == 0)
+			key->holder = entry->task_id;
+		if (key->holder != entry->task_id)
 			return key;
-		}
-		key->holder = entry->task_id;
 	}
-	if (conversation != NULL)
-		conversation->holder = entry->task_id;
 	return NULL;
+}
+
+static void
+restore(PromKeys *keys, uint64 hash, int64 task_id)
+{
+	PromKey *key;
+
+	if (hash == 0)
+		return;
+	key = find_key(keys, hash);
+	if (key->holder == 0 || key->holder == NOT_KNOWN)
+		key->holder = task_id;
 }
 
 void
 prom_keys_restore(PromKeys *keys, const PromQueueEntry *entry, bool runs)
 {
-	if (entry->conversation != 0)
-		find_key(keys, entry->conversation)->holder = entry->task_id;
-	if (entry->key != 0 && runs)
-		find_key(keys, entry->key)->holder = entry->task_id;
+	restore(keys, entry->conversation, entry->task_id);
+	if (runs)
+		restore(keys, entry->key, entry->task_id);
 }
 
-/* The first that waits behind a key; the key may be gone afterwards. */
-static PromQueueNode *
-first_waiting(PromKeys *keys, PromKey *key)
+static void
+release(PromKeys *keys, uint64 hash, int64 task_id)
 {
-	PromQueueNode *node = NULL;
+	PromKey *key = hash == 0 ? NULL
+							 : hash_search(keys->keys, &hash, HASH_FIND, NULL);
 
-	if (!pairingheap_is_empty(key->waiting))
-	{
-		node = pairingheap_container(PromQueueNode, order,
-									 pairingheap_first(key->waiting));
-		prom_keys_leave(keys, node);
-	}
-	else
-		forget_if_idle(keys, key);
-	return node;
+	if (key == NULL || key->holder != task_id)
+		return;
+	key->holder = 0;
+	forget_if_idle(keys, key);
 }
 
-int
+void
 prom_keys_release(PromKeys *keys, const PromQueueEntry *entry,
-				  bool conversation_too, PromQueueNode **next)
+				  bool conversation_too)
 {
-	uint64 hashes[2] = {entry->key, conversation_too ? entry->conversation : 0};
-	int n = 0;
+	release(keys, entry->key, entry->task_id);
+	if (conversation_too)
+		release(keys, entry->conversation, entry->task_id);
+}
 
-	for (int i = 0; i < lengthof(hashes); i++)
-	{
-		PromKey *key = hashes[i] == 0 ? NULL
-									  : hash_search(keys->keys, &hashes[i],
-													HASH_FIND, NULL);
+PromQueueNode *
+prom_keys_next(PromKeys *keys, uint64 hash)
+{
+	PromKey *key = hash == 0 ? NULL
+							 : hash_search(keys->keys, &hash, HASH_FIND, NULL);
+	PromQueueNode *node;
 
-		if (key == NULL || key->holder != entry->task_id)
-			continue;
-		key->holder = 0;
-		next[n] = first_waiting(keys, key);
-		if (next[n] != NULL)
-			n++;
-	}
-	return n;
+	if (key == NULL || key->holder != 0 || pairingheap_is_empty(key->waiting))
+		return NULL;
+	node = pairingheap_container(PromQueueNode, order,
+								 pairingheap_first(key->waiting));
+	prom_keys_leave(keys, node);
+	return node;
 }
 
 void
@@ -171,34 +181,33 @@ prom_keys_leave(PromKeys *keys, PromQueueNode *node)
 	forget_if_idle(keys, key);
 }
 
-/* A key that is held since nobody knew better, or NULL. */
-static PromKey *
-not_known(PromKeys *keys)
+void
+prom_keys_all_read(PromKeys *keys)
 {
 	HASH_SEQ_STATUS status;
 	PromKey *key;
 
+	keys->all_read = true;
 	hash_seq_init(&status, keys->keys);
 	while ((key = hash_seq_search(&status)) != NULL)
 		if (key->holder == NOT_KNOWN)
-		{
-			hash_seq_term(&status);
-			return key;
-		}
-	return NULL;
+			key->holder = 0;
 }
 
-PromQueueNode *
-prom_keys_all_read(PromKeys *keys)
+uint64 *
+prom_keys_free(PromKeys *keys, int *n)
 {
-	PromQueueNode *node = NULL;
+	HASH_SEQ_STATUS status;
 	PromKey *key;
+	uint64 *hashes = MemoryContextAllocHuge(CurrentMemoryContext,
+											(hash_get_num_entries(keys->keys) +
+											 1) *
+												sizeof(uint64));
 
-	keys->all_read = true;
-	while (node == NULL && (key = not_known(keys)) != NULL)
-	{
-		key->holder = 0;
-		node = first_waiting(keys, key);
-	}
-	return node;
+	*n = 0;
+	hash_seq_init(&status, keys->keys);
+	while ((key = hash_seq_search(&status)) != NULL)
+		if (key->holder == 0)
+			hashes[(*n)++] = key->hash;
+	return hashes;
 }

@@ -20,26 +20,33 @@ extern struct PromKey *prom_keys_claim(PromKeys *keys,
 									   const PromQueueEntry *entry);
 extern void prom_keys_wait(struct PromKey *key, PromQueueNode *node);
 
-/* A task that was started before holds its keys, or its conversation only. */
+/*
+ * A task that was started before holds its conversation and, if it runs, its
+ * key, unless another does.
+ */
 extern void prom_keys_restore(PromKeys *keys, const PromQueueEntry *entry,
 							  bool runs);
 
 /*
  * Let go of the keys that a task holds; of its conversation only if it has
- * ended or has not begun.  Those who may be next are no more behind a key,
- * and returned: at most two.
+ * ended or has not begun.
  */
-extern int prom_keys_release(PromKeys *keys, const PromQueueEntry *entry,
-							 bool conversation_too, PromQueueNode **next);
+extern void prom_keys_release(PromKeys *keys, const PromQueueEntry *entry,
+							  bool conversation_too);
+
+/* Take out the first that waits behind a key; NULL: none, or it is held. */
+extern PromQueueNode *prom_keys_next(PromKeys *keys, uint64 hash);
 
 /* A task that waits behind a key is to be elsewhere. */
 extern void prom_keys_leave(PromKeys *keys, PromQueueNode *node);
 
 /*
  * Until every live task has been read once nobody can say whether a
- * conversation is free: they are held.  The next one that was held so, or
- * NULL.
+ * conversation is free: they are held.  Now they are free, if nobody came.
  */
-extern PromQueueNode *prom_keys_all_read(PromKeys *keys);
+extern void prom_keys_all_read(PromKeys *keys);
+
+/* The keys that nobody holds and somebody waits behind; palloc'd. */
+extern uint64 *prom_keys_free(PromKeys *keys, int *n);
 
 #endif

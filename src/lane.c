@@ -55,9 +55,14 @@ struct Lane
 	pairingheap *active; /* shares that have tasks */
 	uint32 assigned;     /* slots given for the gate */
 	bool stalled;        /* the caller let nobody through, */
-	uint32 seen;         /* when the gate had seen so many changes: */
-	TimestampTz until;   /* until another, or until it opens */
+	uint32 seen;         /* when its gates had seen so many changes: */
+	TimestampTz until;   /* until another, or until one opens */
+	bool was_closed;     /* when that was last asked */
+	bool refused;        /* a task of it, since there was no room */
 };
+
+/* So many of one lane have a place in a queue that is full of others. */
+#define FEW 256
 
 struct PromLanes
 {
@@ -388,16 +393,14 @@ prom_lanes_spend(PromLanes *lanes, Oid role, double cost)
 
 void
 prom_lanes_stall(PromLanes *lanes, const PromTarget *target, uint32 seen,
-				 TimestampTz now)
+				 TimestampTz opens)
 {
 	Lane *lane = find_lane(lanes, target, false);
-	TimestampTz opens;
 
 	find_gates(lanes);
 	if (lane == NULL || lane->gate == NULL || lane->is_agents)
 		return;
-	opens = prom_gate_opens_at(lane->gate);
-	lane->until = opens > now ? opens : DT_NOEND;
+	lane->until = opens;
 	lane->seen = seen;
 	lane->stalled = true;
 }
@@ -416,12 +419,13 @@ prom_lanes_forget_slots(PromLanes *lanes)
 }
 
 void
-prom_lanes_pauses_changed(PromLanes *lanes)
+prom_lanes_gates_changed(PromLanes *lanes)
 {
 	for (int i = 0; i < lanes->nlanes; i++)
 	{
 		Lane *lane = lanes->lanes[i];
 
+		lane->stalled = false;
 		if (!lane->is_agents || lane->gate == NULL || lane->gate->paused)
 			continue;
 		while (lane->length > 0)
@@ -437,16 +441,43 @@ prom_lanes_pauses_changed(PromLanes *lanes)
 	}
 }
 
+static bool
+is_closed(PromLanes *lanes, const Lane *lane, TimestampTz now)
+{
+	return lanes->db->gates[0].paused ||
+		   (lane->gate != NULL && !prom_gate_is_open(lane->gate, now));
+}
+
+/* Tasks that may be under way through its gate when it is open. */
+static int64
+width_of(const Lane *lane)
+{
+	if (lane->gate == NULL || lane->is_agents)
+		return PG_INT64_MAX;
+	return pg_atomic_read_u32(&lane->gate->width);
+}
+
 bool
 prom_lanes_is_closed(PromLanes *lanes, const PromTarget *target,
 					 TimestampTz now)
 {
-	Lane *lane = find_lane(lanes, target, false);
+	return is_closed(lanes, find_lane(lanes, target, true), now);
+}
 
-	if (lanes->db->gates[0].paused)
-		return true;
-	return lane != NULL && lane->gate != NULL &&
-		   !prom_gate_is_open(lane->gate, now);
+bool
+prom_lanes_any_closed(PromLanes *lanes, TimestampTz now)
+{
+	bool any = false;
+
+	for (int i = 0; i < lanes->nlanes; i++)
+	{
+		Lane *lane = lanes->lanes[i];
+		bool closed = is_closed(lanes, lane, now);
+
+		any |= closed && !lane->was_closed && lane->length > 0;
+		lane->was_closed = closed;
+	}
+	return any;
 }
 
 int64
@@ -454,13 +485,58 @@ prom_lanes_runnable(PromLanes *lanes, TimestampTz now)
 {
 	int64 runnable = 0;
 
-	if (lanes->db->gates[0].paused)
-		return 0;
 	for (int i = 0; i < lanes->nlanes; i++)
-		if (lanes->lanes[i]->gate == NULL ||
-			prom_gate_is_open(lanes->lanes[i]->gate, now))
-			runnable += lanes->lanes[i]->length;
+		if (!is_closed(lanes, lanes->lanes[i], now))
+		{
+			int64 width = width_of(lanes->lanes[i]);
+
+			runnable += Min(lanes->lanes[i]->length, width);
+		}
 	return runnable;
+}
+
+bool
+prom_lanes_only_waits(PromLanes *lanes, const PromTarget *target,
+					  TimestampTz now)
+{
+	const Lane *lane = find_lane(lanes, target, true);
+
+	return is_closed(lanes, lane, now) || lane->length >= width_of(lane);
+}
+
+bool
+prom_lanes_has_few(PromLanes *lanes, const PromTarget *target)
+{
+	return find_lane(lanes, target, true)->length < FEW;
+}
+
+void
+prom_lanes_refuse(PromLanes *lanes, const PromTarget *target)
+{
+	find_lane(lanes, target, true)->refused = true;
+}
+
+bool
+prom_lanes_want_more(PromLanes *lanes, bool room, TimestampTz now)
+{
+	for (int i = 0; i < lanes->nlanes; i++)
+	{
+		const Lane *lane = lanes->lanes[i];
+		int64 width = width_of(lane);
+
+		if (lane->refused && !is_closed(lanes, lane, now) &&
+			(lane->length <= Min(width, FEW) / 2 ||
+			 (room && lane->length < width)))
+			return true;
+	}
+	return false;
+}
+
+void
+prom_lanes_read_anew(PromLanes *lanes)
+{
+	for (int i = 0; i < lanes->nlanes; i++)
+		lanes->lanes[i]->refused = false;
 }
 
 TimestampTz
@@ -470,13 +546,15 @@ prom_lanes_next_moment(PromLanes *lanes, TimestampTz now)
 
 	for (int i = 0; i < lanes->nlanes; i++)
 	{
-		TimestampTz at;
+		const Lane *lane = lanes->lanes[i];
 
-		if (lanes->lanes[i]->length == 0 || lanes->lanes[i]->gate == NULL)
-			continue;
-		at = prom_gate_opens_at(lanes->lanes[i]->gate);
-		if (at > now)
-			next = Min(next, at);
+		if ((lane->length > 0 || lane->refused) && lane->gate != NULL)
+		{
+			TimestampTz opens = prom_gate_opens_next(lanes->db, lane->gate,
+													 now);
+
+			next = Min(next, opens);
+		}
 	}
 	return next;
 }

@@ -69,24 +69,42 @@ extern int32 prom_lanes_start(PromLanes *lanes, PromQueueNode *node);
 extern void prom_lanes_spend(PromLanes *lanes, Oid role, double cost);
 
 /*
- * The caller let no task of this target through, when the gate had seen so
- * many changes: wait for another.
+ * The caller let no task of this target through, when its gates had seen so
+ * many changes: wait for another, or until the first of them opens (DT_NOEND:
+ * none will by itself).
  */
 extern void prom_lanes_stall(PromLanes *lanes, const PromTarget *target,
-							 uint32 seen, TimestampTz now);
+							 uint32 seen, TimestampTz opens);
 
 /* The slots that were given are all back: nothing is on its way to a gate. */
 extern void prom_lanes_forget_slots(PromLanes *lanes);
 
-/* What is paused has changed. */
-extern void prom_lanes_pauses_changed(PromLanes *lanes);
+/* What is paused, or an option of a model, has changed. */
+extern void prom_lanes_gates_changed(PromLanes *lanes);
 
 /* Would a task of this target have to wait before a closed gate? */
 extern bool prom_lanes_is_closed(PromLanes *lanes, const PromTarget *target,
 								 TimestampTz now);
 
-/* Tasks in lanes whose gates are open, and when the next closed one opens. */
+/* Has a gate that tasks wait before been closed since this was last asked? */
+extern bool prom_lanes_any_closed(PromLanes *lanes, TimestampTz now);
+
+/* How many tasks can run, as far as their gates go. */
 extern int64 prom_lanes_runnable(PromLanes *lanes, TimestampTz now);
+
+/*
+ * For a queue that is full.  Would one more task of this target only wait?
+ * Are there so few of it that it has a place all the same?  One was refused.
+ * Is it time to read those that were, now that so many are runnable?
+ */
+extern bool prom_lanes_only_waits(PromLanes *lanes, const PromTarget *target,
+								  TimestampTz now);
+extern bool prom_lanes_has_few(PromLanes *lanes, const PromTarget *target);
+extern void prom_lanes_refuse(PromLanes *lanes, const PromTarget *target);
+extern bool prom_lanes_want_more(PromLanes *lanes, bool room, TimestampTz now);
+extern void prom_lanes_read_anew(PromLanes *lanes);
+
+/* When the next gate opens by itself that tasks wait before. */
 extern TimestampTz prom_lanes_next_moment(PromLanes *lanes, TimestampTz now);
 
 #endif

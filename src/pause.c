@@ -77,11 +77,11 @@ check_exists(const Target *target)
 
 	if (target->kind == PROM_GATE_ALL)
 		return;
-	if (SPI_execute_with_args(
+	if (prom_execute_now(
 			is_agent
-				? "SELECT 1 FROM prometheus._agent WHERE name OPERATOR(pg_catalog.=) $1"
-				: "SELECT 1 FROM prometheus._model WHERE name OPERATOR(pg_catalog.=) $1",
-			1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
+				? "SELECT FROM prometheus._agent WHERE name OPERATOR(pg_catalog.=) $1 LIMIT 1"
+				: "SELECT FROM prometheus._model WHERE name OPERATOR(pg_catalog.=) $1 LIMIT 1",
+			1, &type, &value, NULL, true) != SPI_OK_SELECT)
 		elog(ERROR, "could not read agents or models");
 	if (SPI_processed == 0)
 		ereport(ERROR,
@@ -106,24 +106,22 @@ send_hint(const Target *target, bool opens)
 
 /* Write or delete the row of a target. */
 static void
-write_pause(const char *target, bool pauses)
+write_pause(const char *target, Oid user, bool pauses)
 {
 	Oid types[2] = {TEXTOID, TEXTOID};
 	Datum values[2];
 
 	values[0] = CStringGetTextDatum(target);
-	values[1] =
-		CStringGetTextDatum(GetUserNameFromId(GetSessionUserId(), false));
+	values[1] = CStringGetTextDatum(GetUserNameFromId(user, false));
 	if (pauses
-			? SPI_execute_with_args(
+			? prom_execute_now(
 				  "INSERT INTO prometheus._gate (target, paused_at, paused_by)"
 				  " VALUES ($1, pg_catalog.clock_timestamp(), $2)"
 				  " ON CONFLICT (target) DO NOTHING",
-				  2, types, values, NULL, false, 0) != SPI_OK_INSERT
-			: SPI_execute_with_args("DELETE FROM prometheus._gate"
-									" WHERE target OPERATOR(pg_catalog.=) $1",
-									1, types, values, NULL, false,
-									0) != SPI_OK_DELETE)
+				  2, types, values, NULL, false) != SPI_OK_INSERT
+			: prom_execute_now("DELETE FROM prometheus._gate"
+							   " WHERE target OPERATOR(pg_catalog.=) $1",
+							   1, types, values, NULL, false) != SPI_OK_DELETE)
 		elog(ERROR, "could not write prometheus._gate");
 }
 
@@ -142,7 +140,7 @@ set_pause(FunctionCallInfo fcinfo, const char *function, bool pauses)
 	SPI_connect();
 	prom_role_become_owner(&owner);
 	check_exists(&target);
-	write_pause(given, pauses);
+	write_pause(given, owner.user, pauses);
 	PROM_FAULT("pause-after-write");
 	prom_role_restore(&owner);
 	SPI_finish();

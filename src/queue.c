@@ -74,10 +74,7 @@ struct PromQueue
 	pairingheap *deadlines;
 	HTAB *ended; /* while live tasks are read, else NULL */
 
-	/* Tasks that had no room, and when the first of them is due. */
-	bool refused_runnable;
-	bool refused_waiting;
-	TimestampTz missed;
+	TimestampTz missed; /* when the first of those without room is wanted */
 };
 
 static PromQueueNode *
@@ -181,14 +178,12 @@ count_waiting(PromQueue *queue, TimestampTz now)
 	return queue->length - queue->running - count_runnable(queue, now);
 }
 
-bool
+TimestampTz
 prom_queue_wants_more(PromQueue *queue, TimestampTz now)
 {
-	return queue->missed <= now ||
-		   (queue->refused_runnable &&
-			count_runnable(queue, now) <= capacity() / 2) ||
-		   (queue->refused_waiting &&
-			count_waiting(queue, now) <= capacity() / 2);
+	bool room = count_runnable(queue, now) <= capacity() / 2;
+
+	return prom_lanes_want_more(queue->lanes, room, now) ? now : queue->missed;
 }
 
 static void
@@ -306,12 +301,55 @@ dequeue(PromQueue *queue, PromQueueNode *node)
 	node->has_deadline = false;
 }
 
+/*
+ * Call those who wait behind a key that nobody holds, until one comes who need
+ * not wait for its gate.  To be done whenever a key was let go, and whenever
+ * somebody who may have been called for it leaves his lane without it.
+ */
+static void
+wake(PromQueue *queue, uint64 key, TimestampTz now)
+{
+	PromQueueNode *node;
+
+	while ((node = prom_keys_next(queue->keys, key)) != NULL)
+	{
+		enqueue(queue, node, now);
+		if (!prom_lanes_is_closed(queue->lanes, &node->entry->target, now))
+			break;
+	}
+}
+
+static void
+wake_keys(PromQueue *queue, const PromQueueEntry *entry, TimestampTz now)
+{
+	if (entry->key != 0)
+		wake(queue, entry->key, now);
+	if (entry->conversation != 0)
+		wake(queue, entry->conversation, now);
+}
+
+/* Those who were called may wait before a gate that was closed meanwhile. */
+static void
+wake_all(PromQueue *queue, TimestampTz now)
+{
+	int n;
+	uint64 *keys = prom_keys_free(queue->keys, &n);
+
+	for (int i = 0; i < n; i++)
+		wake(queue, keys[i], now);
+	pfree(keys);
+}
+
 static void
 make_urgent(PromQueue *queue, PromQueueNode *node, TimestampTz now)
 {
+	bool was_called = node->place == PROM_PLACE_LANE;
+
 	dequeue(queue, node);
 	node->entry->urgent = true;
 	enqueue(queue, node, now);
+	if (was_called)
+		wake_keys(queue, node->entry, now);
 }
 
 /*
@@ -322,48 +360,53 @@ static void
 release_keys(PromQueue *queue, PromQueueEntry *entry, bool ended,
 			 TimestampTz now)
 {
-	PromQueueNode *next[2];
-	int n;
-
 	if (entry->key == 0 && entry->conversation == 0)
 		return;
-	n = prom_keys_release(queue->keys, entry, ended || !entry->retrying, next);
-	for (int i = 0; i < n; i++)
-		enqueue(queue, next[i], now);
+	prom_keys_release(queue->keys, entry, ended || !entry->retrying);
+	wake_keys(queue, entry, now);
 }
 
 /*
- * Is there no room for this task?  What will not run soon is refused first,
- * and is not missed until then; what holds a conversation never is, since
- * nobody else would know that.
+ * Is there no room for this task?  What will not run soon is not missed until
+ * then, but at its deadline at the latest; a few of each lane always have a
+ * place, so that the many of another keep nobody out.  What holds a
+ * conversation is never refused, since nobody else would know that.
  */
 static bool
 refuse(PromQueue *queue, const PromLiveTask *task, bool urgent,
 	   TimestampTz now)
 {
-	/* One that is too late is to be ended now, whenever it is due. */
-	TimestampTz wanted = Min(task->hint.due, task->hint.deadline);
-	bool is_later = wanted > now;
+	const PromTarget *target = &task->hint.target;
+	TimestampTz wanted = task->hint.deadline;
 
-	if (task->retrying && task->hint.conversation != 0)
+	if ((task->retrying || task->open) && task->hint.conversation != 0)
 		return false;
-	if (!urgent &&
-		(is_later || task->nparents > 0 ||
-		 prom_lanes_is_closed(queue->lanes, &task->hint.target, now)))
+	if (urgent)
+	{
+		if (queue->nurgent < capacity())
+			return false;
+		wanted = now;
+	}
+	else if (task->hint.due > now || task->nparents > 0)
 	{
 		if (count_waiting(queue, now) < capacity())
 			return false;
-		queue->refused_waiting = true;
-		if (!is_later || task->nparents > 0)
-			wanted = Min(task->hint.deadline,
-						 TimestampTzPlusMilliseconds(now,
-													 prom_guc_rescan_interval));
-		queue->missed = Min(queue->missed, wanted);
-		return true;
+		if (task->nparents == 0)
+			wanted = Min(wanted, task->hint.due);
+		else
+			wanted = Min(wanted, TimestampTzPlusMilliseconds(
+									 now, prom_guc_rescan_interval));
 	}
-	if (count_runnable(queue, now) < capacity())
-		return false;
-	queue->refused_runnable = true;
+	else
+	{
+		if (prom_lanes_has_few(queue->lanes, target) ||
+			(prom_lanes_only_waits(queue->lanes, target, now)
+				 ? count_waiting(queue, now)
+				 : count_runnable(queue, now)) < capacity())
+			return false;
+		prom_lanes_refuse(queue->lanes, target);
+	}
+	queue->missed = Min(queue->missed, wanted);
 	return true;
 }
 
@@ -402,12 +445,16 @@ bool
 prom_queue_add(PromQueue *queue, const PromLiveTask *task, TimestampTz now)
 {
 	const PromHint *hint = &task->hint;
-	bool urgent = task->open || task->cancelled || task->doomed;
+	bool urgent = task->open || task->cancelled || task->doomed ||
+				  hint->deadline <= now;
 	PromQueueNode *node;
 	PromQueueEntry *entry;
 	bool found;
 
-	if (find_task(queue, hint->task_id) != NULL)
+	/* It is there; or it ended since the facts were read. */
+	if (find_task(queue, hint->task_id) != NULL ||
+		(queue->ended != NULL &&
+		 hash_search(queue->ended, &hint->task_id, HASH_FIND, NULL) != NULL))
 		return true;
 	if (refuse(queue, task, urgent, now))
 		return false;
@@ -427,6 +474,7 @@ prom_queue_add(PromQueue *queue, const PromLiveTask *task, TimestampTz now)
 	entry->retrying = task->retrying;
 	entry->anyway = task->anyway;
 	entry->urgent = urgent;
+	entry->read = false;
 	if (!add_dependencies(queue, entry, task))
 		entry->urgent = true;
 	if (task->retrying || task->open)
@@ -441,6 +489,17 @@ prom_queue_has(PromQueue *queue, int64 task_id)
 	return find_task(queue, task_id) != NULL;
 }
 
+bool
+prom_queue_read_later(PromQueue *queue, int64 task_id)
+{
+	PromQueueNode *node = find_task(queue, task_id);
+
+	if (node == NULL || node->entry->state != PROM_QUEUE_RUNNING)
+		return false;
+	node->entry->read = true;
+	return true;
+}
+
 void
 prom_queue_begin_reading(PromQueue *queue, bool all)
 {
@@ -448,7 +507,7 @@ prom_queue_begin_reading(PromQueue *queue, bool all)
 
 	if (all)
 	{
-		queue->refused_runnable = queue->refused_waiting = false;
+		prom_lanes_read_anew(queue->lanes);
 		queue->missed = DT_NOEND;
 	}
 	control.keysize = sizeof(int64);
@@ -461,12 +520,12 @@ prom_queue_begin_reading(PromQueue *queue, bool all)
 void
 prom_queue_end_reading(PromQueue *queue, bool all, TimestampTz now)
 {
-	PromQueueNode *node;
-
 	hash_destroy(queue->ended);
 	queue->ended = NULL;
-	while (all && (node = prom_keys_all_read(queue->keys)) != NULL)
-		enqueue(queue, node, now);
+	if (!all)
+		return;
+	prom_keys_all_read(queue->keys);
+	wake_all(queue, now);
 }
 
 int
@@ -506,6 +565,8 @@ prom_queue_advance(PromQueue *queue, TimestampTz now)
 {
 	PromQueueNode *node;
 
+	if (prom_lanes_any_closed(queue->lanes, now))
+		wake_all(queue, now);
 	while ((node = first_later(queue)) != NULL && node->entry->due <= now)
 	{
 		leave_place(queue, node);
@@ -535,6 +596,7 @@ next_of_lanes(PromQueue *queue, int32 *gate, TimestampTz now)
 		prom_keys_wait(key, node);
 		node->entry->state = PROM_QUEUE_BEHIND;
 		node->entry->since = now;
+		wake_keys(queue, node->entry, now);
 	}
 	return NULL;
 }
@@ -649,12 +711,13 @@ go_on(PromQueue *queue, const PromSlot *slot, TimestampTz due, bool urgent,
 	enqueue(queue, node, now);
 }
 
-void
+bool
 prom_queue_take_back(PromQueue *queue, const PromSlot *slot, TimestampTz now)
 {
 	PromQueueNode *node = find_task(queue, slot->task_id);
 	bool cancelled =
 		pg_atomic_read_u32((pg_atomic_uint32 *) &slot->cancel) != 0;
+	bool read = node != NULL && node->entry->read;
 
 	if (slot->tokens > 0)
 		prom_lanes_spend(queue->lanes, slot->submitter.role,
@@ -665,19 +728,24 @@ prom_queue_take_back(PromQueue *queue, const PromSlot *slot, TimestampTz now)
 		case PROM_RESULT_ENDED:
 			end_task(queue, slot->task_id,
 					 slot->result == PROM_RESULT_COMPLETED, now);
-			break;
+			return read;
 		case PROM_RESULT_LATER:
 			go_on(queue, slot, slot->due, cancelled, now);
 			break;
 		case PROM_RESULT_PARKED:
 			go_on(queue, slot, 0, cancelled, now);
-			prom_lanes_stall(queue->lanes, &slot->target, slot->seen, now);
+			prom_lanes_stall(queue->lanes, &slot->target, slot->seen,
+							 slot->opens);
 			break;
 		case PROM_RESULT_READ:
 			if (node != NULL)
+			{
+				node->entry->retrying = slot->retrying;
 				remove_task(queue, node, false, now);
-			break;
+			}
+			return true;
 	}
+	return false;
 }
 
 void
@@ -723,13 +791,14 @@ prom_queue_adopt(PromQueue *queue, const PromSlot *slot, int32 number,
 	node->entry->state = PROM_QUEUE_RUNNING;
 	node->entry->slot = number;
 	queue->running++;
-	prom_keys_restore(queue->keys, node->entry, true);
+	if (!slot->only_end || slot->retrying)
+		prom_keys_restore(queue->keys, node->entry, !slot->only_end);
 }
 
 void
-prom_queue_pauses_changed(PromQueue *queue)
+prom_queue_gates_changed(PromQueue *queue)
 {
-	prom_lanes_pauses_changed(queue->lanes);
+	prom_lanes_gates_changed(queue->lanes);
 }
 
 void
@@ -758,8 +827,7 @@ prom_queue_retarget(PromQueue *queue, uint32 agent)
 TimestampTz
 prom_queue_next_moment(PromQueue *queue, TimestampTz now)
 {
-	TimestampTz opens = prom_lanes_next_moment(queue->lanes, now);
-	TimestampTz next = Min(queue->missed, opens);
+	TimestampTz next = prom_lanes_next_moment(queue->lanes, now);
 	PromQueueNode *node = first_later(queue);
 
 	if (node != NULL)

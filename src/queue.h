@@ -40,6 +40,7 @@ typedef struct PromQueueEntry
 	bool urgent : 1;          /* it, or its open attempt, is to be ended */
 	bool anyway : 1;          /* whatever becomes of what it depends on */
 	bool in_conversation : 1; /* BEHIND: the key is its conversation */
+	bool read : 1;            /* RUNNING: read its facts when it has ended */
 } PromQueueEntry;
 
 /* The part of the shared area that readers begin with. */
@@ -63,10 +64,10 @@ extern bool prom_queue_add(PromQueue *queue, const PromLiveTask *task,
 						   TimestampTz now);
 
 /*
- * Tasks were refused since it was full: is there room for many now, or is one
- * of them due?
+ * Tasks were refused since it was full: when are live tasks to be read again?
+ * DT_NOEND: there is no need.
  */
-extern bool prom_queue_wants_more(PromQueue *queue, TimestampTz now);
+extern TimestampTz prom_queue_wants_more(PromQueue *queue, TimestampTz now);
 
 /*
  * All live tasks are about to be read, as of now, and have been: what ends
@@ -76,8 +77,9 @@ extern void prom_queue_begin_reading(PromQueue *queue, bool all);
 extern void prom_queue_end_reading(PromQueue *queue, bool all,
 								   TimestampTz now);
 
-/* Is the task there? */
+/* Is the task there?  Does it run, so that it is to be read afterwards? */
 extern bool prom_queue_has(PromQueue *queue, int64 task_id);
+extern bool prom_queue_read_later(PromQueue *queue, int64 task_id);
 
 /* A task is cancelled: run it next if it waits.  Its slot, or -1. */
 extern int prom_queue_cancel(PromQueue *queue, int64 task_id, TimestampTz now);
@@ -92,8 +94,11 @@ extern void prom_queue_advance(PromQueue *queue, TimestampTz now);
 extern bool prom_queue_take(PromQueue *queue, PromSlot *slot, int32 number,
 							TimestampTz now);
 
-/* A slot has been given back: its task has ended, or goes on. */
-extern void prom_queue_take_back(PromQueue *queue, const PromSlot *slot,
+/*
+ * A slot has been given back: its task has ended, or goes on.  True: its facts
+ * are to be read.
+ */
+extern bool prom_queue_take_back(PromQueue *queue, const PromSlot *slot,
 								 TimestampTz now);
 
 /* The caller is gone: its tasks run next.  And: all of them are back. */
@@ -105,8 +110,11 @@ extern void prom_queue_forget_slots(PromQueue *queue);
 extern void prom_queue_adopt(PromQueue *queue, const PromSlot *slot,
 							 int32 number, TimestampTz now);
 
-/* What is paused has changed; and: an agent may have another model now. */
-extern void prom_queue_pauses_changed(PromQueue *queue);
+/*
+ * What is paused or an option of a model has changed; and: an agent may have
+ * another model now.
+ */
+extern void prom_queue_gates_changed(PromQueue *queue);
 extern void prom_queue_retarget(PromQueue *queue, uint32 agent);
 
 /* When the queue has something to do; DT_NOEND: never. */

@@ -49,19 +49,10 @@ fallback_model(const PromAttempt *attempt, const PromRoute *route,
 
 /* Is there room before a model?  Then the attempt is on its way to it. */
 static bool
-pass_gate(PromAttempt *attempt, const PromModel *model, TimestampTz now)
+pass_gate(PromAttempt *attempt, PromGate *gate, const PromModel *model,
+		  TimestampTz now)
 {
-	PromGate *gate = prom_gate_make(prom_my_database, PROM_GATE_MODEL,
-									model->name);
-
-	if (gate == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many models are in use"),
-				 errdetail("There can be %d gates before models and agents.",
-						   PROM_MAX_GATES)));
 	prom_gate_set_options(prom_my_database, gate, model);
-	attempt->seen = prom_gate_changes(prom_my_database, gate);
 	if (prom_gate_room(gate, 0, now) == 0)
 		return false;
 	attempt->model = model;
@@ -72,10 +63,17 @@ pass_gate(PromAttempt *attempt, const PromModel *model, TimestampTz now)
 	return true;
 }
 
+static PromGate *
+gate_of(const PromModel *model)
+{
+	return prom_gate_make(prom_my_database, PROM_GATE_MODEL, model->name);
+}
+
 /*
  * Choose the first model that has room, of the agent's model and its
- * fallbacks; each attempt that was used up begins one further on.  A model
- * that is only full, not closed, is waited for.
+ * fallbacks; each attempt that was used up begins one further on.  A fallback
+ * that is full is passed over; for the agent's own model it is worth waiting
+ * if that is only full, not closed.
  */
 bool
 prom_route_choose(PromAttempt *attempt, const PromRoute *route,
@@ -83,28 +81,38 @@ prom_route_choose(PromAttempt *attempt, const PromRoute *route,
 {
 	const PromModel *first = prom_model_version(route->model,
 												route->version);
+	PromGate *gate = gate_of(first);
 	int n = 1 + first->nfallbacks;
-	bool full = false;
 
-	for (int i = 0; i < n && !full; i++)
+	if (gate == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many models are in use"),
+				 errdetail("There can be %d gates before models and agents.",
+						   PROM_MAX_GATES)));
+	prom_gate_set_options(prom_my_database, gate, first);
+
+	/* Before any gate is looked at: what changes afterwards is one more. */
+	attempt->seen = prom_gate_changes(prom_my_database, gate);
+	for (int i = 0; i < n; i++)
 	{
 		int place = (route->used + i) % n;
-		const PromModel *model = first;
+		const PromModel *model;
 
-		if (place > 0)
-			model = fallback_model(attempt, route,
-								   first->fallbacks[place - 1]);
-		if (model == NULL)
+		if (place == 0)
+		{
+			if (pass_gate(attempt, gate, first, now))
+				return true;
+			if (prom_gate_is_open(gate, now))
+				break;
 			continue;
-		if (pass_gate(attempt, model, now))
+		}
+		model = fallback_model(attempt, route, first->fallbacks[place - 1]);
+		if (model != NULL && gate_of(model) != NULL &&
+			pass_gate(attempt, gate_of(model), model, now))
 			return true;
-		full = prom_gate_is_open(prom_gate_find(prom_my_database,
-												PROM_GATE_MODEL, model->name),
-								 now);
 	}
-	attempt->seen = prom_gate_changes(
-		prom_my_database,
-		prom_gate_make(prom_my_database, PROM_GATE_MODEL, first->name));
+	attempt->opens = prom_gate_opens_next(prom_my_database, gate, now);
 	return false;
 }
 

@@ -46,12 +46,13 @@ static int nfree;
 
 /*
  * Two reasons for live tasks to be in the table and not in the queue: a hint
- * may have been lost, or the queue was full.  The latter are read when it is
- * half empty or one of them is due: reading them for each free place would be
- * all that is done.
+ * may have been lost, or the queue was full.  The latter are read when there
+ * is room for many of them, or one is due; and that may take a tenth of the
+ * time: else it would be all that is done.
  */
 static bool must_scan;
 static bool spilled;
+static TimestampTz soonest_spilled;
 
 /* What the facts are to be asked for, after the turn: tasks, and pauses. */
 static int64 *reads;
@@ -104,11 +105,25 @@ take_back(int32 number, TimestampTz now)
 		return;
 	pg_read_barrier();
 	PROM_FAULT("scheduler-before-take-back");
-	prom_queue_take_back(queue, slot, now);
-	if (slot->result == PROM_RESULT_READ)
+	if (prom_queue_take_back(queue, slot, now))
 		read_soon(slot->task_id);
 	free_slot(number);
 	PROM_FAULT("scheduler-after-take-back");
+}
+
+/* A slot of the scheduler before that is not free. */
+static void
+adopt_slot(int32 number, bool told, TimestampTz now)
+{
+	PromSlot *slot = slot_at(number);
+	uint32 state = pg_atomic_read_u32(&slot->state);
+
+	prom_queue_adopt(queue, slot, number, now);
+	if (state == PROM_SLOT_DONE)
+		take_back(number, now);
+	else if (!told && (state == PROM_SLOT_ASSIGNED ||
+					   pg_atomic_read_u32(&slot->cancel) != 0))
+		prom_pipe_push(&prom_my_database->to_caller, number);
 }
 
 /*
@@ -121,6 +136,8 @@ static void
 adopt_slots(TimestampTz now)
 {
 	bool *told = palloc0(prom_guc_max_in_flight * sizeof(bool));
+	int32 *ends = palloc(prom_guc_max_in_flight * sizeof(int32));
+	int nends = 0;
 
 	prom_pipe_find(&prom_my_database->to_caller, told);
 	free_slots = MemoryContextAlloc(TopMemoryContext,
@@ -128,21 +145,17 @@ adopt_slots(TimestampTz now)
 	nfree = 0;
 	for (int i = prom_guc_max_in_flight - 1; i >= 0; i--)
 	{
-		PromSlot *slot = slot_at(i);
-		uint32 state = pg_atomic_read_u32(&slot->state);
-
-		if (state == PROM_SLOT_FREE)
-		{
+		if (pg_atomic_read_u32(&slot_at(i)->state) == PROM_SLOT_FREE)
 			free_slots[nfree++] = i;
-			continue;
-		}
-		prom_queue_adopt(queue, slot, i, now);
-		if (state == PROM_SLOT_DONE)
-			take_back(i, now);
-		else if (!told[i] && (state == PROM_SLOT_ASSIGNED ||
-							  pg_atomic_read_u32(&slot->cancel) != 0))
-			prom_pipe_push(&prom_my_database->to_caller, i);
+		else if (slot_at(i)->only_end)
+			ends[nends++] = i;
+		else
+			adopt_slot(i, told[i], now);
 	}
+	/* These hold no keys that one of the others has. */
+	for (int i = 0; i < nends; i++)
+		adopt_slot(ends[i], told[ends[i]], now);
+	pfree(ends);
 	pfree(told);
 	prom_shmem_wake(&prom_my_database->worker[PROM_CALLER]);
 }
@@ -221,7 +234,9 @@ take_hint(const PromHint *hint, TimestampTz now)
 				spilled = true;
 			break;
 		case PROM_HINT_READ:
-			read_soon(hint->task_id);
+			/* It may have ended, and not have been taken back. */
+			if (!prom_queue_read_later(queue, hint->task_id))
+				read_soon(hint->task_id);
 			break;
 		case PROM_HINT_GATES:
 			must_read_pauses = true;
@@ -334,7 +349,7 @@ read_pauses(void)
 	if (was_paused && !prom_my_database->gates[0].paused)
 		must_scan = true;
 	LWLockAcquire(prom_my_database->queue_lock, LW_EXCLUSIVE);
-	prom_queue_pauses_changed(queue);
+	prom_queue_gates_changed(queue);
 	LWLockRelease(prom_my_database->queue_lock);
 }
 
@@ -376,20 +391,33 @@ read_tasks(bool all)
 static void
 scan(void)
 {
+	TimestampTz start = GetCurrentTimestamp();
+
 	must_scan = spilled = false;
 	hint_since_scan = false;
 	transactions_at_scan = prom_xact_completion_count();
 	read_tasks(true);
 	PROM_FAULT("scheduler-after-scan");
 	last_scan = last_look = GetCurrentTimestamp();
+	soonest_spilled = last_scan + 9 * (last_scan - start);
 	pg_atomic_fetch_add_u64(&prom_my_database->rescans, 1);
 }
 
-/* Is it time to look for tasks that came without a hint? */
+/* When those are to be read that had no room. */
+static TimestampTz
+spilled_are_due(TimestampTz now)
+{
+	if (!spilled)
+		return DT_NOEND;
+	now = prom_queue_wants_more(queue, now);
+	return Max(soonest_spilled, now);
+}
+
+/* Is it time to look for tasks that came without a hint, or had no room? */
 static bool
 scan_is_due(TimestampTz now)
 {
-	if (must_scan || (spilled && prom_queue_wants_more(queue, now)))
+	if (must_scan || spilled_are_due(now) <= now)
 		return true;
 	if (!TimestampDifferenceExceeds(last_look, now, prom_guc_rescan_interval))
 		return false;
@@ -409,8 +437,10 @@ scan_is_due(TimestampTz now)
 static long
 wait_time(void)
 {
-	TimestampTz next = prom_queue_next_moment(queue, GetCurrentTimestamp());
-	long ms = prom_worker_wait_time(next);
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz next = prom_queue_next_moment(queue, now);
+	TimestampTz spilled_due = spilled_are_due(now);
+	long ms = prom_worker_wait_time(Min(next, spilled_due));
 
 	if (ms < 0 || ms > prom_guc_rescan_interval)
 		ms = prom_guc_rescan_interval;

@@ -174,7 +174,8 @@ typedef struct PromSlot
 	bool only_end;        /* it may be ended, but no attempt of it may begin */
 	int32 gate;           /* that counts it as handled; -1: none */
 	PromTarget target;    /* the caller says the true one, with PARKED, */
-	uint32 seen;          /* and how many changes its gate had seen */
+	uint32 seen;          /* how many changes its gates had seen, */
+	TimestampTz opens;    /* and when the next of them opens */
 	TimestampTz deadline; /* these five only for the next scheduler */
 	PromSubmitter submitter;
 	uint64 key;

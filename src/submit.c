@@ -330,13 +330,10 @@ check_dependencies(const PromSubmit *submit)
 	Oid type = INT8ARRAYOID;
 	Datum value = PointerGetDatum(
 		prom_int8_array(submit->depends_on, submit->ndepends_on));
-	SPIPlanPtr plan;
 
 	SPI_connect();
-	plan = SPI_prepare(missing_sql, 1, &type);
-	if (plan == NULL ||
-		SPI_execute_snapshot(plan, &value, NULL, GetLatestSnapshot(),
-							 InvalidSnapshot, true, false, 1) != SPI_OK_SELECT)
+	if (prom_execute_now(missing_sql, 1, &type, &value, NULL, true) !=
+		SPI_OK_SELECT)
 		elog(ERROR, "could not read prometheus.task");
 	if (SPI_processed > 0)
 		ereport(ERROR,

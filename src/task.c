@@ -126,7 +126,7 @@ write_retry(int64 task_id)
 	values[2] = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
 	SPI_connect();
 	prom_role_become_owner(&owner);
-	if (SPI_execute_with_args(retry_sql, 3, types, values, NULL, false, 0) !=
+	if (prom_execute_now(retry_sql, 3, types, values, NULL, false) !=
 		SPI_OK_INSERT)
 		elog(ERROR, "could not write prometheus._retry");
 	written = SPI_processed > 0;

@@ -149,6 +149,18 @@ row_value(uint64 row, int column)
 	return value;
 }
 
+int
+prom_execute_now(const char *sql, int nargs, Oid *types, Datum *values,
+				 const char *nulls, bool read_only)
+{
+	SPIPlanPtr plan = SPI_prepare(sql, nargs, types);
+
+	if (plan == NULL)
+		elog(ERROR, "could not prepare \"%s\"", sql);
+	return SPI_execute_snapshot(plan, values, nulls, GetLatestSnapshot(),
+								InvalidSnapshot, read_only, true, 0);
+}
+
 ArrayType *
 prom_int8_array(const int64 *values, int n)
 {

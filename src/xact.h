@@ -48,6 +48,13 @@ extern bool prom_xact_is_open(void);
 extern void prom_statement_run(PromStatement *statement, Datum *values,
 							   const char *nulls, bool read_only);
 
+/*
+ * Run a statement of a user's session by a snapshot of this moment, also in a
+ * REPEATABLE READ transaction; SPI must be connected.  What SPI_execute gives.
+ */
+extern int prom_execute_now(const char *sql, int nargs, Oid *types,
+							Datum *values, const char *nulls, bool read_only);
+
 /* An array of bigint, for an argument, */
 extern ArrayType *prom_int8_array(const int64 *values, int n);
 
