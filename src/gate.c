@@ -182,7 +182,7 @@ bool
 prom_gate_admits(PromDatabase *db, const PromGate *gate, uint32 on_their_way,
 				 TimestampTz now)
 {
-	/* Its options, and so its fallbacks, are not known yet: the caller looks. */
+	/* Its options and fallbacks are not known yet: the caller looks. */
 	if (gate->kind == PROM_GATE_MODEL && gate->version == 0)
 		return true;
 	if (prom_gate_room(gate, on_their_way, now) > 0)

@@ -2,27 +2,25 @@
  * queue.c
  *	  Keeps the live tasks of one database in the order in which they run.
  *
- * Entries are in a dynamic shared area, in slabs that never move, so that a
- * backend can read them under queue_lock; the order is private to the
- * scheduler: heaps of what is urgent, of what is due later and of deadlines,
- * the lanes of what is ready (lane.c), what waits behind a key (key.c) or for
- * another task (dependency.c), and a hash from task to entry.
+ * Entries are where backends can read them (slab.c); the order is private to
+ * the scheduler: heaps of what is urgent, of what is due later and of
+ * deadlines, the lanes of what is ready (lane.c), what waits behind a key
+ * (key.c) or for another task (dependency.c), and a hash from task to entry.
  *
  * Nothing here is the truth: the facts are, and the queue is made from them.
  */
 #include "postgres.h"
 
 #include "common/hashfn.h"
-#include "storage/ipc.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
-#include "compat.h"
 #include "dependency.h"
 #include "guc.h"
 #include "key.h"
 #include "lane.h"
 #include "queue.h"
+#include "slab.h"
 
 /* What one live task costs, heaps and hash included. */
 #define ENTRY_BYTES                                                   \
@@ -56,12 +54,7 @@ typedef struct Ended
 
 struct PromQueue
 {
-	PromDatabase *db;
-	dsa_area *area;
-	PromQueueRoot *root;
-	PromQueueNode **nodes; /* slabs of the same size as those of entries */
-	int32 *free_entries;
-	int nfree;
+	PromSlabs *slabs;
 	int64 length;
 	int64 running;
 	int64 nurgent;
@@ -76,12 +69,6 @@ struct PromQueue
 
 	TimestampTz missed; /* when the first of those without room is wanted */
 };
-
-static PromQueueNode *
-node_at(PromQueue *queue, int32 entry)
-{
-	return &queue->nodes[entry / PROM_SLAB_ENTRIES][entry % PROM_SLAB_ENTRIES];
-}
 
 static int
 compare(int64 a, int64 b)
@@ -109,33 +96,15 @@ ends_first(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 	return compare(y->deadline, x->deadline);
 }
 
-static void
-close_queue(int code, Datum arg)
-{
-	PromQueue *queue = (PromQueue *) DatumGetPointer(arg);
-
-	LWLockReleaseAll(); /* the error may have come while it was held */
-	LWLockAcquire(queue->db->queue_lock, LW_EXCLUSIVE);
-	queue->db->queue_dsa = DSA_HANDLE_INVALID;
-	queue->db->queue_root = InvalidDsaPointer;
-	LWLockRelease(queue->db->queue_lock);
-}
-
 PromQueue *
 prom_queue_create(PromDatabase *db)
 {
 	MemoryContext before = MemoryContextSwitchTo(TopMemoryContext);
 	PromQueue *queue = palloc0(sizeof(PromQueue));
-	dsa_pointer root;
 
-	queue->db = db;
 	queue->missed = DT_NOEND;
-	queue->area = dsa_create(db->queue_lock->tranche);
-	dsa_pin_mapping(queue->area);
-	root = dsa_allocate0(queue->area, sizeof(PromQueueRoot));
-	queue->root = dsa_get_address(queue->area, root);
+	queue->slabs = prom_slabs_create(db);
 	queue->tasks = taskhash_create(TopMemoryContext, 1024, NULL);
-	queue->nodes = palloc0(PROM_MAX_SLABS * sizeof(PromQueueNode *));
 	queue->lanes = prom_lanes_create(db);
 	queue->keys = prom_keys_create();
 	queue->dependencies = prom_dependencies_create();
@@ -143,12 +112,6 @@ prom_queue_create(PromDatabase *db)
 	queue->later = pairingheap_allocate(due_first, NULL);
 	queue->deadlines = pairingheap_allocate(ends_first, NULL);
 	MemoryContextSwitchTo(before);
-
-	before_shmem_exit(close_queue, PointerGetDatum(queue));
-	LWLockAcquire(db->queue_lock, LW_EXCLUSIVE);
-	db->queue_dsa = dsa_get_handle(queue->area);
-	db->queue_root = root;
-	LWLockRelease(db->queue_lock);
 	return queue;
 }
 
@@ -186,50 +149,12 @@ prom_queue_wants_more(PromQueue *queue, TimestampTz now)
 	return prom_lanes_want_more(queue->lanes, room, now) ? now : queue->missed;
 }
 
-static void
-add_slab(PromQueue *queue)
-{
-	int slab = queue->root->nslabs;
-	int from = slab * PROM_SLAB_ENTRIES;
-	Size bytes = (Size) (from + PROM_SLAB_ENTRIES) * sizeof(int32);
-	dsa_pointer entries;
-	PromQueueEntry *first;
-	PromQueueNode *nodes;
-
-	nodes = MemoryContextAllocZero(TopMemoryContext,
-								   PROM_SLAB_ENTRIES * sizeof(PromQueueNode));
-	queue->free_entries = queue->free_entries == NULL
-							  ? MemoryContextAllocHuge(TopMemoryContext, bytes)
-							  : repalloc_huge(queue->free_entries, bytes);
-	entries = dsa_allocate0(queue->area,
-							PROM_SLAB_ENTRIES * sizeof(PromQueueEntry));
-	first = dsa_get_address(queue->area, entries);
-	for (int i = 0; i < PROM_SLAB_ENTRIES; i++)
-	{
-		nodes[i].number = from + i;
-		nodes[i].entry = first + i;
-	}
-	queue->nodes[slab] = nodes;
-	queue->root->slabs[slab] = entries;
-	queue->root->nslabs++;
-}
-
-static PromQueueNode *
-new_node(PromQueue *queue)
-{
-	if (queue->nfree > 0)
-		return node_at(queue, queue->free_entries[--queue->nfree]);
-	if (queue->root->nentries == queue->root->nslabs * PROM_SLAB_ENTRIES)
-		add_slab(queue);
-	return node_at(queue, queue->root->nentries++);
-}
-
 static PromQueueNode *
 find_task(PromQueue *queue, int64 task_id)
 {
 	TaskEntry *found = taskhash_lookup(queue->tasks, task_id);
 
-	return found == NULL ? NULL : node_at(queue, found->entry);
+	return found == NULL ? NULL : prom_slabs_node(queue->slabs, found->entry);
 }
 
 /* Put an entry that is in no heap of order where its state and time say. */
@@ -458,7 +383,7 @@ prom_queue_add(PromQueue *queue, const PromLiveTask *task, TimestampTz now)
 		return true;
 	if (refuse(queue, task, urgent, now))
 		return false;
-	node = new_node(queue);
+	node = prom_slabs_take(queue->slabs);
 	taskhash_insert(queue->tasks, hint->task_id, &found)->entry = node->number;
 	queue->length++;
 
@@ -668,8 +593,7 @@ remove_task(PromQueue *queue, PromQueueNode *node, bool ended, TimestampTz now)
 	release_keys(queue, entry, ended, now);
 	if (entry->state == PROM_QUEUE_RUNNING)
 		queue->running--;
-	entry->state = PROM_QUEUE_FREE;
-	queue->free_entries[queue->nfree++] = node->number;
+	prom_slabs_give_back(queue->slabs, node);
 	queue->length--;
 	taskhash_delete(queue->tasks, entry->task_id);
 }
@@ -804,9 +728,9 @@ prom_queue_gates_changed(PromQueue *queue)
 void
 prom_queue_retarget(PromQueue *queue, uint32 agent)
 {
-	for (int32 i = 0; i < queue->root->nentries; i++)
+	for (int32 i = 0; i < prom_slabs_used(queue->slabs); i++)
 	{
-		PromQueueNode *node = node_at(queue, i);
+		PromQueueNode *node = prom_slabs_node(queue->slabs, i);
 
 		if (node->entry->state == PROM_QUEUE_FREE ||
 			node->entry->state == PROM_QUEUE_RUNNING ||
