@@ -242,7 +242,11 @@ is("@{ $task{$_} }{qw(status attempts calls)}",
 
 # What makes the peer close is not sent in vain for ever: after the first time
 # on a new connection, though others have opened warm ones meanwhile, long
-# after what is remembered of the first.
+# after what is remembered of the first.  What was made within two seconds of a
+# closed connection is not used again.
+$node->wait_for('the last closed connection was long ago',
+	q{SELECT max(ended_at) < clock_timestamp() - interval '3 s' FROM prometheus.attempt},
+	't');
 run_tasks('connections are kept anew',
 	map { task("keep $_", 'fake-slow-300', @kept) } 1 .. 5);
 my $count = $keeping->stats->{requests};
