@@ -198,13 +198,16 @@ jsonb_argument(FunctionCallInfo fcinfo, int n)
 	return PG_ARGISNULL(n) ? NULL : PG_GETARG_JSONB_P(n);
 }
 
+static const char endpoint_hint[] =
+	"An endpoint is the base address of the API, such as https://api.openai.com/v1.";
+
 static pg_noreturn void
 raise_endpoint(const char *detail)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("the endpoint cannot be used"), errdetail("%s", detail),
-			 errhint("An endpoint is the base address of the API, such as https://api.openai.com/v1.")));
+			 errhint("%s", endpoint_hint)));
 	pg_unreachable();
 }
 
@@ -256,7 +259,8 @@ check_model(const char *api, char **endpoint, const char *secret)
 	if (strcmp(api, "openai") == 0 && *endpoint == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("a model of api \"%s\" needs an endpoint", api)));
+				 errmsg("a model of api \"%s\" needs an endpoint", api),
+				 errhint("%s", endpoint_hint)));
 	if (*endpoint != NULL)
 		*endpoint = check_endpoint(*endpoint);
 	if (secret != NULL && !prom_secret_check_name(secret))
@@ -309,6 +313,9 @@ prom_set_model(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(end_setting(&setting));
 }
 
+static const char models_hint[] =
+	"SELECT name FROM prometheus.model lists them; prometheus_set_model() makes one.";
+
 static void
 check_model_exists(const char *model)
 {
@@ -323,7 +330,7 @@ check_model_exists(const char *model)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("model \"%s\" does not exist", model),
-				 errhint("SELECT name FROM prometheus.model lists them; prometheus_set_model() makes one.")));
+				 errhint("%s", models_hint)));
 }
 
 /* As long as a request may be: both go into one message. */
@@ -360,7 +367,8 @@ prom_set_agent(PG_FUNCTION_ARGS)
 		texts[i] = text_argument(fcinfo, 1 + i, setting.columns[i]);
 	if (texts[0] == NULL)
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-						errmsg("an agent must have a model")));
+						errmsg("an agent must have a model"),
+						errhint("%s", models_hint)));
 	check_model_exists(texts[0]);
 	check_instructions(texts[1]);
 	if (texts[2] == NULL)

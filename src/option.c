@@ -120,6 +120,31 @@ read_number(const Option *option, const JsonbValue *value)
 		DirectFunctionCall1(numeric_out, NumericGetDatum(number)));
 }
 
+static void
+name_option(void *arg)
+{
+	errcontext("option \"%s\"", ((const Option *) arg)->name);
+}
+
+/* An interval or a size as PostgreSQL reads it; its errors name the option. */
+static Datum
+read_text(const Option *option, const JsonbValue *value)
+{
+	char *text = pnstrdup(value->val.string.val, value->val.string.len);
+	ErrorContextCallback context = {error_context_stack, name_option,
+									(void *) option};
+	Datum read;
+
+	error_context_stack = &context;
+	read = option->type == OPTION_SIZE
+			   ? DirectFunctionCall1(pg_size_bytes, CStringGetTextDatum(text))
+			   : DirectFunctionCall3(interval_in, CStringGetDatum(text),
+									 ObjectIdGetDatum(InvalidOid),
+									 Int32GetDatum(-1));
+	error_context_stack = context.previous;
+	return read;
+}
+
 /* Milliseconds. */
 static int64
 read_interval(const Option *option, const JsonbValue *value)
@@ -128,10 +153,7 @@ read_interval(const Option *option, const JsonbValue *value)
 
 	if (value->type == jbvString)
 	{
-		char *text = pnstrdup(value->val.string.val, value->val.string.len);
-		Interval *interval = DatumGetIntervalP(DirectFunctionCall3(
-			interval_in, CStringGetDatum(text), ObjectIdGetDatum(InvalidOid),
-			Int32GetDatum(-1)));
+		Interval *interval = DatumGetIntervalP(read_text(option, value));
 
 		ms = interval->time / 1000.0 +
 			 (interval->day + interval->month * 30.0) * 86400000.0;
@@ -158,9 +180,7 @@ read_size(const Option *option, const JsonbValue *value)
 	int64 bytes = -1;
 
 	if (value->type == jbvString)
-		bytes = DatumGetInt64(DirectFunctionCall1(
-			pg_size_bytes, PointerGetDatum(cstring_to_text_with_len(
-							   value->val.string.val, value->val.string.len))));
+		bytes = DatumGetInt64(read_text(option, value));
 	else if (value->type == jbvNumeric)
 		bytes = read_integer(option, value);
 	if (bytes < option->min || bytes > option->max)

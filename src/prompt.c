@@ -339,7 +339,9 @@ build_body(int64 task_id, int32 step, StringInfo body)
 	if (SPI_processed == 0)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 						errmsg("task %lld has no step %d", (long long) task_id,
-							   step)));
+							   step),
+						errhint("SELECT step FROM prometheus.step WHERE task_id = %lld lists them.",
+								(long long) task_id)));
 	if (strcmp(prom_row_text(0, 1), "chat") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

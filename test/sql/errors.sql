@@ -87,6 +87,8 @@ SELECT prometheus_result(1000);
 \echo :SQLSTATE
 SELECT prometheus_cancel(1000);
 \echo :SQLSTATE
+SELECT prometheus_prompt(1, 1);
+\echo :SQLSTATE
 BEGIN READ ONLY;
 SELECT prometheus_cancel(1);
 \echo :SQLSTATE
@@ -210,6 +212,10 @@ SELECT prometheus_set_model('m', 'openai', 'https://example.com', options => '{"
 \echo :SQLSTATE
 SELECT prometheus_set_model('m', 'openai', 'https://example.com', options => '{"max_reply": "1 GB"}');
 \echo :SQLSTATE
+\set SHOW_CONTEXT errors
+SELECT prometheus_set_model('m', 'openai', 'https://example.com', options => '{"total_timeout": "soon"}');
+\echo :SQLSTATE
+\set SHOW_CONTEXT never
 BEGIN READ ONLY;
 SELECT prometheus_set_model('m', 'echo');
 \echo :SQLSTATE
