@@ -12,7 +12,7 @@ RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_set_model';
 COMMENT ON FUNCTION @extschema@.prometheus_set_model(
     text, text, text, text, text, jsonb) IS
-    'Writes a new version of a model and returns its number; what is null keeps its value, an empty text takes it away. api: openai (chat completions) or echo. secret: NAME of a file in prometheus.secrets_dir, or env:NAME; never a key. options: max_tokens, window (tokens that prompt and answer may have together: the oldest turns of a conversation are left out), temperature, price_in and price_out (per million tokens), stream (true), connect_timeout (10 s), first_byte_timeout (60 s), idle_timeout (60 s), total_timeout (10 min), max_reply (16 MB); a null takes one away. Raises invalid_parameter_value for what cannot be.';
+    'Writes a new version of a model and returns its number; what is null keeps its value, an empty text takes it away. api: openai (chat completions) or echo. secret: NAME of a file in prometheus.secrets_dir, or env:NAME; never a key. options: max_concurrent (requests at once), fallback (an array of models to be used instead), breaker_failures (5: so many in a row close its gate), max_tokens, window (tokens that prompt and answer may have together: the oldest turns of a conversation are left out), temperature, price_in and price_out (per million tokens), stream (true), connect_timeout (10 s), first_byte_timeout (60 s), idle_timeout (60 s), total_timeout (10 min), max_reply (16 MB); a null takes one away. Raises invalid_parameter_value for what cannot be.';
 
 CREATE FUNCTION @extschema@.prometheus_set_agent(
     name text,

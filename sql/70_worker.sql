@@ -22,7 +22,7 @@ CREATE FUNCTION prometheus._queue(
 RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'prom_queue';
 COMMENT ON FUNCTION prometheus._queue() IS
-    'The live tasks of this database that the caller may see, for the view prometheus.queue.';
+    'The live tasks of this database that the caller submitted (administrators: all), for the view prometheus.queue.';
 
 CREATE FUNCTION prometheus._installed() RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_installed';

@@ -88,7 +88,8 @@ define_limits(void)
 		&prom_guc_max_in_flight, 1000, 1, 100000, at_start, 0, NULL, NULL,
 		NULL);
 	DefineCustomIntVariable("prometheus.max_request",
-							"Longest request that can be submitted.", NULL,
+							"Longest request that can be submitted.",
+							"An output_schema and an agent's instructions may be as long.",
 							&prom_guc_max_request, 1024, 1, 65536, PGC_SUSET,
 							GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable(
