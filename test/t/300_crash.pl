@@ -83,6 +83,13 @@ EOSQL
 	return;
 }
 
+# The pid of the server.
+sub postmaster
+{
+	my ($pid) = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
+	return $pid;
+}
+
 # Every process of ours is there, and none of those.
 sub wait_for_workers
 {
@@ -109,14 +116,13 @@ foreach my $role (@everyone)
 	my @tasks = submit_load("kill $role");
 	$node->wait_for("kill $role: requests are in flight",
 		q{SELECT in_flight > 50 FROM prometheus.worker WHERE role = 'caller'});
-	my $postmaster = slurp_file($node->data_dir . '/postmaster.pid');
+	my $postmaster = postmaster();
 	my $log = $node->log_end;
 	my $pid = $node->signal_worker('KILL', $role);
 	$node->wait_for_log(qr/all server processes terminated; reinitializing/,
 		$log);
 	wait_for_workers("kill $role", $pid);
-	is(slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/ && $1,
-		$postmaster =~ /^(\d+)/ && $1, "kill $role: the same postmaster");
+	is(postmaster(), $postmaster, "kill $role: the same postmaster");
 	check("kill $role", @tasks);
 }
 cmp_ok(sql(q{SELECT count(*) FROM prometheus._outcome WHERE outcome = 'lost'}),
