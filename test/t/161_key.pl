@@ -66,7 +66,7 @@ $node->wait_for('both wait', "SELECT count(*) FROM prometheus.queue WHERE task_i
 $pid = $node->worker_pid('caller');
 $node->signal_worker('TERM', 'caller');
 $node->worker_pid('caller', other_than => $pid);
-$node->wait_for('it is tried again', "SELECT attempts FROM prometheus.task WHERE task_id = $holder AND status = 'running'", 1);
+$node->wait_for('it is tried again', "SELECT string_agg(coalesce(outcome, 'open'), ' ' ORDER BY attempt) FROM prometheus.attempt WHERE task_id = $holder", 'lost open');
 $node->wait_for('the others wait', "SELECT count(*) FROM prometheus.task WHERE task_id IN ($behind, $third) AND status = 'queued'", 2);
 sql("SELECT prometheus_cancel($holder)");
 $node->wait_task($_, 'completed') foreach $behind, $third;
@@ -104,7 +104,7 @@ my $parent = $node->submit(q{'parent', 'fake-hang-before-headers'});
 my $child = $node->submit("'child', depends_on => ARRAY[$parent]");
 my $both = $node->submit("'both', depends_on => ARRAY[$parent, $child]");
 $node->wait_for('it waits', "SELECT why FROM prometheus.queue WHERE task_id = $child", "depends on task $parent, which has not ended");
-is(sql("SELECT why FROM prometheus.queue WHERE task_id = $both"), 'depends on 2 tasks that have not ended', 'for several');
+$node->wait_for('for several', "SELECT why FROM prometheus.queue WHERE task_id = $both", 'depends on 2 tasks that have not ended');
 $pid = $node->worker_pid('scheduler');
 $node->signal_worker('KILL', 'scheduler');
 $node->wait_for('the server is back and the child waits', "SELECT why FROM prometheus.queue WHERE task_id = $child", "depends on task $parent, which has not ended");
