@@ -138,8 +138,7 @@ cmp_ok($node->safe_psql('postgres', 'SELECT count(*) FROM prometheus._checkpoint
 	'>', 0, 'there is a checkpoint');
 
 # Every table of ours but what is true of one server only (test 165 has more of
-# eras): a new one must be
-# dumped, too.
+# eras): a new one must be dumped, too.
 @facts = split /\n/, $node->safe_psql('postgres',
 	q{SELECT relname FROM pg_class WHERE relnamespace = 'prometheus'::regnamespace AND relkind = 'r' AND relname NOT IN ('_checkpoint', '_era', '_gate') ORDER BY 1});
 cmp_ok(scalar @facts, '>', 8, 'the facts are known');

@@ -95,8 +95,10 @@ is( sql(q{SELECT string_agg(format('%s %s', role, in_flight), ', ' ORDER BY role
 	'the workers');
 is( sql(q{SELECT count(*) FROM prometheus.worker w JOIN pg_stat_activity a USING (pid) WHERE a.backend_type = 'prometheus ' || w.role}),
 	4, 'with their process ids');
-is( sql(q{SELECT count(backend_xmin) + count(backend_xid) + count(xact_start) FROM pg_stat_activity WHERE backend_type ~ '^prometheus'}),
-	0, 'no transaction is open while a request is on the network');
+$node->wait_for('no transaction is open while a request is on the network',
+	q{SELECT count(backend_xmin) + count(backend_xid) + count(xact_start) FROM pg_stat_activity WHERE backend_type ~ '^prometheus'},
+	0);
+is($llm->stats->{dropped}, 0, 'it still is');
 like($node->health('tasks in flight'), qr/^ok\|1 of 1\|/, 'health agrees');
 
 # Cancel: in the queue, on the network, twice, at the end.
@@ -266,9 +268,8 @@ $asking->query_until(qr/begun/,
 $node->wait_for('an ask waits',
 	q{SELECT count(*) FROM prometheus.task WHERE request = 'held' AND status = 'running'},
 	'1');
-is( sql(q{SELECT backend_xmin IS NULL AND backend_xid IS NULL FROM pg_stat_activity WHERE query ~ '^CALL prometheus_ask'}),
-	't',
-	'ask: holds no snapshot while it waits');
+$node->wait_for('ask: holds no snapshot while it waits',
+	q{SELECT backend_xmin IS NULL AND backend_xid IS NULL FROM pg_stat_activity WHERE query ~ '^CALL prometheus_ask' AND wait_event_type = 'Extension'});
 sql(q{SELECT prometheus_cancel(task_id) FROM prometheus.task WHERE request = 'held'});
 $asking->query('SELECT 1');
 like($asking->{stderr}, qr/ERROR/, 'ask: raises when the task is cancelled');
@@ -283,11 +284,9 @@ my $listener = $node->background_psql('postgres');
 $listener->query_safe('LISTEN prometheus_events');
 $node->wait_task($node->submit("'heard'"), 'completed');
 my $heard = '';
-foreach (1 .. 1000)
-{
-	$heard .= $listener->query('SELECT 1');
-	last if $heard =~ /notification/;
-}
+my $patience = time + $PostgreSQL::Test::Utils::timeout_default;
+$heard .= $listener->query('SELECT 1')
+  until $heard =~ /notification/ || time > $patience;
 like($heard,
 	qr/Asynchronous notification "prometheus_events" received from server/,
 	'a hint, without payload');

@@ -136,9 +136,9 @@ $node->restart;
 $node->wait_task($new, 'completed');
 is(sql("SELECT count(*) FROM prometheus.queue WHERE task_id = $hidden"),
 	0, 'the start reads what the checkpoint names');
-is( sql('SELECT count(*) FROM prometheus.queue'),
-	scalar(split(/,/, $live)) - 1,
-	'and what came after it');
+$node->wait_for('and what came after it',
+	'SELECT count(*) FROM prometheus.queue',
+	scalar(split(/,/, $live)) - 1);
 
 # A checkpoint of another server or database is none.
 $node->stop('fast');

@@ -75,7 +75,6 @@ foreach my $write (
 my $soon = $primary->submit("'soon', 'fake-echo', run_at => clock_timestamp() + interval '1 s'");
 $primary->wait_for_catchup($standby, 'replay');
 my $log = $standby->log_end;
-my $before = $llm->stats->{requests};
 $primary->stop('immediate');
 $standby->promote;
 is($standby->safe_psql('postgres', q{CALL prometheus_ask('promoted', 'fake-echo')}),

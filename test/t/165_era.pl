@@ -144,8 +144,8 @@ sql(q{SET client_min_messages = error; SELECT prometheus_submit('without a hint'
 serve('postgres');
 $other->wait_for('checkpoint: what came after it is found',
 	q{SELECT status FROM prometheus.task WHERE request = 'without a hint'}, 'completed');
-is(sql('SELECT string_agg(task_id::text, \' \') FROM prometheus.queue'),
-	$listed, 'checkpoint: it was used');
+$other->wait_for('checkpoint: it was used',
+	q{SELECT string_agg(task_id::text, ' ') FROM prometheus.queue}, $listed);
 
 # A copy by CREATE DATABASE, of a database in use: the first write pauses it.
 sql('CREATE DATABASE copy TEMPLATE postgres');

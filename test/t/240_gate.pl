@@ -68,7 +68,7 @@ sql(q{SELECT prometheus_resume('model:fake-echo')});
 $node->wait_task($paused, 'completed');
 pass('resumed, it runs');
 
-# max_concurrent: never more, and all the time as many.
+# max_concurrent: as many, and never more.
 $node->fake_agent($llm, 'fake-slow-50', options => '{"max_concurrent": 3}');
 sql(q{SELECT count(prometheus_submit('c' || i, 'fake-slow-50')) FROM generate_series(1, 30) i});
 $node->wait_for('all have ended', q{SELECT count(*) FROM prometheus.task WHERE status <> 'completed' AND agent = 'fake-slow-50'}, 0);
@@ -202,12 +202,12 @@ $node->wait_for('the queue is full', q{SELECT count(*) BETWEEN 1000 AND 4000 FRO
 sql(q{SELECT count(*) FROM prometheus_submit_many(array_fill('beside'::text, ARRAY[1000]))});
 $node->wait_for('others run', q{SELECT count(*) FROM prometheus.task WHERE status = 'completed' AND request = 'beside'}, 1000);
 pass('many before one gate hold up nobody else');
-is(sql(q{SELECT in_flight FROM prometheus.worker WHERE role = 'scheduler'}), 0, 'and hold no place');
+$node->wait_for('and hold no place', q{SELECT in_flight FROM prometheus.worker WHERE role = 'scheduler'}, 0);
 is(sql(q{SELECT count(*) FROM prometheus.task WHERE request IN ('before', 'after', 'last') AND status <> 'queued'}), 0, 'and all of them wait');
 sql(q{SELECT prometheus_resume('agent:fake-echo')});
 $node->wait_for('all have run', q{SELECT count(*) FROM prometheus.task WHERE request IN ('before', 'after', 'last') AND status = 'completed'}, 8001);
 pass('and all run when the gate is open');
-is(sql(q{SELECT count(*) FROM prometheus.queue}), 0, 'nothing is left');
+$node->wait_for('nothing is left', q{SELECT count(*) FROM prometheus.queue}, 0);
 
 $node->stop;
 done_testing();

@@ -272,8 +272,6 @@ sql(q{ALTER TABLE prometheus._step ADD CHECK (answer IS DISTINCT FROM 'never')})
 # Not an empty pattern: that is the last one that matched.
 my $wanted = $ENV{PROM_FAULT_POINTS} // '.';
 my @fixed = grep { /$wanted/ } @names;
-cmp_ok(scalar @fixed, '>', 40, 'all points are reached')
-  unless defined $ENV{PROM_FAULT_POINTS};
 foreach my $point (@fixed)
 {
 	foreach my $action (qw(die error stop))
