@@ -76,7 +76,8 @@ SELECT is(data, '{"error": "not here", "error_type": "GovernanceVeto", "failed_a
           'data of task.failed after a veto, before the first step')
   FROM e WHERE type = 'task.failed' AND name = 'vetoed';
 SELECT is(data, '{"reason": null}', 'data of task.cancelled') FROM e WHERE type = 'task.cancelled';
-SELECT is(data ->> 'error', 'it killed the server twice', 'data of task.quarantined')
+SELECT is(data, '{"error": "it killed the server twice", "error_type": "Crashed", "failed_at_step": null}',
+          'data of task.quarantined')
   FROM e WHERE type = 'task.quarantined';
 
 SELECT is(created_at, '2026-01-01 00:00+00', 'created_at of task.received') FROM e

@@ -61,7 +61,7 @@ SELECT is(prometheus_prompt(9002, 1), '{"model": "small", "messages": [{"role": 
 SELECT is(prometheus_prompt(9003, 1), '{"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello?"}]}',
           'of an echo the messages only');
 SELECT ok(prometheus_prompt(9001, 1)::text !~ 'the_secret', 'there is nothing of a secret, not even its name');
-SELECT is(prometheus_prompt(9001, 1)::text ~ 'window', false, 'nor of the window');
+SELECT is(prometheus_prompt(9002, 1)::text ~ 'window', false, 'nor of the window');
 SELECT is(prometheus_prompt(NULL, 1), NULL, 'no task');
 SELECT is(prometheus_prompt(9001, NULL), NULL, 'no step');
 

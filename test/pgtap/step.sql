@@ -82,7 +82,7 @@ SELECT is(input #>> '{messages,0,content}', 'Be long.', 'input stays as it was s
 SELECT is((SELECT count(*) FROM s), 7::bigint, 'each step is one row');
 SELECT throws_ok('DELETE FROM prometheus.step', '55000', NULL, 'a view to read');
 
-SELECT is(jsonb_typeof(input) || ' ' || jsonb_typeof(output), 'object object', 'input and output are objects')
+SELECT is(output, '{"content": "half of an ans"}', 'what there was of an answer that failed')
   FROM s WHERE step = 7;
 
 SELECT * FROM finish();
