@@ -99,7 +99,9 @@ is_allowed(PromHttpRequest *request, bool is_public)
 {
 	if (is_public ? !request->is_plain : prom_guc_allow_private_endpoints)
 		return true;
-	request->is_refused = true;
+	request->refusal = is_public
+						   ? "http is for private addresses only"
+						   : "private ones need prometheus.allow_private_endpoints";
 	return false;
 }
 
@@ -545,6 +547,8 @@ prom_transfer_finish(PromHttpRequest *request, PromHttpEnd end)
 		request->result.sent = true;
 	if (end == PROM_HTTP_STALE)
 		request->error[0] = '\0'; /* libcurl's words for our refusal */
+	else if (end == PROM_HTTP_FORBIDDEN && request->refusal != NULL)
+		request->result.detail = request->refusal;
 	fill_times(request);
 	note_peer(request, end);
 	prom_transfer_release(request);
@@ -584,8 +588,8 @@ connection_end(const PromHttpRequest *request, CURLcode code)
 		default:
 			if (request->first_byte > 0)
 				return PROM_HTTP_GARBLED;
-			return request->is_refused ? PROM_HTTP_FORBIDDEN
-									   : PROM_HTTP_UNREACHABLE;
+			return request->refusal != NULL ? PROM_HTTP_FORBIDDEN
+											: PROM_HTTP_UNREACHABLE;
 	}
 }
 

@@ -42,11 +42,11 @@ struct PromHttpRequest
 	bool is_listed;  /* in one of them */
 	bool is_added;   /* to the multi handle */
 	bool is_resolving;
-	bool is_numeric; /* the host needs no lookup */
-	bool is_plain;   /* http, not https */
-	bool is_refused; /* an address of it was */
-	int peer;        /* its host's place in the engine's peers */
-	PromHttpEnd why; /* the reason a callback gave up, or RUNNING */
+	bool is_numeric;     /* the host needs no lookup */
+	bool is_plain;       /* http, not https */
+	int peer;            /* its host's place in the engine's peers */
+	const char *refusal; /* of an address of the host, static; or NULL */
+	PromHttpEnd why;     /* the reason a callback gave up, or RUNNING */
 	size_t header_bytes;
 	int64 received; /* bytes of the body */
 	size_t given;   /* bytes of the request's body that libcurl took */

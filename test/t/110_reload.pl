@@ -136,13 +136,17 @@ like($node->error_of(q{CALL prometheus_ask('x', 'by name')})->{message},
 $node->fake_agent($llm, 'fake-echo', name => 'by tls',
 	url => 'https://localhost:' . $llm->port . '/v1');
 like($node->error_of(q{CALL prometheus_ask('x', 'by tls')})->{message},
-	qr/address is not allowed/, 'and over TLS');
+	qr/address is not allowed: .*prometheus.allow_private_endpoints/, 'and over TLS');
 is($llm->stats->{requests}, $seen, 'nothing was sent to it either');
 set('prometheus.allow_private_endpoints = on');
 $node->wait_for('private addresses are allowed',
 	'SHOW prometheus.allow_private_endpoints', 'on');
 is(sql(q{CALL prometheus_ask('allowed', 'keyed')}),
 	'allowed', 'a private address is allowed again');
+$node->fake_agent($llm, 'fake-echo', name => 'public', url => 'http://8.8.8.8/v1');
+like($node->error_of(q{CALL prometheus_ask('x', 'public')})->{message},
+	qr/address is not allowed: http is for private addresses only/,
+	'but no public one without TLS');
 is(sql(q{CALL prometheus_ask('allowed', 'by name')}),
 	'allowed', 'and a name of one');
 
