@@ -211,6 +211,24 @@ raise_endpoint(const char *detail)
 	pg_unreachable();
 }
 
+/* Is what follows the host, up to the path, nothing or a port? */
+static bool
+has_good_port(const char *host)
+{
+	const char *port = host + strcspn(host, *host == '[' ? "]" : ":/");
+	long number;
+	char *end;
+
+	if (*port == ']')
+		port++;
+	if (*port == '/' || *port == '\0')
+		return true;
+	if (*port != ':' || port[1] < '0' || port[1] > '9')
+		return false;
+	number = strtol(port + 1, &end, 10);
+	return number >= 1 && number <= 65535 && (*end == '/' || *end == '\0');
+}
+
 /* The endpoint without its last slashes.  No message quotes it. */
 static char *
 check_endpoint(const char *endpoint)
@@ -235,6 +253,8 @@ check_endpoint(const char *endpoint)
 		raise_endpoint("It must not contain a user name or a password.");
 	if (strpbrk(host, "?#") != NULL)
 		raise_endpoint("It must not contain a query or a fragment.");
+	if (!has_good_port(host))
+		raise_endpoint("Its host may be followed by a port from 1 to 65535 and a path.");
 	while (length > 0 && copy[length - 1] == '/')
 		copy[--length] = '\0';
 	return copy;

@@ -1,6 +1,6 @@
 -- What prometheus_set_model() writes and refuses, and what prometheus.model shows.
 BEGIN;
-SELECT plan(117);
+SELECT plan(125);
 
 SELECT columns_are('prometheus', 'model', ARRAY[
     'name', 'api', 'endpoint', 'model', 'secret', 'owner', 'version', 'set_at', 'options']);
@@ -68,10 +68,12 @@ SELECT throws_ok(format($$SELECT prometheus_set_model('new', 'openai', %L)$$, e)
   FROM unnest(ARRAY['example.com', 'ftp://example.com', 'file:///etc/passwd', 'https:example.com', 'https://',
                     'https:///v1', 'https://:443/v1', 'https://me@example.com', 'https://me:pass@example.com/v1',
                     'https://example.com/v1?api-version=1', 'https://example.com/#v1', 'https://example.com/a b',
-                    ' https://example.com', E'https://example.com/\r\nHost: other', E'https://example.com\x7f']) AS e;
+                    ' https://example.com', E'https://example.com/\r\nHost: other', E'https://example.com\x7f',
+                    'https://example.com:0/v1', 'https://example.com:65536', 'https://example.com:/v1', 'https://example.com:v1',
+                    'https://[::1]v1', 'https://[::1]:99999999999999999999/v1']) AS e;
 SELECT lives_ok(format($$SELECT prometheus_set_model('new', 'openai', %L)$$, e), 'endpoint ' || e)
   FROM unnest(ARRAY['https://example.com', 'HTTPS://EXAMPLE.COM/v1', 'http://127.0.0.1:11434/v1', 'http://localhost/v1',
-                    'https://[::1]:8443/v1', 'https://example.com/a@b/v1']) AS e;
+                    'https://[::1]:8443/v1', 'https://example.com/a@b/v1', 'https://example.com:65535', 'https://[::1]/v1:1']) AS e;
 SELECT throws_ok(format($$SELECT prometheus_set_model('new', 'openai', 'https://example.com', secret => %L)$$, s), '22023',
                  NULL, 'secret ' || to_json(left(s, 20)))
   FROM unnest(ARRAY['sk-proj-0123456789', '../other', '/etc/passwd', '.hidden', 'a/b', 'env:', 'env:1', 'env:A-B',

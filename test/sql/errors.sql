@@ -190,6 +190,8 @@ SELECT prometheus_set_model('m', 'openai', 'https://example.com/v1?key=secret');
 \echo :SQLSTATE
 SELECT prometheus_set_model('m', 'openai', 'https://example.com /v1');
 \echo :SQLSTATE
+SELECT prometheus_set_model('m', 'openai', 'https://example.com:99999/v1');
+\echo :SQLSTATE
 SELECT prometheus_set_model('m', 'openai', 'https://example.com', secret => 'sk-0123456789');
 \echo :SQLSTATE
 SELECT prometheus_set_model('m', 'openai', 'https://example.com', secret => '../key');
