@@ -342,9 +342,9 @@ check_model_exists(const char *model)
 	Oid type = TEXTOID;
 	Datum value = CStringGetTextDatum(model);
 
-	if (SPI_execute_with_args(
-			"SELECT 1 FROM prometheus._model WHERE name OPERATOR(pg_catalog.=) $1",
-			1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
+	if (prom_execute_now(
+			"SELECT FROM prometheus._model WHERE name OPERATOR(pg_catalog.=) $1 LIMIT 1",
+			1, &type, &value, NULL, true) != SPI_OK_SELECT)
 		elog(ERROR, "could not read prometheus._model");
 	if (SPI_processed == 0)
 		ereport(ERROR,

@@ -1,6 +1,6 @@
 -- What prometheus_set_agent() writes and refuses, and what prometheus.agent shows.
 BEGIN;
-SELECT plan(36);
+SELECT plan(37);
 
 -- No worker serves this database, and a submit says so once.
 SET LOCAL client_min_messages = error;
@@ -38,6 +38,9 @@ SELECT is(options, '{}', 'is taken away') FROM prometheus.agent WHERE name = 'wr
 SELECT is((SELECT array_agg(version ORDER BY version) FROM prometheus._agent WHERE name = 'writer'),
           ARRAY[1, 2, 3, 4, 5]::bigint[], 'every version is there');
 SELECT is((SELECT count(*) FROM prometheus.agent WHERE name = 'writer'), 1::bigint, 'the view has the newest');
+
+SELECT is(prometheus_set_model('both', 'echo') + prometheus_set_agent('both', 'both'), 2::bigint,
+          'a model and its agent in one statement');
 
 -- Names.
 
