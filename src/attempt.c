@@ -14,8 +14,6 @@
 #include "fmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
-#include "utils/numeric.h"
 
 #include "attempt.h"
 #include "encoding.h"
@@ -27,6 +25,7 @@
 #include "prompt.h"
 #include "route.h"
 #include "schema.h"
+#include "step.h"
 #include "worker.h"
 #include "xact.h"
 
@@ -177,13 +176,6 @@ load(PromAttempt **attempts, int n, int *nloaded)
 	return loaded;
 }
 
-static Datum
-text_or_null(const char *text, bool *isnull)
-{
-	*isnull = text == NULL;
-	return text == NULL ? (Datum) 0 : CStringGetTextDatum(text);
-}
-
 typedef struct Outcome
 {
 	const char *outcome;
@@ -212,9 +204,9 @@ add_outcome(PromFactWriter *writer, int64 task_id, const Outcome *outcome,
 	values[OUTCOME_NEXT_RUN_AT] = TimestampTzGetDatum(outcome->next_run_at);
 	nulls[OUTCOME_NEXT_RUN_AT] = outcome->next_run_at == 0;
 	values[OUTCOME_OUTCOME] = CStringGetTextDatum(outcome->outcome);
-	values[OUTCOME_ERROR_TYPE] = text_or_null(outcome->error_type,
-											  &nulls[OUTCOME_ERROR_TYPE]);
-	values[OUTCOME_ERROR] = text_or_null(outcome->error, &nulls[OUTCOME_ERROR]);
+	values[OUTCOME_ERROR_TYPE] = prom_fact_text(outcome->error_type,
+												&nulls[OUTCOME_ERROR_TYPE]);
+	values[OUTCOME_ERROR] = prom_fact_text(outcome->error, &nulls[OUTCOME_ERROR]);
 	prom_fact_add(writer, PROM_FACT_OUTCOME, values, nulls);
 }
 
@@ -271,109 +263,6 @@ add_call(PromFactWriter *writer, const PromAttempt *attempt)
 		CStringGetTextDatum(psprintf("model:%s", attempt->model->name));
 	nulls[CALL_RESERVED] = true;
 	prom_fact_add(writer, PROM_FACT_CALL, values, nulls);
-}
-
-/* What the tokens cost, or NULL if the price or the usage is not known. */
-static Datum
-cost_of(const PromModel *model, const PromReply *reply, bool *isnull)
-{
-	Numeric million = int64_to_numeric(1000000);
-	Datum cost = NumericGetDatum(int64_to_numeric(0));
-	const struct
-	{
-		const char *price;
-		int64 tokens;
-	} parts[] = {
-		{model->price_in, reply->tokens_in},
-		{model->price_out, reply->tokens_out},
-	};
-
-	*isnull = true;
-	for (int i = 0; i < lengthof(parts); i++)
-	{
-		Datum price;
-
-		if (parts[i].price == NULL || parts[i].tokens < 0)
-			continue;
-		price = DirectFunctionCall3(numeric_in, CStringGetDatum(parts[i].price),
-									ObjectIdGetDatum(InvalidOid),
-									Int32GetDatum(-1));
-		price = DirectFunctionCall2(numeric_mul, price,
-									NumericGetDatum(
-										int64_to_numeric(parts[i].tokens)));
-		cost = DirectFunctionCall2(numeric_add, cost, price);
-		*isnull = false;
-	}
-	return DirectFunctionCall1(numeric_trim_scale,
-							   DirectFunctionCall2(numeric_div, cost,
-												   NumericGetDatum(million)));
-}
-
-static Datum
-count_or_null(int64 count, bool *isnull)
-{
-	*isnull = count < 0;
-	return Int64GetDatum(count);
-}
-
-static Datum
-ms_or_null(double ms, bool *isnull)
-{
-	*isnull = ms < 0;
-	return Float4GetDatum((float4) ms);
-}
-
-/* The chat step: what was asked is in task and agent, what came is here. */
-static void
-add_chat_step(PromFactWriter *writer, PromAttempt *attempt,
-			  const PromReply *reply, TimestampTz now)
-{
-	Datum values[STEP_COLUMNS];
-	bool nulls[STEP_COLUMNS] = {false};
-	const PromModel *model = attempt->model;
-
-	values[STEP_TASK_ID] = Int64GetDatum(attempt->task_id);
-	values[STEP_STEP] = Int32GetDatum(attempt->step);
-	values[STEP_ATTEMPT] = Int32GetDatum(attempt->attempt);
-	values[STEP_EVENT_ID] = Int64GetDatum(prom_fact_next_id());
-	values[STEP_CALL_ID] = Int64GetDatum(attempt->call_id);
-	nulls[STEP_CALL_ID] = attempt->call_id == 0;
-	values[STEP_STARTED_AT] = TimestampTzGetDatum(attempt->sent_at);
-	values[STEP_ENDED_AT] = TimestampTzGetDatum(now);
-	values[STEP_TOKENS_IN] = count_or_null(reply->tokens_in,
-										   &nulls[STEP_TOKENS_IN]);
-	values[STEP_TOKENS_OUT] = count_or_null(reply->tokens_out,
-											&nulls[STEP_TOKENS_OUT]);
-	values[STEP_CACHED_TOKENS] = count_or_null(reply->cached_tokens,
-											   &nulls[STEP_CACHED_TOKENS]);
-	values[STEP_HTTP_STATUS] = Int32GetDatum(reply->http_status);
-	nulls[STEP_HTTP_STATUS] = reply->http_status == 0;
-	values[STEP_AMBIGUOUS] = BoolGetDatum(reply->ambiguous);
-	values[STEP_CONNECT_MS] = ms_or_null(reply->connect_ms,
-										 &nulls[STEP_CONNECT_MS]);
-	values[STEP_FIRST_BYTE_MS] = ms_or_null(reply->first_byte_ms,
-											&nulls[STEP_FIRST_BYTE_MS]);
-	values[STEP_KIND] = CStringGetTextDatum("chat");
-	values[STEP_NAME] = CStringGetTextDatum(model->name);
-	values[STEP_STATUS] = CStringGetTextDatum(reply->ok ? "ok" : "error");
-	values[STEP_MODEL] =
-		CStringGetTextDatum(model->model != NULL ? model->model : model->name);
-	values[STEP_COST] = cost_of(model, reply, &nulls[STEP_COST]);
-	values[STEP_FINISH_REASON] =
-		text_or_null(prom_encoding_from_utf8(reply->finish_reason),
-					 &nulls[STEP_FINISH_REASON]);
-	values[STEP_REQUEST_ID] = text_or_null(
-		prom_encoding_from_utf8(reply->request_id), &nulls[STEP_REQUEST_ID]);
-	values[STEP_ERROR_TYPE] = text_or_null(reply->ok ? NULL : reply->error_type,
-										   &nulls[STEP_ERROR_TYPE]);
-	values[STEP_ERROR] =
-		text_or_null(reply->ok ? NULL : prom_encoding_from_utf8(reply->error),
-					 &nulls[STEP_ERROR]);
-	values[STEP_ANSWER] = text_or_null(prom_encoding_from_utf8(reply->answer),
-									   &nulls[STEP_ANSWER]);
-	values[STEP_RAW] = text_or_null(prom_encoding_from_utf8(reply->raw),
-									&nulls[STEP_RAW]);
-	prom_fact_add(writer, PROM_FACT_STEP, values, nulls);
 }
 
 /* Is the task to be tried again after this reply? */
@@ -481,7 +370,7 @@ answer_locally(PromFactWriter *writer, PromAttempt *attempt,
 		hold_against(source->output_schema, &reply);
 	attempt->call_id = 0;
 	attempt->sent_at = now;
-	add_chat_step(writer, attempt, &reply, now);
+	prom_step_add_chat(writer, attempt, &reply, now);
 	end_with_reply(writer, attempt, &reply, now);
 }
 
@@ -688,7 +577,7 @@ prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 	if (schema != NULL)
 		hold_against(schema, &reply);
 	free_schema(schema);
-	add_chat_step(writer, attempt, &reply, now);
+	prom_step_add_chat(writer, attempt, &reply, now);
 	attempt->tokens = Min(Max(reply.tokens_in, 0), MOST_TOKENS) +
 					  Min(Max(reply.tokens_out, 0), MOST_TOKENS);
 	end_with_reply(writer, attempt, &reply, now);

@@ -17,6 +17,7 @@
 #include "catalog/namespace.h"
 #include "commands/sequence.h"
 #include "executor/executor.h"
+#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/xid8.h"
@@ -287,4 +288,11 @@ int64
 prom_fact_next_id(void)
 {
 	return next_of("_fact_id");
+}
+
+Datum
+prom_fact_text(const char *text, bool *isnull)
+{
+	*isnull = text == NULL;
+	return text == NULL ? (Datum) 0 : CStringGetTextDatum(text);
 }

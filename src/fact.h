@@ -150,6 +150,9 @@ extern void prom_fact_add(PromFactWriter *writer, PromFactKind kind,
 						  const Datum *values, const bool *nulls);
 extern void prom_fact_end(PromFactWriter *writer);
 
+/* A value that may be missing. */
+extern Datum prom_fact_text(const char *text, bool *isnull);
+
 /* Put what was added so far into the tables, where statements see it. */
 extern void prom_fact_flush(PromFactWriter *writer);
 
