@@ -444,13 +444,17 @@ static PromStatement model_statement = {
 	NULL,
 };
 
-/* Run one of the two above; there is exactly one row, or an error. */
+/*
+ * Run one of the two above; there is exactly one row, or an error.  Not
+ * read-only: a version that came after the transaction's snapshot is there too.
+ */
 static void
-read_version(PromStatement *statement, const char *name, int64 version)
+read_version(PromStatement *statement, const char *name, int64 version,
+			 bool read_only)
 {
 	Datum values[2] = {CStringGetTextDatum(name), Int64GetDatum(version)};
 
-	prom_statement_run(statement, values, NULL, true);
+	prom_statement_run(statement, values, NULL, read_only);
 	if (SPI_processed != 1)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 						errmsg("\"%s\" has no version %lld", name,
@@ -493,14 +497,14 @@ make_model(const char *name, int64 version)
 PromAgent *
 prom_agent_read(const char *name, int64 version)
 {
-	read_version(&agent_statement, name, version);
+	read_version(&agent_statement, name, version, true);
 	return make_agent(name, version);
 }
 
 PromModel *
 prom_model_read(const char *name, int64 version)
 {
-	read_version(&model_statement, name, version);
+	read_version(&model_statement, name, version, true);
 	return make_model(name, version);
 }
 
@@ -517,7 +521,7 @@ prom_agent_version(const char *name, int64 version)
 		if (agent->version == version && strcmp(agent->name, name) == 0)
 			return agent;
 	}
-	read_version(&agent_statement, name, version);
+	read_version(&agent_statement, name, version, false);
 	before = MemoryContextSwitchTo(cache_context());
 	agent = make_agent(name, version);
 	agents = lappend(agents, agent);
@@ -538,7 +542,7 @@ prom_model_version(const char *name, int64 version)
 		if (model->version == version && strcmp(model->name, name) == 0)
 			return model;
 	}
-	read_version(&model_statement, name, version);
+	read_version(&model_statement, name, version, false);
 	before = MemoryContextSwitchTo(cache_context());
 	model = make_model(name, version);
 	models = lappend(models, model);

@@ -206,7 +206,8 @@ add_outcome(PromFactWriter *writer, int64 task_id, const Outcome *outcome,
 	values[OUTCOME_OUTCOME] = CStringGetTextDatum(outcome->outcome);
 	values[OUTCOME_ERROR_TYPE] = prom_fact_text(outcome->error_type,
 												&nulls[OUTCOME_ERROR_TYPE]);
-	values[OUTCOME_ERROR] = prom_fact_text(outcome->error, &nulls[OUTCOME_ERROR]);
+	values[OUTCOME_ERROR] =
+		prom_fact_text(outcome->error, &nulls[OUTCOME_ERROR]);
 	prom_fact_add(writer, PROM_FACT_OUTCOME, values, nulls);
 }
 
@@ -412,7 +413,6 @@ begin_one(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 	attempt->step = loaded->last_step + 1;
 	attempt->used = loaded->used;
 	attempt->max_attempts = loaded->max_attempts;
-	attempt->deadline = loaded->deadline;
 	source.request = TextDatumGetCString(loaded->request);
 	if (loaded->has_schema)
 		source.output_schema = DatumGetJsonbPCopy(loaded->output_schema);
@@ -481,6 +481,7 @@ go_on(PromFactWriter *writer, PromAttempt *attempt, const Loaded *loaded,
 {
 	bool open = loaded->last_attempt > loaded->outcome_attempt;
 
+	attempt->deadline = loaded->deadline;
 	if (end_if_due(writer, attempt, loaded, now))
 		return 0;
 	attempt->retrying = loaded->retrying || open;
@@ -618,6 +619,7 @@ prom_attempt_give_up(PromFactWriter *writer, PromAttempt *attempt,
 	Loaded *loaded = load(&attempt, 1, &nloaded);
 
 	attempt->next = PROM_NEXT_ENDED;
+	attempt->completed = nloaded == 1 && loaded->ended && loaded->completed;
 	if (nloaded == 1 && !loaded->ended)
 		end_unbegun(writer, attempt, loaded, "failed", error_type, error, now);
 }

@@ -436,6 +436,8 @@ give_back(Work *work)
 	slot->due = work->attempt.due;
 	slot->tokens = work->attempt.tokens;
 	slot->retrying = work->attempt.retrying;
+	if (work->attempt.deadline != 0)
+		slot->deadline = work->attempt.deadline;
 	if (slot->result == PROM_RESULT_PARKED)
 	{
 		slot->target = work->attempt.target;

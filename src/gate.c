@@ -40,6 +40,7 @@ init_gate(PromGate *gate, PromGateKind kind, const char *name)
 	pg_atomic_init_u32(&gate->in_flight, 0);
 	pg_atomic_init_u32(&gate->handled, 0);
 	pg_atomic_init_u32(&gate->changes, 0);
+	pg_atomic_init_u32(&gate->asked, 1);
 	gate->max_concurrent = NO_LIMIT;
 	gate->breaker_failures = INT_MAX;
 	strlcpy(gate->name, name, sizeof(gate->name));
@@ -183,7 +184,8 @@ prom_gate_admits(PromDatabase *db, const PromGate *gate, uint32 on_their_way,
 				 TimestampTz now)
 {
 	/* Its options and fallbacks are not known yet: the caller looks. */
-	if (gate->kind == PROM_GATE_MODEL && gate->version == 0)
+	if (gate->kind == PROM_GATE_MODEL &&
+		pg_atomic_read_u32((pg_atomic_uint32 *) &gate->asked) != gate->known)
 		return true;
 	if (prom_gate_room(gate, on_their_way, now) > 0)
 		return true;
@@ -217,13 +219,18 @@ prom_gate_changes(PromDatabase *db, const PromGate *gate)
 }
 
 void
-prom_gate_set_options(PromDatabase *db, PromGate *gate, const PromModel *model)
+prom_gate_set_options(PromDatabase *db, PromGate *gate, const PromModel *model,
+					  uint32 asked)
 {
 	uint32 limit = model->max_concurrent > 0 ? model->max_concurrent : NO_LIMIT;
 
-	if (gate->version >= model->version)
-		return;
 	LWLockAcquire(db->gate_lock, LW_EXCLUSIVE);
+	gate->known = asked;
+	if (gate->version == model->version)
+	{
+		LWLockRelease(db->gate_lock);
+		return;
+	}
 	gate->version = model->version;
 	gate->breaker_failures = model->breaker_failures;
 	gate->nfallbacks = Min(model->nfallbacks, PROM_MAX_FALLBACKS);
@@ -354,7 +361,7 @@ prom_gate_ended(PromDatabase *db, PromGate *gate, uint32 generation,
 void
 prom_gate_open(PromGate *gate)
 {
-	gate->version = 0;
+	pg_atomic_fetch_add_u32(&gate->asked, 1);
 	pg_atomic_write_u64(&gate->until, 0);
 	pg_atomic_fetch_add_u32(&gate->changes, 1);
 }

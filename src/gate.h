@@ -55,9 +55,12 @@ extern TimestampTz prom_gate_opens_next(PromDatabase *db, const PromGate *gate,
 /* A new caller: the calls of the one before it ended with it. */
 extern void prom_gate_forget_calls(PromDatabase *db);
 
-/* What the caller tells: a model's options; a call that begins and ends. */
+/*
+ * What the caller tells: a model's options, in the newest version after it was
+ * asked so often; a call that begins and ends.
+ */
 extern void prom_gate_set_options(PromDatabase *db, PromGate *gate,
-								  const PromModel *model);
+								  const PromModel *model, uint32 asked);
 extern uint32 prom_gate_began(PromGate *gate);
 extern void prom_gate_dropped(PromGate *gate);
 extern void prom_gate_ended(PromDatabase *db, PromGate *gate,

@@ -2,13 +2,17 @@
  * key.c
  *	  Says who holds a key, and who waits behind it.
  *
- * A concurrency key is held while a task runs, a conversation from the moment
- * at which it is a task's turn to its end: the tries of one task are one turn
- * of it.  A key is here while somebody holds it or waits behind it.
+ * A conversation is held from the moment at which it is a task's turn to its
+ * end: the tries of one task are one turn of it, and nobody overtakes.  A
+ * concurrency key is held while a task runs.
  *
- * A key that nobody holds is not kept for whoever is called next: that one may
- * find its gate closed, or its other key taken, or be cancelled.  Whoever
- * leaves without having taken it calls the next (queue.c, wake).
+ * A concurrency key that nobody holds is not kept for one task, which may find
+ * its gate closed or full: the first for each target is called into its lane,
+ * and who comes first to the head of a lane takes the key.  Of those of one
+ * target only the first is called, since the others wait for the same gate;
+ * if it leaves its lane without the key, the next is called (queue.c, wake).
+ *
+ * A key is here while somebody holds it or waits for it.
  */
 #include "postgres.h"
 
@@ -20,17 +24,34 @@
 /* In place of a task, while the live tasks are first read. */
 #define NOT_KNOWN (-1)
 
+/* Those that were refused are read when so many still wait. */
+#define FEW 128
+
+/* What waits for a key and for the same gate; of a conversation, all. */
+typedef struct PromBehind
+{
+	struct PromKey *key;
+	PromTarget target;
+	pairingheap *waiting;
+	PromQueueNode *called; /* to its lane, or NULL */
+	struct PromBehind *next;
+} PromBehind;
+
 typedef struct PromKey
 {
 	uint64 hash;
 	int64 holder; /* 0: nobody */
-	pairingheap *waiting;
+	PromBehind *behind;
+	int64 length; /* of all that wait */
+	bool refused; /* a task of it, since there was no room */
+	bool reading; /* those that were are being read */
 } PromKey;
 
 struct PromKeys
 {
 	HTAB *keys;
 	bool all_read;
+	bool want_more;
 };
 
 PromKeys *
@@ -48,18 +69,20 @@ prom_keys_create(void)
 }
 
 static PromKey *
-find_key(PromKeys *keys, uint64 hash)
+find_key(PromKeys *keys, uint64 hash, bool make)
 {
 	bool found;
-	PromKey *key = hash_search(keys->keys, &hash, HASH_ENTER, &found);
+	PromKey *key;
 
-	if (!found)
+	if (hash == 0)
+		return NULL;
+	key = hash_search(keys->keys, &hash, make ? HASH_ENTER : HASH_FIND, &found);
+	if (make && !found)
 	{
-		MemoryContext before = MemoryContextSwitchTo(TopMemoryContext);
-
 		key->holder = 0;
-		key->waiting = pairingheap_allocate(prom_lane_order, NULL);
-		MemoryContextSwitchTo(before);
+		key->behind = NULL;
+		key->length = 0;
+		key->refused = key->reading = false;
 	}
 	return key;
 }
@@ -67,147 +90,288 @@ find_key(PromKeys *keys, uint64 hash)
 static void
 forget_if_idle(PromKeys *keys, PromKey *key)
 {
-	if (key->holder != 0 || !pairingheap_is_empty(key->waiting))
+	if (key->holder != 0 || key->behind != NULL)
 		return;
-	pairingheap_free(key->waiting);
+	keys->want_more |= key->refused;
 	hash_search(keys->keys, &key->hash, HASH_REMOVE, NULL);
 }
 
-void
-prom_keys_wait(PromKey *key, PromQueueNode *node)
+static PromBehind *
+find_behind(PromKey *key, const PromTarget *target)
 {
-	node->place = PROM_PLACE_KEY;
-	node->key = key;
-	node->entry->blocker = Max(key->holder, 0);
-	node->entry->in_conversation = key->hash == node->entry->conversation;
-	pairingheap_add(key->waiting, &node->order);
-}
+	MemoryContext before;
+	PromBehind *behind;
 
-/*
- * The conversation is taken first, and kept while the task waits for its
- * concurrency key, so that none of the same conversation overtakes it.  That
- * cannot end in a circle: who holds a concurrency key runs, and waits for
- * nothing.
- */
-PromKey *
-prom_keys_claim(PromKeys *keys, const PromQueueEntry *entry)
-{
-	if (entry->conversation != 0)
-	{
-		PromKey *key = find_key(keys, entry->conversation);
-
-		if (key->holder == 0)
-			key->holder = keys->all_read ? entry->task_id : NOT_KNOWN;
-		if (key->holder != entry->task_id)
-			return key;
-	}
-	if (entry->key != 0)
-	{
-		PromKey *key = find_key(keys, entry->key);
-
-		if (key->holder == 0)
-			key->holder = entry->task_id;
-		if (key->holder != entry->task_id)
-			return key;
-	}
-	return NULL;
+	for (behind = key->behind; behind != NULL; behind = behind->next)
+		if (behind->target.agent == target->agent &&
+			behind->target.model == target->model)
+			return behind;
+	before = MemoryContextSwitchTo(TopMemoryContext);
+	behind = palloc0(sizeof(PromBehind));
+	behind->key = key;
+	behind->target = *target;
+	behind->waiting = pairingheap_allocate(prom_lane_order, NULL);
+	behind->next = key->behind;
+	key->behind = behind;
+	MemoryContextSwitchTo(before);
+	return behind;
 }
 
 static void
-restore(PromKeys *keys, uint64 hash, int64 task_id)
+forget_behind_if_idle(PromKeys *keys, PromBehind *behind)
 {
-	PromKey *key;
+	PromKey *key = behind->key;
 
-	if (hash == 0)
+	if (behind->called != NULL || !pairingheap_is_empty(behind->waiting))
 		return;
-	key = find_key(keys, hash);
-	if (key->holder == 0 || key->holder == NOT_KNOWN)
-		key->holder = task_id;
+	for (PromBehind **p = &key->behind; *p != NULL; p = &(*p)->next)
+		if (*p == behind)
+		{
+			*p = behind->next;
+			break;
+		}
+	pairingheap_free(behind->waiting);
+	pfree(behind);
+	forget_if_idle(keys, key);
+}
+
+static bool
+hold_conversation(PromKeys *keys, PromKey *key, PromQueueEntry *entry)
+{
+	if (key->holder == 0)
+		key->holder = keys->all_read ? entry->task_id : NOT_KNOWN;
+	entry->has_conversation = key->holder == entry->task_id;
+	return entry->has_conversation;
+}
+
+/*
+ * Who holds a conversation may wait for its concurrency key.  That cannot end
+ * in a circle: who holds a concurrency key runs, and waits for nothing.
+ */
+PromKey *
+prom_keys_enter(PromKeys *keys, PromQueueNode *node)
+{
+	PromQueueEntry *entry = node->entry;
+	PromKey *key = find_key(keys, entry->conversation, true);
+
+	if (key != NULL && !hold_conversation(keys, key, entry))
+		return key;
+	key = find_key(keys, entry->key, false);
+	return key == NULL || key->holder == 0 || key->holder == entry->task_id
+			   ? NULL
+			   : key;
+}
+
+PromKey *
+prom_keys_take(PromKeys *keys, PromQueueNode *node)
+{
+	PromQueueEntry *entry = node->entry;
+	PromKey *key = find_key(keys, entry->key, true);
+
+	if (key == NULL)
+		return NULL;
+	if (key->holder != 0 && key->holder != entry->task_id)
+		return key;
+	key->holder = entry->task_id;
+	entry->has_key = true;
+	prom_keys_leave(keys, node);
+	return NULL;
 }
 
 void
-prom_keys_restore(PromKeys *keys, const PromQueueEntry *entry, bool runs)
+prom_keys_wait(PromKeys *keys, PromKey *key, PromQueueNode *node)
 {
-	restore(keys, entry->conversation, entry->task_id);
-	if (runs)
-		restore(keys, entry->key, entry->task_id);
+	static const PromTarget any = {0};
+	PromQueueEntry *entry = node->entry;
+
+	prom_keys_leave(keys, node);
+	entry->in_conversation = key->hash == entry->conversation;
+	node->place = PROM_PLACE_KEY;
+	node->behind = find_behind(key,
+							   entry->in_conversation ? &any : &entry->target);
+	pairingheap_add(node->behind->waiting, &node->order);
+	key->length++;
+}
+
+void
+prom_keys_restore(PromKeys *keys, PromQueueEntry *entry, bool runs)
+{
+	PromKey *key = find_key(keys, entry->conversation, true);
+
+	if (key != NULL && (key->holder == 0 || key->holder == NOT_KNOWN))
+		key->holder = entry->task_id;
+	entry->has_conversation = key != NULL && key->holder == entry->task_id;
+	if (!runs)
+		return;
+	key = find_key(keys, entry->key, true);
+	if (key != NULL && key->holder == 0)
+		key->holder = entry->task_id;
+	entry->has_key = key != NULL && key->holder == entry->task_id;
 }
 
 static void
 release(PromKeys *keys, uint64 hash, int64 task_id)
 {
-	PromKey *key = hash == 0 ? NULL
-							 : hash_search(keys->keys, &hash, HASH_FIND, NULL);
+	PromKey *key = find_key(keys, hash, false);
 
 	if (key == NULL || key->holder != task_id)
 		return;
 	key->holder = 0;
+	if (key->refused && key->length < FEW)
+		keys->want_more = true;
 	forget_if_idle(keys, key);
 }
 
 void
-prom_keys_release(PromKeys *keys, const PromQueueEntry *entry,
-				  bool conversation_too)
+prom_keys_release(PromKeys *keys, PromQueueEntry *entry, bool conversation_too)
 {
 	release(keys, entry->key, entry->task_id);
-	if (conversation_too)
-		release(keys, entry->conversation, entry->task_id);
+	entry->has_key = false;
+	if (!conversation_too)
+		return;
+	release(keys, entry->conversation, entry->task_id);
+	entry->has_conversation = false;
 }
 
 PromQueueNode *
 prom_keys_next(PromKeys *keys, uint64 hash)
 {
-	PromKey *key = hash == 0 ? NULL
-							 : hash_search(keys->keys, &hash, HASH_FIND, NULL);
+	PromKey *key = find_key(keys, hash, false);
 	PromQueueNode *node;
 
-	if (key == NULL || key->holder != 0 || pairingheap_is_empty(key->waiting))
+	if (key == NULL || key->holder != 0)
 		return NULL;
-	node = pairingheap_container(PromQueueNode, order,
-								 pairingheap_first(key->waiting));
-	prom_keys_leave(keys, node);
-	return node;
+	for (PromBehind *behind = key->behind; behind != NULL;
+		 behind = behind->next)
+	{
+		if (behind->called != NULL || pairingheap_is_empty(behind->waiting))
+			continue;
+		node = pairingheap_container(PromQueueNode, order,
+									 pairingheap_first(behind->waiting));
+		pairingheap_remove(behind->waiting, &node->order);
+		key->length--;
+		node->place = PROM_PLACE_NONE;
+		if (!node->entry->in_conversation)
+		{
+			behind->called = node;
+			return node;
+		}
+		/* It takes the conversation at once. */
+		node->behind = NULL;
+		forget_behind_if_idle(keys, behind);
+		return node;
+	}
+	return NULL;
 }
 
 void
 prom_keys_leave(PromKeys *keys, PromQueueNode *node)
 {
-	PromKey *key = node->key;
+	PromBehind *behind = node->behind;
 
-	pairingheap_remove(key->waiting, &node->order);
-	node->place = PROM_PLACE_NONE;
-	node->key = NULL;
-	node->entry->blocker = 0;
-	forget_if_idle(keys, key);
-}
-
-void
-prom_keys_all_read(PromKeys *keys)
-{
-	HASH_SEQ_STATUS status;
-	PromKey *key;
-
-	keys->all_read = true;
-	hash_seq_init(&status, keys->keys);
-	while ((key = hash_seq_search(&status)) != NULL)
-		if (key->holder == NOT_KNOWN)
-			key->holder = 0;
+	if (behind == NULL)
+		return;
+	if (node->place == PROM_PLACE_KEY)
+	{
+		pairingheap_remove(behind->waiting, &node->order);
+		behind->key->length--;
+		node->place = PROM_PLACE_NONE;
+	}
+	else
+		behind->called = NULL;
+	node->behind = NULL;
+	forget_behind_if_idle(keys, behind);
 }
 
 uint64 *
-prom_keys_free(PromKeys *keys, int *n)
+prom_keys_all_read(PromKeys *keys, int *n)
 {
 	HASH_SEQ_STATUS status;
 	PromKey *key;
-	uint64 *hashes = MemoryContextAllocHuge(CurrentMemoryContext,
-											(hash_get_num_entries(keys->keys) +
-											 1) *
-												sizeof(uint64));
+	uint64 *hashes;
 
 	*n = 0;
+	if (keys->all_read)
+		return NULL;
+	keys->all_read = true;
+	hashes = MemoryContextAllocHuge(CurrentMemoryContext,
+									(hash_get_num_entries(keys->keys) + 1) *
+										sizeof(uint64));
 	hash_seq_init(&status, keys->keys);
 	while ((key = hash_seq_search(&status)) != NULL)
-		if (key->holder == 0)
-			hashes[(*n)++] = key->hash;
+	{
+		if (key->holder != NOT_KNOWN)
+			continue;
+		key->holder = 0;
+		hashes[(*n)++] = key->hash;
+		forget_if_idle(keys, key);
+	}
 	return hashes;
+}
+
+/* The key behind which a new task would wait, or NULL. */
+static PromKey *
+blocking_key(PromKeys *keys, const PromHint *hint)
+{
+	PromKey *key = find_key(keys, hint->conversation, false);
+
+	if (key != NULL && key->holder != 0)
+		return key;
+	key = find_key(keys, hint->key, false);
+	return key != NULL && key->holder != 0 ? key : NULL;
+}
+
+bool
+prom_keys_block(PromKeys *keys, const PromHint *hint)
+{
+	return blocking_key(keys, hint) != NULL;
+}
+
+void
+prom_keys_refuse(PromKeys *keys, const PromHint *hint)
+{
+	PromKey *key = blocking_key(keys, hint);
+
+	if (key != NULL)
+		key->refused = true;
+}
+
+bool
+prom_keys_were_refused(PromKeys *keys, const PromHint *hint)
+{
+	PromKey *key = blocking_key(keys, hint);
+
+	return key != NULL && (key->refused || key->reading);
+}
+
+bool
+prom_keys_want_more(PromKeys *keys)
+{
+	return keys->want_more;
+}
+
+void
+prom_keys_begin_reading(PromKeys *keys)
+{
+	HASH_SEQ_STATUS status;
+	PromKey *key;
+
+	keys->want_more = false;
+	hash_seq_init(&status, keys->keys);
+	while ((key = hash_seq_search(&status)) != NULL)
+	{
+		key->reading = key->refused;
+		key->refused = false;
+	}
+}
+
+void
+prom_keys_end_reading(PromKeys *keys)
+{
+	HASH_SEQ_STATUS status;
+	PromKey *key;
+
+	hash_seq_init(&status, keys->keys);
+	while ((key = hash_seq_search(&status)) != NULL)
+		key->reading = false;
 }

@@ -13,40 +13,53 @@ typedef struct PromKeys PromKeys;
 extern PromKeys *prom_keys_create(void);
 
 /*
- * May a task run as far as its keys go?  Then it holds them, and NULL is
- * returned; else the key that it is to wait behind.
+ * A task that is ready takes its conversation, to its end.  May it go into its
+ * lane then?  Else the key that it is to wait behind.
  */
-extern struct PromKey *prom_keys_claim(PromKeys *keys,
-									   const PromQueueEntry *entry);
-extern void prom_keys_wait(struct PromKey *key, PromQueueNode *node);
+extern struct PromKey *prom_keys_enter(PromKeys *keys, PromQueueNode *node);
+
+/* One that leaves its lane for a slot takes its key; or it waits again. */
+extern struct PromKey *prom_keys_take(PromKeys *keys, PromQueueNode *node);
+
+extern void prom_keys_wait(PromKeys *keys, struct PromKey *key,
+						   PromQueueNode *node);
 
 /*
  * A task that was started before holds its conversation and, if it runs, its
  * key, unless another does.
  */
-extern void prom_keys_restore(PromKeys *keys, const PromQueueEntry *entry,
-							  bool runs);
+extern void prom_keys_restore(PromKeys *keys, PromQueueEntry *entry, bool runs);
 
-/*
- * Let go of the keys that a task holds; of its conversation only if it has
- * ended or has not begun.
- */
-extern void prom_keys_release(PromKeys *keys, const PromQueueEntry *entry,
+/* Let go of the concurrency key of a task that runs no more, or of both. */
+extern void prom_keys_release(PromKeys *keys, PromQueueEntry *entry,
 							  bool conversation_too);
 
-/* Take out the first that waits behind a key; NULL: none, or it is held. */
+/*
+ * The next to be called for a key that nobody holds, taken out of what waits
+ * behind it; NULL: there is none.
+ */
 extern PromQueueNode *prom_keys_next(PromKeys *keys, uint64 hash);
 
-/* A task that waits behind a key is to be elsewhere. */
+/* A task that waits behind a key, or was called for it, is to be elsewhere. */
 extern void prom_keys_leave(PromKeys *keys, PromQueueNode *node);
 
 /*
  * Until every live task has been read once nobody can say whether a
- * conversation is free: they are held.  Now they are free, if nobody came.
+ * conversation is free: they are held.  Now they are free, if nobody came:
+ * the next of each are to be called; palloc'd.
  */
-extern void prom_keys_all_read(PromKeys *keys);
+extern uint64 *prom_keys_all_read(PromKeys *keys, int *n);
 
-/* The keys that nobody holds and somebody waits behind; palloc'd. */
-extern uint64 *prom_keys_free(PromKeys *keys, int *n);
+/*
+ * For a queue that is full: would one more task wait behind a key that others
+ * have?  One was refused, and those that come later are too, as long as
+ * those that were are not read.  Is it time to read them?
+ */
+extern bool prom_keys_block(PromKeys *keys, const PromHint *hint);
+extern void prom_keys_refuse(PromKeys *keys, const PromHint *hint);
+extern bool prom_keys_were_refused(PromKeys *keys, const PromHint *hint);
+extern bool prom_keys_want_more(PromKeys *keys);
+extern void prom_keys_begin_reading(PromKeys *keys);
+extern void prom_keys_end_reading(PromKeys *keys);
 
 #endif

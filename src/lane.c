@@ -57,12 +57,18 @@ struct Lane
 	bool stalled;        /* the caller let nobody through, */
 	uint32 seen;         /* when its gates had seen so many changes: */
 	TimestampTz until;   /* until another, or until one opens */
-	bool was_closed;     /* when that was last asked */
 	bool refused;        /* a task of it, since there was no room */
+	bool reading;        /* those that were are being read */
 };
 
 /* So many of one lane have a place in a queue that is full of others. */
 #define FEW 256
+
+/*
+ * What is not used is not owed later, but for so much: whose gate was closed,
+ * or full, does not keep out everybody else when it opens.
+ */
+#define CREDIT 100
 
 struct PromLanes
 {
@@ -73,7 +79,7 @@ struct PromLanes
 	uint32 ngates; /* when gates were looked for */
 	HTAB *submitters;
 	HTAB *shares;
-	double now; /* what the submitter that ran last had spent */
+	double now; /* the most that one who ran had spent before */
 };
 
 static int
@@ -366,8 +372,10 @@ prom_lanes_start(PromLanes *lanes, PromQueueNode *node)
 	Lane *lane = node->share->key.lane;
 	Submitter *submitter = node->share->key.submitter;
 
-	lanes->now = submitter->spent;
 	prom_lanes_remove(lanes, node);
+	prom_lanes_spend(lanes, submitter->role,
+					 Max(lanes->now - CREDIT - submitter->spent, 0));
+	lanes->now = Max(lanes->now, submitter->spent);
 	prom_lanes_spend(lanes, submitter->role, 1);
 	if (lane->gate == NULL)
 		return -1;
@@ -457,29 +465,6 @@ width_of(const Lane *lane)
 	return pg_atomic_read_u32(&lane->gate->width);
 }
 
-bool
-prom_lanes_is_closed(PromLanes *lanes, const PromTarget *target,
-					 TimestampTz now)
-{
-	return is_closed(lanes, find_lane(lanes, target, true), now);
-}
-
-bool
-prom_lanes_any_closed(PromLanes *lanes, TimestampTz now)
-{
-	bool any = false;
-
-	for (int i = 0; i < lanes->nlanes; i++)
-	{
-		Lane *lane = lanes->lanes[i];
-		bool closed = is_closed(lanes, lane, now);
-
-		any |= closed && !lane->was_closed && lane->length > 0;
-		lane->was_closed = closed;
-	}
-	return any;
-}
-
 int64
 prom_lanes_runnable(PromLanes *lanes, TimestampTz now)
 {
@@ -517,6 +502,23 @@ prom_lanes_refuse(PromLanes *lanes, const PromTarget *target)
 }
 
 bool
+prom_lanes_were_refused(PromLanes *lanes, const PromTarget *target)
+{
+	const Lane *lane = find_lane(lanes, target, true);
+
+	return lane->refused || lane->reading;
+}
+
+bool
+prom_lanes_any_refused(PromLanes *lanes)
+{
+	for (int i = 0; i < lanes->nlanes; i++)
+		if (lanes->lanes[i]->refused || lanes->lanes[i]->reading)
+			return true;
+	return false;
+}
+
+bool
 prom_lanes_want_more(PromLanes *lanes, bool room, TimestampTz now)
 {
 	for (int i = 0; i < lanes->nlanes; i++)
@@ -533,10 +535,20 @@ prom_lanes_want_more(PromLanes *lanes, bool room, TimestampTz now)
 }
 
 void
-prom_lanes_read_anew(PromLanes *lanes)
+prom_lanes_begin_reading(PromLanes *lanes)
 {
 	for (int i = 0; i < lanes->nlanes; i++)
+	{
+		lanes->lanes[i]->reading = lanes->lanes[i]->refused;
 		lanes->lanes[i]->refused = false;
+	}
+}
+
+void
+prom_lanes_end_reading(PromLanes *lanes)
+{
+	for (int i = 0; i < lanes->nlanes; i++)
+		lanes->lanes[i]->reading = false;
 }
 
 TimestampTz

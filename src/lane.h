@@ -10,7 +10,7 @@
 #include "queue.h"
 
 struct PromShare;
-struct PromKey;
+struct PromBehind;
 
 /* Which heap an entry's order node is in. */
 typedef enum PromPlace
@@ -18,7 +18,7 @@ typedef enum PromPlace
 	PROM_PLACE_NONE,
 	PROM_PLACE_URGENT,
 	PROM_PLACE_LANE, /* of its share */
-	PROM_PLACE_KEY,  /* of what its key waits for */
+	PROM_PLACE_KEY,  /* of what waits behind its key */
 	PROM_PLACE_LATER
 } PromPlace;
 
@@ -31,8 +31,8 @@ typedef struct PromQueueNode
 	int32 number;
 	PromPlace place;
 	bool has_deadline;
-	struct PromShare *share; /* in a lane */
-	struct PromKey *key;     /* behind a key */
+	struct PromShare *share;   /* in a lane */
+	struct PromBehind *behind; /* behind a key, or called from there */
 } PromQueueNode;
 
 /*
@@ -82,27 +82,24 @@ extern void prom_lanes_forget_slots(PromLanes *lanes);
 /* What is paused, or an option of a model, has changed. */
 extern void prom_lanes_gates_changed(PromLanes *lanes);
 
-/* Would a task of this target have to wait before a closed gate? */
-extern bool prom_lanes_is_closed(PromLanes *lanes, const PromTarget *target,
-								 TimestampTz now);
-
-/* Has a gate that tasks wait before been closed since this was last asked? */
-extern bool prom_lanes_any_closed(PromLanes *lanes, TimestampTz now);
-
 /* How many tasks can run, as far as their gates go. */
 extern int64 prom_lanes_runnable(PromLanes *lanes, TimestampTz now);
 
 /*
  * For a queue that is full.  Would one more task of this target only wait?
- * Are there so few of it that it has a place all the same?  One was refused.
- * Is it time to read those that were, now that so many are runnable?
+ * Are there so few of it that it has a place all the same?  One was refused,
+ * and those that come later are too, as long as those that were are not read.
+ * Is it time to read them, now that so many are runnable?
  */
 extern bool prom_lanes_only_waits(PromLanes *lanes, const PromTarget *target,
 								  TimestampTz now);
 extern bool prom_lanes_has_few(PromLanes *lanes, const PromTarget *target);
 extern void prom_lanes_refuse(PromLanes *lanes, const PromTarget *target);
+extern bool prom_lanes_were_refused(PromLanes *lanes, const PromTarget *target);
+extern bool prom_lanes_any_refused(PromLanes *lanes);
 extern bool prom_lanes_want_more(PromLanes *lanes, bool room, TimestampTz now);
-extern void prom_lanes_read_anew(PromLanes *lanes);
+extern void prom_lanes_begin_reading(PromLanes *lanes);
+extern void prom_lanes_end_reading(PromLanes *lanes);
 
 /* When the next gate opens by itself that tasks wait before. */
 extern TimestampTz prom_lanes_next_moment(PromLanes *lanes, TimestampTz now);

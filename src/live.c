@@ -61,8 +61,13 @@
 	" EXISTS (SELECT FROM prometheus._cancel c WHERE c.task_id = t.task_id"  \
 	"    AND (r.retried_at IS NULL OR c.requested_at >= r.retried_at)),"     \
 	" t.agent,"                                                              \
-	" (SELECT v.model FROM prometheus._agent v WHERE v.name = t.agent"       \
-	"  ORDER BY v.version DESC LIMIT 1),"                                    \
+	" coalesce((SELECT v.model FROM prometheus._attempt a"                   \
+	"   JOIN prometheus._agent v"                                            \
+	"   ON v.name = t.agent AND v.version = a.agent_version"                 \
+	"   WHERE a.task_id = t.task_id AND a.attempt > coalesce(r.attempt, 0)"  \
+	"   ORDER BY a.attempt DESC LIMIT 1),"                                   \
+	"  (SELECT v.model FROM prometheus._agent v WHERE v.name = t.agent"      \
+	"   ORDER BY v.version DESC LIMIT 1)),"                                  \
 	" t.concurrency_key, t.conversation,"                                    \
 	" CASE WHEN t.depends_on IS NOT NULL"                                    \
 	"  THEN ARRAY(SELECT d " PROM_PARENTS "e.outcome IS NULL) END,"          \
@@ -91,7 +96,8 @@
 	"  WHERE n.xid >= pg_snapshot_xmin(c.snapshot)"           \
 	"    AND NOT pg_visible_in_snapshot(n.xid, c.snapshot))"
 
-#define CANDIDATES WITH_CANDIDATE " SELECT task_id FROM candidate"
+/* In the order in which they were submitted: not all may find room. */
+#define CANDIDATES WITH_CANDIDATE " SELECT task_id FROM candidate ORDER BY 1"
 
 #define LIVE_SINCE                         \
 	WITH_CANDIDATE " SELECT " LIVE_COLUMNS \
@@ -235,6 +241,19 @@ visit_rows(Portal cursor, PromLiveTaskVisit visit, void *arg)
 	return wanted;
 }
 
+static void
+visit_among(const int64 *task_ids, int n, PromLiveTaskVisit visit, void *arg)
+{
+	Datum argument = PointerGetDatum(prom_int8_array(task_ids, n));
+
+	prom_statement_run(&among_statement, &argument, NULL, true);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		if (!visit_row(i, visit, arg))
+			break;
+	SPI_freetuptable(SPI_tuptable);
+	pfree(DatumGetPointer(argument));
+}
+
 /* Each row of a cursor is the id of a task that may live. */
 static bool
 visit_candidates(Portal cursor, PromLiveTaskVisit visit, void *arg)
@@ -250,7 +269,7 @@ visit_candidates(Portal cursor, PromLiveTaskVisit visit, void *arg)
 	for (int i = 0; i < n; i++)
 		ids[i] = prom_row_int64(i, 1);
 	SPI_freetuptable(SPI_tuptable);
-	prom_live_tasks_among(ids, n, visit, arg);
+	visit_among(ids, n, visit, arg);
 	pfree(ids);
 	return true;
 }
@@ -280,15 +299,17 @@ prom_live_tasks(PromLiveTaskVisit visit, void (*pause)(void), void *arg)
 
 void
 prom_live_tasks_among(const int64 *task_ids, int n, PromLiveTaskVisit visit,
-					  void *arg)
+					  void (*pause)(void), void *arg)
 {
-	Datum argument = PointerGetDatum(prom_int8_array(task_ids, n));
-
-	prom_statement_run(&among_statement, &argument, NULL, true);
-	for (uint64 i = 0; i < SPI_processed; i++)
-		if (!visit_row(i, visit, arg))
-			break;
-	SPI_freetuptable(SPI_tuptable);
+	for (int i = 0; i < n; i += FETCH_CANDIDATES)
+	{
+		if (i > 0)
+		{
+			CHECK_FOR_INTERRUPTS();
+			pause();
+		}
+		visit_among(task_ids + i, Min(n - i, FETCH_CANDIDATES), visit, arg);
+	}
 }
 
 #define WRITE_CHECKPOINT(live)                                       \

@@ -11,6 +11,7 @@
 typedef struct PromLiveTask
 {
 	PromHint hint;
+	bool is_new;    /* its submit has just told of it */
 	bool retrying;  /* an attempt of it has ended */
 	bool open;      /* an attempt of it has not ended */
 	bool cancelled; /* its end was asked for */
@@ -50,7 +51,8 @@ extern void prom_live_tasks(PromLiveTaskVisit visit, void (*pause)(void),
 
 /* The same for those among n tasks that live. */
 extern void prom_live_tasks_among(const int64 *task_ids, int n,
-								  PromLiveTaskVisit visit, void *arg);
+								  PromLiveTaskVisit visit, void (*pause)(void),
+								  void *arg);
 
 /* Write a checkpoint, in a transaction with SPI connected; how many live. */
 extern int64 prom_live_checkpoint(void);

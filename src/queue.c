@@ -146,7 +146,10 @@ prom_queue_wants_more(PromQueue *queue, TimestampTz now)
 {
 	bool room = count_runnable(queue, now) <= capacity() / 2;
 
-	return prom_lanes_want_more(queue->lanes, room, now) ? now : queue->missed;
+	return prom_keys_want_more(queue->keys) ||
+				   prom_lanes_want_more(queue->lanes, room, now)
+			   ? now
+			   : queue->missed;
 }
 
 static PromQueueNode *
@@ -155,6 +158,19 @@ find_task(PromQueue *queue, int64 task_id)
 	TaskEntry *found = taskhash_lookup(queue->tasks, task_id);
 
 	return found == NULL ? NULL : prom_slabs_node(queue->slabs, found->entry);
+}
+
+/* What is ready goes into its lane, or behind a key that another has. */
+static void
+make_ready(PromQueue *queue, PromQueueNode *node)
+{
+	struct PromKey *key = prom_keys_enter(queue->keys, node);
+
+	node->entry->state = key == NULL ? PROM_QUEUE_READY : PROM_QUEUE_BEHIND;
+	if (key == NULL)
+		prom_lanes_add(queue->lanes, node);
+	else
+		prom_keys_wait(queue->keys, key, node);
 }
 
 /* Put an entry that is in no heap of order where its state and time say. */
@@ -185,16 +201,28 @@ enqueue(PromQueue *queue, PromQueueNode *node, TimestampTz now)
 		pairingheap_add(queue->later, &node->order);
 	}
 	else
-	{
-		entry->state = PROM_QUEUE_READY;
-		prom_lanes_add(queue->lanes, node);
-	}
+		make_ready(queue, node);
+}
+
+/*
+ * Call those who are next for a key that nobody holds.  To be done whenever a
+ * key was let go, and whenever somebody leaves his lane who was called.
+ */
+static void
+wake(PromQueue *queue, uint64 key, TimestampTz now)
+{
+	PromQueueNode *node;
+
+	while ((node = prom_keys_next(queue->keys, key)) != NULL)
+		enqueue(queue, node, now);
 }
 
 /* Take an entry out of the heap of order that it is in. */
 static void
-leave_place(PromQueue *queue, PromQueueNode *node)
+leave_place(PromQueue *queue, PromQueueNode *node, TimestampTz now)
 {
+	bool was_called = node->behind != NULL && node->place != PROM_PLACE_KEY;
+
 	switch (node->place)
 	{
 		case PROM_PLACE_NONE:
@@ -207,101 +235,86 @@ leave_place(PromQueue *queue, PromQueueNode *node)
 			prom_lanes_remove(queue->lanes, node);
 			break;
 		case PROM_PLACE_KEY:
-			prom_keys_leave(queue->keys, node);
 			break;
 		case PROM_PLACE_LATER:
 			pairingheap_remove(queue->later, &node->order);
 			break;
 	}
+	prom_keys_leave(queue->keys, node);
 	node->place = PROM_PLACE_NONE;
+	if (was_called)
+		wake(queue, node->entry->key, now);
 }
 
 /* Out of all heaps. */
 static void
-dequeue(PromQueue *queue, PromQueueNode *node)
+dequeue(PromQueue *queue, PromQueueNode *node, TimestampTz now)
 {
-	leave_place(queue, node);
+	leave_place(queue, node, now);
 	if (node->has_deadline)
 		pairingheap_remove(queue->deadlines, &node->deadline);
 	node->has_deadline = false;
 }
 
-/*
- * Call those who wait behind a key that nobody holds, until one comes who need
- * not wait for its gate.  To be done whenever a key was let go, and whenever
- * somebody who may have been called for it leaves his lane without it.
- */
-static void
-wake(PromQueue *queue, uint64 key, TimestampTz now)
-{
-	PromQueueNode *node;
-
-	while ((node = prom_keys_next(queue->keys, key)) != NULL)
-	{
-		enqueue(queue, node, now);
-		if (!prom_lanes_is_closed(queue->lanes, &node->entry->target, now))
-			break;
-	}
-}
-
-static void
-wake_keys(PromQueue *queue, const PromQueueEntry *entry, TimestampTz now)
-{
-	if (entry->key != 0)
-		wake(queue, entry->key, now);
-	if (entry->conversation != 0)
-		wake(queue, entry->conversation, now);
-}
-
-/* Those who were called may wait before a gate that was closed meanwhile. */
-static void
-wake_all(PromQueue *queue, TimestampTz now)
-{
-	int n;
-	uint64 *keys = prom_keys_free(queue->keys, &n);
-
-	for (int i = 0; i < n; i++)
-		wake(queue, keys[i], now);
-	pfree(keys);
-}
-
 static void
 make_urgent(PromQueue *queue, PromQueueNode *node, TimestampTz now)
 {
-	bool was_called = node->place == PROM_PLACE_LANE;
-
-	dequeue(queue, node);
+	dequeue(queue, node, now);
 	node->entry->urgent = true;
 	enqueue(queue, node, now);
-	if (was_called)
-		wake_keys(queue, node->entry, now);
 }
 
 /*
- * Let go of what a task holds, which has a slot no more; who waited for it
- * may be next.
+ * Let go of the concurrency key of a task that has a slot no more, and of its
+ * conversation if it has ended; who waited for it may be next.
  */
 static void
 release_keys(PromQueue *queue, PromQueueEntry *entry, bool ended,
 			 TimestampTz now)
 {
-	if (entry->key == 0 && entry->conversation == 0)
-		return;
-	prom_keys_release(queue->keys, entry, ended || !entry->retrying);
-	wake_keys(queue, entry, now);
+	prom_keys_release(queue->keys, entry, ended);
+	wake(queue, entry->key, now);
+	if (ended)
+		wake(queue, entry->conversation, now);
+}
+
+/*
+ * Has this lane no room for one more?  A few of each always have a place, so
+ * that the many of another keep nobody out.
+ */
+static bool
+lane_is_full(PromQueue *queue, const PromLiveTask *task, TimestampTz now)
+{
+	const PromTarget *target = &task->hint.target;
+
+	if (task->is_new && prom_lanes_were_refused(queue->lanes, target))
+		return true;
+	if (prom_lanes_has_few(queue->lanes, target))
+		return false;
+	return (prom_lanes_only_waits(queue->lanes, target, now)
+				? count_waiting(queue, now)
+				: count_runnable(queue, now)) >= capacity();
+}
+
+/* The same behind a key. */
+static bool
+key_is_full(PromQueue *queue, const PromLiveTask *task, TimestampTz now)
+{
+	return (task->is_new &&
+			prom_keys_were_refused(queue->keys, &task->hint)) ||
+		   count_waiting(queue, now) >= capacity();
 }
 
 /*
  * Is there no room for this task?  What will not run soon is not missed until
- * then, but at its deadline at the latest; a few of each lane always have a
- * place, so that the many of another keep nobody out.  What holds a
- * conversation is never refused, since nobody else would know that.
+ * then, but at its deadline at the latest.  What has been refused comes before
+ * what is new.  What holds a conversation is never refused, since nobody else
+ * would know that.
  */
 static bool
 refuse(PromQueue *queue, const PromLiveTask *task, bool urgent,
 	   TimestampTz now)
 {
-	const PromTarget *target = &task->hint.target;
 	TimestampTz wanted = task->hint.deadline;
 
 	if ((task->retrying || task->open) && task->hint.conversation != 0)
@@ -322,14 +335,17 @@ refuse(PromQueue *queue, const PromLiveTask *task, bool urgent,
 			wanted = Min(wanted, TimestampTzPlusMilliseconds(
 									 now, prom_guc_rescan_interval));
 	}
+	else if (prom_keys_block(queue->keys, &task->hint))
+	{
+		if (!key_is_full(queue, task, now))
+			return false;
+		prom_keys_refuse(queue->keys, &task->hint);
+	}
 	else
 	{
-		if (prom_lanes_has_few(queue->lanes, target) ||
-			(prom_lanes_only_waits(queue->lanes, target, now)
-				 ? count_waiting(queue, now)
-				 : count_runnable(queue, now)) < capacity())
+		if (!lane_is_full(queue, task, now))
 			return false;
-		prom_lanes_refuse(queue->lanes, target);
+		prom_lanes_refuse(queue->lanes, &task->hint.target);
 	}
 	queue->missed = Min(queue->missed, wanted);
 	return true;
@@ -399,7 +415,8 @@ prom_queue_add(PromQueue *queue, const PromLiveTask *task, TimestampTz now)
 	entry->retrying = task->retrying;
 	entry->anyway = task->anyway;
 	entry->urgent = urgent;
-	entry->read = false;
+	entry->has_key = entry->has_conversation = false;
+	entry->read = entry->doomed = false;
 	if (!add_dependencies(queue, entry, task))
 		entry->urgent = true;
 	if (task->retrying || task->open)
@@ -432,7 +449,8 @@ prom_queue_begin_reading(PromQueue *queue, bool all)
 
 	if (all)
 	{
-		prom_lanes_read_anew(queue->lanes);
+		prom_lanes_begin_reading(queue->lanes);
+		prom_keys_begin_reading(queue->keys);
 		queue->missed = DT_NOEND;
 	}
 	control.keysize = sizeof(int64);
@@ -445,12 +463,20 @@ prom_queue_begin_reading(PromQueue *queue, bool all)
 void
 prom_queue_end_reading(PromQueue *queue, bool all, TimestampTz now)
 {
+	uint64 *keys;
+	int n;
+
 	hash_destroy(queue->ended);
 	queue->ended = NULL;
 	if (!all)
 		return;
-	prom_keys_all_read(queue->keys);
-	wake_all(queue, now);
+	prom_lanes_end_reading(queue->lanes);
+	prom_keys_end_reading(queue->keys);
+	keys = prom_keys_all_read(queue->keys, &n);
+	for (int i = 0; i < n; i++)
+		wake(queue, keys[i], now);
+	if (keys != NULL)
+		pfree(keys);
 }
 
 int
@@ -490,11 +516,9 @@ prom_queue_advance(PromQueue *queue, TimestampTz now)
 {
 	PromQueueNode *node;
 
-	if (prom_lanes_any_closed(queue->lanes, now))
-		wake_all(queue, now);
 	while ((node = first_later(queue)) != NULL && node->entry->due <= now)
 	{
-		leave_place(queue, node);
+		leave_place(queue, node, now);
 		enqueue(queue, node, now);
 	}
 	while ((node = first_deadline(queue)) != NULL &&
@@ -510,7 +534,7 @@ next_of_lanes(PromQueue *queue, int32 *gate, TimestampTz now)
 
 	while ((node = prom_lanes_first(queue->lanes, now)) != NULL)
 	{
-		struct PromKey *key = prom_keys_claim(queue->keys, node->entry);
+		struct PromKey *key = prom_keys_take(queue->keys, node);
 
 		if (key == NULL)
 		{
@@ -518,10 +542,9 @@ next_of_lanes(PromQueue *queue, int32 *gate, TimestampTz now)
 			return node;
 		}
 		prom_lanes_remove(queue->lanes, node);
-		prom_keys_wait(key, node);
+		prom_keys_wait(queue->keys, key, node);
 		node->entry->state = PROM_QUEUE_BEHIND;
 		node->entry->since = now;
-		wake_keys(queue, node->entry, now);
 	}
 	return NULL;
 }
@@ -542,7 +565,7 @@ prom_queue_take(PromQueue *queue, PromSlot *slot, int32 number,
 		node = next_of_lanes(queue, &slot->gate, now);
 	if (node == NULL)
 		return false;
-	dequeue(queue, node);
+	dequeue(queue, node, now);
 	entry = node->entry;
 	entry->state = PROM_QUEUE_RUNNING;
 	entry->since = now;
@@ -575,9 +598,10 @@ end_dependencies(PromQueue *queue, int64 parent, bool completed,
 		node->entry->waits_for--;
 		if (node->entry->blocker == parent)
 			node->entry->blocker = 0;
+		node->entry->doomed |= !completed && !node->entry->anyway;
 		if (node->entry->state != PROM_QUEUE_BLOCKED)
 			continue;
-		if (!completed && !node->entry->anyway)
+		if (node->entry->doomed)
 			make_urgent(queue, node, now);
 		else if (node->entry->waits_for == 0)
 			enqueue(queue, node, now);
@@ -585,11 +609,12 @@ end_dependencies(PromQueue *queue, int64 parent, bool completed,
 }
 
 static void
-remove_task(PromQueue *queue, PromQueueNode *node, bool ended, TimestampTz now)
+remove_task(PromQueue *queue, PromQueueNode *node, bool ended,
+			TimestampTz now)
 {
 	PromQueueEntry *entry = node->entry;
 
-	dequeue(queue, node);
+	dequeue(queue, node, now);
 	release_keys(queue, entry, ended, now);
 	if (entry->state == PROM_QUEUE_RUNNING)
 		queue->running--;
@@ -623,14 +648,16 @@ go_on(PromQueue *queue, const PromSlot *slot, TimestampTz due, bool urgent,
 	if (node == NULL)
 		return;
 	entry = node->entry;
-	dequeue(queue, node);
+	dequeue(queue, node, now);
 	if (entry->state == PROM_QUEUE_RUNNING)
 		queue->running--;
 	if (due != 0)
 		entry->due = due;
+	entry->deadline = slot->deadline;
 	entry->target = slot->target;
 	entry->retrying = slot->retrying;
-	entry->urgent = urgent;
+	entry->urgent = urgent || entry->doomed;
+	entry->doomed = false;
 	release_keys(queue, entry, false, now);
 	enqueue(queue, node, now);
 }
@@ -664,8 +691,8 @@ prom_queue_take_back(PromQueue *queue, const PromSlot *slot, TimestampTz now)
 		case PROM_RESULT_READ:
 			if (node != NULL)
 			{
-				node->entry->retrying = slot->retrying;
-				remove_task(queue, node, false, now);
+				/* One that has begun keeps its conversation meanwhile. */
+				remove_task(queue, node, !slot->retrying, now);
 			}
 			return true;
 	}
@@ -679,10 +706,12 @@ prom_queue_put_back(PromQueue *queue, const PromSlot *slot, TimestampTz now)
 
 	if (node == NULL)
 		return;
-	dequeue(queue, node);
+	dequeue(queue, node, now);
 	if (node->entry->state == PROM_QUEUE_RUNNING)
 		queue->running--;
 	/* How far it came only its facts say: until then it keeps its keys. */
+	if (!slot->only_end)
+		node->entry->retrying = true;
 	make_urgent(queue, node, now);
 }
 
@@ -710,7 +739,7 @@ prom_queue_adopt(PromQueue *queue, const PromSlot *slot, int32 number,
 	if (!prom_queue_add(queue, &task, now))
 		return;
 	node = find_task(queue, slot->task_id);
-	dequeue(queue, node);
+	dequeue(queue, node, now);
 	node->entry->retrying = slot->retrying;
 	node->entry->state = PROM_QUEUE_RUNNING;
 	node->entry->slot = number;
@@ -726,26 +755,31 @@ prom_queue_gates_changed(PromQueue *queue)
 }
 
 void
-prom_queue_retarget(PromQueue *queue, uint32 agent)
+prom_queue_retarget(PromQueue *queue, uint32 agent, TimestampTz now)
 {
 	for (int32 i = 0; i < prom_slabs_used(queue->slabs); i++)
 	{
 		PromQueueNode *node = prom_slabs_node(queue->slabs, i);
+		PromQueueEntry *entry = node->entry;
 
-		if (node->entry->state == PROM_QUEUE_FREE ||
-			node->entry->state == PROM_QUEUE_RUNNING ||
-			node->entry->target.agent != agent)
+		if (entry->state == PROM_QUEUE_FREE ||
+			entry->state == PROM_QUEUE_RUNNING || entry->target.agent != agent)
 			continue;
-		/* Not known: the caller will say. */
-		if (node->place == PROM_PLACE_LANE)
+		if (node->place == PROM_PLACE_LANE || node->place == PROM_PLACE_KEY)
 		{
-			prom_lanes_remove(queue->lanes, node);
-			node->entry->target.model = 0;
-			prom_lanes_add(queue->lanes, node);
+			leave_place(queue, node, now);
+			entry->target.model = 0;
+			make_ready(queue, node);
 		}
 		else
-			node->entry->target.model = 0;
+			entry->target.model = 0;
 	}
+}
+
+bool
+prom_queue_any_refused(PromQueue *queue)
+{
+	return prom_lanes_any_refused(queue->lanes);
 }
 
 TimestampTz

@@ -27,7 +27,7 @@ typedef struct PromQueueEntry
 	TimestampTz due;
 	TimestampTz deadline;
 	TimestampTz since;   /* when it came into its state */
-	int64 blocker;       /* what it is BLOCKED by or BEHIND; 0: several */
+	int64 blocker;       /* what it is BLOCKED by; 0: several */
 	uint64 key;          /* as in the hint */
 	uint64 conversation; /* the same */
 	PromSubmitter submitter;
@@ -35,12 +35,15 @@ typedef struct PromQueueEntry
 	int32 slot;      /* while it runs */
 	int32 waits_for; /* BLOCKED: so many tasks */
 	int16 priority;
-	uint8 state;              /* PromQueueState */
-	bool retrying : 1;        /* it had an attempt and will have another */
-	bool urgent : 1;          /* it, or its open attempt, is to be ended */
-	bool anyway : 1;          /* whatever becomes of what it depends on */
+	uint8 state;       /* PromQueueState */
+	bool retrying : 1; /* it had an attempt and will have another */
+	bool urgent : 1;   /* it, or its open attempt, is to be ended */
+	bool anyway : 1;   /* whatever becomes of what it depends on */
+	bool has_key : 1;
+	bool has_conversation : 1;
 	bool in_conversation : 1; /* BEHIND: the key is its conversation */
 	bool read : 1;            /* RUNNING: read its facts when it has ended */
+	bool doomed : 1;          /* what it depends on ended badly meanwhile */
 } PromQueueEntry;
 
 /* The part of the shared area that readers begin with. */
@@ -112,10 +115,13 @@ extern void prom_queue_adopt(PromQueue *queue, const PromSlot *slot,
 
 /*
  * What is paused or an option of a model has changed; and: an agent may have
- * another model now.
+ * another model now.  Tasks that were refused may have room before another
+ * gate then.
  */
 extern void prom_queue_gates_changed(PromQueue *queue);
-extern void prom_queue_retarget(PromQueue *queue, uint32 agent);
+extern void prom_queue_retarget(PromQueue *queue, uint32 agent,
+								TimestampTz now);
+extern bool prom_queue_any_refused(PromQueue *queue);
 
 /* When the queue has something to do; DT_NOEND: never. */
 extern TimestampTz prom_queue_next_moment(PromQueue *queue, TimestampTz now);

@@ -21,6 +21,40 @@
 #define BACKOFF_FIRST 500
 #define BACKOFF_LONGEST 60000
 
+static PromStatement newest_statement = {
+	"SELECT m.version FROM prometheus._model m WHERE m.name = $1"
+	" ORDER BY m.version DESC LIMIT 1",
+	1,
+	{TEXTOID},
+	NULL,
+};
+
+/*
+ * The gate of a model, with the options of its newest version: how many go
+ * through it, and what else can be used, is how it is now, whichever version a
+ * task has begun with.
+ */
+static PromGate *
+gate_of(const char *name)
+{
+	PromGate *gate = prom_gate_make(prom_my_database, PROM_GATE_MODEL, name);
+	Datum value;
+	uint32 asked;
+
+	if (gate == NULL)
+		return NULL;
+	asked = pg_atomic_read_u32(&gate->asked);
+	if (asked == gate->known)
+		return gate;
+	pg_read_barrier();
+	value = CStringGetTextDatum(name);
+	prom_statement_run(&newest_statement, &value, NULL, false);
+	prom_gate_set_options(prom_my_database, gate,
+						  prom_model_version(name, prom_row_int64(0, 1)),
+						  asked);
+	return gate;
+}
+
 static PromStatement version_statement = {
 	"SELECT coalesce((SELECT x.model_version FROM prometheus._attempt x"
 	"  WHERE x.task_id = $1 AND x.model = $2 AND x.attempt > $3"
@@ -52,7 +86,6 @@ static bool
 pass_gate(PromAttempt *attempt, PromGate *gate, const PromModel *model,
 		  TimestampTz now)
 {
-	prom_gate_set_options(prom_my_database, gate, model);
 	if (prom_gate_room(gate, 0, now) == 0)
 		return false;
 	attempt->model = model;
@@ -61,12 +94,6 @@ pass_gate(PromAttempt *attempt, PromGate *gate, const PromModel *model,
 	attempt->generation = prom_gate_began(gate);
 	attempt->gate = gate;
 	return true;
-}
-
-static PromGate *
-gate_of(const PromModel *model)
-{
-	return prom_gate_make(prom_my_database, PROM_GATE_MODEL, model->name);
 }
 
 /*
@@ -81,8 +108,9 @@ prom_route_choose(PromAttempt *attempt, const PromRoute *route,
 {
 	const PromModel *first = prom_model_version(route->model,
 												route->version);
-	PromGate *gate = gate_of(first);
-	int n = 1 + first->nfallbacks;
+	PromGate *gate = gate_of(first->name);
+	const PromModel *newest;
+	int n;
 
 	if (gate == NULL)
 		ereport(ERROR,
@@ -90,7 +118,8 @@ prom_route_choose(PromAttempt *attempt, const PromRoute *route,
 				 errmsg("too many models are in use"),
 				 errdetail("There can be %d gates before models and agents.",
 						   PROM_MAX_GATES)));
-	prom_gate_set_options(prom_my_database, gate, first);
+	newest = prom_model_version(first->name, gate->version);
+	n = 1 + newest->nfallbacks;
 
 	/* Before any gate is looked at: what changes afterwards is one more. */
 	attempt->seen = prom_gate_changes(prom_my_database, gate);
@@ -98,6 +127,7 @@ prom_route_choose(PromAttempt *attempt, const PromRoute *route,
 	{
 		int place = (route->used + i) % n;
 		const PromModel *model;
+		PromGate *gate_there;
 
 		if (place == 0)
 		{
@@ -107,9 +137,9 @@ prom_route_choose(PromAttempt *attempt, const PromRoute *route,
 				break;
 			continue;
 		}
-		model = fallback_model(attempt, route, first->fallbacks[place - 1]);
-		if (model != NULL && gate_of(model) != NULL &&
-			pass_gate(attempt, gate_of(model), model, now))
+		model = fallback_model(attempt, route, newest->fallbacks[place - 1]);
+		gate_there = model == NULL ? NULL : gate_of(model->name);
+		if (gate_there != NULL && pass_gate(attempt, gate_there, model, now))
 			return true;
 	}
 	attempt->opens = prom_gate_opens_next(prom_my_database, gate, now);

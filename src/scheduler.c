@@ -173,8 +173,15 @@ admit_caller(TimestampTz now)
 	prom_pipe_reset(&prom_my_database->to_scheduler);
 	for (int i = 0; i < prom_guc_max_in_flight; i++)
 	{
-		if (pg_atomic_read_u32(&slot_at(i)->state) == PROM_SLOT_FREE)
+		uint32 slot_state = pg_atomic_read_u32(&slot_at(i)->state);
+
+		if (slot_state == PROM_SLOT_FREE)
 			continue;
+		if (slot_state == PROM_SLOT_DONE)
+		{
+			take_back(i, now);
+			continue;
+		}
 		prom_queue_put_back(queue, slot_at(i), now);
 		free_slot(i);
 	}
@@ -224,7 +231,7 @@ open_gate(uint32 model)
 static bool
 take_hint(const PromHint *hint, TimestampTz now)
 {
-	PromLiveTask task = {.hint = *hint};
+	PromLiveTask task = {.hint = *hint, .is_new = true};
 
 	hint_since_scan = true;
 	switch (hint->kind)
@@ -242,7 +249,7 @@ take_hint(const PromHint *hint, TimestampTz now)
 			must_read_pauses = true;
 			open_gate(hint->target.model);
 			if (hint->target.agent != 0)
-				prom_queue_retarget(queue, hint->target.agent);
+				prom_queue_retarget(queue, hint->target.agent, now);
 			break;
 		case PROM_HINT_CANCEL:
 			/* It may have come before the task's own, or that had no room. */
@@ -364,6 +371,8 @@ read_tasks(bool all)
 	int64 *wanted = palloc(Max(nreads, 1) * sizeof(int64));
 	int nwanted = nreads;
 
+	bool pauses = must_read_pauses;
+
 	/* A turn in between may want more of them. */
 	if (nwanted > 0)
 		memcpy(wanted, reads, nwanted * sizeof(int64));
@@ -375,10 +384,12 @@ read_tasks(bool all)
 	SPI_connect();
 	prom_queue_begin_reading(queue, all);
 	read_pauses();
+	if (!all && pauses && prom_queue_any_refused(queue))
+		must_scan = true;
 	if (all)
 		prom_live_tasks(visit_live_task, turn, NULL);
 	else if (nwanted > 0)
-		prom_live_tasks_among(wanted, nwanted, visit_live_task, NULL);
+		prom_live_tasks_among(wanted, nwanted, visit_live_task, turn, NULL);
 	SPI_finish();
 	prom_xact_commit();
 	LWLockAcquire(prom_my_database->queue_lock, LW_EXCLUSIVE);

@@ -125,6 +125,8 @@ typedef struct PromGate
 	pg_atomic_uint32 changes;   /* ends, closings, openings, pauses */
 	int nfallbacks;
 	uint32 fallbacks[PROM_MAX_FALLBACKS]; /* hashes of names of models */
+	pg_atomic_uint32 asked;               /* how often to read options, */
+	uint32 known;                         /* which were read for that */
 	int64 version;                        /* of the model, whose options: */
 	uint32 max_concurrent;
 	int breaker_failures;

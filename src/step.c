@@ -103,8 +103,9 @@ prom_step_add_chat(PromFactWriter *writer, const PromAttempt *attempt,
 					   &nulls[STEP_FINISH_REASON]);
 	values[STEP_REQUEST_ID] = prom_fact_text(
 		prom_encoding_from_utf8(reply->request_id), &nulls[STEP_REQUEST_ID]);
-	values[STEP_ERROR_TYPE] = prom_fact_text(reply->ok ? NULL : reply->error_type,
-											 &nulls[STEP_ERROR_TYPE]);
+	values[STEP_ERROR_TYPE] =
+		prom_fact_text(reply->ok ? NULL : reply->error_type,
+					   &nulls[STEP_ERROR_TYPE]);
 	values[STEP_ERROR] =
 		prom_fact_text(reply->ok ? NULL : prom_encoding_from_utf8(reply->error),
 					   &nulls[STEP_ERROR]);

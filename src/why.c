@@ -22,6 +22,23 @@
 #include "role.h"
 #include "task.h"
 
+typedef struct Holder
+{
+	uint64 key; /* or conversation */
+	int64 task_id;
+} Holder;
+
+/* What is in the queue of a database, as of now. */
+typedef struct Queue
+{
+	PromDatabase *db;
+	TimestampTz now;
+	PromQueueEntry *entries;
+	int n;
+	Holder *holders; /* in the order of their keys */
+	int nholders;
+} Queue;
+
 /* A copy of the entries of a database. */
 static PromQueueEntry *
 copy_entries(PromDatabase *db, int *ncopied)
@@ -115,8 +132,57 @@ why_ready(PromDatabase *db, const PromQueueEntry *entry, TimestampTz now)
 					   : "waits for a free place (prometheus.max_in_flight)";
 }
 
+static int
+compare_holders(const void *a, const void *b)
+{
+	const Holder *x = a;
+	const Holder *y = b;
+
+	return x->key < y->key ? -1 : x->key > y->key;
+}
+
+/* A copy of the queue, and who holds the keys in it. */
+static void
+copy_queue(PromDatabase *db, Queue *queue)
+{
+	queue->db = db;
+	queue->now = GetCurrentTimestamp();
+	queue->entries = copy_entries(db, &queue->n);
+	queue->holders = MemoryContextAllocHuge(CurrentMemoryContext,
+											(2 * (Size) queue->n + 1) *
+												sizeof(Holder));
+	queue->nholders = 0;
+	for (int i = 0; i < queue->n; i++)
+	{
+		const PromQueueEntry *entry = &queue->entries[i];
+
+		if (entry->has_key)
+			queue->holders[queue->nholders++] =
+				(Holder){entry->key, entry->task_id};
+		if (entry->has_conversation)
+			queue->holders[queue->nholders++] =
+				(Holder){entry->conversation, entry->task_id};
+	}
+	qsort(queue->holders, queue->nholders, sizeof(Holder), compare_holders);
+}
+
 static const char *
-why_of(PromDatabase *db, const PromQueueEntry *entry, TimestampTz now)
+why_behind(const Queue *queue, const PromQueueEntry *entry)
+{
+	Holder key = {entry->in_conversation ? entry->conversation : entry->key, 0};
+	const Holder *holder = bsearch(&key, queue->holders, queue->nholders,
+								   sizeof(Holder), compare_holders);
+	const char *what = entry->in_conversation ? "conversation"
+											  : "concurrency_key";
+
+	if (holder == NULL)
+		return psprintf("another task with the same %s is before it", what);
+	return psprintf("task %lld with the same %s has not ended",
+					(long long) holder->task_id, what);
+}
+
+static const char *
+why_of(const Queue *queue, const PromQueueEntry *entry)
 {
 	switch ((PromQueueState) entry->state)
 	{
@@ -132,12 +198,9 @@ why_of(PromDatabase *db, const PromQueueEntry *entry, TimestampTz now)
 			return entry->retrying ? "waits to be tried again"
 								   : "is not due yet";
 		case PROM_QUEUE_READY:
-			return why_ready(db, entry, now);
+			return why_ready(queue->db, entry, queue->now);
 		case PROM_QUEUE_BEHIND:
-			return psprintf("task %lld with the same %s has not ended",
-							(long long) entry->blocker,
-							entry->in_conversation ? "conversation"
-												   : "concurrency_key");
+			return why_behind(queue, entry);
 		case PROM_QUEUE_RUNNING:
 			break;
 	}
@@ -153,8 +216,8 @@ status_of(const PromQueueEntry *entry)
 }
 
 static void
-put_entry(ReturnSetInfo *result, PromDatabase *db, const PromQueueEntry *entry,
-		  TimestampTz now)
+put_entry(ReturnSetInfo *result, const Queue *queue,
+		  const PromQueueEntry *entry)
 {
 	Datum values[6];
 	bool nulls[6] = {false};
@@ -164,7 +227,7 @@ put_entry(ReturnSetInfo *result, PromDatabase *db, const PromQueueEntry *entry,
 	values[2] = Int32GetDatum(entry->priority);
 	values[3] = TimestampTzGetDatum(entry->due);
 	values[4] = TimestampTzGetDatum(entry->since);
-	values[5] = CStringGetTextDatum(why_of(db, entry, now));
+	values[5] = CStringGetTextDatum(why_of(queue, entry));
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
@@ -175,29 +238,28 @@ prom_queue(PG_FUNCTION_ARGS)
 {
 	PromDatabase *db = prom_shmem_database(MyDatabaseId);
 	bool admin = prom_role_is_admin();
-	TimestampTz now = GetCurrentTimestamp();
-	PromQueueEntry *entries;
-	int n;
+	Queue queue;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (db == NULL)
 		return (Datum) 0;
-	entries = copy_entries(db, &n);
-	for (int i = 0; i < n; i++)
-		if (admin || prom_role_is_submitter(&entries[i].submitter))
-			put_entry((ReturnSetInfo *) fcinfo->resultinfo, db, &entries[i],
-					  now);
+	copy_queue(db, &queue);
+	for (int i = 0; i < queue.n; i++)
+		if (admin || prom_role_is_submitter(&queue.entries[i].submitter))
+			put_entry((ReturnSetInfo *) fcinfo->resultinfo, &queue,
+					  &queue.entries[i]);
 	return (Datum) 0;
 }
 
 /* Ready tasks of the same submitter that come before it. */
 static int
-count_before(const PromQueueEntry *entries, int n, const PromQueueEntry *entry)
+count_before(const Queue *queue, const PromQueueEntry *entry)
 {
+	const PromQueueEntry *entries = queue->entries;
 	int64 rank = entry->due - entry->priority * USECS_PER_SEC;
 	int before = 0;
 
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < queue->n; i++)
 	{
 		int64 other = entries[i].due - entries[i].priority * USECS_PER_SEC;
 
@@ -211,19 +273,18 @@ count_before(const PromQueueEntry *entries, int n, const PromQueueEntry *entry)
 }
 
 static char *
-explain(PromDatabase *db, const PromQueueEntry *entries, int n,
-		const PromQueueEntry *entry, TimestampTz now)
+explain(const Queue *queue, const PromQueueEntry *entry)
 {
 	StringInfoData text;
 
 	initStringInfo(&text);
-	appendStringInfo(&text, "%s: %s", status_of(entry), why_of(db, entry, now));
+	appendStringInfo(&text, "%s: %s", status_of(entry), why_of(queue, entry));
 	if (entry->state == PROM_QUEUE_LATER)
 		appendStringInfo(&text, "; due at %s", timestamptz_to_str(entry->due));
 	if (entry->state == PROM_QUEUE_READY && !entry->urgent)
 		appendStringInfo(&text,
 						 "; ready tasks of its submitter before it: %d",
-						 count_before(entries, n, entry));
+						 count_before(queue, entry));
 	appendStringInfo(&text, "; since %s", timestamptz_to_str(entry->since));
 	return text.data;
 }
@@ -247,19 +308,18 @@ prom_why(PG_FUNCTION_ARGS)
 	int64 task_id = PG_GETARG_INT64(0);
 	PromDatabase *db = prom_shmem_database(MyDatabaseId);
 	PromTaskEnd end;
-	PromQueueEntry *entries;
-	int n = 0;
+	Queue queue = {0};
 
 	prom_task_end(task_id, &end);
 	if (end.ended)
 		PG_RETURN_TEXT_P(
 			cstring_to_text(psprintf("%s: it has ended", end.status)));
-	entries = db == NULL ? NULL : copy_entries(db, &n);
-	for (int i = 0; i < n; i++)
-		if (entries[i].task_id == task_id)
-			PG_RETURN_TEXT_P(cstring_to_text(explain(db, entries, n,
-													 &entries[i],
-													 GetCurrentTimestamp())));
+	if (db != NULL)
+		copy_queue(db, &queue);
+	for (int i = 0; i < queue.n; i++)
+		if (queue.entries[i].task_id == task_id)
+			PG_RETURN_TEXT_P(
+				cstring_to_text(explain(&queue, &queue.entries[i])));
 	PG_RETURN_TEXT_P(cstring_to_text(explain_absent(db, end.status)));
 }
 

@@ -56,6 +56,24 @@ foreach my $reason ('first', 'second')
 	sql("SELECT prometheus_retry($id)") if $reason eq 'first';
 }
 
+# Retried when its caller is gone, and before the scheduler knows that it ended
+# at its deadline: the new one counts, and it begins but once.
+$id = sql(q{SELECT prometheus_submit('too late', 'a', timeout => '2 s')});
+push @retried, $id;
+$node->wait_task($id, 'running');
+my $scheduler = $node->signal_worker('STOP', 'scheduler');
+$node->wait_task($id, 'failed');
+my $caller = $node->signal_worker('TERM', 'caller');
+$node->worker_pid('caller', other_than => $caller);
+$node->wait_for('the new caller waits to be let in',
+	q{SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'prometheus caller'}, 'Extension');
+sql(q{SELECT prometheus_set_model('m', model => 'fake-echo')});
+is(sql("SELECT prometheus_retry($id)"), 't', 'retried when its caller is gone');
+kill('CONT', $scheduler);
+$node->wait_task($id, 'completed');
+is(sql("SELECT string_agg(outcome, ' ' ORDER BY attempt) FROM prometheus.attempt WHERE task_id = $id"),
+	'failed completed', 'and has one more attempt');
+
 # The checkpoint that a stop writes does not know of a task that had ended; a
 # retry while nothing runs is found at the next start all the same.
 sql(q{SELECT prometheus_set_model('m', model => 'fake-401')});

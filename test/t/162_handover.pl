@@ -9,7 +9,7 @@ use Test::More;
 
 my $llm = FakeLLM->new;
 my $node = PromCluster->new('main');
-$node->init(conf => "prometheus.allow_private_endpoints = on\n");
+$node->init(conf => "prometheus.allow_private_endpoints = on\nprometheus.rescan_interval = '1h'\n");
 $node->start;
 $node->create_extension;
 $node->fake_agent($llm, $_) foreach 'fake-echo', 'fake-slow-40', 'fake-503-then-ok', 'fake-hang-before-headers';
@@ -45,6 +45,31 @@ $node->wait_task($three[0], 'cancelled');
 sql(q{SELECT prometheus_resume(); SELECT prometheus_resume('agent:fake-echo')});
 $node->wait_task($_, 'completed') foreach @three[1, 2], $paused;
 pass('nor does one that is cancelled');
+
+# The next one's gate is open, but full; then its agent is paused.
+$node->fake_agent($llm, 'fake-hang-before-headers', name => 'narrow', options => '{"max_concurrent": 1}');
+sql(q{SELECT prometheus_set_agent('p', 'narrow'); SELECT prometheus_pause('agent:p')});
+$node->wait_for('it is paused', q{SELECT state FROM prometheus.gate WHERE target = 'agent:p'}, 'paused');
+sql(q{SELECT prometheus_resume('agent:p')});
+$holder = $node->submit(q{'h', 'fake-hang-before-headers', concurrency_key => 'full'});
+$node->wait_task($holder, 'running');
+my $before_full = $node->submit(q{'a', 'p', concurrency_key => 'full'});
+$next = $node->submit(q{'b', concurrency_key => 'full'});
+behind($_, $holder, 'concurrency_key') foreach $before_full, $next;
+my $fills = $node->submit(q{'x', 'narrow'});
+$node->wait_task($fills, 'running');
+sql("SELECT prometheus_cancel($holder)");
+$node->wait_task($next, 'completed');
+pass('nor does one whose gate is full');
+my @after = map { $node->submit("'after', concurrency_key => 'full'") } 1 .. 3;
+sql(q{SELECT prometheus_pause('agent:p')});
+$node->wait_task($_, 'completed') foreach @after;
+sql("SELECT prometheus_cancel($fills)");
+$node->wait_task($fills, 'cancelled');
+$node->wait_task($node->submit(q{'last', concurrency_key => 'full'}), 'completed');
+pass('nor one whose agent is paused then');
+sql(qq{SELECT prometheus_set_agent('p', 'echo'); SELECT prometheus_resume('agent:p')});
+$node->wait_task($before_full, 'completed');
 
 # A task of a conversation waits for its second try, and behind a key; one
 # behind it has been called for that key.
@@ -84,6 +109,41 @@ behind($waits, $holder, 'concurrency_key');
 is(sql("SELECT count(*) FROM prometheus.attempt WHERE task_id = $waits"), 0, 'the key is still with who runs');
 sql("SELECT prometheus_cancel($_)") foreach $holder, $waits;
 $node->wait_task($_, 'cancelled') foreach $holder, $waits;
+
+# A conversation stays with who has begun, though a caller and then a scheduler
+# end before it is known how far that came.
+my $one = $node->submit(q{'one', 'fake-hang-before-headers', conversation => 'c'});
+$node->wait_task($one, 'running');
+my $two = $node->submit(q{'two', 'fake-hang-before-headers', conversation => 'c'});
+behind($two, $one, 'conversation');
+$scheduler = $node->signal_worker('STOP', 'scheduler');
+$caller = $node->signal_worker('TERM', 'caller');
+my $new = $node->worker_pid('caller', other_than => $caller);
+$node->wait_for('the new caller waits to be let in', q{SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'prometheus caller'}, 'Extension');
+kill('STOP', $new);
+kill('CONT', $scheduler);
+$node->wait_for('it has a slot', "SELECT status FROM prometheus.queue WHERE task_id = $one", 'running');
+$node->signal_worker('TERM', 'scheduler');
+$node->worker_pid('scheduler', other_than => $scheduler);
+$node->wait_for('the new one has read', "SELECT count(*) FROM prometheus.queue WHERE task_id IN ($one, $two)", 2);
+kill('CONT', $new);
+$node->wait_for('one is tried again', "SELECT count(*) FROM prometheus._attempt WHERE task_id = $one", 2);
+behind($two, $one, 'conversation');
+is(sql("SELECT count(*) FROM prometheus._attempt WHERE task_id = $two"), 0, 'the second turn does not begin before the first has ended');
+sql("SELECT prometheus_cancel($_)") foreach $one, $two;
+$node->wait_task($_, 'cancelled') foreach $one, $two;
+
+# The turns of a conversation keep their order before any gate.
+sql(q{SELECT prometheus_pause('agent:fake-echo')});
+$node->wait_for('it is paused', q{SELECT state FROM prometheus.gate WHERE target = 'agent:fake-echo'}, 'paused');
+$one = $node->submit(q{'one', 'fake-echo', conversation => 'o', concurrency_key => 'o'});
+$two = $node->submit(q{'two', 'fake-echo', conversation => 'o', priority => 100});
+behind($two, $one, 'conversation');
+$node->wait_task($node->submit(q{'another', concurrency_key => 'o'}), 'completed');
+sql(q{SELECT prometheus_resume('agent:fake-echo')});
+$node->wait_task($_, 'completed') foreach $one, $two;
+is(sql("SELECT x.ended_at <= y.started_at FROM prometheus.task x, prometheus.task y WHERE x.task_id = $one AND y.task_id = $two"),
+	't', 'who is first before a closed gate is first when it opens');
 
 # Conversations while live tasks are read over and over: what ended meanwhile
 # does not come back.
