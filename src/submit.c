@@ -71,8 +71,9 @@ agent_allows(Jsonb *options)
 
 /*
  * The mode and the model of the newest version of an agent, palloc'd; raises
- * if there is no such agent or the user may not submit to it.  By hand, since
- * SPI would double what a submit costs.
+ * if there is no such agent or the user may not submit to it.  What is true now
+ * counts, not what the statement's snapshot sees: who may submit has perhaps
+ * changed.  By hand, since SPI would double what a submit costs.
  */
 static char *
 find_agent(const char *agent, char **model)
@@ -84,6 +85,7 @@ find_agent(const char *agent, char **model)
 								AccessShareLock);
 	TupleDesc desc = RelationGetDescr(relation);
 	ScanKeyData key;
+	Snapshot snapshot;
 	SysScanDesc scan;
 	HeapTuple tuple;
 	char *mode = NULL;
@@ -94,8 +96,8 @@ find_agent(const char *agent, char **model)
 						   BTEqualStrategyNumber, TEXTOID,
 						   DEFAULT_COLLATION_OID, F_TEXTEQ,
 						   CStringGetTextDatum(agent));
-	scan = systable_beginscan_ordered(relation, index, GetActiveSnapshot(), 1,
-									  &key);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	scan = systable_beginscan_ordered(relation, index, snapshot, 1, &key);
 	tuple = systable_getnext_ordered(scan, BackwardScanDirection);
 	if (HeapTupleIsValid(tuple))
 	{
@@ -107,6 +109,7 @@ find_agent(const char *agent, char **model)
 			heap_getattr(tuple, get_attnum(relid, "options"), desc, &isnull)));
 	}
 	systable_endscan_ordered(scan);
+	UnregisterSnapshot(snapshot);
 	index_close(index, AccessShareLock);
 	table_close(relation, AccessShareLock);
 
