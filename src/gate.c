@@ -29,6 +29,14 @@
 
 #define NO_LIMIT PG_UINT32_MAX
 
+/* Let the options of its model be read anew. */
+static void
+ask(PromGate *gate)
+{
+	pg_atomic_fetch_add_u32(&gate->asked, 1);
+	pg_atomic_fetch_add_u32(&gate->changes, 1);
+}
+
 static void
 init_gate(PromGate *gate, PromGateKind kind, const char *name)
 {
@@ -179,13 +187,33 @@ prom_gate_room(const PromGate *gate, uint32 on_their_way, TimestampTz now)
 	return width - (uint32) taken;
 }
 
+static bool
+is_asked(const PromGate *gate)
+{
+	return pg_atomic_read_u32((pg_atomic_uint32 *) &gate->asked) != gate->known;
+}
+
+bool
+prom_gate_is_asked(PromDatabase *db, const PromGate *gate)
+{
+	bool asked = is_asked(gate);
+
+	for (int i = 0; i < gate->nfallbacks; i++)
+	{
+		const PromGate *other = prom_gate_by_hash(db, PROM_GATE_MODEL,
+												  gate->fallbacks[i]);
+
+		asked |= other != NULL && is_asked(other);
+	}
+	return asked;
+}
+
 bool
 prom_gate_admits(PromDatabase *db, const PromGate *gate, uint32 on_their_way,
 				 TimestampTz now)
 {
 	/* Its options and fallbacks are not known yet: the caller looks. */
-	if (gate->kind == PROM_GATE_MODEL &&
-		pg_atomic_read_u32((pg_atomic_uint32 *) &gate->asked) != gate->known)
+	if (gate->kind == PROM_GATE_MODEL && is_asked(gate))
 		return true;
 	if (prom_gate_room(gate, on_their_way, now) > 0)
 		return true;
@@ -196,7 +224,8 @@ prom_gate_admits(PromDatabase *db, const PromGate *gate, uint32 on_their_way,
 		const PromGate *other = prom_gate_by_hash(db, PROM_GATE_MODEL,
 												  gate->fallbacks[i]);
 
-		if (other == NULL || prom_gate_room(other, on_their_way, now) > 0)
+		if (other == NULL || is_asked(other) ||
+			prom_gate_room(other, on_their_way, now) > 0)
 			return true;
 	}
 	return false;
@@ -361,7 +390,16 @@ prom_gate_ended(PromDatabase *db, PromGate *gate, uint32 generation,
 void
 prom_gate_open(PromGate *gate)
 {
-	pg_atomic_fetch_add_u32(&gate->asked, 1);
 	pg_atomic_write_u64(&gate->until, 0);
-	pg_atomic_fetch_add_u32(&gate->changes, 1);
+	ask(gate);
+}
+
+void
+prom_gate_ask_all(PromDatabase *db)
+{
+	uint32 n = pg_atomic_read_u32(&db->ngates);
+
+	pg_read_barrier();
+	for (uint32 i = 0; i < n; i++)
+		ask(&db->gates[i]);
 }

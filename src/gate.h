@@ -35,6 +35,9 @@ extern bool prom_gate_is_paused(PromDatabase *db, PromGateKind kind,
 extern uint32 prom_gate_room(const PromGate *gate, uint32 on_their_way,
 							 TimestampTz now);
 
+/* Are options of it or of its fallbacks to be read anew? */
+extern bool prom_gate_is_asked(PromDatabase *db, const PromGate *gate);
+
 /* Is there room in it or, when it is closed, in one of its fallbacks? */
 extern bool prom_gate_admits(PromDatabase *db, const PromGate *gate,
 							 uint32 on_their_way, TimestampTz now);
@@ -69,5 +72,8 @@ extern void prom_gate_ended(PromDatabase *db, PromGate *gate,
 
 /* A person says that it is to open now, or gave its model other options. */
 extern void prom_gate_open(PromGate *gate);
+
+/* That may have been said of any of them. */
+extern void prom_gate_ask_all(PromDatabase *db);
 
 #endif

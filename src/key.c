@@ -21,6 +21,9 @@
 
 #include "key.h"
 
+/* What waits for its conversation waits in one order, whatever its target. */
+static const PromTarget any = {0};
+
 /* In place of a task, while the live tasks are first read. */
 #define NOT_KNOWN (-1)
 
@@ -34,6 +37,9 @@ typedef struct PromBehind
 	PromTarget target;
 	pairingheap *waiting;
 	PromQueueNode *called; /* to its lane, or NULL */
+	int64 length;          /* of what waits */
+	bool refused;          /* a task, since there was no room */
+	bool reading;          /* those that were are being read */
 	struct PromBehind *next;
 } PromBehind;
 
@@ -42,9 +48,6 @@ typedef struct PromKey
 	uint64 hash;
 	int64 holder; /* 0: nobody */
 	PromBehind *behind;
-	int64 length; /* of all that wait */
-	bool refused; /* a task of it, since there was no room */
-	bool reading; /* those that were are being read */
 } PromKey;
 
 struct PromKeys
@@ -81,8 +84,6 @@ find_key(PromKeys *keys, uint64 hash, bool make)
 	{
 		key->holder = 0;
 		key->behind = NULL;
-		key->length = 0;
-		key->refused = key->reading = false;
 	}
 	return key;
 }
@@ -90,22 +91,30 @@ find_key(PromKeys *keys, uint64 hash, bool make)
 static void
 forget_if_idle(PromKeys *keys, PromKey *key)
 {
-	if (key->holder != 0 || key->behind != NULL)
-		return;
-	keys->want_more |= key->refused;
-	hash_search(keys->keys, &key->hash, HASH_REMOVE, NULL);
+	if (key->holder == 0 && key->behind == NULL)
+		hash_search(keys->keys, &key->hash, HASH_REMOVE, NULL);
 }
 
 static PromBehind *
-find_behind(PromKey *key, const PromTarget *target)
+find_behind(const PromKey *key, const PromTarget *target)
 {
-	MemoryContext before;
 	PromBehind *behind;
 
 	for (behind = key->behind; behind != NULL; behind = behind->next)
 		if (behind->target.agent == target->agent &&
 			behind->target.model == target->model)
-			return behind;
+			break;
+	return behind;
+}
+
+static PromBehind *
+make_behind(PromKey *key, const PromTarget *target)
+{
+	PromBehind *behind = find_behind(key, target);
+	MemoryContext before;
+
+	if (behind != NULL)
+		return behind;
 	before = MemoryContextSwitchTo(TopMemoryContext);
 	behind = palloc0(sizeof(PromBehind));
 	behind->key = key;
@@ -117,13 +126,25 @@ find_behind(PromKey *key, const PromTarget *target)
 	return behind;
 }
 
+static bool
+has_any(const PromBehind *behind)
+{
+	return behind->called != NULL || behind->length > 0;
+}
+
+/* It is kept while tasks that were refused are to come before others. */
 static void
 forget_behind_if_idle(PromKeys *keys, PromBehind *behind)
 {
 	PromKey *key = behind->key;
 
-	if (behind->called != NULL || !pairingheap_is_empty(behind->waiting))
+	if (has_any(behind) || behind->reading)
 		return;
+	if (behind->refused)
+	{
+		keys->want_more = true;
+		return;
+	}
 	for (PromBehind **p = &key->behind; *p != NULL; p = &(*p)->next)
 		if (*p == behind)
 		{
@@ -133,6 +154,17 @@ forget_behind_if_idle(PromKeys *keys, PromBehind *behind)
 	pairingheap_free(behind->waiting);
 	pfree(behind);
 	forget_if_idle(keys, key);
+}
+
+/* Do tasks wait for a key, so that a new one comes after them? */
+static bool
+is_waited_for(const PromKey *key)
+{
+	for (PromBehind *behind = key->behind; behind != NULL;
+		 behind = behind->next)
+		if (has_any(behind))
+			return true;
+	return false;
 }
 
 static bool
@@ -157,9 +189,11 @@ prom_keys_enter(PromKeys *keys, PromQueueNode *node)
 	if (key != NULL && !hold_conversation(keys, key, entry))
 		return key;
 	key = find_key(keys, entry->key, false);
-	return key == NULL || key->holder == 0 || key->holder == entry->task_id
-			   ? NULL
-			   : key;
+	if (key == NULL || key->holder == entry->task_id)
+		return NULL;
+	return key->holder != 0 || (node->behind == NULL && is_waited_for(key))
+			   ? key
+			   : NULL;
 }
 
 PromKey *
@@ -181,16 +215,15 @@ prom_keys_take(PromKeys *keys, PromQueueNode *node)
 void
 prom_keys_wait(PromKeys *keys, PromKey *key, PromQueueNode *node)
 {
-	static const PromTarget any = {0};
 	PromQueueEntry *entry = node->entry;
 
 	prom_keys_leave(keys, node);
 	entry->in_conversation = key->hash == entry->conversation;
 	node->place = PROM_PLACE_KEY;
-	node->behind = find_behind(key,
+	node->behind = make_behind(key,
 							   entry->in_conversation ? &any : &entry->target);
 	pairingheap_add(node->behind->waiting, &node->order);
-	key->length++;
+	node->behind->length++;
 }
 
 void
@@ -217,8 +250,6 @@ release(PromKeys *keys, uint64 hash, int64 task_id)
 	if (key == NULL || key->holder != task_id)
 		return;
 	key->holder = 0;
-	if (key->refused && key->length < FEW)
-		keys->want_more = true;
 	forget_if_idle(keys, key);
 }
 
@@ -249,7 +280,8 @@ prom_keys_next(PromKeys *keys, uint64 hash)
 		node = pairingheap_container(PromQueueNode, order,
 									 pairingheap_first(behind->waiting));
 		pairingheap_remove(behind->waiting, &node->order);
-		key->length--;
+		behind->length--;
+		keys->want_more |= behind->refused && behind->length < FEW;
 		node->place = PROM_PLACE_NONE;
 		if (!node->entry->in_conversation)
 		{
@@ -274,7 +306,7 @@ prom_keys_leave(PromKeys *keys, PromQueueNode *node)
 	if (node->place == PROM_PLACE_KEY)
 	{
 		pairingheap_remove(behind->waiting, &node->order);
-		behind->key->length--;
+		behind->length--;
 		node->place = PROM_PLACE_NONE;
 	}
 	else
@@ -309,39 +341,66 @@ prom_keys_all_read(PromKeys *keys, int *n)
 	return hashes;
 }
 
-/* The key behind which a new task would wait, or NULL. */
-static PromKey *
-blocking_key(PromKeys *keys, const PromHint *hint)
+/* Would a task wait behind this key? */
+static bool
+blocks(const PromKey *key)
 {
-	PromKey *key = find_key(keys, hint->conversation, false);
-
-	if (key != NULL && key->holder != 0)
-		return key;
-	key = find_key(keys, hint->key, false);
-	return key != NULL && key->holder != 0 ? key : NULL;
+	return key != NULL && (key->holder != 0 || is_waited_for(key));
 }
 
 bool
 prom_keys_block(PromKeys *keys, const PromHint *hint)
 {
-	return blocking_key(keys, hint) != NULL;
+	return blocks(find_key(keys, hint->conversation, false)) ||
+		   blocks(find_key(keys, hint->key, false));
+}
+
+/* Where it would wait, or would have to if it is not to overtake; or NULL. */
+static PromBehind *
+place_of(PromKeys *keys, const PromHint *hint)
+{
+	PromKey *conversation = find_key(keys, hint->conversation, false);
+	PromKey *key = find_key(keys, hint->key, false);
+	PromBehind *behind = NULL;
+
+	if (conversation != NULL)
+		behind = find_behind(conversation, &any);
+	if (behind == NULL && !blocks(conversation) && key != NULL)
+		behind = find_behind(key, &hint->target);
+	return behind;
+}
+
+bool
+prom_keys_is_first(PromKeys *keys, const PromHint *hint)
+{
+	const PromBehind *behind = place_of(keys, hint);
+
+	return behind == NULL || !has_any(behind);
 }
 
 void
 prom_keys_refuse(PromKeys *keys, const PromHint *hint)
 {
-	PromKey *key = blocking_key(keys, hint);
+	PromBehind *behind = place_of(keys, hint);
 
-	if (key != NULL)
-		key->refused = true;
+	Assert(behind != NULL);
+	behind->refused = true;
 }
 
 bool
 prom_keys_were_refused(PromKeys *keys, const PromHint *hint)
 {
-	PromKey *key = blocking_key(keys, hint);
+	const PromBehind *behind = place_of(keys, hint);
 
-	return key != NULL && (key->refused || key->reading);
+	return behind != NULL && behind->refused;
+}
+
+bool
+prom_keys_are_read(PromKeys *keys, const PromHint *hint)
+{
+	const PromBehind *behind = place_of(keys, hint);
+
+	return behind != NULL && behind->reading;
 }
 
 bool
@@ -350,28 +409,53 @@ prom_keys_want_more(PromKeys *keys)
 	return keys->want_more;
 }
 
-void
-prom_keys_begin_reading(PromKeys *keys)
+bool
+prom_keys_any_refused(PromKeys *keys)
+{
+	HASH_SEQ_STATUS status;
+	PromKey *key;
+	bool any_refused = false;
+
+	hash_seq_init(&status, keys->keys);
+	while ((key = hash_seq_search(&status)) != NULL)
+		for (PromBehind *behind = key->behind; behind != NULL;
+			 behind = behind->next)
+			any_refused |= behind->refused;
+	return any_refused;
+}
+
+/* Let all know that reading begins or has ended. */
+static void
+set_reading(PromKeys *keys, bool reading)
 {
 	HASH_SEQ_STATUS status;
 	PromKey *key;
 
-	keys->want_more = false;
 	hash_seq_init(&status, keys->keys);
 	while ((key = hash_seq_search(&status)) != NULL)
 	{
-		key->reading = key->refused;
-		key->refused = false;
+		PromBehind *next;
+
+		for (PromBehind *behind = key->behind; behind != NULL; behind = next)
+		{
+			next = behind->next;
+			behind->reading = reading && behind->refused;
+			if (reading)
+				behind->refused = false;
+			forget_behind_if_idle(keys, behind);
+		}
 	}
+}
+
+void
+prom_keys_begin_reading(PromKeys *keys)
+{
+	keys->want_more = false;
+	set_reading(keys, true);
 }
 
 void
 prom_keys_end_reading(PromKeys *keys)
 {
-	HASH_SEQ_STATUS status;
-	PromKey *key;
-
-	hash_seq_init(&status, keys->keys);
-	while ((key = hash_seq_search(&status)) != NULL)
-		key->reading = false;
+	set_reading(keys, false);
 }

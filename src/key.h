@@ -51,14 +51,20 @@ extern void prom_keys_leave(PromKeys *keys, PromQueueNode *node);
 extern uint64 *prom_keys_all_read(PromKeys *keys, int *n);
 
 /*
- * For a queue that is full: would one more task wait behind a key that others
- * have?  One was refused, and those that come later are too, as long as
- * those that were are not read.  Is it time to read them?
+ * For a queue that is full.  Would a task that is not in it wait behind a key?
+ * Is it the first of its target there, which always has a place?  One was
+ * refused; those that come later are too, until those that were are read; and
+ * while they are.
  */
 extern bool prom_keys_block(PromKeys *keys, const PromHint *hint);
+extern bool prom_keys_is_first(PromKeys *keys, const PromHint *hint);
 extern void prom_keys_refuse(PromKeys *keys, const PromHint *hint);
 extern bool prom_keys_were_refused(PromKeys *keys, const PromHint *hint);
+extern bool prom_keys_are_read(PromKeys *keys, const PromHint *hint);
+
+/* Is it time to read those that were refused?  It begins, and has ended. */
 extern bool prom_keys_want_more(PromKeys *keys);
+extern bool prom_keys_any_refused(PromKeys *keys);
 extern void prom_keys_begin_reading(PromKeys *keys);
 extern void prom_keys_end_reading(PromKeys *keys);
 

@@ -319,7 +319,8 @@ admits(PromLanes *lanes, Lane *lane, TimestampTz now)
 	if (lane->is_agents)
 		return !gate->paused;
 	if (lane->stalled && now < lane->until &&
-		prom_gate_changes(lanes->db, gate) == lane->seen)
+		prom_gate_changes(lanes->db, gate) == lane->seen &&
+		!prom_gate_is_asked(lanes->db, gate))
 		return false;
 	lane->stalled = false;
 	return prom_gate_admits(lanes->db, gate, on_their_way(lane), now);
@@ -504,16 +505,20 @@ prom_lanes_refuse(PromLanes *lanes, const PromTarget *target)
 bool
 prom_lanes_were_refused(PromLanes *lanes, const PromTarget *target)
 {
-	const Lane *lane = find_lane(lanes, target, true);
+	return find_lane(lanes, target, true)->refused;
+}
 
-	return lane->refused || lane->reading;
+bool
+prom_lanes_are_read(PromLanes *lanes, const PromTarget *target)
+{
+	return find_lane(lanes, target, true)->reading;
 }
 
 bool
 prom_lanes_any_refused(PromLanes *lanes)
 {
 	for (int i = 0; i < lanes->nlanes; i++)
-		if (lanes->lanes[i]->refused || lanes->lanes[i]->reading)
+		if (lanes->lanes[i]->refused)
 			return true;
 	return false;
 }

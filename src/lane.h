@@ -87,15 +87,17 @@ extern int64 prom_lanes_runnable(PromLanes *lanes, TimestampTz now);
 
 /*
  * For a queue that is full.  Would one more task of this target only wait?
- * Are there so few of it that it has a place all the same?  One was refused,
- * and those that come later are too, as long as those that were are not read.
- * Is it time to read them, now that so many are runnable?
+ * Are there so few of it that it has a place all the same?  One was refused;
+ * those that come later are too, until those that were are read; and while
+ * they are.  Is it time to read them, now that so many are runnable?  It
+ * begins, and has ended.
  */
 extern bool prom_lanes_only_waits(PromLanes *lanes, const PromTarget *target,
 								  TimestampTz now);
 extern bool prom_lanes_has_few(PromLanes *lanes, const PromTarget *target);
 extern void prom_lanes_refuse(PromLanes *lanes, const PromTarget *target);
 extern bool prom_lanes_were_refused(PromLanes *lanes, const PromTarget *target);
+extern bool prom_lanes_are_read(PromLanes *lanes, const PromTarget *target);
 extern bool prom_lanes_any_refused(PromLanes *lanes);
 extern bool prom_lanes_want_more(PromLanes *lanes, bool room, TimestampTz now);
 extern void prom_lanes_begin_reading(PromLanes *lanes);

@@ -11,7 +11,7 @@
 typedef struct PromLiveTask
 {
 	PromHint hint;
-	bool is_new;    /* its submit has just told of it */
+	bool is_new;    /* a hint has just told of it */
 	bool retrying;  /* an attempt of it has ended */
 	bool open;      /* an attempt of it has not ended */
 	bool cancelled; /* its end was asked for */

@@ -5,13 +5,12 @@
  * Entries are where backends can read them (slab.c); the order is private to
  * the scheduler: heaps of what is urgent, of what is due later and of
  * deadlines, the lanes of what is ready (lane.c), what waits behind a key
- * (key.c) or for another task (dependency.c), and a hash from task to entry.
+ * (key.c) or for another task (dependency.c).
  *
  * Nothing here is the truth: the facts are, and the queue is made from them.
  */
 #include "postgres.h"
 
-#include "common/hashfn.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
@@ -21,29 +20,6 @@
 #include "lane.h"
 #include "queue.h"
 #include "slab.h"
-
-/* What one live task costs, heaps and hash included. */
-#define ENTRY_BYTES                                                   \
-	(sizeof(PromQueueEntry) + sizeof(PromQueueNode) + sizeof(int32) + \
-	 2 * sizeof(TaskEntry))
-
-typedef struct TaskEntry
-{
-	int64 task_id;
-	int32 entry;
-	char status;
-} TaskEntry;
-
-#define SH_PREFIX taskhash
-#define SH_ELEMENT_TYPE TaskEntry
-#define SH_KEY_TYPE int64
-#define SH_KEY task_id
-#define SH_HASH_KEY(tb, key) murmurhash32((uint32) ((key) ^ ((key) >> 32)))
-#define SH_EQUAL(tb, a, b) ((a) == (b))
-#define SH_SCOPE static inline
-#define SH_DECLARE
-#define SH_DEFINE
-#include "lib/simplehash.h"
 
 /* A task that ended while the live tasks are read. */
 typedef struct Ended
@@ -58,7 +34,6 @@ struct PromQueue
 	int64 length;
 	int64 running;
 	int64 nurgent;
-	taskhash_hash *tasks;
 	PromLanes *lanes;
 	PromKeys *keys;
 	PromDependencies *dependencies;
@@ -104,7 +79,6 @@ prom_queue_create(PromDatabase *db)
 
 	queue->missed = DT_NOEND;
 	queue->slabs = prom_slabs_create(db);
-	queue->tasks = taskhash_create(TopMemoryContext, 1024, NULL);
 	queue->lanes = prom_lanes_create(db);
 	queue->keys = prom_keys_create();
 	queue->dependencies = prom_dependencies_create();
@@ -122,7 +96,8 @@ prom_queue_create(PromDatabase *db)
 static int64
 capacity(void)
 {
-	Size room = Min((Size) prom_guc_queue_memory * 1024 / ENTRY_BYTES,
+	Size room = Min((Size) prom_guc_queue_memory * 1024 /
+						prom_slabs_entry_bytes(),
 					(Size) PROM_MAX_SLABS * PROM_SLAB_ENTRIES / 4);
 
 	/* What runs has a place in any case. */
@@ -155,22 +130,26 @@ prom_queue_wants_more(PromQueue *queue, TimestampTz now)
 static PromQueueNode *
 find_task(PromQueue *queue, int64 task_id)
 {
-	TaskEntry *found = taskhash_lookup(queue->tasks, task_id);
-
-	return found == NULL ? NULL : prom_slabs_node(queue->slabs, found->entry);
+	return prom_slabs_find(queue->slabs, task_id);
 }
+
+static void wake(PromQueue *queue, uint64 key, TimestampTz now);
 
 /* What is ready goes into its lane, or behind a key that another has. */
 static void
-make_ready(PromQueue *queue, PromQueueNode *node)
+make_ready(PromQueue *queue, PromQueueNode *node, TimestampTz now)
 {
 	struct PromKey *key = prom_keys_enter(queue->keys, node);
 
 	node->entry->state = key == NULL ? PROM_QUEUE_READY : PROM_QUEUE_BEHIND;
 	if (key == NULL)
+	{
 		prom_lanes_add(queue->lanes, node);
-	else
-		prom_keys_wait(queue->keys, key, node);
+		return;
+	}
+	prom_keys_wait(queue->keys, key, node);
+	/* Nobody need have it: then perhaps he is the first for his target. */
+	wake(queue, node->entry->key, now);
 }
 
 /* Put an entry that is in no heap of order where its state and time say. */
@@ -201,7 +180,7 @@ enqueue(PromQueue *queue, PromQueueNode *node, TimestampTz now)
 		pairingheap_add(queue->later, &node->order);
 	}
 	else
-		make_ready(queue, node);
+		make_ready(queue, node, now);
 }
 
 /*
@@ -296,12 +275,13 @@ lane_is_full(PromQueue *queue, const PromLiveTask *task, TimestampTz now)
 				: count_runnable(queue, now)) >= capacity();
 }
 
-/* The same behind a key. */
+/* The same behind a key, where the first of each target has a place. */
 static bool
 key_is_full(PromQueue *queue, const PromLiveTask *task, TimestampTz now)
 {
-	return (task->is_new &&
-			prom_keys_were_refused(queue->keys, &task->hint)) ||
+	if (task->is_new && prom_keys_were_refused(queue->keys, &task->hint))
+		return true;
+	return !prom_keys_is_first(queue->keys, &task->hint) &&
 		   count_waiting(queue, now) >= capacity();
 }
 
@@ -335,7 +315,9 @@ refuse(PromQueue *queue, const PromLiveTask *task, bool urgent,
 			wanted = Min(wanted, TimestampTzPlusMilliseconds(
 									 now, prom_guc_rescan_interval));
 	}
-	else if (prom_keys_block(queue->keys, &task->hint))
+	else if (prom_keys_block(queue->keys, &task->hint) ||
+			 (task->is_new &&
+			  prom_keys_were_refused(queue->keys, &task->hint)))
 	{
 		if (!key_is_full(queue, task, now))
 			return false;
@@ -390,7 +372,6 @@ prom_queue_add(PromQueue *queue, const PromLiveTask *task, TimestampTz now)
 				  hint->deadline <= now;
 	PromQueueNode *node;
 	PromQueueEntry *entry;
-	bool found;
 
 	/* It is there; or it ended since the facts were read. */
 	if (find_task(queue, hint->task_id) != NULL ||
@@ -399,12 +380,10 @@ prom_queue_add(PromQueue *queue, const PromLiveTask *task, TimestampTz now)
 		return true;
 	if (refuse(queue, task, urgent, now))
 		return false;
-	node = prom_slabs_take(queue->slabs);
-	taskhash_insert(queue->tasks, hint->task_id, &found)->entry = node->number;
+	node = prom_slabs_take(queue->slabs, hint->task_id);
 	queue->length++;
 
 	entry = node->entry;
-	entry->task_id = hint->task_id;
 	entry->due = hint->due;
 	entry->deadline = hint->deadline;
 	entry->submitter = hint->submitter;
@@ -412,17 +391,24 @@ prom_queue_add(PromQueue *queue, const PromLiveTask *task, TimestampTz now)
 	entry->key = hint->key;
 	entry->conversation = hint->conversation;
 	entry->priority = hint->priority;
-	entry->retrying = task->retrying;
+	entry->retrying = task->retrying || task->open;
 	entry->anyway = task->anyway;
 	entry->urgent = urgent;
 	entry->has_key = entry->has_conversation = false;
 	entry->read = entry->doomed = false;
 	if (!add_dependencies(queue, entry, task))
 		entry->urgent = true;
-	if (task->retrying || task->open)
+	if (entry->retrying && entry->waits_for == 0)
 		prom_keys_restore(queue->keys, entry, false);
 	enqueue(queue, node, now);
 	return true;
+}
+
+bool
+prom_queue_reads_before(PromQueue *queue, const PromHint *hint)
+{
+	return prom_lanes_are_read(queue->lanes, &hint->target) ||
+		   prom_keys_are_read(queue->keys, hint);
 }
 
 bool
@@ -609,18 +595,16 @@ end_dependencies(PromQueue *queue, int64 parent, bool completed,
 }
 
 static void
-remove_task(PromQueue *queue, PromQueueNode *node, bool ended,
-			TimestampTz now)
+remove_task(PromQueue *queue, PromQueueNode *node, TimestampTz now)
 {
 	PromQueueEntry *entry = node->entry;
 
 	dequeue(queue, node, now);
-	release_keys(queue, entry, ended, now);
+	release_keys(queue, entry, true, now);
 	if (entry->state == PROM_QUEUE_RUNNING)
 		queue->running--;
 	prom_slabs_give_back(queue->slabs, node);
 	queue->length--;
-	taskhash_delete(queue->tasks, entry->task_id);
 }
 
 static void
@@ -633,7 +617,7 @@ end_task(PromQueue *queue, int64 task_id, bool completed, TimestampTz now)
 		((Ended *) hash_search(queue->ended, &task_id, HASH_ENTER, &found))
 			->completed = completed;
 	if (node != NULL)
-		remove_task(queue, node, true, now);
+		remove_task(queue, node, now);
 	end_dependencies(queue, task_id, completed, now);
 }
 
@@ -689,11 +673,9 @@ prom_queue_take_back(PromQueue *queue, const PromSlot *slot, TimestampTz now)
 							 slot->opens);
 			break;
 		case PROM_RESULT_READ:
+			/* What it waits for may be before it in its conversation. */
 			if (node != NULL)
-			{
-				/* One that has begun keeps its conversation meanwhile. */
-				remove_task(queue, node, !slot->retrying, now);
-			}
+				remove_task(queue, node, now);
 			return true;
 	}
 	return false;
@@ -769,17 +751,19 @@ prom_queue_retarget(PromQueue *queue, uint32 agent, TimestampTz now)
 		{
 			leave_place(queue, node, now);
 			entry->target.model = 0;
-			make_ready(queue, node);
+			make_ready(queue, node, now);
 		}
 		else
 			entry->target.model = 0;
 	}
 }
 
-bool
-prom_queue_any_refused(PromQueue *queue)
+void
+prom_queue_read_refused(PromQueue *queue, TimestampTz now)
 {
-	return prom_lanes_any_refused(queue->lanes);
+	if (prom_lanes_any_refused(queue->lanes) ||
+		prom_keys_any_refused(queue->keys))
+		queue->missed = now;
 }
 
 TimestampTz

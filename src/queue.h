@@ -80,6 +80,11 @@ extern void prom_queue_begin_reading(PromQueue *queue, bool all);
 extern void prom_queue_end_reading(PromQueue *queue, bool all,
 								   TimestampTz now);
 
+/*
+ * Are tasks being read that had no room, and are to come before a new one?
+ */
+extern bool prom_queue_reads_before(PromQueue *queue, const PromHint *hint);
+
 /* Is the task there?  Does it run, so that it is to be read afterwards? */
 extern bool prom_queue_has(PromQueue *queue, int64 task_id);
 extern bool prom_queue_read_later(PromQueue *queue, int64 task_id);
@@ -121,7 +126,7 @@ extern void prom_queue_adopt(PromQueue *queue, const PromSlot *slot,
 extern void prom_queue_gates_changed(PromQueue *queue);
 extern void prom_queue_retarget(PromQueue *queue, uint32 agent,
 								TimestampTz now);
-extern bool prom_queue_any_refused(PromQueue *queue);
+extern void prom_queue_read_refused(PromQueue *queue, TimestampTz now);
 
 /* When the queue has something to do; DT_NOEND: never. */
 extern TimestampTz prom_queue_next_moment(PromQueue *queue, TimestampTz now);

@@ -35,7 +35,7 @@ static PromStatement newest_statement = {
  * task has begun with.
  */
 static PromGate *
-gate_of(const char *name)
+gate_of(const char *name, int64 version)
 {
 	PromGate *gate = prom_gate_make(prom_my_database, PROM_GATE_MODEL, name);
 	Datum value;
@@ -44,7 +44,7 @@ gate_of(const char *name)
 	if (gate == NULL)
 		return NULL;
 	asked = pg_atomic_read_u32(&gate->asked);
-	if (asked == gate->known)
+	if (asked == gate->known && version <= gate->version)
 		return gate;
 	pg_read_barrier();
 	value = CStringGetTextDatum(name);
@@ -108,7 +108,7 @@ prom_route_choose(PromAttempt *attempt, const PromRoute *route,
 {
 	const PromModel *first = prom_model_version(route->model,
 												route->version);
-	PromGate *gate = gate_of(first->name);
+	PromGate *gate = gate_of(first->name, first->version);
 	const PromModel *newest;
 	int n;
 
@@ -138,7 +138,8 @@ prom_route_choose(PromAttempt *attempt, const PromRoute *route,
 			continue;
 		}
 		model = fallback_model(attempt, route, newest->fallbacks[place - 1]);
-		gate_there = model == NULL ? NULL : gate_of(model->name);
+		gate_there = model == NULL ? NULL
+								   : gate_of(model->name, model->version);
 		if (gate_there != NULL && pass_gate(attempt, gate_there, model, now))
 			return true;
 	}

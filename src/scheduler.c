@@ -237,7 +237,9 @@ take_hint(const PromHint *hint, TimestampTz now)
 	switch (hint->kind)
 	{
 		case PROM_HINT_SUBMIT:
-			if (!prom_queue_add(queue, &task, now))
+			if (prom_queue_reads_before(queue, hint))
+				read_soon(hint->task_id);
+			else if (!prom_queue_add(queue, &task, now))
 				spilled = true;
 			break;
 		case PROM_HINT_READ:
@@ -329,11 +331,13 @@ static bool
 visit_live_task(const PromLiveTask *task, void *arg)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	PromLiveTask one = *task;
 	bool wake = false;
 
+	one.is_new = *(bool *) arg;
 	PROM_FAULT("scheduler-in-scan");
 	LWLockAcquire(prom_my_database->queue_lock, LW_EXCLUSIVE);
-	spilled |= !prom_queue_add(queue, task, now);
+	spilled |= !prom_queue_add(queue, &one, now);
 	/* The hint of a cancel may have been lost as well. */
 	if (task->cancelled)
 		wake = cancel_task(task->hint.task_id, now);
@@ -357,7 +361,10 @@ read_pauses(void)
 		must_scan = true;
 	LWLockAcquire(prom_my_database->queue_lock, LW_EXCLUSIVE);
 	prom_queue_gates_changed(queue);
+	if (must_read_pauses)
+		prom_queue_read_refused(queue, GetCurrentTimestamp());
 	LWLockRelease(prom_my_database->queue_lock);
+	must_read_pauses = false;
 }
 
 /*
@@ -370,26 +377,26 @@ read_tasks(bool all)
 {
 	int64 *wanted = palloc(Max(nreads, 1) * sizeof(int64));
 	int nwanted = nreads;
+	bool is_new = !all;
 
-	bool pauses = must_read_pauses;
 
 	/* A turn in between may want more of them. */
 	if (nwanted > 0)
 		memcpy(wanted, reads, nwanted * sizeof(int64));
 	nreads = 0;
-	must_read_pauses = false;
 	PROM_FAULT("scheduler-before-read");
 	if (!prom_era_xact_begin("reading the live tasks"))
 		return;
 	SPI_connect();
 	prom_queue_begin_reading(queue, all);
 	read_pauses();
-	if (!all && pauses && prom_queue_any_refused(queue))
-		must_scan = true;
+	/* The hint that told of a model's options may have been lost too. */
 	if (all)
-		prom_live_tasks(visit_live_task, turn, NULL);
+		prom_gate_ask_all(prom_my_database);
+	if (all)
+		prom_live_tasks(visit_live_task, turn, &is_new);
 	else if (nwanted > 0)
-		prom_live_tasks_among(wanted, nwanted, visit_live_task, turn, NULL);
+		prom_live_tasks_among(wanted, nwanted, visit_live_task, turn, &is_new);
 	SPI_finish();
 	prom_xact_commit();
 	LWLockAcquire(prom_my_database->queue_lock, LW_EXCLUSIVE);

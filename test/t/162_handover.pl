@@ -9,7 +9,7 @@ use Test::More;
 
 my $llm = FakeLLM->new;
 my $node = PromCluster->new('main');
-$node->init(conf => "prometheus.allow_private_endpoints = on\nprometheus.rescan_interval = '1h'\n");
+$node->init(conf => "prometheus.allow_private_endpoints = on\nprometheus.rescan_interval = '1h'\nmax_prepared_transactions = 5\n");
 $node->start;
 $node->create_extension;
 $node->fake_agent($llm, $_) foreach 'fake-echo', 'fake-slow-40', 'fake-503-then-ok', 'fake-hang-before-headers';
@@ -132,6 +132,42 @@ behind($two, $one, 'conversation');
 is(sql("SELECT count(*) FROM prometheus._attempt WHERE task_id = $two"), 0, 'the second turn does not begin before the first has ended');
 sql("SELECT prometheus_cancel($_)") foreach $one, $two;
 $node->wait_task($_, 'cancelled') foreach $one, $two;
+
+# The same after a crash, when the attempt that was left open is being ended.
+$one = $node->submit(q{'one', 'fake-hang-before-headers', conversation => 'crash'});
+$node->wait_task($one, 'running');
+$two = $node->submit(q{'two', 'fake-hang-before-headers', conversation => 'crash'});
+behind($two, $one, 'conversation');
+sql(q{BEGIN; LOCK TABLE prometheus._outcome IN EXCLUSIVE MODE; PREPARE TRANSACTION 'lock'});
+$node->stop('immediate');
+$node->start;
+$node->wait_for('its open attempt is to be ended', "SELECT status FROM prometheus.queue WHERE task_id = $one", 'running');
+$scheduler = $node->signal_worker('TERM', 'scheduler');
+$node->worker_pid('scheduler', other_than => $scheduler);
+$node->wait_for('the new one has read', "SELECT count(*) FROM prometheus.queue WHERE task_id IN ($one, $two)", 2);
+sql(q{ROLLBACK PREPARED 'lock'});
+$node->wait_for('one is tried again', "SELECT count(*) FROM prometheus._attempt WHERE task_id = $one", 2);
+behind($two, $one, 'conversation');
+is(sql("SELECT count(*) FROM prometheus._attempt WHERE task_id = $two"), 0, 'nor after a crash');
+sql("SELECT prometheus_cancel($_)") foreach $one, $two;
+$node->wait_task($_, 'cancelled') foreach $one, $two;
+
+# A task that has begun waits for one that was retried, of the same conversation.
+my $parent = $node->submit(q{'parent', 'fake-hang-before-headers', conversation => 'p'});
+my $child = $node->submit("'child', 'fake-hang-before-headers', conversation => 'p', depends_on => ARRAY[$parent], metadata => '{\"on_failure\": \"run\"}'");
+$node->wait_task($parent, 'running');
+sql("SELECT prometheus_cancel($parent)");
+$node->wait_task($child, 'running');
+is(sql("SELECT prometheus_retry($parent)"), 't', 'the parent is retried');
+$caller = $node->signal_worker('TERM', 'caller');
+$node->worker_pid('caller', other_than => $caller);
+$node->wait_task($parent, 'running');
+sql("SELECT prometheus_cancel($parent)");
+$node->wait_task($parent, 'cancelled');
+$node->wait_task($child, 'running');
+sql("SELECT prometheus_cancel($child)");
+$node->wait_task($child, 'cancelled');
+pass('a task that waits for another lets it have its turn');
 
 # The turns of a conversation keep their order before any gate.
 sql(q{SELECT prometheus_pause('agent:fake-echo')});

@@ -12,7 +12,7 @@ my $node = PromCluster->new('main');
 $node->init(conf => "prometheus.allow_private_endpoints = on\nprometheus.queue_memory = '1MB'\nprometheus.rescan_interval = '1h'\n");
 $node->start;
 $node->create_extension;
-$node->fake_agent($llm, 'fake-hang-before-headers');
+$node->fake_agent($llm, $_) foreach 'fake-fixed', 'fake-hang-before-headers';
 $node->fake_agent($llm, 'fake-fixed', name => 'moves');
 $node->fake_agent($llm, 'fake-slow-200', name => 'slow', options => '{"max_concurrent": 8}');
 
@@ -29,9 +29,9 @@ sub all_seen
 # Refused before a paused model; then their agent gets another one.
 sql(q{SELECT prometheus_pause('model:moves')});
 $node->wait_for('it is paused', q{SELECT state FROM prometheus.gate WHERE target = 'model:moves'}, 'paused');
-sql(q{SELECT count(*) FROM prometheus_submit_many(array_fill('moved'::text, ARRAY[6000]), 'moves')});
+sql(q{SELECT count(*) FROM prometheus_submit_many(array_fill('moved'::text, ARRAY[4000]), 'moves')});
 all_seen();
-cmp_ok(sql(q{SELECT count(*) FROM prometheus.queue}), '<', 6000, 'not all have room');
+cmp_ok(sql(q{SELECT count(*) FROM prometheus.queue}), '<', 4000, 'not all have room');
 sql(q{SELECT prometheus_set_agent('moves', 'echo')});
 $node->wait_for('all have run', q{SELECT count(*) FROM prometheus.task WHERE request = 'moved' AND status <> 'completed'}, 0);
 pass('tasks that were refused run when their agent gets another model');
@@ -39,18 +39,56 @@ pass('tasks that were refused run when their agent gets another model');
 # What waits behind a key counts as well.
 my $holder = $node->submit(q{'holder', 'fake-hang-before-headers', concurrency_key => 'k'});
 $node->wait_task($holder, 'running');
-sql(q{SELECT count(*) FROM prometheus_submit_many(array_fill('behind'::text, ARRAY[6000]), concurrency_key => 'k')});
+sql(q{SELECT count(*) FROM prometheus_submit_many(array_fill('behind'::text, ARRAY[4000]), concurrency_key => 'k')});
 all_seen();
 my $behind = sql(q{SELECT count(*) FROM prometheus.queue WHERE why ~ 'with the same'});
-ok($behind > 0 && $behind < 4000, "behind a key are not more than there is room for: $behind");
+ok($behind > 0 && $behind < 3000, "behind a key are not more than there is room for: $behind");
 sql("SELECT prometheus_cancel($holder)");
 $node->wait_for('all have run', q{SELECT count(*) FROM prometheus.task WHERE request = 'behind' AND status <> 'completed'}, 0);
 is(sql(q{SELECT count(*) FROM (SELECT started_at, lag(ended_at) OVER (ORDER BY started_at) AS before FROM prometheus.task WHERE request = 'behind') o WHERE before > started_at}),
 	0, 'those that were refused run too, and one at a time');
 
+# Also when its hints come in the turn in which the key is free.
+my $most = 0;
+$node->wait_task($node->submit(q{'x', 'fake-fixed', concurrency_key => 'often'}), 'completed');
+for my $i (1 .. 4)
+{
+	my $scheduler = $node->signal_worker('STOP', 'scheduler');
+	sql(q{SELECT count(*) FROM prometheus_submit_many(array_fill('often'::text, ARRAY[3000]), 'fake-fixed', concurrency_key => 'often')});
+	kill('CONT', $scheduler);
+	all_seen();
+	my $now = sql(q{SELECT count(*) FROM prometheus.queue});
+	$most = $now if $now > $most;
+}
+sql(q{SELECT prometheus_pause('model:fake-fixed')});
+$node->wait_for('it is paused', q{SELECT state FROM prometheus.gate WHERE target = 'model:fake-fixed'}, 'paused');
+$node->wait_for('nothing moves', q{SELECT count(*) FROM prometheus.queue WHERE status = 'running'}, 0);
+cmp_ok($most, '<', 9000, "nor does it grow by what comes when the key is free: $most");
+is(sql(q{SELECT count(*) FROM prometheus.queue q JOIN prometheus.task t USING (task_id) WHERE request = 'often' AND q.task_id > (SELECT min(task_id) FROM prometheus.task WHERE request = 'often' AND status = 'queued' AND task_id NOT IN (SELECT task_id FROM prometheus.queue))}),
+	0, 'and none overtakes those that were refused');
+sql(q{SELECT prometheus_resume('model:fake-fixed')});
+sql(q{SELECT count(prometheus_cancel(task_id)) FROM prometheus.task WHERE request = 'often' AND status IN ('queued', 'running')});
+$node->wait_for('all have ended', q{SELECT count(*) FROM prometheus.task WHERE request = 'often' AND status IN ('queued', 'running')}, 0);
+
+# Nobody who waits for a key can run, but one that comes can.
+sql(q{SELECT prometheus_set_agent('stopped', 'echo'); SELECT prometheus_pause('agent:stopped')});
+$node->wait_for('it is paused', q{SELECT state FROM prometheus.gate WHERE target = 'agent:stopped'}, 'paused');
+$holder = $node->submit(q{'holder', 'fake-hang-before-headers', concurrency_key => 'j'});
+$node->wait_task($holder, 'running');
+sql(q{SELECT count(*) FROM prometheus_submit_many(array_fill('stopped'::text, ARRAY[4000]), 'stopped', concurrency_key => 'j')});
+my @free = map { $node->submit("'free', concurrency_key => 'j'") } 1 .. 3;
+all_seen();
+sql("SELECT prometheus_cancel($holder)");
+$node->wait_task($_, 'completed') foreach @free;
+pass('tasks of another agent have a place behind a key');
+is(sql("SELECT bool_and(x.ended_at <= y.started_at) FROM prometheus.task x, prometheus.task y WHERE x.task_id = $free[0] AND y.task_id = $free[1] OR x.task_id = $free[1] AND y.task_id = $free[2]"),
+	't', 'in their order');
+sql(q{SELECT prometheus_resume('agent:stopped')});
+$node->wait_for('all have run', q{SELECT count(*) FROM prometheus.task WHERE request = 'stopped' AND status <> 'completed'}, 0);
+
 # Those that were refused come before what is new, though there is always
 # something new.
-sql(q{SELECT count(*) FROM prometheus_submit_many(array_fill('later'::text, ARRAY[6000]), run_at => clock_timestamp() + interval '1 day')});
+sql(q{SELECT count(*) FROM prometheus_submit_many(array_fill('later'::text, ARRAY[4000]), run_at => clock_timestamp() + interval '1 day')});
 $node->wait_task($node->submit(q{'warm', 'slow'}), 'completed');
 sql(q{SELECT count(*) FROM prometheus_submit_many(array_fill('old'::text, ARRAY[400]), 'slow')});
 all_seen();
@@ -67,6 +105,22 @@ cmp_ok($new, '>', 2, 'new ones came all the while');
 is(sql(q{SELECT count(*) FROM prometheus.task WHERE request = 'new' AND started_at < (SELECT max(started_at) FROM prometheus.task WHERE request = 'old')}),
 	0, 'and began when all the old ones had');
 $node->wait_for('all have run', q{SELECT count(*) FROM prometheus.task WHERE agent = 'slow' AND status <> 'completed'}, 0);
+
+# A turn that was refused is not overtaken by one that comes as the turn before
+# it ends.
+my @turns = ($node->submit(q{'turn', 'fake-hang-before-headers', conversation => 'v'}));
+$node->wait_task($turns[0], 'running');
+push @turns, map { $node->submit("'turn', 'fake-hang-before-headers', conversation => 'v'") } 1 .. 2;
+all_seen();
+is(sql("SELECT count(*) FROM prometheus.queue WHERE task_id = $turns[2]"), 0, 'it has no room');
+my $scheduler = $node->signal_worker('STOP', 'scheduler');
+$node->fake_agent($llm, 'fake-fixed', name => 'fake-hang-before-headers');
+sql("SELECT prometheus_cancel($_)") foreach @turns[0, 1];
+push @turns, $node->submit(q{'turn', 'fake-hang-before-headers', conversation => 'v'});
+kill('CONT', $scheduler);
+$node->wait_task($_, 'completed') foreach @turns[2, 3];
+is(sql("SELECT x.ended_at <= y.started_at FROM prometheus.task x, prometheus.task y WHERE x.task_id = $turns[2] AND y.task_id = $turns[3]"),
+	't', 'and is first all the same');
 
 $node->check_invariants('invariants');
 $node->stop;
