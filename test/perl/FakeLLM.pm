@@ -47,6 +47,8 @@ sub new
 
 sub port { return $_[0]{port}; }
 
+sub pid { return $_[0]{pid}; }
+
 sub url
 {
 	my ($self, $path) = @_;

@@ -36,6 +36,18 @@ EOSQL
 	return split /,/, $ids;
 }
 
+# The same, and return when many requests are in flight: nobody answers before.
+sub load_in_flight
+{
+	my ($name) = @_;
+	kill('STOP', $llm->pid);
+	my @tasks = submit_load($name);
+	$node->wait_for("$name: requests are in flight",
+		q{SELECT in_flight > 50 FROM prometheus.worker WHERE role = 'caller'});
+	kill('CONT', $llm->pid);
+	return @tasks;
+}
+
 # Everything has come to its one end.
 sub check
 {
@@ -113,9 +125,7 @@ $node->fake_agent($llm, $_)
 # Signal 9: the server resets itself.
 foreach my $role (@everyone)
 {
-	my @tasks = submit_load("kill $role");
-	$node->wait_for("kill $role: requests are in flight",
-		q{SELECT in_flight > 50 FROM prometheus.worker WHERE role = 'caller'});
+	my @tasks = load_in_flight("kill $role");
 	my $postmaster = postmaster();
 	my $log = $node->log_end;
 	my $pid = $node->signal_worker('KILL', $role);
@@ -152,9 +162,7 @@ is($node->log_count(qr/reinitializing|PANIC/, $log), 0,
 # One of them alone: the others carry on and take over what it had.
 foreach my $role (qw(scheduler caller publisher))
 {
-	@tasks = submit_load("only $role");
-	$node->wait_for("only $role: requests are in flight",
-		q{SELECT in_flight > 50 FROM prometheus.worker WHERE role = 'caller'});
+	@tasks = load_in_flight("only $role");
 	my @before = map { $node->worker_pid($_) } grep { $_ ne $role } @everyone;
 	my $pid = $node->worker_pid($role);
 	sql("SELECT pg_terminate_backend($pid)");
@@ -193,9 +201,7 @@ is( sql("SELECT string_agg(outcome, ' ' ORDER BY attempt) FROM prometheus.attemp
 	'cancelled', 'a cancel that nobody heard of takes effect after a crash');
 
 # The whole server.
-@tasks = submit_load('immediate');
-$node->wait_for('immediate: requests are in flight',
-	q{SELECT in_flight > 50 FROM prometheus.worker WHERE role = 'caller'});
+@tasks = load_in_flight('immediate');
 $node->stop('immediate');
 $node->start;
 check('immediate', @tasks);
