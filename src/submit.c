@@ -319,6 +319,15 @@ text_or_null(const char *text, bool *isnull)
 	return text == NULL ? (Datum) 0 : CStringGetTextDatum(text);
 }
 
+/* One at a time, since a join with the view would read all tasks. */
+static PromStatement visible_statement = {
+	"SELECT FROM prometheus.task t"
+	" WHERE t.task_id OPERATOR(pg_catalog.=) $1",
+	1,
+	{INT8OID},
+	NULL,
+};
+
 /*
  * Raise unless the user may see every task that this one depends on; those of
  * this transaction too.
@@ -326,24 +335,21 @@ text_or_null(const char *text, bool *isnull)
 static void
 check_dependencies(const PromSubmit *submit)
 {
-	static const char missing_sql[] =
-		"SELECT d FROM pg_catalog.unnest($1) AS d WHERE NOT EXISTS"
-		" (SELECT FROM prometheus.task t"
-		" WHERE t.task_id OPERATOR(pg_catalog.=) d) LIMIT 1";
-	Oid type = INT8ARRAYOID;
-	Datum value = PointerGetDatum(
-		prom_int8_array(submit->depends_on, submit->ndepends_on));
-
 	SPI_connect();
-	if (prom_execute_now(missing_sql, 1, &type, &value, NULL, true) !=
-		SPI_OK_SELECT)
-		elog(ERROR, "could not read prometheus.task");
-	if (SPI_processed > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("task %lld, which is to be depended on, does not exist",
-						(long long) prom_row_int64(0, 1)),
-				 errdetail("There is none, or you may not see it.")));
+	for (int i = 0; i < submit->ndepends_on; i++)
+	{
+		int64 task_id = submit->depends_on[i];
+		Datum value = Int64GetDatum(task_id);
+
+		prom_statement_run_now(&visible_statement, &value);
+		if (SPI_processed == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("task %lld, which is to be depended on, does not exist",
+							(long long) task_id),
+					 errdetail("There is none, or you may not see it.")));
+		SPI_freetuptable(SPI_tuptable);
+	}
 	SPI_finish();
 }
 

@@ -105,6 +105,34 @@ prom_xact_is_open(void)
 	return is_open;
 }
 
+static void
+prepare(PromStatement *statement)
+{
+	SPIPlanPtr plan;
+
+	if (statement->plan != NULL)
+		return;
+	plan = SPI_prepare(statement->sql, statement->nargs, statement->argtypes);
+	if (plan == NULL || SPI_keepplan(plan) != 0)
+		elog(ERROR, "could not prepare \"%s\": %s", statement->sql,
+			 SPI_result_code_string(SPI_result));
+	statement->plan = plan;
+}
+
+void
+prom_statement_run_now(PromStatement *statement, Datum *values)
+{
+	int result;
+
+	prepare(statement);
+	result = SPI_execute_snapshot(statement->plan, values, NULL,
+								  GetLatestSnapshot(), InvalidSnapshot, true,
+								  false, 0);
+	if (result < 0)
+		elog(ERROR, "could not run \"%s\": %s", statement->sql,
+			 SPI_result_code_string(result));
+}
+
 void
 prom_statement_run(PromStatement *statement, Datum *values, const char *nulls,
 				   bool read_only)
@@ -112,16 +140,7 @@ prom_statement_run(PromStatement *statement, Datum *values, const char *nulls,
 	MemoryContext context = CurrentMemoryContext;
 	int result;
 
-	if (statement->plan == NULL)
-	{
-		SPIPlanPtr plan = SPI_prepare(statement->sql, statement->nargs,
-									  statement->argtypes);
-
-		if (plan == NULL || SPI_keepplan(plan) != 0)
-			elog(ERROR, "could not prepare \"%s\": %s", statement->sql,
-				 SPI_result_code_string(SPI_result));
-		statement->plan = plan;
-	}
+	prepare(statement);
 	result = SPI_execute_plan(statement->plan, values, nulls, read_only, 0);
 	if (result < 0)
 		elog(ERROR, "could not run \"%s\": %s", statement->sql,

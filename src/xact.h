@@ -55,6 +55,9 @@ extern void prom_statement_run(PromStatement *statement, Datum *values,
 extern int prom_execute_now(const char *sql, int nargs, Oid *types,
 							Datum *values, const char *nulls, bool read_only);
 
+/* The same of a statement that is run often, and only reads. */
+extern void prom_statement_run_now(PromStatement *statement, Datum *values);
+
 /* An array of bigint, for an argument, */
 extern ArrayType *prom_int8_array(const int64 *values, int n);
 
