@@ -372,12 +372,11 @@ prom_lanes_start(PromLanes *lanes, PromQueueNode *node)
 {
 	Lane *lane = node->share->key.lane;
 	Submitter *submitter = node->share->key.submitter;
+	double lost = Max(lanes->now - CREDIT - submitter->spent, 0);
 
+	lanes->now = Max(lanes->now, submitter->spent + lost);
 	prom_lanes_remove(lanes, node);
-	prom_lanes_spend(lanes, submitter->role,
-					 Max(lanes->now - CREDIT - submitter->spent, 0));
-	lanes->now = Max(lanes->now, submitter->spent);
-	prom_lanes_spend(lanes, submitter->role, 1);
+	prom_lanes_spend(lanes, submitter->role, lost + 1);
 	if (lane->gate == NULL)
 		return -1;
 	lane->assigned++;

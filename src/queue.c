@@ -407,8 +407,9 @@ prom_queue_add(PromQueue *queue, const PromLiveTask *task, TimestampTz now)
 bool
 prom_queue_reads_before(PromQueue *queue, const PromHint *hint)
 {
-	return prom_lanes_are_read(queue->lanes, &hint->target) ||
-		   prom_keys_are_read(queue->keys, hint);
+	return queue->ended != NULL &&
+		   (prom_lanes_are_read(queue->lanes, &hint->target) ||
+			prom_keys_are_read(queue->keys, hint));
 }
 
 bool

@@ -379,7 +379,6 @@ read_tasks(bool all)
 	int nwanted = nreads;
 	bool is_new = !all;
 
-
 	/* A turn in between may want more of them. */
 	if (nwanted > 0)
 		memcpy(wanted, reads, nwanted * sizeof(int64));
@@ -390,11 +389,12 @@ read_tasks(bool all)
 	SPI_connect();
 	prom_queue_begin_reading(queue, all);
 	read_pauses();
-	/* The hint that told of a model's options may have been lost too. */
 	if (all)
+	{
+		/* The hint that told of a model's options may have been lost too. */
 		prom_gate_ask_all(prom_my_database);
-	if (all)
 		prom_live_tasks(visit_live_task, turn, &is_new);
+	}
 	else if (nwanted > 0)
 		prom_live_tasks_among(wanted, nwanted, visit_live_task, turn, &is_new);
 	SPI_finish();
