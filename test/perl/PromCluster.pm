@@ -29,6 +29,33 @@ BEGIN
 	$ENV{LANG} = 'C.UTF-8';
 }
 
+# A psql that finds no server may end before it has read the statement, which
+# IPC::Run dies of: it is a psql that could not connect, as any other.
+sub psql
+{
+	my ($self, $database, $sql, %params) = @_;
+	my $list = wantarray;
+	my @result;
+	my $done = eval {
+		if ($list)
+		{
+			@result = $self->SUPER::psql($database, $sql, %params);
+		}
+		else
+		{
+			$result[0] = $self->SUPER::psql($database, $sql, %params);
+		}
+		1;
+	};
+
+	if (!$done)
+	{
+		die $@ if $@ !~ /Broken pipe/ || $params{on_error_die};
+		@result = (2, '', $@);
+	}
+	return $list ? @result : $result[0];
+}
+
 # Prepare a server.  Besides those of PostgreSQL::Test::Cluster:
 #	databases => [...]			have workers (default: postgres)
 #	restart_after_crash => 1	the server outlives the crash of a process
