@@ -31,13 +31,18 @@ CREATE TABLE prometheus._task (
     depends_on bigint[],
     concurrency_key text,
     conversation text,
-    output_schema jsonb
+    output_schema jsonb,
+    parent_id bigint,
+    parent_step integer,
+    depth integer
 );
 CREATE INDEX _task_xid ON prometheus._task (xid);
 CREATE INDEX _task_conversation ON prometheus._task
     (conversation, agent, submitter, task_id) WHERE conversation IS NOT NULL;
+CREATE INDEX _task_parent ON prometheus._task (parent_id, parent_step)
+    WHERE parent_id IS NOT NULL;
 COMMENT ON TABLE prometheus._task IS
-    'A task as it was submitted: one row a task.';
+    'A task as it was submitted: one row a task. parent_id, parent_step, depth: of one that another task delegated, by that step, so many levels deep.';
 
 CREATE TABLE prometheus._attempt (
     task_id bigint NOT NULL,
@@ -47,10 +52,13 @@ CREATE TABLE prometheus._attempt (
     agent_version bigint,
     model text,
     model_version bigint,
+    tool_versions bigint[],
+    policy_version bigint,
+    review_ms real,
     PRIMARY KEY (task_id, attempt)
 );
 COMMENT ON TABLE prometheus._attempt IS
-    'The start of one run of a task, with the versions of agent and model that are pinned for it.';
+    'The start of one run of a task, with the versions of agent, model and tools (in the agent''s order) that are pinned for it; policy_version: of the policies that allowed it, by rules alone, in review_ms.';
 
 CREATE TABLE prometheus._call (
     call_id bigint NOT NULL PRIMARY KEY,
@@ -95,10 +103,12 @@ CREATE TABLE prometheus._step (
     error text,
     answer text,
     raw text,
+    calls integer,
+    arguments text,
     PRIMARY KEY (task_id, step)
 );
 COMMENT ON TABLE prometheus._step IS
-    'A checkpoint of a task: one model call and what came of it.';
+    'A checkpoint of a task: a turn of the model, or a tool call, and what came of it. calls: tool calls that a turn asks for; their steps have the numbers that follow.';
 
 CREATE TABLE prometheus._outcome (
     task_id bigint NOT NULL,

@@ -14,6 +14,9 @@ CREATE TABLE prometheus._model (
     endpoint text,
     model text,
     secret text,
+    handler text,
+    search_path text,
+    hash text,
     options jsonb NOT NULL,
     PRIMARY KEY (name, version)
 );
@@ -32,6 +35,9 @@ CREATE TABLE prometheus._agent (
     model text NOT NULL,
     mode text NOT NULL,
     instructions text,
+    tools text[],
+    run_as text,
+    run_as_oid oid,
     options jsonb NOT NULL,
     PRIMARY KEY (name, version)
 );

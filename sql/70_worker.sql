@@ -6,7 +6,8 @@ CREATE FUNCTION prometheus._worker(
     OUT pid integer,
     OUT state text,
     OUT started_at timestamptz,
-    OUT in_flight integer)
+    OUT in_flight integer,
+    OUT task_id bigint)
 RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'prom_worker';
 COMMENT ON FUNCTION prometheus._worker() IS

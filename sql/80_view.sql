@@ -39,6 +39,8 @@ SELECT t.task_id,
        s.tokens_out,
        s.cost,
        t.submitter,
+       t.conversation,
+       t.parent_id,
        replace(t.trace_id::text, '-', '') AS trace_id,
        t.request,
        CASE WHEN o.outcome = 'completed'
@@ -98,6 +100,8 @@ COMMENT ON COLUMN prometheus.task.tokens_in IS 'Tokens of all prompts, as the pr
 COMMENT ON COLUMN prometheus.task.tokens_out IS 'Tokens of all replies, as the providers counted them; null: not reported.';
 COMMENT ON COLUMN prometheus.task.cost IS 'Tokens times the prices of the models, in the unit of the prices; null: not known.';
 COMMENT ON COLUMN prometheus.task.submitter IS 'The role that submitted it.';
+COMMENT ON COLUMN prometheus.task.conversation IS 'Tasks of its submitter and agent with the same one share a history; null: none.';
+COMMENT ON COLUMN prometheus.task.parent_id IS 'The task that delegated it; null: none.';
 COMMENT ON COLUMN prometheus.task.trace_id IS 'The trace of the task: 32 hexadecimal digits (W3C Trace Context).';
 COMMENT ON COLUMN prometheus.task.request IS 'What was asked.';
 COMMENT ON COLUMN prometheus.task.result IS 'The answer; null unless completed.';
@@ -219,13 +223,33 @@ SELECT s.task_id,
        s.cost,
        s.finish_reason,
        s.error,
-       jsonb_build_object('messages',
-           CASE WHEN i.instructions IS NULL THEN '[]'::jsonb
-                ELSE jsonb_build_array(jsonb_build_object(
-                     'role', 'system', 'content', i.instructions)) END
-           || jsonb_build_array(jsonb_build_object(
-              'role', 'user', 'content', t.request))) AS input,
-       CASE WHEN s.answer IS NOT NULL
+       CASE WHEN s.kind = 'tool'
+            THEN jsonb_build_object(
+                 'arguments', prometheus._json(s.arguments))
+            ELSE jsonb_build_object('messages', coalesce(
+                 (SELECT jsonb_agg(jsonb_build_object(
+                             'role', 'tool',
+                             'name', x.name,
+                             'content', coalesce(x.answer, x.error))
+                         ORDER BY x.step)
+                    FROM prometheus._step x
+                   WHERE x.task_id = s.task_id AND x.step < s.step
+                     AND x.kind = 'tool'
+                     AND x.step > (SELECT max(y.step) FROM prometheus._step y
+                                    WHERE y.task_id = s.task_id
+                                      AND y.step < s.step
+                                      AND y.kind = 'chat'
+                                      AND y.status = 'ok')),
+                 CASE WHEN i.instructions IS NULL THEN '[]'::jsonb
+                      ELSE jsonb_build_array(jsonb_build_object(
+                           'role', 'system', 'content', i.instructions)) END
+                 || jsonb_build_array(jsonb_build_object(
+                    'role', 'user', 'content', t.request)))) END AS input,
+       CASE WHEN s.calls > 0
+            THEN jsonb_build_object(
+                 'content', s.answer,
+                 'tool_calls', prometheus._json(s.raw) -> 'tool_calls')
+            WHEN s.answer IS NOT NULL
             THEN jsonb_build_object('content', s.answer)
             WHEN s.error IS NOT NULL
             THEN jsonb_strip_nulls(jsonb_build_object(
@@ -245,8 +269,8 @@ COMMENT ON VIEW prometheus.step IS
 COMMENT ON COLUMN prometheus.step.task_id IS 'The task.';
 COMMENT ON COLUMN prometheus.step.step IS 'Its number in the task, from 1.';
 COMMENT ON COLUMN prometheus.step.attempt IS 'The attempt that made it.';
-COMMENT ON COLUMN prometheus.step.kind IS 'chat.';
-COMMENT ON COLUMN prometheus.step.name IS 'What was called: the model''s name in prometheus.model.';
+COMMENT ON COLUMN prometheus.step.kind IS 'review (by policies with conditions), chat (a turn of the model) or tool (a call of a tool).';
+COMMENT ON COLUMN prometheus.step.name IS 'What was called: the model''s name in prometheus.model, or the tool''s.';
 COMMENT ON COLUMN prometheus.step.status IS 'ok, error, vetoed or unknown.';
 COMMENT ON COLUMN prometheus.step.started_at IS 'When it began.';
 COMMENT ON COLUMN prometheus.step.duration_ms IS 'How long it took, milliseconds.';
@@ -257,8 +281,8 @@ COMMENT ON COLUMN prometheus.step.cached_tokens IS 'Tokens of the prompt that ca
 COMMENT ON COLUMN prometheus.step.cost IS 'Tokens times prices; null: not known.';
 COMMENT ON COLUMN prometheus.step.finish_reason IS 'The provider''s own word for why the reply ended.';
 COMMENT ON COLUMN prometheus.step.error IS 'Why it did not succeed.';
-COMMENT ON COLUMN prometheus.step.input IS 'The messages that are new in it: instructions and request. prometheus_prompt(task_id, step) shows the whole, with history and results.';
-COMMENT ON COLUMN prometheus.step.output IS 'What came out: content, or error.';
+COMMENT ON COLUMN prometheus.step.input IS 'The messages that are new in a turn: instructions and request, or the results of tools; of a tool: its arguments. prometheus_prompt(task_id, step) shows the whole, with history and results.';
+COMMENT ON COLUMN prometheus.step.output IS 'What came out: content, tool_calls (in the provider''s form), or error.';
 
 /*
  * The SELECT around the UNION ALL is not idle.  Without it the planner takes
@@ -322,21 +346,48 @@ SELECT e.*
               NULL
          FROM prometheus._outcome o
          JOIN prometheus._visible_task t ON t.task_id = o.task_id
-        WHERE o.outcome NOT IN ('lost', 'waiting')) e;
+        WHERE o.outcome NOT IN ('lost', 'waiting')
+       UNION ALL
+       SELECT a.approval_id, 'approval.requested', a.task_id, t.agent, NULL,
+              a.requested_at,
+              jsonb_build_object(
+                  'approval_id', a.approval_id,
+                  'tool', a.tool,
+                  'arguments', prometheus._json(a.arguments),
+                  'approvers', a.approvers,
+                  'expires_at', a.expires_at,
+                  'reasoning', a.reasoning),
+              NULL
+         FROM prometheus._approval a
+         JOIN prometheus._visible_task t ON t.task_id = a.task_id
+       UNION ALL
+       SELECT d.event_id, 'approval.decided', a.task_id, t.agent, NULL,
+              d.decided_at,
+              jsonb_build_object(
+                  'approval_id', a.approval_id,
+                  'tool', a.tool,
+                  'decision', d.decision,
+                  'decided_by', d.decided_by,
+                  'note', d.note),
+              a.approval_id
+         FROM prometheus._decision d
+         JOIN prometheus._approval a ON a.approval_id = d.approval_id
+         JOIN prometheus._visible_task t ON t.task_id = a.task_id) e;
 COMMENT ON VIEW prometheus.event IS
     'What happened to the tasks that you may see, read from their facts. In no order: sort by created_at, event_id.';
 COMMENT ON COLUMN prometheus.event.event_id IS 'Its id; ids are not in the order of commits.';
 COMMENT ON COLUMN prometheus.event.type IS
-    'task.received, step.executed, task.completed, task.failed, task.cancelled, task.retried or task.quarantined.';
+    'task.received, step.executed, task.completed, task.failed, task.cancelled, task.retried, task.quarantined, approval.requested or approval.decided.';
 COMMENT ON COLUMN prometheus.event.task_id IS 'The task.';
 COMMENT ON COLUMN prometheus.event.agent IS 'The task''s agent.';
 COMMENT ON COLUMN prometheus.event.subject IS 'What an emitted event is about; null for events of tasks.';
 COMMENT ON COLUMN prometheus.event.created_at IS 'When it happened.';
 COMMENT ON COLUMN prometheus.event.data IS 'Its fields; README lists them for each type.';
-COMMENT ON COLUMN prometheus.event.caused_by IS 'The event that caused it; null for events of tasks.';
+COMMENT ON COLUMN prometheus.event.caused_by IS 'The event that caused it, if that is known.';
 
 CREATE VIEW prometheus.agent WITH (security_barrier) AS
-SELECT a.name, a.model, a.mode, a.owner, a.version, a.set_at,
+SELECT a.name, a.model, a.mode, coalesce(a.tools, '{}') AS tools, a.run_as,
+       a.owner, a.version, a.set_at,
        a.instructions, a.options
   FROM prometheus._agent a
  WHERE NOT EXISTS (SELECT FROM prometheus._agent n
@@ -345,6 +396,8 @@ COMMENT ON VIEW prometheus.agent IS 'The newest version of each agent.';
 COMMENT ON COLUMN prometheus.agent.name IS 'What prometheus_submit() is given.';
 COMMENT ON COLUMN prometheus.agent.model IS 'The name of its model in prometheus.model.';
 COMMENT ON COLUMN prometheus.agent.mode IS 'The mode of its tasks unless a submit says otherwise.';
+COMMENT ON COLUMN prometheus.agent.tools IS 'The names of the tools in prometheus.tool that its model may call.';
+COMMENT ON COLUMN prometheus.agent.run_as IS 'The role that its tools run as; null: who submitted the task.';
 COMMENT ON COLUMN prometheus.agent.owner IS 'The role that made it.';
 COMMENT ON COLUMN prometheus.agent.version IS 'From 1, one more with each prometheus_set_agent().';
 COMMENT ON COLUMN prometheus.agent.set_at IS 'When this version was set.';
@@ -352,21 +405,155 @@ COMMENT ON COLUMN prometheus.agent.instructions IS 'The system message of its pr
 COMMENT ON COLUMN prometheus.agent.options IS 'As given to prometheus_set_agent().';
 
 CREATE VIEW prometheus.model WITH (security_barrier) AS
-SELECT m.name, m.api, m.endpoint, m.model, m.secret, m.owner, m.version,
+SELECT m.name, m.api, m.endpoint, m.model, m.secret, m.handler, m.owner,
+       m.version,
        m.set_at, m.options
   FROM prometheus._model m
  WHERE NOT EXISTS (SELECT FROM prometheus._model n
                     WHERE n.name = m.name AND n.version > m.version);
 COMMENT ON VIEW prometheus.model IS 'The newest version of each model.';
 COMMENT ON COLUMN prometheus.model.name IS 'What prometheus_set_agent() is given.';
-COMMENT ON COLUMN prometheus.model.api IS 'The format of requests: openai or echo.';
+COMMENT ON COLUMN prometheus.model.api IS 'The format of requests: openai, function or echo.';
 COMMENT ON COLUMN prometheus.model.endpoint IS 'The base address of the API.';
 COMMENT ON COLUMN prometheus.model.model IS 'The provider''s name of it; null: the same name.';
 COMMENT ON COLUMN prometheus.model.secret IS 'Where its key is: NAME or env:NAME; never a key.';
+COMMENT ON COLUMN prometheus.model.handler IS 'Of api function: the function that is asked.';
 COMMENT ON COLUMN prometheus.model.owner IS 'The role that made it.';
 COMMENT ON COLUMN prometheus.model.version IS 'From 1, one more with each prometheus_set_model().';
 COMMENT ON COLUMN prometheus.model.set_at IS 'When this version was set.';
 COMMENT ON COLUMN prometheus.model.options IS 'As given to prometheus_set_model().';
+
+CREATE VIEW prometheus.tool WITH (security_barrier) AS
+SELECT t.name, t.kind, t.function, t.tier, t.idempotent, t.owner, t.version,
+       t.set_at, t.description, t.schema
+  FROM prometheus._tool t
+ WHERE NOT EXISTS (SELECT FROM prometheus._tool n
+                    WHERE n.name = t.name AND n.version > t.version);
+COMMENT ON VIEW prometheus.tool IS 'The newest version of each tool.';
+COMMENT ON COLUMN prometheus.tool.name IS 'What models call it, and prometheus_set_agent() is given.';
+COMMENT ON COLUMN prometheus.tool.kind IS 'function, or builtin.';
+COMMENT ON COLUMN prometheus.tool.function IS 'The function that is called, by its signature.';
+COMMENT ON COLUMN prometheus.tool.tier IS 'read (runs in a read-only transaction), write, or destructive.';
+COMMENT ON COLUMN prometheus.tool.idempotent IS 'May be called twice with the effect of once.';
+COMMENT ON COLUMN prometheus.tool.owner IS 'The role that made it.';
+COMMENT ON COLUMN prometheus.tool.version IS 'From 1, one more with each prometheus_set_tool().';
+COMMENT ON COLUMN prometheus.tool.set_at IS 'When this version was set.';
+COMMENT ON COLUMN prometheus.tool.description IS 'What models are told of it.';
+COMMENT ON COLUMN prometheus.tool.schema IS 'The JSON Schema that the arguments must fit.';
+
+CREATE VIEW prometheus.policy WITH (security_barrier) AS
+SELECT p.name, p.stage, p.effect, p.match, p.condition, p.reviewer,
+       p.approvers, p.on_error, p.owner, p.version, p.set_at, p.reason,
+       p.suggestion
+  FROM prometheus._policy p
+ WHERE NOT EXISTS (SELECT FROM prometheus._policy n
+                    WHERE n.name = p.name AND n.version > p.version);
+COMMENT ON VIEW prometheus.policy IS
+    'The newest version of each policy: what counts now. Those named justica.* are the constitution.';
+COMMENT ON COLUMN prometheus.policy.name IS 'Its name.';
+COMMENT ON COLUMN prometheus.policy.stage IS 'What it judges: task (the request), tool (a tool call) or answer.';
+COMMENT ON COLUMN prometheus.policy.effect IS 'deny, escalate (a person must approve), warn, allow, or off.';
+COMMENT ON COLUMN prometheus.policy.match IS 'What must fit for it to apply.';
+COMMENT ON COLUMN prometheus.policy.condition IS 'The function that must be true as well.';
+COMMENT ON COLUMN prometheus.policy.reviewer IS 'Who judges: rule.';
+COMMENT ON COLUMN prometheus.policy.approvers IS 'The role whose members may approve what it escalates; null: prometheus_agent_admin.';
+COMMENT ON COLUMN prometheus.policy.on_error IS 'Its effect if the condition fails: deny, warn or allow.';
+COMMENT ON COLUMN prometheus.policy.owner IS 'The role that made it, as which the condition runs.';
+COMMENT ON COLUMN prometheus.policy.version IS 'From 1, one more with each prometheus_set_policy().';
+COMMENT ON COLUMN prometheus.policy.set_at IS 'When this version was set.';
+COMMENT ON COLUMN prometheus.policy.reason IS 'Why, as model and user are told.';
+COMMENT ON COLUMN prometheus.policy.suggestion IS 'What would help, as they are told.';
+
+-- The SELECT around the UNION ALL is not idle: see prometheus.event.
+CREATE VIEW prometheus.verdict WITH (security_barrier) AS
+SELECT v.*
+  FROM (
+       SELECT x.task_id,
+              x.step,
+              x.stage,
+              x.approved,
+              x.risk_level,
+              x.governor,
+              x.reasoning,
+              x.suggestion AS suggestions,
+              x.policy,
+              x.effect,
+              x.policy_version,
+              x.target_hash,
+              x.latency_ms,
+              x.attempt,
+              x.judged_at
+         FROM prometheus._verdict x
+         JOIN prometheus._visible_task t ON t.task_id = x.task_id
+       UNION ALL
+       SELECT a.task_id, NULL, 'task', true, 'LOW', 'JUSTICA', NULL, NULL, NULL,
+              'allow', a.policy_version,
+              prometheus._hash('task', t.agent, t.request), a.review_ms,
+              a.attempt, a.started_at
+         FROM prometheus._attempt a
+         JOIN prometheus._visible_task t ON t.task_id = a.task_id
+        WHERE a.policy_version IS NOT NULL
+          AND NOT EXISTS (SELECT FROM prometheus._verdict x
+                           WHERE x.task_id = a.task_id
+                             AND x.attempt = a.attempt
+                             AND x.stage = 'task')) v;
+COMMENT ON VIEW prometheus.verdict IS
+    'What the policies said of every request, tool call and answer of the tasks that you may see.';
+COMMENT ON COLUMN prometheus.verdict.task_id IS 'The task.';
+COMMENT ON COLUMN prometheus.verdict.step IS 'The step that it is about; null: the request.';
+COMMENT ON COLUMN prometheus.verdict.stage IS 'What was judged: task, tool or answer.';
+COMMENT ON COLUMN prometheus.verdict.approved IS 'It was allowed; else denied, or a person was asked (effect escalate).';
+COMMENT ON COLUMN prometheus.verdict.risk_level IS 'LOW, MEDIUM, HIGH or CRITICAL.';
+COMMENT ON COLUMN prometheus.verdict.governor IS 'JUSTICA (the constitution, or nothing applied) or policy.';
+COMMENT ON COLUMN prometheus.verdict.reasoning IS 'Why.';
+COMMENT ON COLUMN prometheus.verdict.suggestions IS 'What would help.';
+COMMENT ON COLUMN prometheus.verdict.policy IS 'The policy that decided; null: none applied.';
+COMMENT ON COLUMN prometheus.verdict.effect IS 'What it said: allow, warn, escalate or deny.';
+COMMENT ON COLUMN prometheus.verdict.policy_version IS 'How many versions of policies had been set: which of them were asked.';
+COMMENT ON COLUMN prometheus.verdict.target_hash IS 'SHA-256 of exactly what was judged; of a request see prometheus._hash().';
+COMMENT ON COLUMN prometheus.verdict.latency_ms IS 'How long that took, milliseconds.';
+COMMENT ON COLUMN prometheus.verdict.attempt IS 'The attempt for which it was judged.';
+COMMENT ON COLUMN prometheus.verdict.judged_at IS 'When.';
+
+CREATE VIEW prometheus.approval WITH (security_barrier) AS
+SELECT a.approval_id,
+       a.task_id,
+       a.tool,
+       prometheus._json(a.arguments) AS arguments,
+       a.requested_at,
+       a.expires_at,
+       coalesce(d.decision, CASE WHEN a.expires_at <= now()
+                                 THEN 'expired' END) AS decision,
+       d.decided_by,
+       d.note,
+       d.decided_at,
+       a.step,
+       a.policy,
+       a.approvers,
+       a.reasoning,
+       a.target_hash
+  FROM prometheus._approval a
+  LEFT JOIN prometheus._decision d ON d.approval_id = a.approval_id
+ WHERE prometheus._may_approve(a.approvers)
+    OR EXISTS (SELECT FROM prometheus._visible_task t
+                WHERE t.task_id = a.task_id);
+COMMENT ON VIEW prometheus.approval IS
+    'Tool calls that wait, or waited, for a person: of the tasks that you may see, and those that you may decide about with prometheus_approve() and prometheus_reject().';
+COMMENT ON COLUMN prometheus.approval.approval_id IS 'Its id.';
+COMMENT ON COLUMN prometheus.approval.task_id IS 'The task.';
+COMMENT ON COLUMN prometheus.approval.tool IS 'The tool that is to be called.';
+COMMENT ON COLUMN prometheus.approval.arguments IS 'With exactly these arguments.';
+COMMENT ON COLUMN prometheus.approval.requested_at IS 'When the model asked for it.';
+COMMENT ON COLUMN prometheus.approval.expires_at IS 'Until when it can be decided; then it counts as rejected.';
+COMMENT ON COLUMN prometheus.approval.decision IS 'approved, rejected or expired; null: it is open.';
+COMMENT ON COLUMN prometheus.approval.decided_by IS 'Who decided.';
+COMMENT ON COLUMN prometheus.approval.note IS 'What he said; the model is told.';
+COMMENT ON COLUMN prometheus.approval.decided_at IS 'When.';
+COMMENT ON COLUMN prometheus.approval.step IS 'The step that the call is.';
+COMMENT ON COLUMN prometheus.approval.policy IS 'The policy that escalated it.';
+COMMENT ON COLUMN prometheus.approval.approvers IS 'The role whose members may decide.';
+COMMENT ON COLUMN prometheus.approval.reasoning IS 'Why a person is asked.';
+COMMENT ON COLUMN prometheus.approval.target_hash IS 'SHA-256 of what is approved: tool, its definition, arguments.';
 
 CREATE VIEW prometheus.gate WITH (security_barrier) AS
 SELECT coalesce(g.target, p.target) AS target,
@@ -397,13 +584,14 @@ COMMENT ON COLUMN prometheus.gate.width IS 'Requests that it lets through at onc
 COMMENT ON COLUMN prometheus.gate.failures IS 'Calls that failed in a row; breaker_failures of them close it.';
 
 CREATE VIEW prometheus.worker WITH (security_barrier) AS
-SELECT w.role, w.pid, w.state, w.started_at, w.in_flight
+SELECT w.role, w.pid, w.state, w.started_at, w.in_flight, w.task_id
   FROM prometheus._worker() w;
 COMMENT ON VIEW prometheus.worker IS
     'The processes of prometheus for this database. What is now: not a fact.';
-COMMENT ON COLUMN prometheus.worker.role IS 'launcher, scheduler, caller or publisher.';
+COMMENT ON COLUMN prometheus.worker.role IS 'launcher, scheduler, caller, publisher or executor.';
 COMMENT ON COLUMN prometheus.worker.pid IS 'Its process id, as in pg_stat_activity.';
 COMMENT ON COLUMN prometheus.worker.state IS 'busy or idle.';
 COMMENT ON COLUMN prometheus.worker.started_at IS 'When it started.';
 COMMENT ON COLUMN prometheus.worker.in_flight IS
-    'scheduler: tasks that have a place; caller: requests on the network.';
+    'scheduler: tasks that have a place; caller: requests on the network; executor: 1 at work.';
+COMMENT ON COLUMN prometheus.worker.task_id IS 'executor: the task that it works for.';

@@ -86,7 +86,8 @@ SELECT s.*
        SELECT replace(t.trace_id::text, '-', ''),
               lpad(to_hex(s.event_id), 16, '0'),
               lpad(to_hex(t.event_id), 16, '0'),
-              s.kind || ' ' || coalesce(s.model, s.name),
+              CASE s.kind WHEN 'tool' THEN 'execute_tool ' || s.name
+                          ELSE s.kind || ' ' || coalesce(s.model, s.name) END,
               CASE WHEN s.call_id IS NULL THEN 'internal' ELSE 'client' END,
               s.started_at,
               s.ended_at,
@@ -94,7 +95,11 @@ SELECT s.*
                             WHEN 'unknown' THEN 'unset'
                             ELSE 'error' END,
               jsonb_strip_nulls(jsonb_build_object(
-                  'gen_ai.operation.name', s.kind,
+                  'gen_ai.operation.name',
+                  CASE s.kind WHEN 'tool' THEN 'execute_tool'
+                              ELSE s.kind END,
+                  'gen_ai.tool.name',
+                  CASE s.kind WHEN 'tool' THEN s.name END,
                   'gen_ai.provider.name', p.api,
                   'gen_ai.agent.name', t.agent,
                   'gen_ai.request.model', s.model,
@@ -124,6 +129,7 @@ SELECT s.*
               ON a.task_id = s.task_id AND a.attempt = s.attempt
          LEFT JOIN prometheus._peer p
               ON p.name = a.model AND p.version = a.model_version
+                 AND s.kind = 'chat'
        UNION ALL
        SELECT replace(t.trace_id::text, '-', ''),
               lpad(to_hex(c.call_id), 16, '0'),
@@ -219,6 +225,7 @@ SELECT u.day,
               sum(s.tokens_out) AS tokens_out,
               sum(s.cost) AS cost
          FROM prometheus._step s
+        WHERE s.kind <> 'tool' -- it has no model and uses none
         GROUP BY 1, 2, 3
        UNION ALL
        -- requests of which no reply was recorded

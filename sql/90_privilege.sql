@@ -23,9 +23,23 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_cancel(bigint, text) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE @extschema@.prometheus_ask(
     text, text, interval, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_set_model(
-    text, text, text, text, text, jsonb) FROM PUBLIC;
+    text, text, text, text, text, regprocedure, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_set_agent(
-    text, text, text, text, jsonb) FROM PUBLIC;
+    text, text, text, text, text[], text, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_set_tool(
+    regprocedure, text, text, text, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_set_policy(
+    text, text, text, regprocedure, jsonb, text, text, text, text, text)
+    FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_remember(
+    text, text, text, real, jsonb, real[], interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_recall(
+    text, text, text[], integer, real[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_forget(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_approve(bigint, text)
+    FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_reject(bigint, text)
+    FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_pause(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_resume(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_why(bigint) FROM PUBLIC;
@@ -43,6 +57,11 @@ GRANT SELECT ON
     prometheus.event,
     prometheus.agent,
     prometheus.model,
+    prometheus.tool,
+    prometheus.policy,
+    prometheus.verdict,
+    prometheus.approval,
+    prometheus.memory,
     prometheus.worker,
     prometheus.gate,
     prometheus.span,
@@ -51,6 +70,9 @@ GRANT SELECT ON
 GRANT EXECUTE ON FUNCTION
     prometheus._may_see(text, oid),
     prometheus._milliseconds(timestamptz, timestamptz),
+    prometheus._json(text),
+    prometheus._hash(text, text, text),
+    prometheus._may_approve(text),
     prometheus._duration(numeric),
     prometheus._count(numeric),
     prometheus._cost(numeric),
@@ -73,6 +95,12 @@ GRANT EXECUTE ON FUNCTION
     @extschema@.prometheus_result(bigint),
     @extschema@.prometheus_prompt(bigint, integer),
     @extschema@.prometheus_cancel(bigint, text),
+    @extschema@.prometheus_remember(
+        text, text, text, real, jsonb, real[], interval),
+    @extschema@.prometheus_recall(text, text, text[], integer, real[]),
+    @extschema@.prometheus_forget(bigint),
+    @extschema@.prometheus_approve(bigint, text),
+    @extschema@.prometheus_reject(bigint, text),
     @extschema@.prometheus_version(),
     @extschema@.prometheus_health()
     TO prometheus_agent_user, prometheus_agent_admin;
@@ -80,8 +108,14 @@ GRANT EXECUTE ON PROCEDURE
     @extschema@.prometheus_ask(text, text, interval, text)
     TO prometheus_agent_user, prometheus_agent_admin;
 GRANT EXECUTE ON FUNCTION
-    @extschema@.prometheus_set_model(text, text, text, text, text, jsonb),
-    @extschema@.prometheus_set_agent(text, text, text, text, jsonb),
+    @extschema@.prometheus_set_model(
+        text, text, text, text, text, regprocedure, jsonb),
+    @extschema@.prometheus_set_agent(
+        text, text, text, text, text[], text, jsonb),
+    @extschema@.prometheus_set_tool(
+        regprocedure, text, text, text, boolean),
+    @extschema@.prometheus_set_policy(
+        text, text, text, regprocedure, jsonb, text, text, text, text, text),
     @extschema@.prometheus_pause(text),
     @extschema@.prometheus_resume(text)
     TO prometheus_agent_admin;

@@ -1,202 +1,45 @@
 /*
  * agent.c
  *	  Sets agents and models, and gives workers the versions that they ask for.
- *
- * Setting writes a new version, dense from 1, under a lock of that name held
- * to the end of the transaction; the newest version is what counts.  The
- * functions run as the caller, who must be a member of the admin role, and
- * become the extension's owner only around their own statements, in which
- * every name and operator is qualified.
  */
 #include "postgres.h"
 
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/jsonb.h"
-#include "utils/lsyscache.h"
-#include "utils/memutils.h"
+#include "utils/fmgroids.h"
 
 #include "agent.h"
 #include "compat.h"
-#include "extension.h"
 #include "guc.h"
+#include "llm.h"
 #include "option.h"
-#include "role.h"
 #include "secret.h"
+#include "setting.h"
 #include "shmem.h"
+#include "signature.h"
 #include "task.h"
+#include "tool.h"
 #include "wakeup.h"
-#include "xact.h"
 
-/* The new version of a thing, and the role that is to be restored. */
-typedef struct Setting
-{
-	PromOwner before;
-	bool exists;      /* else what follows is of no version */
-	int64 version;    /* the newest; 0: none */
-	char *columns[6]; /* of the newest, in the order asked for */
-	Oid owner_oid;
-	char *owner;
-	Jsonb *options;
-} Setting;
+static const PromSettingKind model_kind = {
+	.called = "a model",
+	.table = "_model",
+	.columns = "api, endpoint, model, secret, handler, search_path, hash",
+	.places = "$6, $7, $8, $9, $10, $11, $12",
+	.ncolumns = 7,
+};
 
-static MemoryContext cache = NULL;
-static List *agents = NIL;
-static List *models = NIL;
-
-static void
-check_name(const char *kind, const char *name)
-{
-	if (name == NULL || *name == '\0' || strlen(name) > PROM_MAX_NAME)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("the name of %s must have 1 to %d bytes", kind,
-							   PROM_MAX_NAME)));
-}
-
-/*
- * Lock the name, become the extension's owner, and read the newest version:
- * version, owner_oid, owner, options, then the columns of the thing.
- */
-static void
-begin_setting(Setting *setting, const char *table, const char *columns,
-			  int ncolumns, const char *name)
-{
-	Oid namespace = get_namespace_oid("prometheus", false);
-	Oid relid = get_relname_relid(table, namespace);
-	uint32 hash = hash_bytes((const unsigned char *) name, strlen(name));
-	MemoryContext context = CurrentMemoryContext;
-	Oid type = TEXTOID;
-	Datum value = CStringGetTextDatum(name);
-	HeapTuple row;
-	TupleDesc desc;
-	bool isnull;
-
-	memset(setting, 0, sizeof(*setting));
-	LockDatabaseObject(relid, hash, 0, ShareUpdateExclusiveLock);
-	SPI_connect();
-	prom_role_become_owner(&setting->before);
-	if (prom_execute_now(
-			psprintf("SELECT version, owner_oid, owner, options, %s FROM prometheus.%s"
-					 " WHERE name OPERATOR(pg_catalog.=) $1 ORDER BY version DESC LIMIT 1",
-					 columns, table),
-			1, &type, &value, NULL, true) != SPI_OK_SELECT)
-		elog(ERROR, "could not read prometheus.%s", table);
-	if (SPI_processed == 0)
-		return;
-	row = SPI_tuptable->vals[0];
-	desc = SPI_tuptable->tupdesc;
-	setting->exists = true;
-	setting->version = DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull));
-	setting->owner_oid = DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull));
-	setting->owner = MemoryContextStrdup(context, SPI_getvalue(row, desc, 3));
-	setting->options = DatumGetJsonbPCopy(SPI_getbinval(row, desc, 4, &isnull));
-	for (int i = 0; i < ncolumns; i++)
-	{
-		char *text = SPI_getvalue(row, desc, 5 + i);
-
-		setting->columns[i] = text == NULL ? NULL
-										   : MemoryContextStrdup(context, text);
-	}
-}
-
-static int64
-end_setting(Setting *setting)
-{
-	SPI_finish();
-	prom_role_restore(&setting->before);
-	return setting->version + 1;
-}
-
-/* The options of before with the new ones; a null takes one away. */
-static Jsonb *
-merge_options(const Setting *setting, Jsonb *given)
-{
-	Jsonb *base = setting->options;
-	Oid types[2] = {JSONBOID, JSONBOID};
-	Datum values[2];
-	bool isnull;
-
-	if (base == NULL)
-		base = DatumGetJsonbP(
-			DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
-	if (given == NULL)
-		return base;
-	if (!JB_ROOT_IS_OBJECT(given))
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("options must be a json object")));
-	values[0] = JsonbPGetDatum(base);
-	values[1] = JsonbPGetDatum(given);
-	if (SPI_execute_with_args(
-			"SELECT pg_catalog.jsonb_strip_nulls($1 OPERATOR(pg_catalog.||) $2)",
-			2, types, values, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not merge options");
-	return DatumGetJsonbPCopy(SPI_getbinval(SPI_tuptable->vals[0],
-											SPI_tuptable->tupdesc, 1, &isnull));
-}
-
-/*
- * Insert the next version: name, owner and options, and the texts of the
- * thing's own columns.
- */
-static void
-insert_version(Setting *setting, const char *table, const char *name,
-			   const char *columns, const char *places, char **texts,
-			   int ntexts, Jsonb *options)
-{
-	Oid types[11] = {INT8OID, OIDOID, TEXTOID, TEXTOID, JSONBOID};
-	Datum values[11];
-	char nulls[11];
-	Oid owner = setting->exists ? setting->owner_oid : setting->before.user;
-	const char *owner_name = setting->owner;
-
-	if (!setting->exists)
-		owner_name = GetUserNameFromId(setting->before.user, false);
-	memset(nulls, ' ', sizeof(nulls));
-	values[0] = Int64GetDatum(setting->version + 1);
-	values[1] = ObjectIdGetDatum(owner);
-	values[2] = CStringGetTextDatum(owner_name);
-	values[3] = CStringGetTextDatum(name);
-	values[4] = JsonbPGetDatum(options);
-	for (int i = 0; i < ntexts; i++)
-	{
-		types[5 + i] = TEXTOID;
-		nulls[5 + i] = texts[i] == NULL ? 'n' : ' ';
-		values[5 + i] = texts[i] == NULL ? (Datum) 0
-										 : CStringGetTextDatum(texts[i]);
-	}
-	if (SPI_execute_with_args(
-			psprintf("INSERT INTO prometheus.%s"
-					 " (version, xid, mark, set_at, owner_oid, owner, name, options, %s)"
-					 " VALUES ($1, prometheus._xid(), 0,"
-					 " pg_catalog.clock_timestamp(), $2, $3, $4, $5, %s)",
-					 table, columns, places),
-			5 + ntexts, types, values, nulls, false, 0) != SPI_OK_INSERT)
-		elog(ERROR, "could not write prometheus.%s", table);
-}
-
-/* A text that was not given keeps its value, an empty one takes it away. */
-static char *
-text_argument(FunctionCallInfo fcinfo, int n, char *otherwise)
-{
-	char *given;
-
-	if (PG_ARGISNULL(n))
-		return otherwise;
-	given = text_to_cstring(PG_GETARG_TEXT_PP(n));
-	return *given == '\0' ? NULL : given;
-}
-
-static Jsonb *
-jsonb_argument(FunctionCallInfo fcinfo, int n)
-{
-	return PG_ARGISNULL(n) ? NULL : PG_GETARG_JSONB_P(n);
-}
+static const PromSettingKind agent_kind = {
+	.called = "an agent",
+	.table = "_agent",
+	.columns = "model, instructions, mode, tools, run_as, run_as_oid",
+	.places = "$6, $7, $8, $9::pg_catalog.text[], $10, $11::pg_catalog.oid",
+	.ncolumns = 6,
+};
 
 static const char endpoint_hint[] =
 	"An endpoint is the base address of the API, such as https://api.openai.com/v1.";
@@ -260,35 +103,74 @@ check_endpoint(const char *endpoint)
 	return copy;
 }
 
+static const char apis_hint[] = "The APIs are openai, function and echo.";
+
+/* What a model of this api has: an endpoint and a key, or a handler. */
 static void
-check_model(const char *api, char **endpoint, const char *secret)
+check_api(const char *api, bool has_endpoint, bool has_secret,
+		  bool has_handler)
 {
+	bool is_openai;
+	bool is_function;
+
 	if (api == NULL)
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 						errmsg("a model must have an api"),
-						errhint("The APIs are openai and echo.")));
-	if (strcmp(api, "openai") != 0 && strcmp(api, "echo") != 0)
+						errhint("%s", apis_hint)));
+	is_openai = strcmp(api, "openai") == 0;
+	is_function = strcmp(api, "function") == 0;
+	if (!is_openai && !is_function && strcmp(api, "echo") != 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("api \"%s\" does not exist", api),
-						errhint("The APIs are openai and echo.")));
-	if (strcmp(api, "echo") == 0 && (*endpoint != NULL || secret != NULL))
+						errhint("%s", apis_hint)));
+	if (!is_openai && (has_endpoint || has_secret))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a model of api \"echo\" has no endpoint and no secret"),
+				 errmsg("a model of api \"%s\" has no endpoint and no secret",
+						api),
 				 errhint("endpoint => '', secret => '' takes them away.")));
-	if (strcmp(api, "openai") == 0 && *endpoint == NULL)
+	if (is_openai && !has_endpoint)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("a model of api \"%s\" needs an endpoint", api),
 				 errhint("%s", endpoint_hint)));
-	if (*endpoint != NULL)
-		*endpoint = check_endpoint(*endpoint);
+	if (is_function && !has_handler)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("a model of api \"%s\" needs a handler", api),
+				 errhint("A handler is a function f(jsonb) RETURNS jsonb, from a chat completions request to the reply.")));
+	if (!is_function && has_handler)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a model of api \"%s\" has no handler", api),
+				 errhint("handler => 0 takes it away.")));
+}
+
+static void
+check_secret(const char *secret)
+{
 	if (secret != NULL && !prom_secret_check_name(secret))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the secret is not the name of one"),
 				 errdetail("It must be NAME, a file in prometheus.secrets_dir, or env:NAME, a variable of the server's environment."),
 				 errhint("Never give a key itself: statements are logged.")));
+}
+
+/*
+ * The handler runs as the model's owner: whoever sets it, or the path that it
+ * runs with, must be able to act as that role anyway.
+ */
+static void
+check_handler_owner(const PromSetting *setting)
+{
+	if (setting->exists && !prom_setting_may_act_as_owner(setting))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for model \"%s\"", setting->name),
+				 errdetail("Its handler runs as its owner, \"%s\".",
+						   setting->owner),
+				 errhint("Only who has that role may set it; another model can have the same handler.")));
 }
 
 /*
@@ -306,31 +188,57 @@ tell_scheduler(const char *agent, const char *model)
 	prom_wakeup_hint(&hint);
 }
 
+enum
+{
+	MODEL_API,
+	MODEL_ENDPOINT,
+	MODEL_MODEL,
+	MODEL_SECRET,
+	MODEL_HANDLER,
+	MODEL_SEARCH_PATH,
+	MODEL_HASH
+};
+
 PG_FUNCTION_INFO_V1(prom_set_model);
 
 Datum
 prom_set_model(PG_FUNCTION_ARGS)
 {
-	char *name = text_argument(fcinfo, 0, NULL);
-	Jsonb *options = jsonb_argument(fcinfo, 5);
-	Setting setting;
-	char *texts[4];
+	char *name = prom_setting_text(fcinfo, 0, NULL);
+	char *path = prom_setting_search_path();
+	Jsonb *options = prom_setting_jsonb(fcinfo, 6);
+	PromSetting setting;
+	char *texts[PROM_SETTING_COLUMNS];
+	char *handler = NULL;
 
-	prom_role_require_admin("prometheus_set_model");
-	PreventCommandDuringRecovery("prometheus_set_model()");
-	PreventCommandIfReadOnly("prometheus_set_model()");
-	check_name("a model", name);
-	begin_setting(&setting, "_model", "api, endpoint, model, secret", 4, name);
-	for (int i = 0; i < 4; i++)
-		texts[i] = text_argument(fcinfo, 1 + i, setting.columns[i]);
-	check_model(texts[0], &texts[1], texts[3]);
+	prom_setting_check(&model_kind, "prometheus_set_model", name);
+	if (!PG_ARGISNULL(5) && OidIsValid(PG_GETARG_OID(5)))
+		handler = prom_signature_of_model(PG_GETARG_OID(5));
+	prom_setting_begin(&setting, &model_kind, name);
+	for (int i = 0; i < MODEL_HANDLER; i++)
+		texts[i] = prom_setting_text(fcinfo, 1 + i, setting.columns[i]);
+	texts[MODEL_HANDLER] = PG_ARGISNULL(5) ? setting.columns[MODEL_HANDLER]
+										   : handler;
+	texts[MODEL_SEARCH_PATH] = PG_ARGISNULL(5)
+								   ? setting.columns[MODEL_SEARCH_PATH]
+								   : path;
+	check_api(texts[MODEL_API], texts[MODEL_ENDPOINT] != NULL,
+			  texts[MODEL_SECRET] != NULL, texts[MODEL_HANDLER] != NULL);
+	check_secret(texts[MODEL_SECRET]);
+	if (texts[MODEL_ENDPOINT] != NULL)
+		texts[MODEL_ENDPOINT] = check_endpoint(texts[MODEL_ENDPOINT]);
+	texts[MODEL_HASH] = setting.columns[MODEL_HASH];
+	if (handler != NULL)
+		texts[MODEL_HASH] = prom_signature_hash(PG_GETARG_OID(5));
+	if (texts[MODEL_HANDLER] != NULL)
+		check_handler_owner(&setting);
+	else
+		texts[MODEL_SEARCH_PATH] = texts[MODEL_HASH] = NULL;
 	if (options != NULL)
 		prom_option_check_model(options);
-	options = merge_options(&setting, options);
-	insert_version(&setting, "_model", name, "api, endpoint, model, secret",
-				   "$6, $7, $8, $9", texts, 4, options);
+	options = prom_setting_merge(&setting, options);
 	tell_scheduler(NULL, name);
-	PG_RETURN_INT64(end_setting(&setting));
+	PG_RETURN_INT64(prom_setting_end(&setting, texts, options));
 }
 
 static const char models_hint[] =
@@ -368,101 +276,145 @@ check_instructions(const char *instructions)
 				 errhint("An administrator can raise prometheus.max_request.")));
 }
 
+/* Every tool exists and is named once. */
+static void
+check_tools(ArrayType *tools)
+{
+	Oid type = TEXTARRAYOID;
+	Datum value = PointerGetDatum(tools);
+	char *name;
+
+	if (prom_execute_now(
+			"SELECT t FROM pg_catalog.unnest($1) t GROUP BY t"
+			" HAVING t IS NULL OR pg_catalog.count(*) OPERATOR(pg_catalog.>) 1"
+			" OR NOT EXISTS (SELECT FROM prometheus._tool x"
+			"   WHERE x.name OPERATOR(pg_catalog.=) t) LIMIT 1",
+			1, &type, &value, NULL, true) != SPI_OK_SELECT)
+		elog(ERROR, "could not read prometheus._tool");
+	if (SPI_processed == 0)
+		return;
+	name = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 name == NULL ? errmsg("the name of a tool is null")
+						  : errmsg("tool \"%s\" does not exist, or is named twice",
+								   name),
+			 errhint("SELECT name FROM prometheus.tool lists them; prometheus_set_tool() makes one.")));
+}
+
+/* The tools that were given, as text; NULL: none. */
+static char *
+tools_argument(FunctionCallInfo fcinfo, int n, char *otherwise)
+{
+	ArrayType *tools;
+	int count;
+
+	if (PG_ARGISNULL(n))
+		return otherwise;
+	tools = PG_GETARG_ARRAYTYPE_P(n);
+	count = ArrayGetNItems(ARR_NDIM(tools), ARR_DIMS(tools));
+	if (count == 0)
+		return NULL;
+	if (ARR_NDIM(tools) > 1 || count > PROM_MAX_TOOLS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("tools must be an array of at most %d names",
+						PROM_MAX_TOOLS)));
+	check_tools(tools);
+	return OidOutputFunctionCall(F_ARRAY_OUT, PointerGetDatum(tools));
+}
+
+/*
+ * Whoever sets an agent can have its model do anything as this role, so he must
+ * be able to act as it himself; and nobody sets an agent that acts as a
+ * superuser.
+ */
+static Oid
+check_run_as(const PromSetting *setting, const char *run_as)
+{
+	Oid role = get_role_oid(run_as, false);
+
+	if (superuser_arg(role))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("an agent must not run as superuser \"%s\"", run_as),
+				 errhint("Make a role that may do just what the agent is for.")));
+	if (!has_privs_of_role(setting->before.user, role))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to run an agent as role \"%s\"",
+						run_as),
+				 errhint("Only members of that role may set such an agent.")));
+	return role;
+}
+
+enum
+{
+	AGENT_MODEL,
+	AGENT_INSTRUCTIONS,
+	AGENT_MODE,
+	AGENT_TOOLS,
+	AGENT_RUN_AS,
+	AGENT_RUN_AS_OID
+};
+
 PG_FUNCTION_INFO_V1(prom_set_agent);
 
 Datum
 prom_set_agent(PG_FUNCTION_ARGS)
 {
-	char *name = text_argument(fcinfo, 0, NULL);
-	Jsonb *options = jsonb_argument(fcinfo, 4);
-	Setting setting;
-	char *texts[3];
+	char *name = prom_setting_text(fcinfo, 0, NULL);
+	Jsonb *options = prom_setting_jsonb(fcinfo, 6);
+	PromSetting setting;
+	char *texts[PROM_SETTING_COLUMNS];
 
-	prom_role_require_admin("prometheus_set_agent");
-	PreventCommandDuringRecovery("prometheus_set_agent()");
-	PreventCommandIfReadOnly("prometheus_set_agent()");
-	check_name("an agent", name);
-	begin_setting(&setting, "_agent", "model, instructions, mode", 3, name);
-	for (int i = 0; i < 3; i++)
-		texts[i] = text_argument(fcinfo, 1 + i, setting.columns[i]);
-	if (texts[0] == NULL)
+	prom_setting_check(&agent_kind, "prometheus_set_agent", name);
+	prom_setting_begin(&setting, &agent_kind, name);
+	for (int i = 0; i < AGENT_TOOLS; i++)
+		texts[i] = prom_setting_text(fcinfo, 1 + i, setting.columns[i]);
+	if (texts[AGENT_MODEL] == NULL)
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 						errmsg("an agent must have a model"),
 						errhint("%s", models_hint)));
-	check_model_exists(texts[0]);
-	check_instructions(texts[1]);
-	if (texts[2] == NULL)
-		texts[2] = "fast";
-	prom_task_check_mode(texts[2]);
+	check_model_exists(texts[AGENT_MODEL]);
+	check_instructions(texts[AGENT_INSTRUCTIONS]);
+	if (texts[AGENT_MODE] == NULL)
+		texts[AGENT_MODE] = "fast";
+	prom_task_check_mode(texts[AGENT_MODE]);
+	texts[AGENT_TOOLS] = tools_argument(fcinfo, 4,
+										setting.columns[AGENT_TOOLS]);
+	texts[AGENT_RUN_AS] = prom_setting_text(fcinfo, 5,
+											setting.columns[AGENT_RUN_AS]);
+	texts[AGENT_RUN_AS_OID] = NULL;
+	if (texts[AGENT_RUN_AS] != NULL)
+		texts[AGENT_RUN_AS_OID] =
+			psprintf("%u", check_run_as(&setting, texts[AGENT_RUN_AS]));
 	if (options != NULL)
 		prom_option_check_agent(options);
-	options = merge_options(&setting, options);
-	insert_version(&setting, "_agent", name, "model, instructions, mode",
-				   "$6, $7, $8", texts, 3, options);
+	options = prom_setting_merge(&setting, options);
 	tell_scheduler(name, NULL);
-	PG_RETURN_INT64(end_setting(&setting));
+	PG_RETURN_INT64(prom_setting_end(&setting, texts, options));
 }
 
-static MemoryContext
-cache_context(void)
-{
-	if (cache == NULL)
-		cache = AllocSetContextCreate(TopMemoryContext, "prometheus agents",
-									  ALLOCSET_SMALL_SIZES);
-	return cache;
-}
 
-void
-prom_agent_forget(void)
-{
-	if (cache != NULL)
-		MemoryContextReset(cache);
-	agents = models = NIL;
-}
+/* Versions of agents and models. */
 
-int
-prom_agent_cached(void)
-{
-	return list_length(agents) + list_length(models);
-}
-
-static PromStatement agent_statement = {
-	"SELECT model, mode, instructions FROM prometheus._agent"
-	" WHERE name OPERATOR(pg_catalog.=) $1"
-	" AND version OPERATOR(pg_catalog.=) $2",
-	2,
-	{TEXTOID, INT8OID},
-	NULL,
-};
-
-static PromStatement model_statement = {
-	"SELECT api, endpoint, model, secret, options FROM prometheus._model"
-	" WHERE name OPERATOR(pg_catalog.=) $1"
-	" AND version OPERATOR(pg_catalog.=) $2",
-	2,
-	{TEXTOID, INT8OID},
-	NULL,
-};
-
-/*
- * Run one of the two above; there is exactly one row, or an error.  Not
- * read-only: a version that came after the transaction's snapshot is there too.
- */
+/* The names of an agent's tools, in its order. */
 static void
-read_version(PromStatement *statement, const char *name, int64 version,
-			 bool read_only)
+read_tools(PromAgent *agent, ArrayType *tools)
 {
-	Datum values[2] = {CStringGetTextDatum(name), Int64GetDatum(version)};
+	Datum *names;
 
-	prom_statement_run(statement, values, NULL, read_only);
-	if (SPI_processed != 1)
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
-						errmsg("\"%s\" has no version %lld", name,
-							   (long long) version)));
+	if (tools == NULL)
+		return;
+	deconstruct_array(tools, TEXTOID, -1, false, TYPALIGN_INT, &names, NULL,
+					  &agent->ntools);
+	agent->tools = palloc(agent->ntools * sizeof(char *));
+	for (int i = 0; i < agent->ntools; i++)
+		agent->tools[i] = TextDatumGetCString(names[i]);
 }
 
-/* What read_version() found, in the current context. */
-static PromAgent *
+static void *
 make_agent(const char *name, int64 version)
 {
 	PromAgent *agent = palloc0(sizeof(PromAgent));
@@ -472,14 +424,18 @@ make_agent(const char *name, int64 version)
 	agent->model = prom_row_text(0, 1);
 	agent->mode = prom_row_text(0, 2);
 	agent->instructions = prom_row_text_or_null(0, 3);
+	read_tools(agent, prom_row_array_or_null(0, 4));
+	agent->run_as = prom_row_text_or_null(0, 5);
+	if (agent->run_as != NULL)
+		agent->run_as_oid = prom_row_oid(0, 6);
+	prom_option_read_agent(prom_row_jsonb_or_null(0, 7), agent);
 	return agent;
 }
 
-static PromModel *
+static void *
 make_model(const char *name, int64 version)
 {
 	PromModel *model = palloc0(sizeof(PromModel));
-	bool isnull;
 
 	model->name = pstrdup(name);
 	model->version = version;
@@ -487,65 +443,62 @@ make_model(const char *name, int64 version)
 	model->endpoint = prom_row_text_or_null(0, 2);
 	model->model = prom_row_text_or_null(0, 3);
 	model->secret = prom_row_text_or_null(0, 4);
-	prom_option_read_model(DatumGetJsonbP(SPI_getbinval(SPI_tuptable->vals[0],
-														SPI_tuptable->tupdesc,
-														5, &isnull)),
-						   model);
+	model->handler = prom_row_text_or_null(0, 5);
+	model->search_path = prom_row_text_or_null(0, 6);
+	model->hash = prom_row_text_or_null(0, 7);
+	model->owner = prom_row_text(0, 8);
+	model->owner_oid = prom_row_oid(0, 9);
+	prom_option_read_model(prom_row_jsonb_or_null(0, 10), model);
+	if (prom_llm_is_function(model->api))
+		model->stream = false;
 	return model;
 }
+
+static PromVersions agent_versions = {
+	.statement = {
+		"SELECT model, mode, instructions, tools, run_as, run_as_oid, options"
+		" FROM prometheus._agent WHERE name OPERATOR(pg_catalog.=) $1"
+		" AND version OPERATOR(pg_catalog.=) $2",
+		2,
+		{TEXTOID, INT8OID},
+		NULL,
+	},
+	.make = make_agent,
+};
+
+static PromVersions model_versions = {
+	.statement = {
+		"SELECT api, endpoint, model, secret, handler, search_path, hash, owner,"
+		" owner_oid, options FROM prometheus._model"
+		" WHERE name OPERATOR(pg_catalog.=) $1"
+		" AND version OPERATOR(pg_catalog.=) $2",
+		2,
+		{TEXTOID, INT8OID},
+		NULL,
+	},
+	.make = make_model,
+};
 
 PromAgent *
 prom_agent_read(const char *name, int64 version)
 {
-	read_version(&agent_statement, name, version, true);
-	return make_agent(name, version);
+	return prom_version_read(&agent_versions, name, version);
 }
 
 PromModel *
 prom_model_read(const char *name, int64 version)
 {
-	read_version(&model_statement, name, version, true);
-	return make_model(name, version);
+	return prom_version_read(&model_versions, name, version);
 }
 
 const PromAgent *
 prom_agent_version(const char *name, int64 version)
 {
-	ListCell *cell;
-	PromAgent *agent;
-	MemoryContext before;
-
-	foreach(cell, agents)
-	{
-		agent = lfirst(cell);
-		if (agent->version == version && strcmp(agent->name, name) == 0)
-			return agent;
-	}
-	read_version(&agent_statement, name, version, false);
-	before = MemoryContextSwitchTo(cache_context());
-	agent = make_agent(name, version);
-	agents = lappend(agents, agent);
-	MemoryContextSwitchTo(before);
-	return agent;
+	return prom_version_get(&agent_versions, name, version);
 }
 
 const PromModel *
 prom_model_version(const char *name, int64 version)
 {
-	ListCell *cell;
-	PromModel *model;
-	MemoryContext before;
-
-	foreach(cell, models)
-	{
-		model = lfirst(cell);
-		if (model->version == version && strcmp(model->name, name) == 0)
-			return model;
-	}
-	read_version(&model_statement, name, version, false);
-	before = MemoryContextSwitchTo(cache_context());
-	model = make_model(name, version);
-	models = lappend(models, model);
-	MemoryContextSwitchTo(before);
-	return model;
+	return prom_version_get(&model_versions, name, version);
 }

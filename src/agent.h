@@ -7,33 +7,44 @@
 
 #include "model.h"
 
+/*
+ * What a task of an agent may use up; running into one ends the task as
+ * failed, LimitExceeded.  They count from the task's first attempt.
+ */
+typedef struct PromLimits
+{
+	int max_turns;        /* replies of the model */
+	int max_tool_calls;   /* tool calls that it asked for */
+	int64 max_tokens;     /* in and out; -1: none */
+	const char *max_cost; /* decimal; NULL: none */
+	int64 max_duration;   /* ms; -1: none */
+	int64 max_results;    /* bytes of all results of tools */
+	int max_vetoes;       /* tool calls that were not allowed: ends as vetoed */
+} PromLimits;
+
 /* One version of an agent. */
 typedef struct PromAgent
 {
-	const char *name;
+	const char *name; /* these two first: see PromVersion */
 	int64 version;
 	const char *model;
 	const char *mode;
 	const char *instructions; /* NULL: none */
+	int ntools;
+	const char **tools; /* their names */
+	const char *run_as; /* the role of its tools; NULL: who submitted */
+	Oid run_as_oid;     /* counts while it has that name */
+	PromLimits limits;
+	int64 tool_timeout;     /* ms that one tool may take */
+	int64 approval_timeout; /* ms that a person has to decide */
+	int64 max_result;       /* bytes of one result; more is cut off */
+	int max_depth;          /* levels of tasks that it may delegate */
 } PromAgent;
 
-/*
- * A version of an agent or a model, from a cache: versions are facts and
- * never change.  In a worker's transaction with SPI connected; raises if
- * there is no such version.  Good until prom_agent_forget().
- */
+/* See prom_version_get() and prom_version_read() in setting.h. */
 extern const PromAgent *prom_agent_version(const char *name, int64 version);
 extern const PromModel *prom_model_version(const char *name, int64 version);
-
-/*
- * The same for a backend, which has no cache: in the current memory context,
- * and by a snapshot that the caller has made the active one.
- */
 extern PromAgent *prom_agent_read(const char *name, int64 version);
 extern PromModel *prom_model_read(const char *name, int64 version);
-
-/* Empty the cache, when it is big and nobody holds one of its versions. */
-extern void prom_agent_forget(void);
-extern int prom_agent_cached(void);
 
 #endif

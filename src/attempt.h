@@ -16,6 +16,10 @@
 typedef enum PromAttemptNext
 {
 	PROM_NEXT_SEND,   /* send the request */
+	PROM_NEXT_TOOLS,  /* have the pending tool calls made */
+	PROM_NEXT_CHAT,   /* have the model, a function, asked */
+	PROM_NEXT_REVIEW, /* have the request or the answer judged */
+	PROM_NEXT_GO_ON,  /* in the next turn: its model calls tools */
 	PROM_NEXT_ENDED,  /* the task has ended */
 	PROM_NEXT_LATER,  /* the task goes on at due */
 	PROM_NEXT_PARKED, /* it waits before the gate of target */
@@ -33,31 +37,47 @@ typedef struct PromAttempt
 	bool completed;    /* with ENDED: it ended well */
 	TimestampTz due;   /* with LATER; 0: as it was */
 	bool retrying;     /* with LATER and PARKED: an attempt has ended */
+	bool waiting;      /* with LATER: until a person has decided */
 	PromTarget target; /* with PARKED */
 	uint32 seen;       /* with PARKED: changes of its gates */
 	TimestampTz opens; /* with PARKED: when the next of them does */
 
-	int32 attempt; /* its number; 0: not begun */
-	int32 step;    /* the number of its next step */
-	int32 used;    /* attempts used up before it */
+	int64 parent_id; /* the task that waits for it; 0: none */
+	int32 attempt;   /* its number; 0: not begun */
+	int32 step;      /* the number of its next step */
+	int32 turn;      /* and of the next turn of the model */
+	int32 used;      /* attempts used up before it */
 	int32 max_attempts;
 	TimestampTz deadline;
 	const PromModel *model; /* in the cache of agent.c */
 	PromGate *gate;         /* that counts it as in flight, or NULL */
 	uint32 generation;      /* of the gate when it began */
 	int64 call_id;
+	int64 event_id; /* with CHAT: of the step that it makes */
 	TimestampTz sent_at;
-	int64 tokens;   /* of the reply, in and out */
-	PromCall *call; /* on the network, or ended and not recorded */
+	int64 tokens;     /* of its replies, in and out */
+	int64 tokens_now; /* of the one that this turn records */
+	PromCall *call;   /* on the network, or ended and not recorded */
+
+	/* How jobs of it ended, to be told when it goes on. */
+	bool chat_failed;
+	PromRetry retry; /* with it */
+
+	/* What the policies said when it was begun. */
+	int64 policy_version;
+	double review_ms;
 
 	/* From beginning to sending, in the memory of the turn. */
+	int npending; /* with TOOLS: calls, and the steps that they make */
+	const int32 *pending;
 	const PromPrompt *prompt;
 	bool has_schema; /* answers are held against one */
 } PromAttempt;
 
 /*
  * Load the tasks of n attempts (slot and task_id are set) and begin what can
- * begin: afterwards next says what to do with each.  When requests and prompts
+ * begin, or go on with what has begun and was with executors: afterwards next
+ * says what to do with each.  When requests and prompts
  * have max_bytes, the rest is left for another turn; the first is not.  So are
  * tasks with a schema once checking answers has taken long in this turn.  In a
  * transaction with SPI connected.

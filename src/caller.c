@@ -22,7 +22,6 @@
 #include "storage/latch.h"
 #include "utils/memutils.h"
 
-#include "agent.h"
 #include "attempt.h"
 #include "compat.h"
 #include "fault.h"
@@ -30,10 +29,13 @@
 #include "guc.h"
 #include "guilt.h"
 #include "http.h"
+#include "job.h"
 #include "llm.h"
 #include "route.h"
 #include "schema.h"
+#include "setting.h"
 #include "shmem.h"
+#include "strike.h"
 #include "worker.h"
 #include "xact.h"
 
@@ -60,8 +62,9 @@
 typedef enum Stage
 {
 	STAGE_NONE,   /* no task is in this slot */
-	STAGE_BEGIN,  /* to be loaded and begun */
+	STAGE_BEGIN,  /* to be loaded, and begun or gone on with */
 	STAGE_CALL,   /* its request is on the network */
+	STAGE_JOBS,   /* executors work for it */
 	STAGE_RECORD, /* the call has ended */
 	STAGE_CANCEL  /* the request was dropped */
 } Stage;
@@ -71,7 +74,10 @@ typedef struct Work
 	PromAttempt attempt;
 	Stage stage;
 	bool in_turn;
-	TimestampTz not_before; /* of writing again */
+	bool handled;                 /* its gate was looked at for the scheduler */
+	PromJobOwner jobs;            /* with executors, or waiting for one */
+	char failure[PROM_JOB_ERROR]; /* of one that can never be done; or empty */
+	TimestampTz not_before;       /* of writing again */
 } Work;
 
 static PromHttp *http;
@@ -116,6 +122,16 @@ drop_request(Work *work)
 	PROM_FAULT("after-drop");
 }
 
+/* What is under way for a task that is to be cancelled. */
+static void
+drop(Work *work)
+{
+	if (work->stage == STAGE_CALL)
+		drop_request(work);
+	else if (work->stage == STAGE_JOBS)
+		prom_jobs_drop(&work->jobs);
+}
+
 /* A slot that the scheduler assigned, or whose task is cancelled. */
 static void
 take_slot(int32 number)
@@ -135,9 +151,8 @@ take_slot(int32 number)
 		join_turn(work);
 		PROM_FAULT("caller-after-take");
 	}
-	else if (work->stage == STAGE_CALL &&
-			 pg_atomic_read_u32(&slot->cancel) != 0)
-		drop_request(work);
+	else if (pg_atomic_read_u32(&slot->cancel) != 0)
+		drop(work);
 }
 
 /* Requests that were sent although the task had been cancelled meanwhile. */
@@ -149,7 +164,7 @@ take_late_cancels(void)
 	late_cancel = false;
 	for (int i = 0; i < prom_guc_max_in_flight; i++)
 	{
-		if (works[i].stage != STAGE_CALL ||
+		if ((works[i].stage != STAGE_CALL && works[i].stage != STAGE_JOBS) ||
 			pg_atomic_read_u32(&slot_of(&works[i])->cancel) == 0)
 			continue;
 		if (nturn == TURN_TOTAL)
@@ -157,7 +172,7 @@ take_late_cancels(void)
 			late_cancel = true;
 			return;
 		}
-		drop_request(&works[i]);
+		drop(&works[i]);
 	}
 }
 
@@ -186,6 +201,34 @@ take_replies(TimestampTz now)
 		in_flight--;
 		prom_route_end(&work->attempt, now);
 		work->stage = STAGE_RECORD;
+		join_turn(work);
+	}
+}
+
+/* Jobs that have ended: when none is left, their task goes on. */
+static void
+take_jobs(TimestampTz now)
+{
+	PromJobEnd end;
+
+	prom_jobs_drive(now);
+	while (nturn < TURN_TOTAL && nbegin < TURN_BEGIN &&
+		   prom_jobs_next_ended(&end))
+	{
+		Work *work = (Work *) ((char *) end.owner - offsetof(Work, jobs));
+
+		if (end.chat_failed)
+		{
+			work->attempt.chat_failed = true;
+			work->attempt.retry = end.retry;
+		}
+		if (end.failed)
+			strlcpy(work->failure, end.error, sizeof(work->failure));
+		work->attempt.tokens += end.tokens;
+		if (end.owner->n > 0)
+			continue;
+		prom_route_leave(&work->attempt);
+		work->stage = STAGE_BEGIN;
 		join_turn(work);
 	}
 }
@@ -245,6 +288,7 @@ reach_faults(Work **list, int n, bool committed)
 				break;
 			case STAGE_NONE:
 			case STAGE_CALL:
+			case STAGE_JOBS:
 				break;
 		}
 	}
@@ -263,7 +307,12 @@ write_items(Work **list, int n, TimestampTz now)
 		switch (list[i]->stage)
 		{
 			case STAGE_BEGIN:
-				begin[count++] = &list[i]->attempt;
+				if (list[i]->failure[0] != '\0')
+					prom_attempt_give_up(writer, &list[i]->attempt,
+										 "ConfigurationError",
+										 list[i]->failure, now);
+				else
+					begin[count++] = &list[i]->attempt;
 				break;
 			case STAGE_RECORD:
 				name_work(list[i]);
@@ -276,6 +325,7 @@ write_items(Work **list, int n, TimestampTz now)
 				break;
 			case STAGE_NONE:
 			case STAGE_CALL:
+			case STAGE_JOBS:
 				elog(ERROR, "nothing to write for task %lld",
 					 (long long) list[i]->attempt.task_id);
 		}
@@ -289,24 +339,6 @@ write_items(Work **list, int n, TimestampTz now)
 		prom_guilt_clear();
 	prom_fact_end(writer);
 	reach_faults(list, n, false);
-}
-
-/* Can the write succeed later, as it is? */
-static bool
-is_transient(int code)
-{
-	switch (ERRCODE_TO_CATEGORY(code))
-	{
-		case ERRCODE_INSUFFICIENT_RESOURCES:
-		case ERRCODE_OPERATOR_INTERVENTION:
-		case ERRCODE_SYSTEM_ERROR:
-		case ERRCODE_TRANSACTION_ROLLBACK:
-		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
-		case ERRCODE_INVALID_TRANSACTION_STATE:
-			return true;
-		default:
-			return false;
-	}
 }
 
 /* Try it again in a while; its reply, if it has one, is kept. */
@@ -370,7 +402,7 @@ write_alone(Work *work, TimestampTz now)
 
 	if (failure == NULL)
 		return true;
-	if (is_transient(failure->sqlerrcode))
+	if (prom_xact_is_transient(failure->sqlerrcode))
 	{
 		keep_for_later(work, now);
 		return false;
@@ -398,8 +430,9 @@ count_as_handled(Work *work)
 {
 	int32 gate = slot_of(work)->gate;
 
-	if (work->stage == STAGE_BEGIN && gate >= 0)
+	if (!work->handled && gate >= 0)
 		pg_atomic_fetch_add_u32(&prom_my_database->gates[gate].handled, 1);
+	work->handled = true;
 }
 
 static PromSlotResult
@@ -407,7 +440,11 @@ result_of(const PromAttempt *attempt)
 {
 	switch (attempt->next)
 	{
-		case PROM_NEXT_SEND: /* neither is given back, but kept */
+		case PROM_NEXT_SEND: /* these are not given back, but kept */
+		case PROM_NEXT_TOOLS:
+		case PROM_NEXT_CHAT:
+		case PROM_NEXT_REVIEW:
+		case PROM_NEXT_GO_ON:
 		case PROM_NEXT_AGAIN:
 		case PROM_NEXT_LATER:
 			return PROM_RESULT_LATER;
@@ -436,6 +473,7 @@ give_back(Work *work)
 	slot->due = work->attempt.due;
 	slot->tokens = work->attempt.tokens;
 	slot->retrying = work->attempt.retrying;
+	slot->waiting = work->attempt.waiting;
 	if (work->attempt.deadline != 0)
 		slot->deadline = work->attempt.deadline;
 	if (slot->result == PROM_RESULT_PARKED)
@@ -451,6 +489,16 @@ give_back(Work *work)
 	PROM_FAULT("after-give-back");
 }
 
+/* Was its task cancelled while it was being begun? */
+static void
+look_for_cancel(Work *work)
+{
+	if (pg_atomic_read_u32(&slot_of(work)->cancel) == 0)
+		return;
+	late_cancel = true;
+	SetLatch(MyLatch);
+}
+
 static void
 send_request(Work *work, TimestampTz now)
 {
@@ -463,15 +511,75 @@ send_request(Work *work, TimestampTz now)
 								   attempt->attempt > 1, work);
 	prom_guilt_clear();
 	attempt->prompt = NULL;
+	attempt->chat_failed = false;
 	count_as_handled(work);
 	work->stage = STAGE_CALL;
 	in_flight++;
 	PROM_FAULT("after-send");
-	if (pg_atomic_read_u32(&slot_of(work)->cancel) != 0)
+	look_for_cancel(work);
+}
+
+/* Give executors what they are to do for a task. */
+static void
+add_jobs(Work *work)
+{
+	PromAttempt *attempt = &work->attempt;
+	PromJobSpec spec = {.kind = PROM_JOB_TOOL,
+						.task_id = attempt->task_id,
+						.attempt = attempt->attempt,
+						.step = attempt->step,
+						.event_id = attempt->event_id};
+
+	count_as_handled(work);
+	work->stage = STAGE_JOBS;
+	work->jobs.deadline = attempt->deadline;
+	work->jobs.not_before = 0;
+	attempt->chat_failed = false;
+	if (attempt->next != PROM_NEXT_TOOLS)
 	{
-		late_cancel = true;
-		SetLatch(MyLatch);
+		spec.kind = attempt->next == PROM_NEXT_CHAT ? PROM_JOB_CHAT
+													: PROM_JOB_REVIEW;
+		prom_job_add(&work->jobs, &spec);
 	}
+	else
+		for (int i = 0; i < attempt->npending; i++)
+		{
+			spec.step = attempt->pending[i];
+			prom_job_add(&work->jobs, &spec);
+		}
+	look_for_cancel(work);
+}
+
+/* In the next turn. */
+static void
+put_off(Work *work, TimestampTz now)
+{
+	work->not_before = now;
+	nkept++;
+	is_put_off = true;
+}
+
+/* The model calls tools, or its answer is judged: the task goes on. */
+static void
+go_on(Work *work, TimestampTz now)
+{
+	count_as_handled(work);
+	if (work->attempt.call != NULL)
+		prom_llm_free(work->attempt.call);
+	work->attempt.call = NULL;
+	work->stage = STAGE_BEGIN;
+	put_off(work, now);
+}
+
+/* A task that delegated this one may go on. */
+static void
+tell_parent(const Work *work)
+{
+	PromHint hint = {.kind = PROM_HINT_READ,
+					 .task_id = work->attempt.parent_id};
+
+	if (hint.task_id != 0)
+		(void) prom_ring_push(&prom_my_database->ring, &hint, 1);
 }
 
 /* After the commit: send, give back, and tell everyone. */
@@ -486,23 +594,37 @@ after_commit(Work **list, int n, TimestampTz now)
 	{
 		Work *work = list[i];
 
-		if (work->attempt.next == PROM_NEXT_SEND && work->stage == STAGE_BEGIN)
+		work->attempt.tokens += work->attempt.tokens_now;
+		work->attempt.tokens_now = 0;
+		switch (work->attempt.next)
 		{
-			send_request(work, now);
-			continue;
+			case PROM_NEXT_SEND:
+				send_request(work, now);
+				break;
+			case PROM_NEXT_TOOLS:
+			case PROM_NEXT_CHAT:
+			case PROM_NEXT_REVIEW:
+				add_jobs(work);
+				break;
+			case PROM_NEXT_GO_ON:
+				go_on(work, now);
+				break;
+			case PROM_NEXT_AGAIN:
+				put_off(work, now);
+				break;
+			case PROM_NEXT_ENDED:
+				ended[nended++] = work->attempt.task_id;
+				tell_parent(work);
+				/* FALLTHROUGH */
+			case PROM_NEXT_LATER:
+			case PROM_NEXT_PARKED:
+			case PROM_NEXT_READ:
+				give_back(work);
+				ngiven++;
+				break;
 		}
-		if (work->attempt.next == PROM_NEXT_AGAIN)
-		{
-			work->not_before = now;
-			nkept++;
-			is_put_off = true;
-			continue;
-		}
-		if (work->attempt.next == PROM_NEXT_ENDED)
-			ended[nended++] = work->attempt.task_id;
-		give_back(work);
-		ngiven++;
 	}
+	prom_jobs_drive(now); /* those that were added */
 	PROM_FAULT("before-wake");
 	if (ngiven > 0)
 		prom_shmem_wake(&prom_my_database->worker[PROM_SCHEDULER]);
@@ -510,18 +632,6 @@ after_commit(Work **list, int n, TimestampTz now)
 		prom_shmem_wake_waiters(MyDatabaseId, ended, nended);
 	pg_atomic_write_u32(&prom_my_database->changed, 1);
 	prom_shmem_wake(&prom_my_database->worker[PROM_PUBLISHER]);
-}
-
-/*
- * Is it the server that cannot write just now, whatever it is?  Trying each
- * work alone would only take long.
- */
-static bool
-is_general(int code)
-{
-	return code == ERRCODE_LOCK_NOT_AVAILABLE ||
-		   ERRCODE_TO_CATEGORY(code) == ERRCODE_OPERATOR_INTERVENTION ||
-		   ERRCODE_TO_CATEGORY(code) == ERRCODE_SYSTEM_ERROR;
 }
 
 /*
@@ -565,7 +675,7 @@ run_turn(TimestampTz now)
 	{
 		/* It must get further than to the one that failed. */
 		prom_schema_rest();
-		written = write_each(is_general(failure->sqlerrcode), now);
+		written = write_each(prom_xact_is_general(failure->sqlerrcode), now);
 	}
 
 	/*
@@ -592,6 +702,8 @@ wait_for_work(bool at_once)
 		timeout = 0;
 	else if (nkept > 0 && (timeout < 0 || timeout > WRITE_AGAIN))
 		timeout = WRITE_AGAIN;
+	timeout = prom_worker_sooner(
+		timeout, prom_worker_wait_time(prom_jobs_next_moment()));
 	if (wait_event == 0)
 		wait_event = prom_wait_event_new("PrometheusCaller");
 	timeout = prom_worker_wait_limit(timeout);
@@ -616,54 +728,6 @@ blame(void *owner)
 }
 
 static void
-strike(const PromCulprit *culprit)
-{
-	PromFactWriter *writer;
-
-	if (!prom_worker_xact_begin("recording what crashed the server"))
-		proc_exit(0);
-	SPI_connect();
-	MemoryContextSwitchTo(turn_context);
-	writer = prom_fact_begin();
-	prom_attempt_strike(writer, culprit, GetCurrentTimestamp());
-	prom_fact_end(writer);
-	SPI_finish();
-	PROM_FAULT("strike-before-commit");
-	prom_xact_commit();
-	PROM_FAULT("strike-after-commit");
-}
-
-/*
- * Before anything begins: who crashed the server?  What cannot be written just
- * now ends this process, which starts again; what never can is let off, or
- * nothing would begin any more.
- */
-static void
-strike_culprits(void)
-{
-	PromCulprit culprit;
-
-	while (prom_guilt_next(&culprit))
-	{
-		PG_TRY();
-		{
-			strike(&culprit);
-		}
-		PG_CATCH();
-		{
-			if (is_transient(geterrcode()))
-				PG_RE_THROW();
-			prom_xact_abort();
-		}
-		PG_END_TRY();
-		MemoryContextSwitchTo(turn_context);
-		prom_guilt_forget(&culprit);
-	}
-	MemoryContextReset(turn_context);
-	prom_guilt_begin();
-}
-
-static void
 begin(Datum main_arg)
 {
 	prom_worker_begin(PROM_CALLER, main_arg);
@@ -677,7 +741,9 @@ begin(Datum main_arg)
 								   prom_guc_max_in_flight * sizeof(Work));
 	turn_works = MemoryContextAllocZero(TopMemoryContext,
 										TURN_TOTAL * sizeof(Work *));
-	strike_culprits();
+	prom_strike_culprits(turn_context);
+	if (!prom_jobs_begin())
+		proc_exit(0);
 	prom_gate_forget_calls(prom_my_database);
 	prom_llm_blame = blame;
 	http = prom_http_create();
@@ -709,6 +775,8 @@ prom_caller_main(Datum main_arg)
 								   (size_t) prom_guc_network_memory * 1024);
 		take_late_cancels();
 		take_kept(GetCurrentTimestamp());
+		/* Before new tasks, which could take all the places of a turn. */
+		take_jobs(GetCurrentTimestamp());
 		take_slots();
 		prom_http_drive(http);
 		now = GetCurrentTimestamp();
@@ -717,9 +785,9 @@ prom_caller_main(Datum main_arg)
 		if (nturn > 0)
 			run_turn(now);
 		pg_atomic_write_u32(&prom_my_worker->in_flight, in_flight);
-		if (in_flight == 0 && nkept == 0 &&
-			prom_agent_cached() > CACHED_VERSIONS)
-			prom_agent_forget();
+		if (in_flight == 0 && nkept == 0 && prom_jobs_count() == 0 &&
+			prom_versions_kept() > CACHED_VERSIONS)
+			prom_versions_forget();
 		MemoryContextSwitchTo(turn_context);
 		MemoryContextReset(turn_context);
 		wait_for_work(full || is_put_off);

@@ -10,6 +10,7 @@
 #endif
 #include "access/transam.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_proc.h"
 #include "executor/executor.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
@@ -55,6 +56,15 @@ extern PGDLLEXPORT void _PG_init(void);
 	object_ownercheck(DatabaseRelationId, (oid), (role))
 #else
 #define prom_owns_database(oid, role) pg_database_ownercheck((oid), (role))
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define prom_may_execute(oid, role)                                      \
+	(object_aclcheck(ProcedureRelationId, (oid), (role), ACL_EXECUTE) == \
+	 ACLCHECK_OK)
+#else
+#define prom_may_execute(oid, role) \
+	(pg_proc_aclcheck((oid), (role), ACL_EXECUTE) == ACLCHECK_OK)
 #endif
 
 /* This process's index into an array of MaxBackends + aux entries. */

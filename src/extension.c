@@ -13,6 +13,7 @@
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
+#include "catalog/dependency.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
@@ -26,8 +27,6 @@
 #include "extension.h"
 #include "wakeup.h"
 #include "xact.h"
-
-#define NAME "prometheus"
 
 static object_access_hook_type previous_hook = NULL;
 
@@ -56,7 +55,7 @@ prom_extension_find(PromExtension *found)
 	bool is_there;
 
 	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber,
-				F_NAMEEQ, CStringGetDatum(NAME));
+				F_NAMEEQ, CStringGetDatum(PROM_EXTENSION));
 	scan = systable_beginscan(relation, ExtensionNameIndexId, true, NULL, 1,
 							  &key);
 	tuple = systable_getnext(scan);
@@ -66,6 +65,15 @@ prom_extension_find(PromExtension *found)
 	systable_endscan(scan);
 	table_close(relation, AccessShareLock);
 	return is_there;
+}
+
+bool
+prom_extension_has(Oid class, Oid object)
+{
+	PromExtension found;
+
+	return prom_extension_find(&found) &&
+		   getExtensionOfObject(class, object) == found.oid;
 }
 
 Oid
@@ -106,7 +114,7 @@ prom_extension_files(void)
 {
 	static PromStatement statement =
 		{"SELECT default_version FROM pg_catalog.pg_available_extensions()"
-		 " WHERE name OPERATOR(pg_catalog.=) '" NAME "'",
+		 " WHERE name OPERATOR(pg_catalog.=) '" PROM_EXTENSION "'",
 		 0,
 		 {0},
 		 NULL};
@@ -146,7 +154,7 @@ access_hook(ObjectAccessType access, Oid class, Oid object, int column,
 		(access != OAT_DROP && access != OAT_POST_ALTER))
 		return;
 	name = get_extension_name(object);
-	if (name != NULL && strcmp(name, NAME) == 0)
+	if (name != NULL && strcmp(name, PROM_EXTENSION) == 0)
 		prom_wakeup_extension();
 }
 

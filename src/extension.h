@@ -8,6 +8,8 @@
 
 #include "shmem.h"
 
+#define PROM_EXTENSION "prometheus" /* its name */
+
 typedef struct PromExtension
 {
 	Oid oid;
@@ -29,6 +31,9 @@ extern void prom_extension_init(void);
 
 /* False: it is not in this database. */
 extern bool prom_extension_find(PromExtension *found);
+
+/* Is an object a part of it? */
+extern bool prom_extension_has(Oid class, Oid object);
 
 /* The role that owns the extension; InvalidOid: it is not in this database. */
 extern Oid prom_extension_owner(void);

@@ -35,7 +35,9 @@
 
 /*
  * Every point.  Where may_raise is false an ERROR has no place: after a
- * commit, within libcurl, and at the end of a process.  test/t/310 reads this.
+ * commit, within libcurl, and at the end of a process; but an executor's job
+ * that is told to have failed is given again, and finds its step.  test/t/310
+ * reads this.
  */
 static const struct
 {
@@ -79,6 +81,12 @@ static const struct
 	{"cancel-before-commit", true},
 	{"cancel-after-commit", true},
 	{"give-up-before-commit", true},
+	{"job-before-give", true},
+	{"job-after-give", true},
+	{"job-begun", true},
+	{"job-before-commit", true},
+	{"job-after-commit", true},
+	{"job-before-take-back", true},
 	{"before-give-back", true},
 	{"after-give-back", true},
 	{"before-wake", true},

@@ -13,9 +13,11 @@
 #include "compat.h"
 #include "fault.h"
 #include "guc.h"
+#include "shmem.h"
 
 bool prom_guc_allow_private_endpoints = false;
 char *prom_guc_databases = NULL;
+int prom_guc_executors = 2;
 int prom_guc_max_crashes = 2;
 int prom_guc_max_databases = 8;
 int prom_guc_max_in_flight = 1000;
@@ -71,6 +73,12 @@ define_limits(void)
 							  ? PGC_POSTMASTER
 							  : PGC_SIGHUP;
 
+	DefineCustomIntVariable(
+		"prometheus.executors",
+		"Processes of one database that run tools and other SQL for its tasks.",
+		"They are started when there is something to do, and end after a minute without.",
+		&prom_guc_executors, 2, 1, PROM_MAX_EXECUTORS, PGC_SIGHUP, 0, NULL,
+		NULL, NULL);
 	DefineCustomIntVariable(
 		"prometheus.max_crashes",
 		"Crashes of the server after which the task that caused them is quarantined.",

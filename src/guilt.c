@@ -27,10 +27,10 @@
 #include "worker.h"
 
 #define FILE_NAME "prometheus.guilt" /* in the data directory */
-#define MAGIC "prometheus1"          /* another layout needs another one */
+#define MAGIC "prometheus2"          /* another layout needs another one */
 #define BOOT_ID "/proc/sys/kernel/random/boot_id"
 
-#define LINES (PROM_MAX_DATABASES * PROM_NROLES)
+#define LINES (PROM_MAX_DATABASES * PROM_NPLACES)
 
 /* One process; a cache line. */
 typedef struct Line
@@ -53,7 +53,7 @@ StaticAssertDecl(sizeof(Line) == 64, "a line of guilt is one cache line");
 
 static GuiltFile *file = NULL; /* mapped; NULL: nobody is blamed */
 static volatile Line *mine = NULL;
-static PromRole my_role;
+static int my_place;
 
 static void
 warn(const char *what)
@@ -83,7 +83,8 @@ void
 prom_guilt_create(void)
 {
 	GuiltFile *empty = palloc0(sizeof(GuiltFile));
-	GuiltFile found;
+	char found[offsetof(GuiltFile, lines)];
+	struct stat st;
 	int fd;
 
 	fill_header(empty);
@@ -93,8 +94,9 @@ prom_guilt_create(void)
 		warn("open");
 		return;
 	}
-	if (read(fd, &found, sizeof(found)) != sizeof(found) ||
-		memcmp(&found, empty, offsetof(GuiltFile, lines)) != 0)
+	if (fstat(fd, &st) != 0 || st.st_size < sizeof(GuiltFile) ||
+		read(fd, found, sizeof(found)) != sizeof(found) ||
+		memcmp(found, empty, sizeof(found)) != 0)
 	{
 		errno = 0;
 		if (pg_pwrite(fd, empty, sizeof(*empty), 0) != sizeof(*empty))
@@ -110,11 +112,11 @@ prom_guilt_create(void)
 }
 
 void
-prom_guilt_attach(PromRole role)
+prom_guilt_attach(int place)
 {
 	int fd = BasicOpenFile(FILE_NAME, O_RDWR | PG_BINARY);
 	struct stat st;
-	void *place = MAP_FAILED;
+	void *map = MAP_FAILED;
 
 	if (fd < 0)
 	{
@@ -122,27 +124,43 @@ prom_guilt_attach(PromRole role)
 		return;
 	}
 	if (fstat(fd, &st) == 0 && st.st_size >= sizeof(GuiltFile))
-		place = mmap(NULL, sizeof(GuiltFile), PROT_READ | PROT_WRITE,
-					 MAP_SHARED, fd, 0);
-	if (place == MAP_FAILED)
+		map = mmap(NULL, sizeof(GuiltFile), PROT_READ | PROT_WRITE,
+				   MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
 		warn("map");
 	else
-		file = place;
+		file = map;
 	close(fd);
-	my_role = role;
+	my_place = place;
 }
 
-/* By the database's oid: it may have had another entry. */
+/*
+ * Is this the line of a process of ours that is dead?  By the database's oid:
+ * it may have had another entry.  An executor that lives may be at a task now.
+ */
+static bool
+is_dead(int line)
+{
+	int place = line % PROM_NPLACES;
+
+	if (file->lines[line].database != MyDatabaseId)
+		return false;
+	if (place == my_place)
+		return true;
+	return PROM_ROLE_OF(place) == PROM_EXECUTOR &&
+		   prom_my_database->worker[place].pid == 0;
+}
+
 bool
 prom_guilt_next(PromCulprit *culprit)
 {
 	if (file == NULL)
 		return false;
-	for (int i = my_role; i < LINES; i += PROM_NROLES)
+	for (int i = 0; i < LINES; i++)
 	{
 		const Line *line = &file->lines[i];
 
-		if (line->database != MyDatabaseId)
+		if (!is_dead(i))
 			continue;
 		culprit->line = i;
 		culprit->task_id = line->task_id;
@@ -171,7 +189,7 @@ prom_guilt_begin(void)
 
 	if (file == NULL)
 		return;
-	mine = &file->lines[entry * PROM_NROLES + my_role];
+	mine = &file->lines[entry * PROM_NPLACES + my_place];
 	mine->database = InvalidOid;
 	mine->since = GetCurrentTimestamp();
 }

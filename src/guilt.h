@@ -22,12 +22,13 @@ typedef struct PromCulprit
 /* Launcher: make the file, if there is none of this boot of the machine. */
 extern void prom_guilt_create(void);
 
-/* A process of a database, before it notes or asks. */
-extern void prom_guilt_attach(PromRole role);
+/* A process of a database, before it notes or asks; its place there. */
+extern void prom_guilt_attach(int place);
 
 /*
- * The next culprit among those who had this process's role and database
- * before it; false: none is left.  It is one until it is forgotten.
+ * Caller: the next culprit among the callers of this database before it, and
+ * executors that are dead; false: none is left.  It is one until it is
+ * forgotten.
  */
 extern bool prom_guilt_next(PromCulprit *culprit);
 extern void prom_guilt_forget(const PromCulprit *culprit);

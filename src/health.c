@@ -52,6 +52,26 @@ put_process(ReturnSetInfo *result, PromRole role, const PromWorker *worker)
 			"The server's log says why; the launcher starts it again by itself.");
 }
 
+/* They come and go; jobs that wait for one are worth a word. */
+static void
+put_executors(ReturnSetInfo *result, PromDatabase *db)
+{
+	int wanted = pg_atomic_read_u32(&db->wanted);
+	int n = 0;
+
+	for (int place = PROM_EXECUTOR; place < PROM_NPLACES; place++)
+		if (db->worker[place].pid != 0)
+			n++;
+	if (n == 0 && wanted > 0)
+		put(result, "executors", "warning",
+			psprintf("none runs, for %d jobs", wanted),
+			"They are being started; if that lasts, the server's log says why.");
+	else
+		put(result, "executors", "ok",
+			psprintf("%d of %d, for %d jobs", n, prom_guc_executors, wanted),
+			NULL);
+}
+
 /* Is what is in this database what the library knows? */
 static void
 put_extension(ReturnSetInfo *result)
@@ -136,8 +156,9 @@ put_database(ReturnSetInfo *result, PromDatabase *db)
 			"A session renames, moves or copies it; its transaction is still open.");
 	else
 		put(result, "database", "ok", psprintf("%s is served", name), NULL);
-	for (int role = 0; role < PROM_NROLES; role++)
+	for (int role = 0; role < PROM_EXECUTOR; role++)
 		put_process(result, role, &db->worker[role]);
+	put_executors(result, db);
 	put(result, "tasks in flight", "ok",
 		psprintf("%u of %d",
 				 pg_atomic_read_u32(&db->worker[PROM_SCHEDULER].in_flight),
@@ -152,7 +173,8 @@ static void
 put_places(ReturnSetInfo *result)
 {
 	int needed = 1 +
-				 PROM_NROLES * Max(list_length(prom_guc_database_names()), 1);
+				 (PROM_EXECUTOR + prom_guc_executors) *
+					 Max(list_length(prom_guc_database_names()), 1);
 	bool enough = max_worker_processes >= needed + OTHER_PROCESSES;
 
 	put(result, "max_worker_processes", enough ? "ok" : "warning",

@@ -63,7 +63,7 @@ typedef struct Served
 	bool gone;            /* the database that is served does not exist */
 	bool stopping;        /* until no child is left */
 	bool probed;          /* looked, and the extension was not there */
-	Child children[PROM_NROLES];
+	Child children[PROM_NPLACES];
 } Served;
 
 static Served *served; /* by the number of the entry in shared memory */
@@ -90,10 +90,10 @@ prom_launcher_register(void)
 }
 
 static bool
-start_child(PromDatabase *db, Child *child, PromRole role)
+start_child(PromDatabase *db, Child *child, int place)
 {
 	BackgroundWorker worker = {0};
-	const char *name = prom_worker_role_name(role);
+	const char *name = prom_worker_role_name(PROM_ROLE_OF(place));
 	MemoryContext before;
 	bool started;
 
@@ -102,7 +102,8 @@ start_child(PromDatabase *db, Child *child, PromRole role)
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_notify_pid = MyProcPid;
-	worker.bgw_main_arg = Int32GetDatum(db - prom_shared->databases);
+	worker.bgw_main_arg =
+		prom_worker_argument(db - prom_shared->databases, place);
 	strlcpy(worker.bgw_library_name, "prometheus",
 			sizeof(worker.bgw_library_name));
 	snprintf(worker.bgw_function_name, sizeof(worker.bgw_function_name),
@@ -122,12 +123,12 @@ start_child(PromDatabase *db, Child *child, PromRole role)
 
 /* Notice the end of a child; true while there is one, if only beginning. */
 static bool
-child_lives(PromDatabase *db, Child *child, PromRole role, TimestampTz now)
+child_lives(PromDatabase *db, Child *child, int place, TimestampTz now)
 {
 	pid_t pid;
 
 	if (child->handle == NULL)
-		return db->worker[role].pid != 0; /* an earlier launcher's */
+		return db->worker[place].pid != 0; /* an earlier launcher's */
 	if (GetBackgroundWorkerPid(child->handle, &pid) != BGWH_STOPPED)
 		return true;
 	pfree(child->handle);
@@ -136,13 +137,13 @@ child_lives(PromDatabase *db, Child *child, PromRole role, TimestampTz now)
 	{
 		child->wait = 0;
 		child->not_before = now;
-		return db->worker[role].pid != 0;
+		return db->worker[place].pid != 0;
 	}
 	must_look = true;
 	child->wait = child->wait == 0 ? SHORT_LIFE
 								   : Min(2 * child->wait, LONGEST_WAIT);
 	child->not_before = TimestampTzPlusMilliseconds(now, child->wait);
-	return db->worker[role].pid != 0;
+	return db->worker[place].pid != 0;
 }
 
 /*
@@ -150,13 +151,13 @@ child_lives(PromDatabase *db, Child *child, PromRole role, TimestampTz now)
  * about is not cut off with an error.
  */
 static void
-stop_child(PromDatabase *db, Child *child, PromRole role, bool ask)
+stop_child(PromDatabase *db, Child *child, int place, bool ask)
 {
-	pid_t pid = db->worker[role].pid;
+	pid_t pid = db->worker[place].pid;
 
 	if (ask)
 	{
-		prom_shmem_wake(&db->worker[role]);
+		prom_shmem_wake(&db->worker[place]);
 		return;
 	}
 	if (child->handle != NULL)
@@ -165,26 +166,46 @@ stop_child(PromDatabase *db, Child *child, PromRole role, bool ask)
 		kill(pid, SIGTERM);
 }
 
+/*
+ * How many executors should run that do not: for jobs that wait.  Those that
+ * have nothing to do end by themselves.
+ */
+static int
+executors_missing(PromDatabase *db, Served *mine, TimestampTz now)
+{
+	int wanted = Min(pg_atomic_read_u32(&db->wanted), prom_guc_executors);
+
+	for (int place = PROM_EXECUTOR; place < PROM_NPLACES; place++)
+		if (child_lives(db, &mine->children[place], place, now))
+			wanted--;
+	return Max(wanted, 0);
+}
+
 /* Start what should run and does not; when to look again. */
 static TimestampTz
 keep_children(PromDatabase *db, Served *mine, TimestampTz now)
 {
 	TimestampTz next = DT_NOEND;
+	int missing = executors_missing(db, mine, now);
 
-	for (int role = 0; role < PROM_NROLES; role++)
+	for (int place = 0; place < PROM_NPLACES; place++)
 	{
-		Child *child = &mine->children[role];
+		Child *child = &mine->children[place];
 
-		if (child_lives(db, child, role, now))
+		if (place >= PROM_EXECUTOR && missing == 0)
+			break;
+		if (child_lives(db, child, place, now))
 			continue;
-		if (!OidIsValid(db->owner) && (role != PROM_SCHEDULER || mine->probed))
+		if (!OidIsValid(db->owner) && (place != PROM_SCHEDULER || mine->probed))
 			continue;
+		if (place >= PROM_EXECUTOR)
+			missing--;
 		if (child->not_before > now)
 		{
 			next = Min(next, child->not_before);
 			continue;
 		}
-		if (start_child(db, child, role))
+		if (start_child(db, child, place))
 		{
 			if (!OidIsValid(db->owner))
 				mine->probed = true;
@@ -195,7 +216,8 @@ keep_children(PromDatabase *db, Served *mine, TimestampTz now)
 			ereport(WARNING,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					 errmsg("could not start the prometheus %s of database \"%s\"",
-							prom_worker_role_name(role), NameStr(db->name)),
+							prom_worker_role_name(PROM_ROLE_OF(place)),
+							NameStr(db->name)),
 					 errdetail("All of the %d places for background workers are taken.",
 							   max_worker_processes),
 					 errhint("Raise max_worker_processes (16 suits one database) and restart.")));
@@ -219,17 +241,17 @@ stop_children(PromDatabase *db, Served *mine, TimestampTz now)
 		mine->asked_at = now;
 	if (TimestampDifferenceExceeds(mine->asked_at, now, SHORT_LIFE))
 		ask = false;
-	for (int role = 0; role < PROM_NROLES; role++)
+	for (int place = 0; place < PROM_NPLACES; place++)
 	{
-		Child *child = &mine->children[role];
+		Child *child = &mine->children[place];
 
-		if (!child_lives(db, child, role, now))
+		if (!child_lives(db, child, place, now))
 		{
 			child->wait = 0;
 			child->not_before = now;
 			continue;
 		}
-		stop_child(db, child, role, ask);
+		stop_child(db, child, place, ask);
 		any = true;
 	}
 	if (!any)
@@ -254,6 +276,9 @@ forget_tasks(PromDatabase *db)
 	}
 	while (prom_ring_pop(&db->ring, &hint))
 		;
+	pg_atomic_write_u32(&db->wanted, 0);
+	for (int i = 0; i < PROM_MAX_EXECUTORS; i++)
+		pg_atomic_write_u32(&db->jobs[i].state, PROM_JOB_NONE);
 	prom_gate_reset(db);
 }
 

@@ -51,8 +51,10 @@
 /* Of candidates "t", those that live and what the queue must know of them. */
 #define LIVE_COLUMNS                                                         \
 	" t.task_id, CASE WHEN r.attempt >= o.attempt THEN r.retried_at"         \
-	" ELSE"                                                                  \
-	" coalesce(o.next_run_at, t.run_at, t.submitted_at) END,"                \
+	" ELSE coalesce(CASE WHEN o.outcome = 'waiting'"                         \
+	" AND (SELECT " PROM_DECIDED " FROM (SELECT t.task_id) w)"               \
+	" THEN t.submitted_at END,"                                              \
+	" o.next_run_at, t.run_at, t.submitted_at) END,"                         \
 	" coalesce(r.deadline, t.deadline),"                                     \
 	" t.submitter_oid, t.submitter, t.priority,"                             \
 	" o.attempt > coalesce(r.attempt, 0),"                                   \
@@ -73,7 +75,8 @@
 	"  THEN ARRAY(SELECT d " PROM_PARENTS "e.outcome IS NULL) END,"          \
 	" t.depends_on IS NOT NULL AND " PROM_ANYWAY ","                         \
 	" t.depends_on IS NOT NULL AND NOT " PROM_ANYWAY                         \
-	" AND EXISTS (SELECT " PROM_PARENTS "e.outcome <> 'completed')"
+	" AND EXISTS (SELECT " PROM_PARENTS "e.outcome <> 'completed'),"         \
+	" coalesce(o.outcome = 'waiting', false)"
 
 #define LIVE_OUTCOME                                                        \
 	" LEFT JOIN LATERAL (SELECT x.attempt, x.outcome, x.next_run_at"        \
@@ -220,6 +223,7 @@ visit_row(uint64 row, PromLiveTaskVisit visit, void *arg)
 	task.parents = parents = read_parents(row, &task.nparents);
 	task.anyway = prom_row_bool(row, 15);
 	task.doomed = prom_row_bool(row, 16);
+	task.waiting = prom_row_bool(row, 17);
 	wanted = visit(&task, arg);
 	if (parents != NULL)
 		pfree(parents);

@@ -13,6 +13,7 @@ typedef struct PromLiveTask
 	PromHint hint;
 	bool is_new;    /* a hint has just told of it */
 	bool retrying;  /* an attempt of it has ended */
+	bool waiting;   /* the last one, to wait for a person or a child */
 	bool open;      /* an attempt of it has not ended */
 	bool cancelled; /* its end was asked for */
 	bool doomed;    /* a task that it depends on ended, and not well */
@@ -32,6 +33,27 @@ typedef struct PromLiveTask
 	" AND NOT EXISTS (SELECT FROM prometheus._retry y"                     \
 	"  WHERE y.task_id = d AND y.attempt >= x.attempt) LIMIT 1) e ON true" \
 	" WHERE "
+
+/* Has a task t ended? */
+#define PROM_HAS_ENDED                                     \
+	"EXISTS (SELECT FROM prometheus._outcome x"            \
+	" WHERE x.task_id = t.task_id"                         \
+	"   AND x.outcome NOT IN ('retry', 'waiting', 'lost')" \
+	"   AND NOT EXISTS (SELECT FROM prometheus._retry y"   \
+	"     WHERE y.task_id = x.task_id AND y.attempt >= x.attempt))"
+
+/*
+ * Was a call of a task w decided about by a person, or has the task ended to
+ * which it was delegated, and it has no step yet?
+ */
+#define PROM_DECIDED                                                   \
+	"EXISTS (SELECT FROM (SELECT p.step FROM prometheus._approval p"   \
+	"    JOIN prometheus._decision d ON d.approval_id = p.approval_id" \
+	"    WHERE p.task_id = w.task_id"                                  \
+	"   UNION ALL SELECT t.parent_step FROM prometheus._task t"        \
+	"    WHERE t.parent_id = w.task_id AND " PROM_HAS_ENDED ") p"      \
+	"  WHERE NOT EXISTS (SELECT FROM prometheus._step s"               \
+	"   WHERE s.task_id = w.task_id AND s.step = p.step))"
 
 /* Does a task t run whatever becomes of what it depends on? */
 #define PROM_ANYWAY "coalesce(t.metadata ->> 'on_failure' = 'run', false)"

@@ -47,7 +47,8 @@ struct PromCall
 	const PromProvider *provider;
 	PromHttpRequest *request; /* NULL: not begun, or ended */
 	bool asked_stream;
-	bool fresh; /* asks for a new connection */
+	bool fresh;   /* asks for a new connection */
+	bool offered; /* tools were, so that it may call them */
 
 	char *body; /* of the request */
 	size_t body_length;
@@ -77,12 +78,6 @@ static bool take_bytes(void *arg, const char *bytes, size_t length);
 static void request_done(void *arg);
 
 
-bool
-prom_llm_is_local(const char *api)
-{
-	return strcmp(api, "echo") == 0;
-}
-
 static void
 blame(void *owner)
 {
@@ -94,6 +89,8 @@ blame(void *owner)
 static bool
 hold(PromCall *call, size_t bytes)
 {
+	if (call->http == NULL)
+		return true;
 	if (bytes > call->held &&
 		!prom_http_charge(call->http, bytes - call->held))
 		return false;
@@ -157,7 +154,7 @@ fail_by_rule(PromCall *call, const char *what, const char *words)
 {
 	PromReply *reply = &call->reply;
 	PromFailure failure = {0};
-	PromVerdict verdict;
+	PromRetryClass verdict;
 
 	failure.end = call->result.end;
 	failure.status = call->result.headers.status;
@@ -252,7 +249,7 @@ judge_turn(PromCall *call)
 
 	reply->finish_reason = turn->finish_reason;
 	reply->finish = call->provider->finish(turn->finish_reason);
-	if (turn->has_tool_calls && strcmp(reply->finish, "end") == 0)
+	if (turn->ncalls > 0 && strcmp(reply->finish, "end") == 0)
 		reply->finish = "tool"; /* some servers say "stop" here */
 	reply->raw = turn->raw;
 	reply->ambiguous = false;
@@ -268,9 +265,18 @@ judge_turn(PromCall *call)
 	else if (strcmp(reply->finish, "error") == 0)
 		fail(call, "ModelUnavailable", PROM_RETRY_BACKOFF,
 			 "model gave up its answer", turn->finish_reason);
-	else if (strcmp(reply->finish, "tool") == 0)
+	else if (strcmp(reply->finish, "tool") == 0 &&
+			 (turn->ncalls == 0 || !call->offered))
 		fail_unreadable(call, PROM_RETRY_BACKOFF,
-						"it calls a tool, and none was offered");
+						call->offered ? "it calls no tool, and says that it does"
+									  : "it calls a tool, and none was offered");
+	else if (strcmp(reply->finish, "tool") == 0)
+	{
+		reply->ok = true;
+		reply->ncalls = turn->ncalls;
+		if (turn->answer != NULL && *turn->answer != '\0')
+			reply->answer = turn->answer;
+	}
 	else if (turn->answer == NULL || *turn->answer == '\0')
 		fail_unreadable(call, PROM_RETRY_BACKOFF, "the answer is empty");
 	else
@@ -659,7 +665,7 @@ begin(PromCall *call, const PromModel *model, StringInfo body,
 }
 
 static PromCall *
-new_call(PromHttp *http, const PromModel *model, void *owner)
+new_call(PromHttp *http, bool stream, void *owner)
 {
 	PromCall *call = calloc(1, sizeof(PromCall));
 
@@ -670,7 +676,7 @@ new_call(PromHttp *http, const PromModel *model, void *owner)
 				 errdetail("Failed while starting a call to a model.")));
 	call->owner = owner;
 	call->http = http;
-	call->asked_stream = model->stream;
+	call->asked_stream = stream;
 	call->result.detail = "";
 	call->reply.retry_after = -1;
 	call->reply.connect_ms = -1;
@@ -682,54 +688,25 @@ new_call(PromHttp *http, const PromModel *model, void *owner)
 	return call;
 }
 
-/* echo needs no server: it answers with the last message. */
-static void
-answer_locally(PromCall *call, const PromPrompt *prompt)
-{
-	PromReply *reply = &call->reply;
-	const char *text = prompt->nmessages > 0
-						   ? prompt->messages[prompt->nmessages - 1].text
-						   : NULL;
-
-	call->turn.answer = text != NULL ? strdup(text) : NULL;
-	if (call->turn.answer == NULL)
-	{
-		fail_to_start(call, "ModelRejected", PROM_RETRY_NEVER,
-					  "there is nothing to echo", NULL);
-		return;
-	}
-	reply->ok = true;
-	reply->answer = call->turn.answer;
-	reply->finish = "end";
-	reply->finish_reason = "stop";
-	reply->tokens_in = reply->tokens_out = 0;
-	list_as_done(call);
-	prom_http_wake(call->http);
-}
-
 PromCall *
 prom_llm_start(PromHttp *http, const PromModel *model,
 			   const PromPrompt *prompt, int64 deadline_ms, bool fresh,
 			   void *owner)
 {
 	const PromProvider *provider = prom_provider_find(model->api);
+	PromCall *const call = new_call(http, model->stream, owner);
 	StringInfoData body;
-	PromCall *call;
 	char *url = NULL;
 	char *host = NULL;
 
 	if (provider == NULL)
 	{
-		call = new_call(http, model, owner);
-		if (prom_llm_is_local(model->api))
-			answer_locally(call, prompt);
-		else
-			fail_to_start(call, "ConfigurationError", PROM_RETRY_NEVER,
-						  "model's api is not known here", NULL);
+		fail_to_start(call, "ConfigurationError", PROM_RETRY_NEVER,
+					  "model's api is not known here", NULL);
 		return call;
 	}
-	call = new_call(http, model, owner);
 	call->provider = provider;
+	call->offered = prompt->ntools > 0;
 	call->fresh = fresh;
 	if (model->endpoint != NULL &&
 		!prom_http_url(model->endpoint, provider->path, &url, &host))
@@ -756,6 +733,25 @@ prom_llm_start(PromHttp *http, const PromModel *model,
 	pfree(body.data);
 	free(url);
 	free(host);
+	return call;
+}
+
+PromCall *
+prom_llm_read(const char *body, bool offered)
+{
+	PromCall *call = new_call(NULL, false, NULL);
+
+	call->provider = &prom_provider_openai;
+	call->offered = offered;
+	call->mode = READ_BODY;
+	call->length = strlen(body);
+	call->bytes = strdup(body);
+	call->result.end = PROM_HTTP_NO_MEMORY;
+	if (call->bytes == NULL)
+		finish_failure(call);
+	else
+		finish_body(call);
+	strip(call);
 	return call;
 }
 

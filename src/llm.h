@@ -12,12 +12,34 @@
 #include "http.h"
 #include "model.h"
 
-/* One message of the prompt.  raw, if set, is sent instead of role and text. */
+/* A call of a tool that a turn asks for.  Strings are UTF-8. */
+typedef struct PromToolCall
+{
+	const char *id;
+	const char *name;
+	const char *arguments; /* should be a JSON object, and may be anything */
+} PromToolCall;
+
+/* A tool that is offered.  Strings are UTF-8. */
+typedef struct PromToolOffer
+{
+	const char *name;
+	const char *description; /* NULL: none */
+	const char *schema;      /* of its arguments, JSON */
+} PromToolOffer;
+
+/*
+ * One message of the prompt.  raw, if set, is sent instead of the rest.  An
+ * assistant's may have calls, a tool's says which of them it answers.
+ */
 typedef struct PromMessage
 {
 	const char *role; /* "system", "user", "assistant", "tool" */
 	const char *text; /* UTF-8 */
 	const char *raw;  /* the provider's own form (an earlier turn), or NULL */
+	const PromToolCall *calls;
+	int ncalls;
+	const char *call_id;
 } PromMessage;
 
 /* What a model is asked. */
@@ -25,6 +47,8 @@ typedef struct PromPrompt
 {
 	const PromMessage *messages;
 	int nmessages;
+	const PromToolOffer *tools;
+	int ntools;
 	const char *output_schema; /* of the answer, as JSON in UTF-8; NULL: text */
 	bool strict;               /* the schema obeys the rules of strict mode */
 	const char *model;         /* the provider's name of it, in UTF-8 */
@@ -45,6 +69,7 @@ typedef struct PromReply
 	bool ok;                   /* a complete answer; else error_type is set */
 	const char *answer;        /* text of the turn, clean UTF-8 without NUL */
 	const char *raw;           /* the turn verbatim, text-safe json */
+	int ncalls;                /* tool calls that it asks for; 0: an answer */
 	const char *finish;        /* canonical: end, tool, length, filter, error */
 	const char *finish_reason; /* the provider's own word for it */
 	int64 tokens_in;           /* -1: not reported */
@@ -85,6 +110,12 @@ extern void *prom_llm_owner(const PromCall *call);
 /* The reply of a call that has ended; it lives as long as the call. */
 extern const PromReply *prom_llm_reply(const PromCall *call);
 
+/*
+ * The same for the reply of a function that is a model: the body of a chat
+ * completion.  offered: tools were, so that it may call them.
+ */
+extern PromCall *prom_llm_read(const char *body, bool offered);
+
 /* Free a call; one on the network is dropped, and its connection with it. */
 extern void prom_llm_free(PromCall *call);
 
@@ -94,7 +125,10 @@ extern void prom_llm_free(PromCall *call);
  */
 extern void (*prom_llm_blame)(void *owner);
 
-/* What echo answers: the last message, unaltered. */
+/* echo answers with the request, unaltered, and needs no call; */
 extern bool prom_llm_is_local(const char *api);
+
+/* function is run by an executor. */
+extern bool prom_llm_is_function(const char *api);
 
 #endif

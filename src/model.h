@@ -12,12 +12,17 @@
  */
 typedef struct PromModel
 {
-	const char *name;        /* what users call it */
-	int64 version;           /* dense, from 1 */
-	const char *api;         /* "openai" or "echo" */
-	const char *endpoint;    /* base URL, no trailing slash; NULL for echo */
+	const char *name;        /* what users call it; these two first: */
+	int64 version;           /* see PromVersion */
+	const char *api;         /* "openai", "function" or "echo" */
+	const char *endpoint;    /* base URL, no trailing slash; of openai only */
 	const char *model;       /* the provider's name of it; NULL = name */
 	const char *secret;      /* "NAME", "env:NAME" or NULL; never a key */
+	const char *handler;     /* of api function: its signature, else NULL */
+	const char *hash;        /* of its definition when it was set */
+	const char *search_path; /* that the handler runs with, */
+	const char *owner;       /* as this role, while name and oid agree */
+	Oid owner_oid;
 	int max_tokens;          /* -1: not sent */
 	int window;              /* tokens of a prompt and its answer; -1: none */
 	const char *temperature; /* decimal text, sent as it is; NULL: not sent */

@@ -59,7 +59,18 @@ static const Option model_options[] = {
 };
 
 static const Option agent_options[] = {
+	{"approval_timeout", OPTION_INTERVAL, 1000, INT64CONST(366) * 86400000},
+	{"max_cost", OPTION_NUMBER, 0, 1000000},
+	{"max_depth", OPTION_INTEGER, 0, 100},
+	{"max_duration", OPTION_INTERVAL, 1000, INT64CONST(366) * 86400000},
+	{"max_result", OPTION_SIZE, 256, INT64CONST(16) * 1024 * 1024},
+	{"max_results", OPTION_SIZE, 256, INT64CONST(64) * 1024 * 1024},
+	{"max_tokens", OPTION_INTEGER, 1, INT64CONST(1000000000000)},
+	{"max_tool_calls", OPTION_INTEGER, 1, 10000},
+	{"max_turns", OPTION_INTEGER, 1, 1000},
+	{"max_vetoes", OPTION_INTEGER, 0, 1000},
 	{"roles", OPTION_ROLES, 0, 0},
+	{"tool_timeout", OPTION_INTERVAL, 10, 86400000},
 };
 
 static pg_noreturn void
@@ -337,31 +348,56 @@ prom_option_check_agent(Jsonb *options)
 	check_options(options, agent_options, lengthof(agent_options), "an agent");
 }
 
+/* Options that are read, and the table that they are in. */
+typedef struct Reader
+{
+	Jsonb *options;
+	const Option *known;
+	int nknown;
+} Reader;
+
 /* The value of an option that is set, with its row of the table; else NULL. */
 static JsonbValue *
-set_option(Jsonb *options, const char *name, const Option **option)
+set_option(const Reader *from, const char *name, const Option **option)
 {
-	*option = find_option(model_options, lengthof(model_options), name,
-						  strlen(name));
+	*option = find_option(from->known, from->nknown, name, strlen(name));
 	Assert(*option != NULL);
-	return getKeyJsonValueFromContainer(&options->root, name, strlen(name),
-										NULL);
+	return getKeyJsonValueFromContainer(&from->options->root, name,
+										strlen(name), NULL);
 }
 
 static int64
-interval_or(Jsonb *options, const char *name, int64 otherwise)
+integer_or(const Reader *from, const char *name, int64 otherwise)
 {
 	const Option *option;
-	JsonbValue *value = set_option(options, name, &option);
+	JsonbValue *value = set_option(from, name, &option);
+
+	return value == NULL ? otherwise : read_integer(option, value);
+}
+
+static int64
+interval_or(const Reader *from, const char *name, int64 otherwise)
+{
+	const Option *option;
+	JsonbValue *value = set_option(from, name, &option);
 
 	return value == NULL ? otherwise : read_interval(option, value);
 }
 
-static const char *
-number_or_null(Jsonb *options, const char *name)
+static int64
+size_or(const Reader *from, const char *name, int64 otherwise)
 {
 	const Option *option;
-	JsonbValue *value = set_option(options, name, &option);
+	JsonbValue *value = set_option(from, name, &option);
+
+	return value == NULL ? otherwise : read_size(option, value);
+}
+
+static const char *
+number_or_null(const Reader *from, const char *name)
+{
+	const Option *option;
+	JsonbValue *value = set_option(from, name, &option);
 
 	return value == NULL ? NULL : read_number(option, value);
 }
@@ -369,34 +405,47 @@ number_or_null(Jsonb *options, const char *name)
 void
 prom_option_read_model(Jsonb *options, PromModel *model)
 {
+	Reader from = {options, model_options, lengthof(model_options)};
 	const Option *option;
 	JsonbValue *value;
 
-	model->connect_timeout = interval_or(options, "connect_timeout", 10000);
-	model->first_byte_timeout = interval_or(options, "first_byte_timeout",
-											60000);
-	model->idle_timeout = interval_or(options, "idle_timeout", 60000);
-	model->total_timeout = interval_or(options, "total_timeout", 600000);
-	model->temperature = number_or_null(options, "temperature");
-	model->price_in = number_or_null(options, "price_in");
-	model->price_out = number_or_null(options, "price_out");
-	value = set_option(options, "max_tokens", &option);
-	model->max_tokens = value == NULL ? -1 : read_integer(option, value);
-	value = set_option(options, "window", &option);
-	model->window = value == NULL ? -1 : read_integer(option, value);
-	value = set_option(options, "max_reply", &option);
-	model->max_reply = value == NULL ? 16 * 1024 * 1024
-									 : read_size(option, value);
-	value = set_option(options, "stream", &option);
+	model->connect_timeout = interval_or(&from, "connect_timeout", 10000);
+	model->first_byte_timeout = interval_or(&from, "first_byte_timeout", 60000);
+	model->idle_timeout = interval_or(&from, "idle_timeout", 60000);
+	model->total_timeout = interval_or(&from, "total_timeout", 600000);
+	model->temperature = number_or_null(&from, "temperature");
+	model->price_in = number_or_null(&from, "price_in");
+	model->price_out = number_or_null(&from, "price_out");
+	model->max_tokens = integer_or(&from, "max_tokens", -1);
+	model->window = integer_or(&from, "window", -1);
+	model->max_reply = size_or(&from, "max_reply", 16 * 1024 * 1024);
+	model->max_concurrent = integer_or(&from, "max_concurrent", 0);
+	model->breaker_failures = integer_or(&from, "breaker_failures", 5);
+	value = set_option(&from, "stream", &option);
 	model->stream = value == NULL || value->val.boolean;
-	value = set_option(options, "max_concurrent", &option);
-	model->max_concurrent = value == NULL ? 0 : read_integer(option, value);
-	value = set_option(options, "breaker_failures", &option);
-	model->breaker_failures = value == NULL ? 5 : read_integer(option, value);
-	value = set_option(options, "fallback", &option);
+	value = set_option(&from, "fallback", &option);
 	model->fallbacks = NULL;
 	model->nfallbacks = 0;
 	if (value != NULL)
 		model->fallbacks = (const char **) read_models(option, value,
 													   &model->nfallbacks);
+}
+
+void
+prom_option_read_agent(Jsonb *options, PromAgent *agent)
+{
+	Reader from = {options, agent_options, lengthof(agent_options)};
+
+	agent->limits.max_turns = integer_or(&from, "max_turns", 20);
+	agent->limits.max_tool_calls = integer_or(&from, "max_tool_calls", 100);
+	agent->limits.max_tokens = integer_or(&from, "max_tokens", -1);
+	agent->limits.max_cost = number_or_null(&from, "max_cost");
+	agent->limits.max_duration = interval_or(&from, "max_duration", -1);
+	agent->limits.max_results = size_or(&from, "max_results", 1024 * 1024);
+	agent->limits.max_vetoes = integer_or(&from, "max_vetoes", 3);
+	agent->approval_timeout = interval_or(&from, "approval_timeout",
+										  INT64CONST(7) * 86400000);
+	agent->max_depth = integer_or(&from, "max_depth", 3);
+	agent->max_result = size_or(&from, "max_result", 64 * 1024);
+	agent->tool_timeout = interval_or(&from, "tool_timeout", 30000);
 }

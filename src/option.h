@@ -5,7 +5,7 @@
 #ifndef PROM_OPTION_H
 #define PROM_OPTION_H
 
-#include "model.h"
+#include "agent.h"
 #include "utils/jsonb.h"
 
 /* Raise unless every option is known and has a fitting value. */
@@ -14,5 +14,6 @@ extern void prom_option_check_agent(Jsonb *options);
 
 /* Fill in what the options say, and the defaults of the others. */
 extern void prom_option_read_model(Jsonb *options, PromModel *model);
+extern void prom_option_read_agent(Jsonb *options, PromAgent *agent);
 
 #endif

@@ -4,7 +4,8 @@
  *
  * The messages, in this order: the agent's instructions; the earlier turns of
  * the conversation, oldest first; the results of the tasks that this one
- * depends on, as data; the request, unaltered.
+ * depends on, as data; the request, unaltered; then what the task itself has
+ * said and done so far: turns that call tools, each with their results.
  *
  * Only what is new in a step is stored, so the prompt is made from facts in a
  * way that gives the same whenever it is made.  What was there when a step was
@@ -37,6 +38,7 @@
 #include "role.h"
 #include "schema.h"
 #include "task.h"
+#include "toolcall.h"
 #include "xact.h"
 
 /* History that is sent at most, whatever the model's window is. */
@@ -103,11 +105,8 @@ void
 prom_prompt_read_source(uint64 row, int column, PromPromptSource *source)
 {
 	source->conversation = prom_row_text_or_null(row, column);
-	if (source->conversation != NULL)
-	{
-		source->submitter = prom_row_text(row, column + 1);
-		source->submitter_oid = prom_row_oid(row, column + 2);
-	}
+	source->submitter = prom_row_text(row, column + 1);
+	source->submitter_oid = prom_row_oid(row, column + 2);
 	source->depends_on = prom_row_array_or_null(row, column + 3);
 }
 
@@ -183,15 +182,19 @@ estimate(int64 bytes)
 	return (bytes + TOKEN_BYTES - 1) / TOKEN_BYTES + MESSAGE_TOKENS;
 }
 
-/* The tokens that are left for history; results and schema may be NULL. */
+/*
+ * The tokens that are left for history; results and schema may be NULL, others
+ * is what else is in the prompt.
+ */
 static int64
 room_for_history(const PromPromptSource *source, const PromModel *model,
-				 const char *results, const char *schema)
+				 const char *results, const char *schema, int64 others)
 {
 	int64 room = model->window;
 
 	if (model->window < 0)
 		return PG_INT64_MAX;
+	room -= others;
 	room -= Max(model->max_tokens, 0) + estimate(strlen(source->request));
 	if (source->instructions != NULL)
 		room -= estimate(strlen(source->instructions));
@@ -237,15 +240,163 @@ read_history(const PromPromptSource *source)
 }
 
 
-/* The whole. */
+/* The task's own turns. */
 
 static void
 set_message(PromMessage *message, const char *role, const char *text)
 {
+	memset(message, 0, sizeof(*message));
 	message->role = role;
 	message->text = prom_encoding_to_utf8(text);
-	message->raw = NULL;
 }
+
+/* The own steps so far, in order: turns that call tools, and tool calls. */
+static PromStatement thread_statement = {
+	"SELECT s.step, coalesce(s.calls, 0), s.raw, s.answer,"
+	" CASE WHEN s.status OPERATOR(pg_catalog.<>) 'ok'"
+	"   THEN pg_catalog.concat("
+	"     CASE WHEN s.status OPERATOR(pg_catalog.=) 'vetoed' THEN 'Vetoed'"
+	"       ELSE 'Error' END, ': ',"
+	"     coalesce(s.error, s.status)) END"
+	" FROM prometheus._step s WHERE s.task_id OPERATOR(pg_catalog.=) $1"
+	"   AND s.step OPERATOR(pg_catalog.<) $2"
+	"   AND (s.kind OPERATOR(pg_catalog.=) 'tool'"
+	"     OR s.kind OPERATOR(pg_catalog.=) 'chat'"
+	"       AND s.status OPERATOR(pg_catalog.=) 'ok'"
+	"       AND s.calls OPERATOR(pg_catalog.>) 0)"
+	" ORDER BY s.step",
+	2,
+	{INT8OID, INT4OID},
+	NULL,
+};
+
+/* The messages of the steps that were read, at most one a step. */
+typedef struct Thread
+{
+	PromMessage *messages;
+	int n;
+	const PromToolCall *calls; /* of the last turn */
+	int ncalls;
+	int32 turn; /* its step */
+} Thread;
+
+static void
+add_turn(Thread *thread, uint64 row)
+{
+	const char *raw = prom_encoding_to_utf8(prom_row_text(row, 3));
+	const char *text = prom_row_text_or_null(row, 4);
+	PromMessage *message = &thread->messages[thread->n++];
+	bool regular;
+
+	thread->turn = prom_row_int32(row, 1);
+	thread->calls = prom_toolcall_read(raw, &thread->ncalls, &regular);
+	set_message(message, "assistant", text != NULL ? text : "");
+	if (regular)
+		message->raw = raw;
+	message->calls = thread->calls;
+	message->ncalls = thread->ncalls;
+}
+
+static void
+add_result(Thread *thread, uint64 row)
+{
+	int call = prom_row_int32(row, 1) - thread->turn;
+	const char *result = prom_row_text_or_null(row, 4);
+	const char *error = prom_row_text_or_null(row, 5);
+	PromMessage *message;
+
+	if (call < 1 || call > thread->ncalls)
+		elog(ERROR, "step %d of a tool belongs to no turn",
+			 prom_row_int32(row, 1));
+	message = &thread->messages[thread->n++];
+	if (error != NULL)
+		result = error;
+	set_message(message, "tool", result != NULL ? result : "");
+	message->call_id = thread->calls[call - 1].id;
+}
+
+static void
+read_thread(const PromPromptSource *source, Thread *thread)
+{
+	Datum values[2] = {Int64GetDatum(source->task_id),
+					   Int32GetDatum(source->step)};
+
+	memset(thread, 0, sizeof(*thread));
+	if (source->step <= 1)
+		return;
+	prom_statement_run(&thread_statement, values, NULL, true);
+	thread->messages = palloc((SPI_processed + 1) * sizeof(PromMessage));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		if (prom_row_int32(i, 2) > 0)
+			add_turn(thread, i);
+		else
+			add_result(thread, i);
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+static int64
+thread_tokens(const Thread *thread)
+{
+	int64 tokens = 0;
+
+	for (int i = 0; i < thread->n; i++)
+		tokens += estimate(strlen(thread->messages[i].raw != NULL
+									  ? thread->messages[i].raw
+									  : thread->messages[i].text));
+	return tokens;
+}
+
+
+/* Tools. */
+
+void
+prom_prompt_set_tools(PromPromptSource *source, const PromAgent *agent,
+					  ArrayType *versions,
+					  const PromTool *(*read)(const char *name, int64 version))
+{
+	int64 *numbers;
+	int n;
+
+	if (versions == NULL)
+		return;
+	numbers = prom_read_int8_array(PointerGetDatum(versions), &n);
+	source->ntools = Min(n, agent->ntools);
+	source->tools = palloc(Max(source->ntools, 1) * sizeof(PromTool *));
+	for (int i = 0; i < source->ntools; i++)
+		source->tools[i] = read(agent->tools[i], numbers[i]);
+}
+
+/* What the model is told of them; the bytes of that. */
+static int64
+offer_tools(PromPrompt *prompt, const PromPromptSource *source)
+{
+	PromToolOffer *offers = palloc(Max(source->ntools, 1) *
+								   sizeof(PromToolOffer));
+	int64 bytes = 0;
+
+	for (int i = 0; i < source->ntools; i++)
+	{
+		const PromTool *tool = source->tools[i];
+
+		offers[i].name = tool->name;
+		offers[i].description =
+			tool->description == NULL
+				? NULL
+				: prom_encoding_to_utf8(tool->description);
+		offers[i].schema = prom_encoding_to_utf8(tool->schema);
+		bytes += strlen(tool->name) + strlen(offers[i].schema);
+		if (offers[i].description != NULL)
+			bytes += strlen(offers[i].description);
+	}
+	prompt->tools = offers;
+	prompt->ntools = source->ntools;
+	return bytes;
+}
+
+
+/* The whole. */
 
 PromPrompt *
 prom_prompt_make(const PromPromptSource *source, const PromModel *model)
@@ -254,8 +405,10 @@ prom_prompt_make(const PromPromptSource *source, const PromModel *model)
 	PromMessage *messages;
 	const char *results = NULL;
 	const char *schema = NULL;
+	Thread thread;
 	int nturns = 0;
 	int n = 0;
+	int64 others;
 
 	/* Here and not when it is sent, since it may fail. */
 	prompt->model = prom_encoding_to_utf8(
@@ -269,12 +422,15 @@ prom_prompt_make(const PromPromptSource *source, const PromModel *model)
 		prompt->output_schema = prom_encoding_to_utf8(schema);
 		prompt->strict = prom_schema_is_strict(source->output_schema);
 	}
+	read_thread(source, &thread);
+	others = thread_tokens(&thread) + estimate(offer_tools(prompt, source));
 	if (source->conversation != NULL)
 	{
 		read_history(source);
-		nturns = count_turns(room_for_history(source, model, results, schema));
+		nturns = count_turns(
+			room_for_history(source, model, results, schema, others));
 	}
-	messages = palloc((2 * nturns + 3) * sizeof(PromMessage));
+	messages = palloc((2 * nturns + 3 + thread.n) * sizeof(PromMessage));
 	if (source->instructions != NULL)
 		set_message(&messages[n++], "system", source->instructions);
 	for (int i = nturns - 1; i >= 0; i--)
@@ -289,6 +445,8 @@ prom_prompt_make(const PromPromptSource *source, const PromModel *model)
 	if (results != NULL)
 		set_message(&messages[n++], "user", results);
 	set_message(&messages[n++], "user", source->request);
+	for (int i = 0; i < thread.n; i++)
+		messages[n++] = thread.messages[i];
 	prompt->messages = messages;
 	prompt->nmessages = n;
 	return prompt;
@@ -301,22 +459,75 @@ prom_prompt_bytes(const PromPrompt *prompt)
 
 	if (prompt->output_schema != NULL)
 		bytes += strlen(prompt->output_schema);
+	for (int i = 0; i < prompt->ntools; i++)
+		bytes += strlen(prompt->tools[i].schema);
 	for (int i = 0; i < prompt->nmessages; i++)
-		bytes += strlen(prompt->messages[i].text);
+		bytes += strlen(prompt->messages[i].raw != NULL
+							? prompt->messages[i].raw
+							: prompt->messages[i].text);
 	return bytes;
+}
+
+
+/* From facts. */
+
+static PromStatement facts_statement = {
+	"SELECT t.request, t.agent, a.agent_version, a.model, a.model_version,"
+	" t.conversation, t.submitter, t.submitter_oid, t.depends_on,"
+	" t.output_schema, a.tool_versions, t.mode"
+	" FROM prometheus._task t"
+	" JOIN prometheus._attempt a ON a.task_id OPERATOR(pg_catalog.=) t.task_id"
+	" WHERE a.task_id OPERATOR(pg_catalog.=) $1"
+	"   AND a.attempt OPERATOR(pg_catalog.=) $2",
+	2,
+	{INT8OID, INT4OID},
+	NULL,
+};
+
+static const PromTool *
+read_tool(const char *name, int64 version)
+{
+	return prom_tool_read(name, version);
+}
+
+void
+prom_prompt_read_facts(int64 task_id, int32 attempt, PromPromptFacts *facts)
+{
+	Datum values[2] = {Int64GetDatum(task_id), Int32GetDatum(attempt)};
+	PromPromptSource *source = &facts->source;
+	ArrayType *tool_versions;
+	char *model;
+	int64 model_version;
+	int64 agent_version;
+
+	memset(facts, 0, sizeof(*facts));
+	prom_statement_run(&facts_statement, values, NULL, true);
+	if (SPI_processed == 0)
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("task %lld has no attempt %d",
+							   (long long) task_id, attempt)));
+	source->task_id = task_id;
+	source->request = prom_row_text(0, 1);
+	source->agent = prom_row_text(0, 2);
+	agent_version = prom_row_int64(0, 3);
+	model = prom_row_text(0, 4);
+	model_version = prom_row_int64(0, 5);
+	prom_prompt_read_source(0, 6, source);
+	source->output_schema = prom_row_jsonb_or_null(0, 10);
+	tool_versions = prom_row_array_or_null(0, 11);
+	facts->mode = prom_row_text(0, 12);
+	facts->agent = prom_agent_read(source->agent, agent_version);
+	facts->model = prom_model_read(model, model_version);
+	source->instructions = facts->agent->instructions;
+	prom_prompt_set_tools(source, facts->agent, tool_versions, read_tool);
 }
 
 
 /* prometheus_prompt() */
 
 static PromStatement step_statement = {
-	"SELECT s.kind, coalesce(s.call_id, s.event_id), t.request, t.agent,"
-	" a.agent_version, a.model, a.model_version,"
-	" t.conversation, t.submitter, t.submitter_oid, t.depends_on, t.output_schema"
+	"SELECT s.kind, coalesce(s.call_id, s.event_id), s.attempt"
 	" FROM prometheus._step s"
-	" JOIN prometheus._task t ON t.task_id OPERATOR(pg_catalog.=) s.task_id"
-	" JOIN prometheus._attempt a ON a.task_id OPERATOR(pg_catalog.=) s.task_id"
-	"   AND a.attempt OPERATOR(pg_catalog.=) s.attempt"
 	" WHERE s.task_id OPERATOR(pg_catalog.=) $1"
 	"   AND s.step OPERATOR(pg_catalog.=) $2",
 	2,
@@ -329,11 +540,9 @@ static void
 build_body(int64 task_id, int32 step, StringInfo body)
 {
 	Datum values[2] = {Int64GetDatum(task_id), Int32GetDatum(step)};
-	PromPromptSource source = {0};
-	PromModel *model;
-	char *model_name;
-	int64 agent_version;
-	int64 model_version;
+	PromPromptFacts facts;
+	int64 before;
+	int32 attempt;
 
 	prom_statement_run(&step_statement, values, NULL, true);
 	if (SPI_processed == 0)
@@ -347,19 +556,13 @@ build_body(int64 task_id, int32 step, StringInfo body)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("step %d of task %lld sent nothing to a model", step,
 						(long long) task_id)));
-	source.before = prom_row_int64(0, 2);
-	source.request = prom_row_text(0, 3);
-	source.agent = prom_row_text(0, 4);
-	agent_version = prom_row_int64(0, 5);
-	model_name = prom_row_text(0, 6);
-	model_version = prom_row_int64(0, 7);
-	prom_prompt_read_source(0, 8, &source);
-	source.output_schema = prom_row_jsonb_or_null(0, 12);
-	source.instructions = prom_agent_read(source.agent,
-										  agent_version)
-							  ->instructions;
-	model = prom_model_read(model_name, model_version);
-	prom_provider_build(body, model, prom_prompt_make(&source, model));
+	before = prom_row_int64(0, 2);
+	attempt = prom_row_int32(0, 3);
+	prom_prompt_read_facts(task_id, attempt, &facts);
+	facts.source.before = before;
+	facts.source.step = step;
+	prom_provider_build(body, facts.model,
+						prom_prompt_make(&facts.source, facts.model));
 }
 
 PG_FUNCTION_INFO_V1(prom_prompt);

@@ -5,7 +5,9 @@
 #ifndef PROM_PROMPT_H
 #define PROM_PROMPT_H
 
+#include "agent.h"
 #include "llm.h"
+#include "tool.h"
 #include "utils/array.h"
 #include "utils/jsonb.h"
 
@@ -18,11 +20,19 @@ typedef struct PromPromptSource
 	const char *instructions; /* NULL: none */
 	const char *request;
 	const char *agent;
-	const char *conversation; /* NULL: none, and no submitter is needed */
+	const char *conversation; /* NULL: none */
 	const char *submitter;
 	Oid submitter_oid;
 	ArrayType *depends_on; /* of bigint; NULL: nothing */
 	Jsonb *output_schema;  /* NULL: any answer will do */
+
+	/* What the task has said and done before this step. */
+	int64 task_id;
+	int32 step; /* 1: nothing */
+
+	/* The tools that are offered, as pinned for the attempt. */
+	const PromTool **tools;
+	int ntools;
 
 	/* The step's call, or itself: what has a later id was not there yet. */
 	int64 before;
@@ -42,7 +52,32 @@ extern void prom_prompt_read_source(uint64 row, int column,
 extern PromPrompt *prom_prompt_make(const PromPromptSource *source,
 									const PromModel *model);
 
+/*
+ * The tools of an agent by their pinned versions, which may be NULL; read()
+ * finds one.
+ */
+extern void prom_prompt_set_tools(PromPromptSource *source,
+								  const PromAgent *agent, ArrayType *versions,
+								  const PromTool *(*read)(const char *name,
+														  int64 version));
+
 /* Bytes of its texts. */
 extern size_t prom_prompt_bytes(const PromPrompt *prompt);
+
+/*
+ * What an attempt's step is to be made from, by the facts: the source, its
+ * model and its agent.  Raises undefined_object if there is no such attempt.
+ * With SPI connected and a snapshot.
+ */
+typedef struct PromPromptFacts
+{
+	PromPromptSource source;
+	const PromModel *model;
+	const PromAgent *agent;
+	const char *mode;
+} PromPromptFacts;
+
+extern void prom_prompt_read_facts(int64 task_id, int32 attempt,
+								   PromPromptFacts *facts);
 
 #endif

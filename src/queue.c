@@ -392,6 +392,7 @@ prom_queue_add(PromQueue *queue, const PromLiveTask *task, TimestampTz now)
 	entry->conversation = hint->conversation;
 	entry->priority = hint->priority;
 	entry->retrying = task->retrying || task->open;
+	entry->waiting = task->waiting;
 	entry->anyway = task->anyway;
 	entry->urgent = urgent;
 	entry->has_key = entry->has_conversation = false;
@@ -419,13 +420,22 @@ prom_queue_has(PromQueue *queue, int64 task_id)
 }
 
 bool
-prom_queue_read_later(PromQueue *queue, int64 task_id)
+prom_queue_look_again(PromQueue *queue, int64 task_id, TimestampTz now)
 {
 	PromQueueNode *node = find_task(queue, task_id);
 
-	if (node == NULL || node->entry->state != PROM_QUEUE_RUNNING)
+	if (node == NULL)
 		return false;
-	node->entry->read = true;
+	if (node->entry->state == PROM_QUEUE_RUNNING)
+	{
+		node->entry->read = true;
+		return true;
+	}
+	if (node->entry->state != PROM_QUEUE_LATER)
+		return false;
+	leave_place(queue, node, now);
+	node->entry->due = now;
+	enqueue(queue, node, now);
 	return true;
 }
 
@@ -641,6 +651,7 @@ go_on(PromQueue *queue, const PromSlot *slot, TimestampTz due, bool urgent,
 	entry->deadline = slot->deadline;
 	entry->target = slot->target;
 	entry->retrying = slot->retrying;
+	entry->waiting = slot->waiting;
 	entry->urgent = urgent || entry->doomed;
 	entry->doomed = false;
 	release_keys(queue, entry, false, now);
@@ -666,7 +677,10 @@ prom_queue_take_back(PromQueue *queue, const PromSlot *slot, TimestampTz now)
 					 slot->result == PROM_RESULT_COMPLETED, now);
 			return read;
 		case PROM_RESULT_LATER:
-			go_on(queue, slot, slot->due, cancelled, now);
+			/* What it waits for may have come meanwhile. */
+			if (node != NULL)
+				node->entry->read = false;
+			go_on(queue, slot, read ? now : slot->due, cancelled, now);
 			break;
 		case PROM_RESULT_PARKED:
 			go_on(queue, slot, 0, cancelled, now);

@@ -37,6 +37,7 @@ typedef struct PromQueueEntry
 	int16 priority;
 	uint8 state;       /* PromQueueState */
 	bool retrying : 1; /* it had an attempt and will have another */
+	bool waiting : 1;  /* LATER: until a person has decided */
 	bool urgent : 1;   /* it, or its open attempt, is to be ended */
 	bool anyway : 1;   /* whatever becomes of what it depends on */
 	bool has_key : 1;
@@ -85,9 +86,14 @@ extern void prom_queue_end_reading(PromQueue *queue, bool all,
  */
 extern bool prom_queue_reads_before(PromQueue *queue, const PromHint *hint);
 
-/* Is the task there?  Does it run, so that it is to be read afterwards? */
 extern bool prom_queue_has(PromQueue *queue, int64 task_id);
-extern bool prom_queue_read_later(PromQueue *queue, int64 task_id);
+
+/*
+ * What a task waits for may have come: it is due now; or, if it runs, due when
+ * it is given back, and read if it has ended.  False: neither.
+ */
+extern bool prom_queue_look_again(PromQueue *queue, int64 task_id,
+								  TimestampTz now);
 
 /* A task is cancelled: run it next if it waits.  Its slot, or -1. */
 extern int prom_queue_cancel(PromQueue *queue, int64 task_id, TimestampTz now);

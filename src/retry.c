@@ -13,20 +13,20 @@
 typedef struct WordRule
 {
 	const char *word; /* error.code or error.type */
-	PromVerdict verdict;
+	PromRetryClass verdict;
 } WordRule;
 
 typedef struct StatusRule
 {
 	int first;
 	int last;
-	PromVerdict verdict;
+	PromRetryClass verdict;
 } StatusRule;
 
 typedef struct EndRule
 {
 	PromHttpEnd end;
-	PromVerdict verdict;
+	PromRetryClass verdict;
 } EndRule;
 
 #define MONEY                                    \
@@ -141,7 +141,7 @@ static const EndRule ends[] = {
 };
 
 
-static const PromVerdict *
+static const PromRetryClass *
 find_word(const WordRule *rules, int count, const PromFailure *failure)
 {
 	int i;
@@ -153,7 +153,7 @@ find_word(const WordRule *rules, int count, const PromFailure *failure)
 	return NULL;
 }
 
-static const PromVerdict *
+static const PromRetryClass *
 find_status(int status)
 {
 	int i;
@@ -164,7 +164,7 @@ find_status(int status)
 	return NULL;
 }
 
-static const PromVerdict *
+static const PromRetryClass *
 find_end(PromHttpEnd end)
 {
 	int i;
@@ -176,11 +176,11 @@ find_end(PromHttpEnd end)
 }
 
 /* An error inside a response that began well. */
-static const PromVerdict *
+static const PromRetryClass *
 find_inner(const PromFailure *failure)
 {
-	static const PromVerdict unknown = BUSY;
-	const PromVerdict *verdict =
+	static const PromRetryClass unknown = BUSY;
+	const PromRetryClass *verdict =
 		find_word(weak_words, lengthof(weak_words), failure);
 
 	if (verdict == NULL && failure->code != NULL)
@@ -188,12 +188,12 @@ find_inner(const PromFailure *failure)
 	return verdict != NULL ? verdict : &unknown;
 }
 
-PromVerdict
+PromRetryClass
 prom_retry_classify(const PromFailure *failure)
 {
-	const PromVerdict *found =
+	const PromRetryClass *found =
 		find_word(strong_words, lengthof(strong_words), failure);
-	PromVerdict verdict;
+	PromRetryClass verdict;
 
 	if (found != NULL)
 		return *found;

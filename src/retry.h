@@ -19,13 +19,13 @@ typedef struct PromFailure
 	bool begun;       /* a byte of a response came */
 } PromFailure;
 
-typedef struct PromVerdict
+typedef struct PromRetryClass
 {
 	const char *error_type;
 	PromRetry retry;
 	bool counts_for_breaker;
-} PromVerdict;
+} PromRetryClass;
 
-extern PromVerdict prom_retry_classify(const PromFailure *failure);
+extern PromRetryClass prom_retry_classify(const PromFailure *failure);
 
 #endif

@@ -12,6 +12,7 @@
 #include "common/pg_prng.h"
 #include "utils/builtins.h"
 
+#include "compat.h"
 #include "gate.h"
 #include "route.h"
 #include "worker.h"
@@ -81,6 +82,17 @@ fallback_model(const PromAttempt *attempt, const PromRoute *route,
 	return prom_model_version(name, prom_row_int64(0, 1));
 }
 
+static pg_noreturn void
+raise_no_gate(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("too many models are in use"),
+			 errdetail("There can be %d gates before models and agents.",
+					   PROM_MAX_GATES)));
+	pg_unreachable();
+}
+
 /* Is there room before a model?  Then the attempt is on its way to it. */
 static bool
 pass_gate(PromAttempt *attempt, PromGate *gate, const PromModel *model,
@@ -113,11 +125,7 @@ prom_route_choose(PromAttempt *attempt, const PromRoute *route,
 	int n;
 
 	if (gate == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("too many models are in use"),
-				 errdetail("There can be %d gates before models and agents.",
-						   PROM_MAX_GATES)));
+		raise_no_gate();
 	newest = prom_model_version(first->name, gate->version);
 	n = 1 + newest->nfallbacks;
 
@@ -144,6 +152,22 @@ prom_route_choose(PromAttempt *attempt, const PromRoute *route,
 			return true;
 	}
 	attempt->opens = prom_gate_opens_next(prom_my_database, gate, now);
+	return false;
+}
+
+bool
+prom_route_keep(PromAttempt *attempt, const PromRoute *route, TimestampTz now)
+{
+	const PromModel *model = attempt->model;
+	PromGate *first = gate_of(route->model, route->version);
+	PromGate *gate = gate_of(model->name, model->version);
+
+	if (first == NULL || gate == NULL)
+		raise_no_gate();
+	attempt->seen = prom_gate_changes(prom_my_database, first);
+	if (pass_gate(attempt, gate, model, now))
+		return true;
+	attempt->opens = prom_gate_opens_next(prom_my_database, first, now);
 	return false;
 }
 

@@ -24,6 +24,12 @@ extern bool prom_route_choose(PromAttempt *attempt, const PromRoute *route,
 							  TimestampTz now);
 
 /*
+ * The same for an attempt that has begun, and keeps the model that it has.
+ */
+extern bool prom_route_keep(PromAttempt *attempt, const PromRoute *route,
+							TimestampTz now);
+
+/*
  * What became of a call tells the gate that it passed; and an attempt that is
  * not to be sent, or was dropped, is not in flight any more.
  */

@@ -244,7 +244,7 @@ take_hint(const PromHint *hint, TimestampTz now)
 			break;
 		case PROM_HINT_READ:
 			/* It may have ended, and not have been taken back. */
-			if (!prom_queue_read_later(queue, hint->task_id))
+			if (!prom_queue_look_again(queue, hint->task_id, now))
 				read_soon(hint->task_id);
 			break;
 		case PROM_HINT_GATES:

@@ -105,8 +105,14 @@ static void
 init_database(PromDatabase *db, LWLockPadded *locks, char **free_space)
 {
 	memset(db, 0, sizeof(*db));
-	for (int role = 0; role < PROM_NROLES; role++)
-		init_worker(&db->worker[role]);
+	for (int place = 0; place < PROM_NPLACES; place++)
+		init_worker(&db->worker[place]);
+	for (int i = 0; i < PROM_MAX_EXECUTORS; i++)
+	{
+		pg_atomic_init_u32(&db->jobs[i].state, PROM_JOB_NONE);
+		pg_atomic_init_u32(&db->jobs[i].cancel, 0);
+	}
+	pg_atomic_init_u32(&db->wanted, 0);
 
 	pg_atomic_init_u64(&db->ring.head, 0);
 	pg_atomic_init_u64(&db->ring.tail, 0);

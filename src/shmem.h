@@ -21,9 +21,18 @@ typedef enum PromRole
 	PROM_SCHEDULER,
 	PROM_CALLER,
 	PROM_PUBLISHER,
+	PROM_EXECUTOR,
 	PROM_NROLES,
 	PROM_LAUNCHER = PROM_NROLES
 } PromRole;
+
+/*
+ * The places of a database's processes: one for each role, and of executors,
+ * which are the last, as many as prometheus.executors can be.
+ */
+#define PROM_MAX_EXECUTORS 32
+#define PROM_NPLACES (PROM_EXECUTOR + PROM_MAX_EXECUTORS)
+#define PROM_ROLE_OF(place) ((PromRole) Min((place), PROM_EXECUTOR))
 
 /* Room for a version of the extension, cut short if it is longer. */
 #define PROM_VERSION_LENGTH 64
@@ -187,6 +196,7 @@ typedef struct PromSlot
 	PromSlotResult result;
 	int64 tokens;  /* that the attempt used */
 	bool retrying; /* with both: an attempt has ended */
+	bool waiting;  /* with LATER: until a person has decided */
 } PromSlot;
 
 typedef enum PromCallerState
@@ -206,6 +216,56 @@ typedef struct PromWorker
 	bool busy;
 } PromWorker;
 
+/* Bytes of an error of a job, in the database's encoding. */
+#define PROM_JOB_ERROR 400
+
+typedef enum PromJobState
+{
+	PROM_JOB_NONE,  /* the caller may give one */
+	PROM_JOB_GIVEN, /* the caller may take it back, the executor may begin */
+	PROM_JOB_BEGUN, /* the executor's */
+	PROM_JOB_DONE,  /* committed, or not needed any more */
+	PROM_JOB_FAILED /* nothing of it is there: its process ended */
+} PromJobState;
+
+typedef enum PromJobKind
+{
+	PROM_JOB_TOOL,  /* one tool call of a turn */
+	PROM_JOB_CHAT,  /* a turn of a model of api "function" */
+	PROM_JOB_REVIEW /* by policies with conditions */
+} PromJobKind;
+
+/* Why a job is not to be run any more, but its step is to say so. */
+typedef enum PromJobRefusal
+{
+	PROM_JOB_RUN,
+	PROM_JOB_OVERDUE, /* it did not end when it was to be stopped */
+	PROM_JOB_LOST     /* its process ended, or could not write, too often */
+} PromJobRefusal;
+
+/*
+ * What an executor is to do.  All that is needed for it is in the facts; the
+ * state says whose the other members are, and moves by compare-and-exchange.
+ */
+typedef struct PromJob
+{
+	pg_atomic_uint32 state;  /* PromJobState */
+	pg_atomic_uint32 cancel; /* the caller does not want it any more */
+	PromJobKind kind;
+	PromJobRefusal refusal;
+	int64 task_id;
+	int32 attempt;
+	int32 step;           /* that it makes */
+	int64 event_id;       /* of the step of a chat: in the caller's order */
+	TimestampTz deadline; /* of the task */
+	/* What the executor says. */
+	bool overdue;               /* with FAILED */
+	bool chat_failed;           /* with DONE */
+	int64 tokens;               /* that a chat took */
+	int retry;                  /* with chat_failed: PromRetry */
+	char error[PROM_JOB_ERROR]; /* with FAILED, or empty */
+} PromJob;
+
 /* One database that is served.  lock guards what has no other comment. */
 typedef struct PromDatabase
 {
@@ -217,13 +277,15 @@ typedef struct PromDatabase
 	bool probe;  /* launcher: look whether the extension is there */
 	int holders; /* sessions whose statement needs it without workers */
 	bool held;   /* launcher: no worker is left, and none is started */
-	PromWorker worker[PROM_NROLES];
+	PromWorker worker[PROM_NPLACES];
 
 	PromRing ring;
 	PromPipe to_caller;            /* assigned or cancelled slots */
 	PromPipe to_scheduler;         /* slots given back */
 	PromSlot *slots;               /* prometheus.max_in_flight of them */
 	pg_atomic_uint32 caller_state; /* PromCallerState */
+	pg_atomic_uint32 wanted;       /* executors: jobs given or to be given */
+	PromJob jobs[PROM_MAX_EXECUTORS];
 	pg_atomic_uint32
 		changed; /* publisher: facts were written since its last look */
 	pg_atomic_uint64

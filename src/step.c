@@ -48,6 +48,15 @@ cost_of(const PromModel *model, const PromReply *reply, bool *isnull)
 												   NumericGetDatum(million)));
 }
 
+#define MOST_TOKENS 10000000
+
+int64
+prom_reply_tokens(const PromReply *reply)
+{
+	return Min(Max(reply->tokens_in, 0), MOST_TOKENS) +
+		   Min(Max(reply->tokens_out, 0), MOST_TOKENS);
+}
+
 static Datum
 count_or_null(int64 count, bool *isnull)
 {
@@ -74,7 +83,8 @@ prom_step_add_chat(PromFactWriter *writer, const PromAttempt *attempt,
 	values[STEP_TASK_ID] = Int64GetDatum(attempt->task_id);
 	values[STEP_STEP] = Int32GetDatum(attempt->step);
 	values[STEP_ATTEMPT] = Int32GetDatum(attempt->attempt);
-	values[STEP_EVENT_ID] = Int64GetDatum(prom_fact_next_id());
+	values[STEP_EVENT_ID] = Int64GetDatum(
+		attempt->event_id != 0 ? attempt->event_id : prom_fact_next_id());
 	values[STEP_CALL_ID] = Int64GetDatum(attempt->call_id);
 	nulls[STEP_CALL_ID] = attempt->call_id == 0;
 	values[STEP_STARTED_AT] = TimestampTzGetDatum(attempt->sent_at);
@@ -113,5 +123,83 @@ prom_step_add_chat(PromFactWriter *writer, const PromAttempt *attempt,
 										 &nulls[STEP_ANSWER]);
 	values[STEP_RAW] = prom_fact_text(prom_encoding_from_utf8(reply->raw),
 									  &nulls[STEP_RAW]);
+	values[STEP_CALLS] = Int32GetDatum(reply->ncalls);
+	nulls[STEP_CALLS] = reply->ncalls == 0;
+	nulls[STEP_ARGUMENTS] = true;
+	prom_fact_add(writer, PROM_FACT_STEP, values, nulls);
+}
+
+/* What every step has that no provider took part in; the rest is NULL. */
+static void
+fill_step(Datum *values, bool *nulls, int64 task_id, int32 attempt, int32 step,
+		  TimestampTz started_at, TimestampTz now)
+{
+	static const int filled[] = {STEP_TASK_ID, STEP_STEP, STEP_ATTEMPT,
+								 STEP_EVENT_ID, STEP_STARTED_AT,
+								 STEP_ENDED_AT, STEP_AMBIGUOUS, STEP_KIND,
+								 STEP_NAME, STEP_STATUS};
+
+	memset(nulls, true, STEP_COLUMNS * sizeof(bool));
+	for (int i = 0; i < lengthof(filled); i++)
+		nulls[filled[i]] = false;
+	values[STEP_TASK_ID] = Int64GetDatum(task_id);
+	values[STEP_STEP] = Int32GetDatum(step);
+	values[STEP_ATTEMPT] = Int32GetDatum(attempt);
+	values[STEP_EVENT_ID] = Int64GetDatum(prom_fact_next_id());
+	values[STEP_STARTED_AT] = TimestampTzGetDatum(started_at);
+	values[STEP_ENDED_AT] = TimestampTzGetDatum(now);
+	values[STEP_AMBIGUOUS] = BoolGetDatum(false);
+}
+
+void
+prom_step_add_review(PromFactWriter *writer, const PromStepReview *step,
+					 TimestampTz now)
+{
+	Datum values[STEP_COLUMNS] = {0};
+	bool nulls[STEP_COLUMNS];
+
+	fill_step(values, nulls, step->task_id, step->attempt, step->step,
+			  step->started_at, now);
+	values[STEP_KIND] = CStringGetTextDatum("review");
+	values[STEP_NAME] = CStringGetTextDatum(step->stage);
+	values[STEP_STATUS] =
+		CStringGetTextDatum(step->veto == NULL ? "ok" : "vetoed");
+	values[STEP_ERROR_TYPE] =
+		prom_fact_text(step->veto == NULL ? NULL : "GovernanceVeto",
+					   &nulls[STEP_ERROR_TYPE]);
+	values[STEP_ERROR] = prom_fact_text(step->veto, &nulls[STEP_ERROR]);
+	prom_fact_add(writer, PROM_FACT_STEP, values, nulls);
+}
+
+/* How a tool call ended, and the type of its error. */
+static const char *
+status_of(const PromToolStep *step, const char **error_type)
+{
+	*error_type = step->vetoed ? "GovernanceVeto" : "ToolError";
+	if (step->error != NULL)
+		return step->vetoed ? "vetoed" : "error";
+	*error_type = NULL;
+	return "ok";
+}
+
+void
+prom_step_add_tool(PromFactWriter *writer, const PromToolStep *step,
+				   TimestampTz now)
+{
+	Datum values[STEP_COLUMNS] = {0};
+	bool nulls[STEP_COLUMNS];
+	const char *error_type;
+
+	fill_step(values, nulls, step->task_id, step->attempt, step->step,
+			  step->started_at, now);
+	values[STEP_KIND] = CStringGetTextDatum("tool");
+	values[STEP_NAME] = CStringGetTextDatum(step->name);
+	values[STEP_STATUS] = CStringGetTextDatum(status_of(step, &error_type));
+	values[STEP_ERROR_TYPE] = prom_fact_text(error_type,
+											 &nulls[STEP_ERROR_TYPE]);
+	values[STEP_ERROR] = prom_fact_text(step->error, &nulls[STEP_ERROR]);
+	values[STEP_ANSWER] = prom_fact_text(step->result, &nulls[STEP_ANSWER]);
+	values[STEP_ARGUMENTS] =
+		prom_fact_text(step->arguments, &nulls[STEP_ARGUMENTS]);
 	prom_fact_add(writer, PROM_FACT_STEP, values, nulls);
 }

@@ -1,6 +1,6 @@
 /*
  * step.h
- *	  The steps of an attempt, of which only chat is built.
+ *	  The steps of an attempt: turns of the model, and tool calls.
  */
 #ifndef PROM_STEP_H
 #define PROM_STEP_H
@@ -8,9 +8,46 @@
 #include "attempt.h"
 #include "fact.h"
 
+/* What a reply counts against its submitter's share, whatever a peer says. */
+extern int64 prom_reply_tokens(const PromReply *reply);
+
 /* The step of a reply, good or not; of echo too, which has no call. */
 extern void prom_step_add_chat(PromFactWriter *writer,
 							   const PromAttempt *attempt,
 							   const PromReply *reply, TimestampTz now);
+
+/*
+ * A tool call that was made, or could not be.  Texts are in the database's
+ * encoding.
+ */
+typedef struct PromToolStep
+{
+	int64 task_id;
+	int32 attempt;
+	int32 step;
+	TimestampTz started_at;
+	const char *name;      /* of the tool, as the model called it */
+	const char *arguments; /* as the model gave them */
+	const char *result;    /* NULL with an error */
+	const char *error;
+	bool vetoed; /* with error: it was not run */
+} PromToolStep;
+
+/* A review by policies that took an executor. */
+typedef struct PromStepReview
+{
+	int64 task_id;
+	int32 attempt;
+	int32 step;
+	TimestampTz started_at;
+	const char *stage; /* of the policies: the step's name */
+	const char *veto;  /* NULL: allowed */
+} PromStepReview;
+
+extern void prom_step_add_review(PromFactWriter *writer,
+								 const PromStepReview *step, TimestampTz now);
+
+extern void prom_step_add_tool(PromFactWriter *writer, const PromToolStep *step,
+							   TimestampTz now);
 
 #endif

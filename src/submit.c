@@ -415,6 +415,11 @@ begin_submission(Submission *submission, const PromSubmit *submit)
 	submission->nulls[TASK_DEPENDS_ON] = submit->ndepends_on == 0;
 	values[TASK_OUTPUT_SCHEMA] = PointerGetDatum(submit->output_schema);
 	submission->nulls[TASK_OUTPUT_SCHEMA] = submit->output_schema == NULL;
+	values[TASK_PARENT_ID] = Int64GetDatum(submit->parent_id);
+	values[TASK_PARENT_STEP] = Int32GetDatum(submit->parent_step);
+	values[TASK_DEPTH] = Int32GetDatum(submit->depth);
+	submission->nulls[TASK_PARENT_ID] = submission->nulls[TASK_PARENT_STEP] =
+		submission->nulls[TASK_DEPTH] = submit->parent_id == 0;
 	values[TASK_METADATA] = submit->metadata != NULL
 								? JsonbPGetDatum(submit->metadata)
 								: DirectFunctionCall1(jsonb_in,

@@ -38,12 +38,44 @@
 #include "wakeup.h"
 #include "xact.h"
 
+/* The task, and those that it delegated, at any depth, as bigint[]. */
+static int64 *
+family_of(int64 task_id, int *n)
+{
+	static const char family_sql[] =
+		"WITH RECURSIVE f AS (SELECT $1::pg_catalog.int8 AS task_id"
+		" UNION ALL SELECT t.task_id FROM f JOIN prometheus._task t"
+		"   ON t.parent_id OPERATOR(pg_catalog.=) f.task_id)"
+		" SELECT pg_catalog.array_agg(f.task_id) FROM f";
+	MemoryContext context = CurrentMemoryContext;
+	Oid type = INT8OID;
+	Datum value = Int64GetDatum(task_id);
+	PromOwner owner;
+	MemoryContext before;
+	int64 *family;
+	bool isnull;
+
+	SPI_connect();
+	prom_role_become_owner(&owner);
+	if (prom_execute_now(family_sql, 1, &type, &value, NULL, true) !=
+		SPI_OK_SELECT)
+		elog(ERROR, "could not read prometheus._task");
+	before = MemoryContextSwitchTo(context);
+	family = prom_read_int8_array(SPI_getbinval(SPI_tuptable->vals[0],
+												SPI_tuptable->tupdesc, 1,
+												&isnull),
+								  n);
+	MemoryContextSwitchTo(before);
+	prom_role_restore(&owner);
+	SPI_finish();
+	return family;
+}
+
 static void
-write_cancel(int64 task_id, text *reason)
+write_cancel(PromFactWriter *writer, int64 task_id, text *reason)
 {
 	Datum values[CANCEL_COLUMNS];
 	bool nulls[CANCEL_COLUMNS] = {false};
-	PromFactWriter *writer;
 
 	values[CANCEL_TASK_ID] = Int64GetDatum(task_id);
 	values[CANCEL_REQUESTED_AT] = TimestampTzGetDatum(GetCurrentTimestamp());
@@ -51,9 +83,7 @@ write_cancel(int64 task_id, text *reason)
 		CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
 	values[CANCEL_REASON] = PointerGetDatum(reason);
 	nulls[CANCEL_REASON] = reason == NULL;
-	writer = prom_fact_begin();
 	prom_fact_add(writer, PROM_FACT_CANCEL, values, nulls);
-	prom_fact_end(writer);
 }
 
 /* The reason of a cancel, NULL if there is none. */
@@ -80,6 +110,9 @@ prom_cancel(PG_FUNCTION_ARGS)
 	int64 task_id;
 	PromTaskEnd end;
 	PromHint hint = {0};
+	PromFactWriter *writer;
+	int64 *family;
+	int nfamily;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
@@ -90,12 +123,19 @@ prom_cancel(PG_FUNCTION_ARGS)
 	if (end.ended)
 		PG_RETURN_BOOL(false);
 
-	write_cancel(task_id, reason_argument(fcinfo));
+	family = family_of(task_id, &nfamily);
+	writer = prom_fact_begin();
+	for (int i = 0; i < nfamily; i++)
+		write_cancel(writer, family[i], reason_argument(fcinfo));
+	prom_fact_end(writer);
 	PROM_FAULT("cancel-after-write");
 	hint.kind = PROM_HINT_CANCEL;
-	hint.task_id = task_id;
 	hint.deadline = DT_NOEND;
-	prom_wakeup_hint(&hint);
+	for (int i = 0; i < nfamily; i++)
+	{
+		hint.task_id = family[i];
+		prom_wakeup_hint(&hint);
+	}
 	PG_RETURN_BOOL(true);
 }
 

@@ -38,6 +38,9 @@ typedef struct PromSubmit
 	Jsonb *output_schema;
 	const char *traceparent;
 	Jsonb *metadata;
+	int64 parent_id;   /* the task that delegates it; 0: none */
+	int32 parent_step; /* and the call by which it does */
+	int32 depth;
 } PromSubmit;
 
 /* Write the task, in the current transaction; its id. */

@@ -8,8 +8,13 @@
  * launcher has stopped the workers; it is one until its transaction ends, when
  * the launcher sees what has become of the database.  Who may not run the
  * statement does not stop anybody's workers.
+ *
+ * DROP EXTENSION waits for whoever uses the extension, and a tool may take
+ * long: the executors are ended for it.  If it is rolled back they begin anew.
  */
 #include "postgres.h"
+
+#include <signal.h>
 
 #include "access/htup_details.h"
 #include "access/xact.h"
@@ -18,15 +23,19 @@
 #include "commands/defrem.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
+#include "nodes/value.h"
 #include "storage/ipc.h"
 #include "tcop/utility.h"
+#include "utils/acl.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "extension.h"
 #include "shmem.h"
 #include "utility.h"
+#include "worker.h"
 
 /* After this the server itself waits, and says who is in the way, ms. */
 #define LONGEST_WAIT 5000
@@ -77,9 +86,10 @@ xact_callback(XactEvent event, void *arg)
 
 /*
  * Become a holder of a database; NULL: it is not served, or this session is
- * its holder already, by an earlier statement of the transaction.
+ * its holder already, by an earlier statement of the transaction.  Not inlined
+ * next to a PG_TRY, where compilers fear for its variables.
  */
-static PromDatabase *
+static pg_noinline PromDatabase *
 hold(Oid database)
 {
 	PromDatabase *db;
@@ -231,6 +241,39 @@ database_needed(Node *statement, bool is_top_level)
 	return database_to_move((AlterDatabaseStmt *) statement);
 }
 
+/* Is our extension to be dropped, by who may?  A tool does not end itself. */
+static bool
+drops_extension(Node *statement)
+{
+	PromExtension extension;
+	ListCell *cell;
+
+	if (!IsA(statement, DropStmt) || prom_my_worker != NULL ||
+		castNode(DropStmt, statement)->removeType != OBJECT_EXTENSION)
+		return false;
+	foreach(cell, castNode(DropStmt, statement)->objects)
+	{
+		if (strcmp(strVal(lfirst(cell)), PROM_EXTENSION) == 0 &&
+			prom_extension_find(&extension) &&
+			has_privs_of_role(GetUserId(), extension.owner))
+			return true;
+	}
+	return false;
+}
+
+static void
+end_executors(void)
+{
+	PromDatabase *db;
+
+	LWLockAcquire(prom_shared->lock, LW_SHARED);
+	db = prom_shmem_database(MyDatabaseId);
+	for (int place = PROM_EXECUTOR; db != NULL && place < PROM_NPLACES; place++)
+		if (db->worker[place].pid != 0)
+			kill(db->worker[place].pid, SIGTERM);
+	LWLockRelease(prom_shared->lock);
+}
+
 static void
 go_on(PlannedStmt *statement, const char *text, bool read_only_tree,
 	  ProcessUtilityContext context, ParamListInfo params,
@@ -255,6 +298,8 @@ process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
 								   context == PROCESS_UTILITY_TOPLEVEL);
 	PromDatabase *db = OidIsValid(database) ? hold(database) : NULL;
 
+	if (drops_extension(statement->utilityStmt))
+		end_executors();
 	if (db == NULL)
 	{
 		go_on(statement, text, read_only_tree, context, params, environment,

@@ -195,8 +195,9 @@ why_of(const Queue *queue, const PromQueueEntry *entry)
 					   : psprintf("depends on %d tasks that have not ended",
 								  entry->waits_for);
 		case PROM_QUEUE_LATER:
-			return entry->retrying ? "waits to be tried again"
-								   : "is not due yet";
+			return entry->waiting    ? "waits for a person to decide (prometheus.approval), or for a task that it delegated"
+				   : entry->retrying ? "waits to be tried again"
+									 : "is not due yet";
 		case PROM_QUEUE_READY:
 			return why_ready(queue->db, entry, queue->now);
 		case PROM_QUEUE_BEHIND:
@@ -211,6 +212,7 @@ static const char *
 status_of(const PromQueueEntry *entry)
 {
 	return entry->state == PROM_QUEUE_RUNNING ? "running"
+		   : entry->waiting                   ? "waiting"
 		   : entry->retrying                  ? "retrying"
 											  : "queued";
 }
@@ -313,7 +315,9 @@ prom_why(PG_FUNCTION_ARGS)
 	prom_task_end(task_id, &end);
 	if (end.ended)
 		PG_RETURN_TEXT_P(
-			cstring_to_text(psprintf("%s: it has ended", end.status)));
+			cstring_to_text(psprintf("%s: %s", end.status,
+									 end.error != NULL ? end.error
+													   : "it has ended")));
 	if (db != NULL)
 		copy_queue(db, &queue);
 	for (int i = 0; i < queue.n; i++)

@@ -34,38 +34,43 @@ PromDatabase *prom_my_database = NULL;
 PromWorker *prom_my_worker = NULL;
 
 static PromRole my_role;
+static int my_place;
 static bool finishing = false;
 
-/* What a worker's session must be, whatever was set for database or role. */
+/*
+ * What a worker's session must be, whatever was set for database or role.  What
+ * is ours alone does not hold for the code of others that an executor runs.
+ */
 static const struct
 {
 	const char *name;
 	const char *value;
+	bool is_ours;
 } session_settings[] = {
-	{"search_path", "pg_catalog, pg_temp"},
-	{"default_transaction_isolation", "read committed"},
-	{"default_transaction_read_only", "off"},
-	{"default_transaction_deferrable", "off"},
-	{"synchronous_commit", "on"},
-	{"session_replication_role", "origin"},
-	{"statement_timeout", "0"},
-	{"lock_timeout", "10s"},
-	{"idle_in_transaction_session_timeout", "0"},
+	{"search_path", "pg_catalog, pg_temp", true},
+	{"default_transaction_isolation", "read committed", false},
+	{"default_transaction_read_only", "off", false},
+	{"default_transaction_deferrable", "off", false},
+	{"synchronous_commit", "on", false},
+	{"session_replication_role", "origin", false},
+	{"statement_timeout", "0", false},
+	{"lock_timeout", "10s", true},
+	{"idle_in_transaction_session_timeout", "0", false},
 #ifdef PROM_HAS_TRANSACTION_TIMEOUT
-	{"transaction_timeout", "0"},
+	{"transaction_timeout", "0", false},
 #endif
-	{"row_security", "off"},
+	{"row_security", "off", true},
 	/* Plans are made once, on empty tables, and stay: index plans only. */
-	{"plan_cache_mode", "force_generic_plan"},
-	{"enable_indexscan", "on"},
-	{"enable_indexonlyscan", "on"},
-	{"enable_nestloop", "on"},
-	{"enable_seqscan", "off"},
-	{"enable_bitmapscan", "off"},
-	{"enable_hashjoin", "off"},
-	{"enable_mergejoin", "off"},
-	{"max_parallel_workers_per_gather", "0"},
-	{"jit", "off"},
+	{"plan_cache_mode", "force_generic_plan", true},
+	{"enable_indexscan", "on", true},
+	{"enable_indexonlyscan", "on", true},
+	{"enable_nestloop", "on", true},
+	{"enable_seqscan", "off", true},
+	{"enable_bitmapscan", "off", true},
+	{"enable_hashjoin", "off", true},
+	{"enable_mergejoin", "off", true},
+	{"max_parallel_workers_per_gather", "0", true},
+	{"jit", "off", true},
 };
 
 const char *
@@ -75,10 +80,17 @@ prom_worker_role_name(PromRole role)
 		[PROM_SCHEDULER] = "scheduler",
 		[PROM_CALLER] = "caller",
 		[PROM_PUBLISHER] = "publisher",
+		[PROM_EXECUTOR] = "executor",
 		[PROM_LAUNCHER] = "launcher",
 	};
 
 	return names[role];
+}
+
+Datum
+prom_worker_argument(int database, int place)
+{
+	return Int32GetDatum(database * PROM_NPLACES + place);
 }
 
 /*
@@ -135,6 +147,8 @@ leave(int code, Datum arg)
 		prom_shmem_wake_waiters(prom_my_database->oid, NULL, 0);
 		prom_shmem_wake(&prom_my_database->worker[PROM_SCHEDULER]);
 	}
+	if (my_role == PROM_EXECUTOR)
+		prom_shmem_wake(&prom_my_database->worker[PROM_CALLER]);
 	prom_shmem_wake(&prom_shared->launcher);
 }
 
@@ -159,6 +173,35 @@ take_place(PromRole role)
 	before_shmem_exit(leave, (Datum) 0);
 }
 
+/* What is ours is only set, so that RESET finds what the database has. */
+static void
+set_session(void)
+{
+	for (int i = 0; i < lengthof(session_settings); i++)
+		SetConfigOption(session_settings[i].name, session_settings[i].value,
+						PGC_SUSET,
+						session_settings[i].is_ours ? PGC_S_SESSION
+													: PGC_S_OVERRIDE);
+}
+
+void
+prom_worker_set_plain(void)
+{
+	for (int i = 0; i < lengthof(session_settings); i++)
+		if (session_settings[i].is_ours)
+			(void) set_config_option(session_settings[i].name,
+									 GetConfigOptionResetString(
+										 session_settings[i].name),
+									 PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+									 true, 0, false);
+}
+
+const char *
+prom_worker_default_path(void)
+{
+	return pstrdup(GetConfigOptionResetString("search_path"));
+}
+
 void
 prom_worker_begin(PromRole role, Datum main_arg)
 {
@@ -170,8 +213,10 @@ prom_worker_begin(PromRole role, Datum main_arg)
 	pqsignal(SIGQUIT, handle_sigquit);
 	BackgroundWorkerUnblockSignals();
 
-	prom_my_database = &prom_shared->databases[DatumGetInt32(main_arg)];
-	prom_my_worker = &prom_my_database->worker[role];
+	my_place = DatumGetInt32(main_arg) % PROM_NPLACES;
+	prom_my_database =
+		&prom_shared->databases[DatumGetInt32(main_arg) / PROM_NPLACES];
+	prom_my_worker = &prom_my_database->worker[my_place];
 	LWLockAcquire(prom_shared->lock, LW_SHARED);
 	database = prom_my_database->oid;
 	owner = prom_my_database->owner;
@@ -180,14 +225,12 @@ prom_worker_begin(PromRole role, Datum main_arg)
 		proc_exit(0);
 	take_place(role);
 	PROM_FAULT("worker-after-place");
-	prom_guilt_attach(role);
+	prom_guilt_attach(my_place);
 
 	/* Without an owner only to look whether the extension is there. */
 	BackgroundWorkerInitializeConnectionByOid(database, owner,
 											  PROM_CONNECT_FLAGS);
-	for (int i = 0; i < lengthof(session_settings); i++)
-		SetConfigOption(session_settings[i].name, session_settings[i].value,
-						PGC_SUSET, PGC_S_OVERRIDE);
+	set_session();
 	pgstat_report_appname(
 		psprintf("prometheus %s", prom_worker_role_name(role)));
 	pgstat_report_activity(STATE_IDLE, NULL);
@@ -291,7 +334,7 @@ void
 prom_worker_finish(void)
 {
 	finishing = true;
-	SetConfigOption("lock_timeout", "500ms", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("lock_timeout", "500ms", PGC_SUSET, PGC_S_SESSION);
 }
 
 long
@@ -303,13 +346,18 @@ prom_worker_wait_time(TimestampTz until)
 }
 
 long
+prom_worker_sooner(long a, long b)
+{
+	if (a < 0 || b < 0)
+		return Max(a, b);
+	return Min(a, b);
+}
+
+long
 prom_worker_wait_limit(long ms)
 {
-	long statistics = prom_worker_wait_time(prom_xact_statistics_due());
-
-	if (statistics < 0)
-		return ms;
-	return ms < 0 ? statistics : Min(ms, statistics);
+	return prom_worker_sooner(ms, prom_worker_wait_time(
+									  prom_xact_statistics_due()));
 }
 
 void
@@ -331,16 +379,20 @@ prom_worker_wait(long ms, const char *event)
 }
 
 static void
-put_worker(ReturnSetInfo *result, PromRole role, PromWorker *worker)
+put_worker(ReturnSetInfo *result, PromRole role, PromWorker *worker,
+		   const PromJob *job)
 {
-	Datum values[5];
-	bool nulls[5] = {false};
+	Datum values[6];
+	bool nulls[6] = {false};
 
 	values[0] = CStringGetTextDatum(prom_worker_role_name(role));
 	values[1] = Int32GetDatum(worker->pid);
 	values[2] = CStringGetTextDatum(worker->busy ? "busy" : "idle");
 	values[3] = TimestampTzGetDatum(worker->started_at);
 	values[4] = Int32GetDatum((int32) pg_atomic_read_u32(&worker->in_flight));
+	nulls[5] = job == NULL ||
+			   pg_atomic_read_u32(&worker->in_flight) == 0;
+	values[5] = nulls[5] ? (Datum) 0 : Int64GetDatum(job->task_id);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
@@ -352,7 +404,8 @@ prom_worker(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	PromDatabase *db = prom_shmem_database(MyDatabaseId);
-	PromWorker copies[PROM_NROLES + 1];
+	PromWorker copies[PROM_NPLACES];
+	PromWorker launcher;
 	int ncopies = 0;
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -360,14 +413,16 @@ prom_worker(PG_FUNCTION_ARGS)
 		return (Datum) 0;
 	LWLockAcquire(prom_shared->lock, LW_SHARED);
 	if (db != NULL)
-		for (ncopies = 0; ncopies < PROM_NROLES; ncopies++)
+		for (ncopies = 0; ncopies < PROM_NPLACES; ncopies++)
 			copies[ncopies] = db->worker[ncopies];
-	copies[PROM_LAUNCHER] = prom_shared->launcher;
+	launcher = prom_shared->launcher;
 	LWLockRelease(prom_shared->lock);
-	if (copies[PROM_LAUNCHER].pid != 0)
-		put_worker(result, PROM_LAUNCHER, &copies[PROM_LAUNCHER]);
+	if (launcher.pid != 0)
+		put_worker(result, PROM_LAUNCHER, &launcher, NULL);
 	for (int i = 0; i < ncopies; i++)
 		if (copies[i].pid != 0)
-			put_worker(result, i, &copies[i]);
+			put_worker(result, PROM_ROLE_OF(i), &copies[i],
+					   i >= PROM_EXECUTOR ? &db->jobs[i - PROM_EXECUTOR]
+										  : NULL);
 	return (Datum) 0;
 }

@@ -14,6 +14,9 @@ extern PromWorker *prom_my_worker;
 /* The name of a role, as in backend_type without "prometheus ". */
 extern const char *prom_worker_role_name(PromRole role);
 
+/* What a process is started with: the number of its database, and its place. */
+extern Datum prom_worker_argument(int database, int place);
+
 /*
  * Begin: signals, the role's place in shared memory, the connection, the
  * session's settings.  Does not return if another process has the place.
@@ -27,6 +30,15 @@ extern void prom_worker_begin(PromRole role, Datum main_arg);
  */
 extern bool prom_worker_xact_begin(const char *activity);
 
+/*
+ * Settings that are only ours become what they are in any session, in a nest
+ * level that the caller has begun.
+ */
+extern void prom_worker_set_plain(void);
+
+/* The search_path that a session of this database begins with. */
+extern const char *prom_worker_default_path(void);
+
 /* At the head of each loop: interrupts, reload; true: the process is to end. */
 extern bool prom_worker_should_end(void);
 
@@ -35,6 +47,9 @@ extern void prom_worker_finish(void);
 
 /* Milliseconds from now to a moment, for a wait; -1 for DT_NOEND. */
 extern long prom_worker_wait_time(TimestampTz until);
+
+/* The shorter of two waits, ms; negative: no limit. */
+extern long prom_worker_sooner(long a, long b);
 
 /* The same limit, or until statistics are due if that is sooner. */
 extern long prom_worker_wait_limit(long ms);
@@ -45,6 +60,7 @@ extern void prom_worker_wait(long ms, const char *event);
 extern PGDLLEXPORT void prom_scheduler_main(Datum main_arg);
 extern PGDLLEXPORT void prom_caller_main(Datum main_arg);
 extern PGDLLEXPORT void prom_publisher_main(Datum main_arg);
+extern PGDLLEXPORT void prom_executor_main(Datum main_arg);
 extern PGDLLEXPORT void prom_launcher_main(Datum main_arg);
 
 #endif

@@ -297,3 +297,29 @@ prom_row_bytes(uint64 row, int column)
 
 	return isnull ? 0 : (int64) toast_raw_datum_size(value) - VARHDRSZ;
 }
+
+bool
+prom_xact_is_transient(int code)
+{
+	switch (ERRCODE_TO_CATEGORY(code))
+	{
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
+		case ERRCODE_INVALID_TRANSACTION_STATE:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/* Trying each work alone would only take long then. */
+bool
+prom_xact_is_general(int code)
+{
+	return code == ERRCODE_LOCK_NOT_AVAILABLE ||
+		   ERRCODE_TO_CATEGORY(code) == ERRCODE_OPERATOR_INTERVENTION ||
+		   ERRCODE_TO_CATEGORY(code) == ERRCODE_SYSTEM_ERROR;
+}

@@ -40,6 +40,12 @@ extern void prom_xact_abort(void);
 extern void prom_xact_abort_quietly(void);
 extern bool prom_xact_is_open(void);
 
+/* Can what failed with this error succeed later, as it is? */
+extern bool prom_xact_is_transient(int code);
+
+/* Is it the server that cannot write just now, whatever it is? */
+extern bool prom_xact_is_general(int code);
+
 /*
  * Run a statement; SPI must be connected.  The result is in SPI_tuptable and
  * SPI_processed, the current memory context is as before.  A NULL nulls means

@@ -16,6 +16,8 @@ and do not disturb each other.  With "stream": true a good answer is streamed.
                                n-th request, or the last line
     fake-auth                  "authorized" if the key is "test-key", else 401
     fake-long-N                an answer of N bytes
+    fake-tools                 the last user message is a JSON list of turns, as
+                               create_scripted_model() of PromCluster.pm has it
     any other name without "fake-" in front: as fake-echo
 
     fake-NNN                   HTTP NNN with an error in OpenAI's form
@@ -718,6 +720,46 @@ def tool_stop(c, r):
 @behaviour("fake-tool-text")
 def tool_text(c, r):
     c.send_answer("", finish="tool_calls", message={"role": "assistant", "content": "Looking.", "tool_calls": [TOOL_CALL]})
+
+
+def turn_of(r):
+    """What the script in the last user message says now."""
+    script = json.loads(r.last_user())
+    turn = sum(m.get("role") == "assistant" for m in r.body["messages"])
+    said = script[min(turn, len(script) - 1)]
+    if isinstance(said, dict):
+        return dict({"role": "assistant"}, **said)
+    if isinstance(said, str):
+        return {"role": "assistant", "content": said}
+    text = said[0] if isinstance(said[0], str) else None
+    calls = [c for c in said if isinstance(c, list)]
+    return {"role": "assistant", "content": text, "tool_calls": [
+        {"id": "call_%d_%d" % (turn + 1, i + 1), "type": "function", "function": {
+            "name": name, "arguments": a if isinstance(a, str) else json.dumps(a)}}
+        for i, (name, a) in enumerate(calls)]}
+
+
+def deltas_of(message):
+    """A message in pieces, its tool calls mixed with each other."""
+    deltas = [{"role": "assistant", "content": ""}]
+    deltas += [{"content": word} for word in words_of(message.get("content") or "")]
+    calls = message.get("tool_calls", ())
+    for i, call in enumerate(calls):
+        function = dict(call["function"], arguments="")
+        deltas.append({"tool_calls": [dict(call, index=i, function=function)]})
+    pieces = [(at, i, call["function"]["arguments"][at:at + 7])
+              for i, call in enumerate(calls) for at in range(0, len(call["function"]["arguments"]), 7)]
+    deltas += [{"tool_calls": [{"index": i, "function": {"arguments": text}}]} for _, i, text in sorted(pieces)]
+    return deltas
+
+
+@behaviour("fake-tools")
+async def tools(c, r):
+    message = turn_of(r)
+    finish = "tool_calls" if message.get("tool_calls") else "stop"
+    if r.stream:
+        return await c.trickle(pieces_of(r, message.get("content"), finish, deltas=deltas_of(message)), 0)
+    c.send_answer(message.get("content"), finish=finish, message=message)
 
 
 @behaviour(r"fake-finish-(\w+)")

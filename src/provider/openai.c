@@ -99,6 +99,7 @@ openai_build(StringInfo body, const PromModel *model, const char *host,
 	escape_json(body, prompt->model);
 	appendStringInfoString(body, ",\"messages\":");
 	prom_provider_add_messages(body, prompt);
+	prom_provider_add_tools(body, prompt);
 	build_response_format(body, prompt);
 
 	/* The new name is refused by local servers, the old one by new models. */
@@ -347,18 +348,21 @@ join_parts(PromTurn *turn, PromSlice parts)
 	return joined;
 }
 
-static bool
-has_tool_calls(PromSlice message)
+static int
+count_tool_calls(PromSlice message)
 {
 	PromSlice value;
 	PromSlice element;
 	size_t position = 0;
+	int n = 0;
 
-	if (prom_json_find(message, "tool_calls", &value) &&
-		prom_json_next_element(value, &position, &element))
-		return true;
-	return prom_json_find(message, "function_call", &value) &&
-		   prom_json_kind(value) == '{';
+	if (prom_json_find(message, "tool_calls", &value))
+		while (prom_json_next_element(value, &position, &element))
+			n++;
+	if (n == 0 && prom_json_find(message, "function_call", &value) &&
+		prom_json_kind(value) == '{')
+		n = 1;
+	return n;
 }
 
 /* Read an assistant's message, known to be valid. */
@@ -371,7 +375,7 @@ read_message(PromTurn *turn, PromSlice message)
 	if (turn->raw == NULL)
 		set_no_memory(turn);
 	turn->refusal = string_member(turn, message, "refusal");
-	turn->has_tool_calls = has_tool_calls(message);
+	turn->ncalls = count_tool_calls(message);
 	if (prom_json_find(message, "content", &content) &&
 		prom_json_kind(content) == '[')
 		turn->answer = join_parts(turn, content);

@@ -13,6 +13,18 @@ static const PromProvider *const providers[] = {
 };
 
 
+bool
+prom_llm_is_local(const char *api)
+{
+	return strcmp(api, "echo") == 0;
+}
+
+bool
+prom_llm_is_function(const char *api)
+{
+	return strcmp(api, "function") == 0;
+}
+
 const PromProvider *
 prom_provider_find(const char *api)
 {
@@ -24,27 +36,83 @@ prom_provider_find(const char *api)
 	return NULL;
 }
 
+static void
+add_calls(StringInfo body, const PromToolCall *calls, int n)
+{
+	appendStringInfoString(body, ",\"tool_calls\":[");
+	for (int i = 0; i < n; i++)
+	{
+		PromSlice arguments = {calls[i].arguments, strlen(calls[i].arguments)};
+
+		appendStringInfo(body, "%s{\"id\":", i > 0 ? "," : "");
+		escape_json(body, calls[i].id);
+		appendStringInfoString(body,
+							   ",\"type\":\"function\",\"function\":{\"name\":");
+		escape_json(body, calls[i].name);
+		appendStringInfoString(body, ",\"arguments\":");
+		/* Some servers fail at earlier arguments that are not JSON. */
+		escape_json(body,
+					prom_json_valid(arguments) ? calls[i].arguments : "{}");
+		appendStringInfoString(body, "}}");
+	}
+	appendStringInfoChar(body, ']');
+}
+
+static void
+add_message(StringInfo body, const PromMessage *message)
+{
+	if (message->raw != NULL)
+	{
+		appendStringInfoString(body, message->raw);
+		return;
+	}
+	appendStringInfoString(body, "{\"role\":");
+	escape_json(body, message->role);
+	if (message->call_id != NULL)
+	{
+		appendStringInfoString(body, ",\"tool_call_id\":");
+		escape_json(body, message->call_id);
+	}
+	appendStringInfoString(body, ",\"content\":");
+	escape_json(body, message->text ? message->text : "");
+	if (message->ncalls > 0)
+		add_calls(body, message->calls, message->ncalls);
+	appendStringInfoChar(body, '}');
+}
+
 void
 prom_provider_add_messages(StringInfo body, const PromPrompt *prompt)
 {
-	const PromMessage *messages = prompt->messages;
-	int i;
-
 	appendStringInfoChar(body, '[');
-	for (i = 0; i < prompt->nmessages; i++)
+	for (int i = 0; i < prompt->nmessages; i++)
 	{
 		if (i > 0)
 			appendStringInfoChar(body, ',');
-		if (messages[i].raw != NULL)
+		add_message(body, &prompt->messages[i]);
+	}
+	appendStringInfoChar(body, ']');
+}
+
+void
+prom_provider_add_tools(StringInfo body, const PromPrompt *prompt)
+{
+	if (prompt->ntools == 0)
+		return;
+	appendStringInfoString(body, ",\"tools\":[");
+	for (int i = 0; i < prompt->ntools; i++)
+	{
+		const PromToolOffer *tool = &prompt->tools[i];
+
+		appendStringInfo(body,
+						 "%s{\"type\":\"function\",\"function\":{\"name\":",
+						 i > 0 ? "," : "");
+		escape_json(body, tool->name);
+		if (tool->description != NULL)
 		{
-			appendStringInfoString(body, messages[i].raw);
-			continue;
+			appendStringInfoString(body, ",\"description\":");
+			escape_json(body, tool->description);
 		}
-		appendStringInfoString(body, "{\"role\":");
-		escape_json(body, messages[i].role);
-		appendStringInfoString(body, ",\"content\":");
-		escape_json(body, messages[i].text ? messages[i].text : "");
-		appendStringInfoChar(body, '}');
+		appendStringInfo(body, ",\"parameters\":%s}}", tool->schema);
 	}
 	appendStringInfoChar(body, ']');
 }
@@ -57,6 +125,8 @@ prom_provider_build(StringInfo body, const PromModel *model,
 	char *url = NULL;
 	char *host = NULL;
 
+	if (prom_llm_is_function(model->api))
+		provider = &prom_provider_openai;
 	if (provider == NULL)
 	{
 		appendStringInfoString(body, "{\"messages\":");

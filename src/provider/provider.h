@@ -39,7 +39,7 @@ typedef struct PromTurn
 	char *raw;           /* the turn as it was sent */
 	char *answer;
 	char *refusal;
-	bool has_tool_calls;
+	int ncalls; /* tool calls that it asks for */
 
 	int64 tokens_in; /* -1: not reported */
 	int64 tokens_out;
@@ -85,9 +85,12 @@ typedef struct PromProvider
 /* The provider of an api, or NULL. */
 extern const PromProvider *prom_provider_find(const char *api);
 
-/* Append the messages as an array in the form of chat completions. */
+/* Append the messages as an array in the form of chat completions, */
 extern void prom_provider_add_messages(StringInfo body,
 									   const PromPrompt *prompt);
+
+/* and the tools as a member of the request, if there are any. */
+extern void prom_provider_add_tools(StringInfo body, const PromPrompt *prompt);
 
 /*
  * Append the body that prom_llm_start() sends; of echo, which is sent nothing,

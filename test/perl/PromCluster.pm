@@ -16,6 +16,7 @@ use warnings FATAL => 'all';
 use parent 'PostgreSQL::Test::Cluster';
 
 use Carp qw(croak);
+use JSON::PP ();
 use PostgreSQL::Test::Utils qw(slurp_file); # its others are not methods
 use Test::More;
 use Time::HiRes qw(time usleep);
@@ -111,12 +112,73 @@ sub fake_agent
 
 	$self->safe_psql(
 		$params{dbname} // 'postgres',
-		sprintf "SELECT prometheus_set_model('%s', 'openai', '%s', '%s', %s, %s);"
+		sprintf "SELECT prometheus_set_model('%s', 'openai', '%s', '%s', %s, options => %s);"
 		  . "SELECT prometheus_set_agent('%s', '%s', %s);",
 		$name, $params{url} // $llm->url('/v1'), $behaviour,
 		$text->($params{secret}), $text->($params{options} // '{}'),
 		$name, $name, $text->($params{instructions}));
 	return $name;
+}
+
+# Make a model "scripted", an SQL function that says what the request tells it
+# to.  A request is a list of its turns, the last of which it repeats:
+#	"text"						an answer
+#	["text", [NAME, ARGUMENTS], ...]	tool calls, with or without a text;
+#								arguments that are a string are given as it is
+#	{...}						the message itself
+# The model "fake-tools" of fake_llm.py understands the same.
+sub create_scripted_model
+{
+	my ($self, $dbname) = @_;
+	$self->safe_psql($dbname // 'postgres', <<'EOSQL');
+CREATE FUNCTION scripted(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+	turn int;
+	script jsonb;
+	said jsonb;
+	message jsonb;
+BEGIN
+	SELECT count(*) FILTER (WHERE m ->> 'role' = 'assistant'),
+	       (array_agg(m ->> 'content' ORDER BY n DESC)
+	           FILTER (WHERE m ->> 'role' = 'user'))[1]::jsonb
+	  INTO turn, script
+	  FROM jsonb_array_elements(request -> 'messages') WITH ORDINALITY AS x(m, n);
+	said := script -> least(turn, jsonb_array_length(script) - 1);
+	message := jsonb_build_object('role', 'assistant') || CASE jsonb_typeof(said)
+		WHEN 'object' THEN said
+		WHEN 'array' THEN jsonb_build_object(
+			'content', CASE jsonb_typeof(said -> 0) WHEN 'string' THEN said -> 0 END,
+			'tool_calls', (
+				SELECT jsonb_agg(jsonb_build_object(
+					'id', format('call_%s_%s', turn + 1, n),
+					'type', 'function',
+					'function', jsonb_build_object(
+						'name', c -> 0,
+						'arguments', CASE jsonb_typeof(c -> 1)
+							WHEN 'string' THEN c ->> 1
+							ELSE (c -> 1)::text END)) ORDER BY n)
+				  FROM jsonb_path_query(said, 'strict $[*] ? (@.type() == "array")')
+				       WITH ORDINALITY AS x(c, n)))
+		ELSE jsonb_build_object('content', said) END;
+	RETURN jsonb_build_object(
+		'choices', jsonb_build_array(jsonb_build_object(
+			'index', 0,
+			'finish_reason', CASE WHEN message ? 'tool_calls' THEN 'tool_calls' ELSE 'stop' END,
+			'message', message)),
+		'usage', jsonb_build_object('prompt_tokens', 10, 'completion_tokens', 5));
+END $$;
+SELECT prometheus_set_model('scripted', 'function', handler => 'scripted(jsonb)');
+EOSQL
+	return;
+}
+
+# Such a request, as an SQL literal.
+sub script
+{
+	my ($self, @turns) = @_;
+	my $json = JSON::PP->new->ascii->canonical->encode(\@turns);
+	return "\$script\$$json\$script\$";
 }
 
 # The error that a statement ends with: state (empty if there is none), message,
@@ -319,15 +381,17 @@ my %invariants = (
 	'attempt of no task' => q{
 		SELECT task_id, attempt FROM prometheus._attempt
 		 WHERE task_id NOT IN (SELECT task_id FROM prometheus._task)},
-	'attempts with a gap or twice' => q{
+	'attempts with a gap' => q{
 		SELECT task_id, array_agg(attempt ORDER BY attempt)
-		  FROM prometheus._attempt GROUP BY task_id
+		  FROM (SELECT task_id, attempt FROM prometheus._attempt UNION
+		        SELECT task_id, attempt FROM prometheus._outcome) a
+		 GROUP BY task_id
 		HAVING array_agg(attempt ORDER BY attempt) <>
 		       array(SELECT generate_series(min(attempt), min(attempt) + count(attempt)::int - 1))},
 	'outcome of no attempt' => q{
 		SELECT task_id, attempt, outcome FROM prometheus._outcome o
 		 WHERE NOT EXISTS (SELECT FROM prometheus._task t WHERE t.task_id = o.task_id)
-		    OR outcome NOT IN ('cancelled', 'failed', 'quarantined') AND NOT EXISTS (
+		    OR outcome NOT IN ('cancelled', 'failed', 'vetoed', 'quarantined') AND NOT EXISTS (
 		       SELECT FROM prometheus._attempt a
 		        WHERE a.task_id = o.task_id AND a.attempt = o.attempt)},
 	'two outcomes of one attempt' => q{
@@ -413,7 +477,10 @@ sub check_invariants
 			                    WHERE x.task_id = t.task_id AND outcome = 'retry')
 			    OR events <> received + executed + retried +
 			       (SELECT count(*) FROM prometheus._outcome x
-			         WHERE x.task_id = t.task_id AND outcome IN $ends)};
+			         WHERE x.task_id = t.task_id AND outcome IN $ends) +
+			       (SELECT count(*) + count(d.approval_id)
+			          FROM prometheus._approval x LEFT JOIN prometheus._decision d USING (approval_id)
+			         WHERE x.task_id = t.task_id)};
 	}
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;

@@ -22,8 +22,8 @@ SELECT throws_ok($$SELECT prometheus_set_model('echo', 'echo')$$, '42501', NULL,
 SELECT throws_ok($$SELECT prometheus_set_agent('default')$$, '42501', NULL, 'either');
 RESET ROLE;
 -- EXECUTE is not enough.
-GRANT EXECUTE ON FUNCTION prometheus_set_model(text, text, text, text, text, jsonb),
-    prometheus_set_agent(text, text, text, text, jsonb) TO prom_test_user;
+GRANT EXECUTE ON FUNCTION prometheus_set_model(text, text, text, text, text, regprocedure, jsonb),
+    prometheus_set_agent(text, text, text, text, text[], text, jsonb) TO prom_test_user;
 SET LOCAL ROLE prom_test_user;
 SELECT throws_ok($$SELECT prometheus_set_model('echo', 'echo')$$, '42501', NULL, 'a granted EXECUTE makes no administrator');
 SELECT throws_ok($$SELECT prometheus_set_agent('default')$$, '42501', NULL, 'of agents neither');

@@ -1,9 +1,9 @@
 -- What prometheus_set_model() writes and refuses, and what prometheus.model shows.
 BEGIN;
-SELECT plan(125);
+SELECT plan(164);
 
 SELECT columns_are('prometheus', 'model', ARRAY[
-    'name', 'api', 'endpoint', 'model', 'secret', 'owner', 'version', 'set_at', 'options']);
+    'name', 'api', 'endpoint', 'model', 'secret', 'handler', 'owner', 'version', 'set_at', 'options']);
 SELECT function_returns('prometheus_set_model', 'bigint');
 
 -- What a fresh install has.
@@ -12,7 +12,7 @@ SELECT is(api, 'echo', 'there is a model to begin with') FROM prometheus.model W
 -- A new one.
 
 SELECT is(prometheus_set_model('gpt', 'openai', 'https://api.openai.com/v1', 'gpt-5', 'OPENAI_KEY',
-                               '{"max_tokens": 100, "temperature": 0.5}'), 1::bigint, 'the first version is 1');
+                               options => '{"max_tokens": 100, "temperature": 0.5}'), 1::bigint, 'the first version is 1');
 SELECT is(concat_ws(' ', api, endpoint, model, secret, owner, version, options),
           concat_ws(' ', 'openai https://api.openai.com/v1 gpt-5 OPENAI_KEY', current_user, 1,
                     '{"max_tokens": 100, "temperature": 0.5}'), 'as it was set')
@@ -98,8 +98,91 @@ SELECT lives_ok(format($$SELECT prometheus_set_model('gpt', options => %L)$$, o)
                     '{"connect_timeout": "1 s", "first_byte_timeout": 0.5, "idle_timeout": "00:01", "total_timeout": 86400}',
                     '{"max_reply": "16 MB"}', '{"max_reply": 1024}', '{"window": 1000, "max_tokens": 5000}', '{"price_in": 1e3}']) AS o;
 
+-- Functions as models.
+
+SET LOCAL client_min_messages = error;
+CREATE SCHEMA prom_test;
+CREATE FUNCTION prom_test.reply(jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT $1';
+CREATE FUNCTION prom_test.reply(text) RETURNS jsonb LANGUAGE sql AS 'SELECT to_jsonb($1)';
+CREATE FUNCTION prom_test.named(request jsonb DEFAULT NULL) RETURNS jsonb LANGUAGE sql AS 'SELECT $1';
+SET LOCAL search_path = prom_test, public;
+SELECT is(prometheus_set_model('script', 'function', handler => 'reply(jsonb)'), 1::bigint, 'a function');
+SET LOCAL search_path = public;
+SELECT is(concat_ws(' ', api, handler, coalesce(endpoint, '-'), owner), concat_ws(' ', 'function prom_test.reply(pg_catalog.jsonb) -', current_user),
+          'is the handler') FROM prometheus.model WHERE name = 'script';
+SELECT is(search_path, 'prom_test, public, pg_temp', 'with the path of then') FROM prometheus._model WHERE name = 'script';
+SELECT is(prometheus_set_model('script', model => 'x', options => '{"price_in": 1}'), 2::bigint, 'it stays');
+SELECT is(handler || ' ' || search_path, 'prom_test.reply(pg_catalog.jsonb) prom_test, public, pg_temp', 'with its path')
+  FROM prometheus._model WHERE name = 'script' AND version = 2;
+SELECT is(prometheus_set_model('script', handler => 'prom_test.named(jsonb)'), 3::bigint, 'another one');
+SELECT is(handler || ' ' || search_path, 'prom_test.named(pg_catalog.jsonb) public, pg_temp', 'has the path of now')
+  FROM prometheus._model WHERE name = 'script' AND version = 3;
+
+SELECT throws_ok($$SELECT prometheus_set_model('newer', 'function')$$, '22004', 'a model of api "function" needs a handler', 'it needs one');
+SELECT throws_ok($$SELECT prometheus_set_model('newer', 'function', handler => 0)$$, '22004', NULL, 'none is none');
+SELECT throws_ok($$SELECT prometheus_set_model('script', handler => 0)$$, '22004', NULL, 'and it cannot be taken away');
+SELECT throws_ok($$SELECT prometheus_set_model('newer', 'function', 'https://example.com', handler => 'prom_test.reply(jsonb)')$$, '22023',
+                 'a model of api "function" has no endpoint and no secret', 'it has no endpoint');
+SELECT throws_ok($$SELECT prometheus_set_model('newer', 'function', secret => 'KEY', handler => 'prom_test.reply(jsonb)')$$, '22023',
+                 'a model of api "function" has no endpoint and no secret', 'and no secret');
+SELECT throws_ok($$SELECT prometheus_set_model('newer', 'openai', 'https://example.com', handler => 'prom_test.reply(jsonb)')$$, '22023',
+                 'a model of api "openai" has no handler', 'of another api it has none');
+SELECT throws_ok($$SELECT prometheus_set_model('newer', 'echo', handler => 'prom_test.reply(jsonb)')$$, '22023',
+                 'a model of api "echo" has no handler', 'of no other api');
+SELECT throws_ok($$SELECT prometheus_set_model('script', 'echo')$$, '22023', 'a model of api "echo" has no handler',
+                 'not even when it becomes another');
+SELECT is(prometheus_set_model('script', 'echo', handler => 0), 4::bigint, 'unless it is taken away');
+SELECT is(num_nulls(handler, search_path), 2, 'with its path') FROM prometheus._model WHERE name = 'script' AND version = 4;
+
+CREATE FUNCTION prom_test.two(jsonb, jsonb DEFAULT NULL) RETURNS jsonb LANGUAGE sql AS 'SELECT $1';
+CREATE FUNCTION prom_test.rows(jsonb) RETURNS SETOF jsonb LANGUAGE sql AS 'SELECT $1';
+CREATE FUNCTION prom_test.words(jsonb) RETURNS text LANGUAGE sql AS 'SELECT $1::text';
+CREATE FUNCTION prom_test.no_request() RETURNS jsonb LANGUAGE sql AS 'SELECT ''{}''::jsonb';
+CREATE FUNCTION prom_test.json(json) RETURNS jsonb LANGUAGE sql AS 'SELECT $1::jsonb';
+CREATE AGGREGATE prom_test.every(jsonb) (SFUNC = jsonb_concat, STYPE = jsonb);
+SELECT throws_ok(format($$SELECT prometheus_set_model('newer', 'function', handler => %L)$$, f), '22023',
+                 format('function %s cannot be a model', f), f)
+  FROM unnest(ARRAY['prom_test.reply(text)', 'prom_test.two(jsonb,jsonb)', 'prom_test.rows(jsonb)', 'prom_test.words(jsonb)',
+                    'prom_test.no_request()', 'prom_test.json(json)', 'prom_test.every(jsonb)']) AS f;
+SELECT throws_ok($$SELECT prometheus_set_model('newer', 'function', handler => 'prom_test.nothing(jsonb)')$$, '42883', NULL, 'a function that is not there');
+SELECT throws_ok($$SELECT prometheus_set_model('newer', 'function', handler => 4294967295::regprocedure)$$, '42883',
+                 'function with OID 4294967295 does not exist', 'nor by its oid');
+
+-- It runs as the model's owner.
+
+CREATE ROLE prom_test_admin;
+CREATE ROLE prom_test_other;
+GRANT prometheus_agent_admin TO prom_test_admin, prom_test_other;
+GRANT USAGE ON SCHEMA prom_test TO prom_test_admin, prom_test_other;
+REVOKE EXECUTE ON FUNCTION prom_test.named(jsonb) FROM PUBLIC;
+SET LOCAL ROLE prom_test_admin;
+SELECT throws_ok($$SELECT prometheus_set_model('theirs', 'function', handler => 'prom_test.named(jsonb)')$$, '42501',
+                 'permission denied for function prom_test.named(jsonb)', 'a function that the administrator may not execute');
+SELECT is(prometheus_set_model('theirs', 'function', handler => 'prom_test.reply(jsonb)'), 1::bigint, 'one that he may');
+SELECT is(prometheus_set_model('plain', 'echo'), 1::bigint, 'and a model without one');
+SELECT is(prometheus_set_model('theirs', options => '{"price_in": 1}'), 2::bigint, 'he may change his');
+SET LOCAL ROLE prom_test_other;
+SELECT throws_ok($$SELECT prometheus_set_model('theirs', handler => 'prom_test.reply(jsonb)')$$, '42501',
+                 'permission denied for model "theirs"', 'another administrator gives it no handler');
+SELECT throws_ok($$SELECT prometheus_set_model('theirs', options => '{"price_in": 2}')$$, '42501', NULL, 'and changes nothing else');
+SELECT throws_ok($$SELECT prometheus_set_model('plain', 'function', handler => 'prom_test.reply(jsonb)')$$, '42501', NULL,
+                 'nor gives one to a model without');
+SELECT is(prometheus_set_model('plain', options => '{"price_in": 2}'), 2::bigint, 'which he may change');
+SELECT is(prometheus_set_model('theirs', 'echo', handler => 0), 3::bigint, 'he may take it away');
+SELECT throws_ok($$SELECT prometheus_set_model('theirs', 'function', handler => 'prom_test.reply(jsonb)')$$, '42501', NULL, 'but not give it back');
+RESET ROLE;
+GRANT prom_test_admin TO prom_test_other;
+SET LOCAL ROLE prom_test_other;
+SELECT is(prometheus_set_model('theirs', 'function', handler => 'prom_test.reply(jsonb)'), 4::bigint, 'unless he has the owner''s role');
+RESET ROLE;
+SELECT is(owner, 'prom_test_admin', 'who stays the owner') FROM prometheus.model WHERE name = 'theirs';
+ALTER ROLE prom_test_admin RENAME TO prom_test_renamed;
+SET LOCAL ROLE prom_test_other;
+SELECT throws_ok($$SELECT prometheus_set_model('theirs')$$, '42501', NULL, 'not when the owner''s oid is of another name');
+RESET ROLE;
+
 -- What was refused left nothing.
-SELECT is_empty($$SELECT * FROM prometheus._model WHERE name = ''$$, 'a refused model is not there');
+SELECT is_empty($$SELECT * FROM prometheus._model WHERE name IN ('', 'newer')$$, 'a refused model is not there');
 SELECT is((SELECT max(version) FROM prometheus._model), (SELECT count(*) FROM prometheus._model WHERE name = 'gpt' OR name = 'new'
            GROUP BY name ORDER BY count(*) DESC LIMIT 1), 'versions are dense');
 

@@ -39,7 +39,7 @@ CREATE FUNCTION pg_temp.results(id bigint) RETURNS jsonb LANGUAGE sql AS $$
 $$;
 
 SELECT prometheus_set_model('gpt', 'openai', 'https://api.example.com/v1', 'gpt-4o-mini', 'the_secret',
-                            '{"max_tokens": 100, "temperature": 0.5}'),
+                            options => '{"max_tokens": 100, "temperature": 0.5}'),
        prometheus_set_model('small', 'openai', 'https://api.example.com/v1', options => '{"window": 1000, "stream": false}'),
        prometheus_set_model('smaller', 'openai', 'https://api.example.com/v1', options => '{"window": 1000, "max_tokens": 500}');
 SELECT prometheus_set_agent('support', 'gpt', 'Be kind.'), prometheus_set_agent('other', 'gpt', 'Be brief.'),

@@ -126,8 +126,8 @@ SELECT is_empty(
     'no view can be written to by others');
 
 SELECT is_empty(
-    $$SELECT signature FROM fn WHERE proleakproof AND signature <> 'prometheus._may_see(text,oid)'$$,
-    'only the visibility test is leakproof');
+    $$SELECT signature FROM fn WHERE proleakproof AND signature NOT IN ('prometheus._may_see(text,oid)', 'prometheus._may_approve(text)')$$,
+    'only the tests of visibility are leakproof');
 
 SELECT is_empty(
     $$SELECT rolname FROM (VALUES ('prometheus_agent_user'), ('prometheus_agent_admin')) AS v(name)

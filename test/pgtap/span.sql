@@ -2,7 +2,7 @@
 -- prometheus_trace() draws them.  Ids and times are fixed, so that whole texts
 -- can be compared; what is still open began so many hours ago.
 BEGIN;
-SELECT plan(129);
+SELECT plan(134);
 
 SET LOCAL TimeZone = 'UTC';
 CREATE TEMP TABLE base (task_id bigint PRIMARY KEY, at timestamptz NOT NULL);
@@ -429,6 +429,27 @@ RESET ROLE;
 
 SELECT throws_ok($$DELETE FROM prometheus.span$$, '55000', NULL, 'spans are to read');
 SELECT throws_ok($$UPDATE prometheus.usage SET cost = 0$$, '55000', NULL, 'usage is to read');
+
+-- Tools.
+
+SELECT pg_temp.submitted(9013, 'clerk', at => '2025-01-01 00:00+00'), pg_temp.began(9013, 1, 0), pg_temp.sent(9013, 1, 1, 0),
+       pg_temp.did(9013, 1, 1, 1, 0, 2, tokens_in => 10, tokens_out => 5), pg_temp.did(9013, 1, 2, NULL, 2, 3, model => NULL),
+       pg_temp.did(9013, 1, 3, NULL, 3, 4, 'error', NULL, error_type => 'ToolError', error => 'division by zero', model => NULL);
+UPDATE prometheus._step SET kind = 'tool', name = 'add', finish_reason = NULL, request_id = NULL, connect_ms = NULL,
+                            first_byte_ms = NULL, raw = NULL
+ WHERE task_id = 9013 AND step > 1;
+CREATE TEMP VIEW tool AS
+    SELECT * FROM prometheus.span WHERE attributes ->> 'prometheus.task_id' = '9013' AND name ~ 'tool' ORDER BY started_at;
+SELECT results_eq('SELECT name, kind, status, parent_span_id FROM tool',
+    $$VALUES ('execute_tool add', 'internal', 'ok', '0000000000898708'), ('execute_tool add', 'internal', 'error', '0000000000898708')$$,
+    'a tool is a part of the task');
+SELECT is((SELECT count(*) FROM tool WHERE attributes @> '{"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "add"}'), 2::bigint,
+          'says what it is');
+SELECT is_empty($$SELECT * FROM tool WHERE attributes ?| '{gen_ai.provider.name,gen_ai.request.model,server.address}'$$,
+                'and nothing of a model');
+SELECT results_eq($$SELECT tasks, calls, tokens_in, tokens_out FROM prometheus.usage WHERE agent = 'clerk'$$,
+    'VALUES (1::bigint, 1::bigint, 10::bigint, 5::bigint)', 'usage is of models');
+SELECT matches(prometheus_trace(9013), E'\n  tool add .*\n +division by zero', 'a picture: a tool that failed');
 
 SELECT * FROM finish();
 ROLLBACK;

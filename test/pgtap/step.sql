@@ -1,6 +1,6 @@
 -- What prometheus.step says of the checkpoints of a task.
 BEGIN;
-SELECT plan(26);
+SELECT plan(36);
 
 CREATE TEMP TABLE made AS
     SELECT nextval('prometheus._task_id') AS task_id;
@@ -84,6 +84,57 @@ SELECT throws_ok('DELETE FROM prometheus.step', '55000', NULL, 'a view to read')
 
 SELECT is(output, '{"content": "half of an ans"}', 'what there was of an answer that failed')
   FROM s WHERE step = 7;
+
+-- Turns and the tool calls that they ask for.
+
+CREATE TEMP TABLE tooled AS
+    SELECT nextval('prometheus._task_id') AS task_id;
+INSERT INTO prometheus._task (task_id, event_id, xid, submitted_at, deadline, priority, max_attempts,
+                              submitter_oid, submitter, agent, mode, trace_id, request, metadata)
+SELECT task_id, nextval('prometheus._fact_id'), prometheus._xid(), now(), now() + interval '1 day',
+       0, 3, current_user::regrole, current_user, 'writer', 'fast', gen_random_uuid(), 'Do it.', '{}'
+  FROM tooled;
+INSERT INTO prometheus._attempt (task_id, attempt, xid, started_at, agent_version, model, model_version)
+SELECT task_id, n, prometheus._xid(), now(), 2, 'echo', 1 FROM tooled, generate_series(1, 2) AS n;
+INSERT INTO prometheus._step (task_id, step, attempt, event_id, xid, started_at, ended_at, ambiguous, kind, name, status,
+                              calls, arguments, answer, error_type, error, raw)
+SELECT task_id, step, attempt, nextval('prometheus._fact_id'), prometheus._xid(), now(), now(), false, kind, name, status,
+       calls, arguments, answer, error_type, error, raw
+  FROM tooled, (VALUES
+    (1, 1, 'chat', 'gpt', 'ok', 2, NULL, 'Let me see.', NULL, NULL,
+     '{"role": "assistant", "tool_calls": [{"id": "x", "function": {"name": "add", "arguments": "{\"a\": 1}"}}, {"id": "y"}]}'),
+    (2, 1, 'tool', 'add', 'ok', NULL, '{"a": 1}', 'one', NULL, NULL, NULL),
+    (3, 1, 'tool', 'drop_it', 'error', NULL, 'not json', NULL, 'ToolError', 'arguments is not JSON', NULL),
+    (4, 1, 'chat', 'gpt', 'error', NULL, NULL, NULL, 'ModelTimeout', 'no reply', NULL),
+    (5, 2, 'chat', 'gpt', 'ok', 1, NULL, NULL, NULL, NULL, 'no json'),
+    (6, 2, 'tool', 'add', 'ok', NULL, '{}', '', NULL, NULL, NULL),
+    (7, 2, 'chat', 'gpt', 'ok', 0, NULL, 'Done.', NULL, NULL, '{"tool_calls": []}'))
+    AS v(step, attempt, kind, name, status, calls, arguments, answer, error_type, error, raw);
+CREATE TEMP VIEW c AS SELECT s.* FROM prometheus.step s JOIN tooled USING (task_id);
+
+SELECT is(input, expected::jsonb, what)
+  FROM c JOIN (VALUES
+    (1, '{"messages": [{"role": "system", "content": "Be brief.\n\"Always\"."}, {"role": "user", "content": "Do it."}]}',
+     'input of the first turn'),
+    (2, '{"arguments": {"a": 1}}', 'input of a tool'),
+    (3, '{"arguments": "not json"}', 'input of a tool, whatever the model wrote'),
+    (4, '{"messages": [{"role": "tool", "name": "add", "content": "one"},
+                       {"role": "tool", "name": "drop_it", "content": "arguments is not JSON"}]}',
+     'input of the next turn: results in order'),
+    (5, '{"messages": [{"role": "tool", "name": "add", "content": "one"},
+                       {"role": "tool", "name": "drop_it", "content": "arguments is not JSON"}]}',
+     'the same when it is tried again'),
+    (7, '{"messages": [{"role": "tool", "name": "add", "content": ""}]}', 'input of the last turn: only what is new'))
+    AS v(step, expected, what) USING (step);
+SELECT is(output, expected::jsonb, what)
+  FROM c JOIN (VALUES
+    (1, '{"content": "Let me see.",
+          "tool_calls": [{"id": "x", "function": {"name": "add", "arguments": "{\"a\": 1}"}}, {"id": "y"}]}',
+     'output of a turn that asks for tools'),
+    (3, '{"error": "arguments is not JSON", "error_type": "ToolError"}', 'output of a tool that failed'),
+    (5, '{"content": null, "tool_calls": null}', 'output of a turn whose message cannot be read'),
+    (7, '{"content": "Done."}', 'output of a turn that asks for none'))
+    AS v(step, expected, what) USING (step);
 
 SELECT * FROM finish();
 ROLLBACK;

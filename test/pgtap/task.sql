@@ -49,7 +49,7 @@ $$;
 
 SELECT columns_are('prometheus', 'task', ARRAY[
     'task_id', 'status', 'agent', 'mode', 'attempts', 'submitted_at', 'started_at', 'ended_at', 'duration',
-    'tokens_in', 'tokens_out', 'cost', 'submitter', 'trace_id', 'request', 'result', 'error', 'error_type', 'metadata']);
+    'tokens_in', 'tokens_out', 'cost', 'submitter', 'conversation', 'parent_id', 'trace_id', 'request', 'result', 'error', 'error_type', 'metadata']);
 
 -- What stays as it was submitted.
 

@@ -3,7 +3,7 @@
 BEGIN;
 SELECT plan(10);
 
-SELECT columns_are('prometheus', 'worker', ARRAY['role', 'pid', 'state', 'started_at', 'in_flight']);
+SELECT columns_are('prometheus', 'worker', ARRAY['role', 'pid', 'state', 'started_at', 'in_flight', 'task_id']);
 SELECT is((SELECT array_agg(role) FROM prometheus.worker), ARRAY['launcher'], 'only the launcher runs');
 SELECT is(w.pid, a.pid, 'its pid is that of pg_stat_activity')
   FROM prometheus.worker w, pg_stat_activity a WHERE a.backend_type = 'prometheus launcher';

@@ -101,6 +101,10 @@ RESET ROLE;
 GRANT USAGE ON SCHEMA hostile TO PUBLIC;
 CREATE EXTENSION prometheus SCHEMA public;
 GRANT prometheus_agent_admin TO prom_test_admin;
+CREATE TYPE public.pair AS (a pg_catalog.int4, b pg_catalog.text[]);
+CREATE TYPE public.mood AS ENUM ('ok', 'sad');
+CREATE FUNCTION public.word(word pg_catalog.text, m public.mood DEFAULT 'ok', r public.pair DEFAULT NULL) RETURNS pg_catalog.text LANGUAGE sql AS 'SELECT $1';
+CREATE FUNCTION public.reply(pg_catalog.jsonb) RETURNS pg_catalog.jsonb LANGUAGE sql AS 'SELECT $1';
 \pset tuples_only on
 
 SET ROLE prom_test_admin;
@@ -108,9 +112,15 @@ SET client_min_messages = error;
 SET search_path = hostile, public, pg_catalog;
 -- Here an operator is the attacker's.
 SELECT 1 = 1;
-SELECT prometheus_set_model('m', 'openai', 'https://example.com/v1', 'x', 'KEY', '{"max_tokens": 5, "price_in": 1, "max_reply": "1 MB", "idle_timeout": "1 s"}');
+SELECT prometheus_set_model('m', 'openai', 'https://example.com/v1', 'x', 'KEY', options => '{"max_tokens": 5, "price_in": 1, "max_reply": "1 MB", "idle_timeout": "1 s"}');
 SELECT prometheus_set_model('m', options => '{"max_tokens": null}');
-SELECT prometheus_set_agent('a', 'm', 'Be brief.', 'fast', '{"roles": ["prometheus_agent_user"]}');
+SELECT prometheus_set_tool('public.word(pg_catalog.text, public.mood, public.pair)', 'word', 'Says it.', 'write', true);
+SELECT prometheus_set_tool('public.word(pg_catalog.text, public.mood, public.pair)', 'word', tier => 'read');
+SELECT prometheus_set_model('f', 'function', handler => 'public.reply(pg_catalog.jsonb)');
+SELECT prometheus_set_model('f', handler => 'public.reply(pg_catalog.jsonb)', options => '{"price_in": 1}');
+SELECT prometheus_set_agent('b', 'f', tools => '{word}', run_as => 'prom_test_admin');
+SELECT prometheus_set_agent('b', instructions => 'Be brief.');
+SELECT prometheus_set_agent('a', 'm', 'Be brief.', 'fast', options => '{"roles": ["prometheus_agent_user"]}');
 SELECT prometheus_set_agent('a', options => '{"roles": null}');
 SELECT prometheus_submit('before') AS before \gset
 SELECT prometheus_submit('x', 'a', 'fast', 1, '2100-01-01', 'k', ARRAY[:before], 'key', 'talk', '{"type": "string", "pattern": "^a"}', '1 day', 2, NULL, '{"a": 1}') AS task_id \gset
@@ -143,6 +153,8 @@ SELECT output FROM prometheus.step;
 SELECT data FROM prometheus.event ORDER BY created_at;
 SELECT name, options FROM prometheus.agent ORDER BY name;
 SELECT name, options FROM prometheus.model ORDER BY name;
+SELECT name, "schema" FROM prometheus.tool;
+SELECT prometheus._json('no json');
 SELECT role FROM prometheus.worker;
 SELECT check_name FROM prometheus_health();
 SELECT prometheus._may_see('prom_test_admin', 'prom_test_admin'::regrole);
@@ -153,5 +165,7 @@ SET client_min_messages = warning;
 DROP EXTENSION prometheus;
 DROP OWNED BY prom_test_attacker CASCADE;
 DROP PROCEDURE public.plant;
+DROP FUNCTION public.word, public.reply;
+DROP TYPE public.mood, public.pair;
 DROP ROLE prom_test_attacker, prom_test_admin;
 CREATE EXTENSION prometheus;

@@ -180,6 +180,16 @@ SELECT prometheus_set_model('m', 'openai');
 \echo :SQLSTATE
 SELECT prometheus_set_model('m', 'echo', 'https://example.com');
 \echo :SQLSTATE
+SELECT prometheus_set_model('m', 'function');
+\echo :SQLSTATE
+CREATE FUNCTION reply(jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT $1';
+SELECT prometheus_set_model('m', 'echo', handler => 'reply(jsonb)');
+\echo :SQLSTATE
+DROP FUNCTION reply;
+SELECT prometheus_set_model('m', 'function', handler => 'jsonb_typeof(jsonb)');
+\echo :SQLSTATE
+SELECT prometheus_set_model('m', 'function', handler => 'jsonb_concat(jsonb, jsonb)');
+\echo :SQLSTATE
 SELECT prometheus_set_model('m', 'openai', 'ftp://example.com');
 \echo :SQLSTATE
 SELECT prometheus_set_model('m', 'openai', 'https:///v1');
@@ -236,10 +246,55 @@ SELECT prometheus_set_agent('a', 'nothing');
 \echo :SQLSTATE
 SELECT prometheus_set_agent('a', 'echo', mode => 'slow');
 \echo :SQLSTATE
-SELECT prometheus_set_agent('a', 'echo', options => '{"max_tokens": 1}');
+SELECT prometheus_set_agent('a', 'echo', options => '{"window": 1000}');
+\echo :SQLSTATE
+SELECT prometheus_set_agent('a', 'echo', options => '{"max_turns": 0}');
+\echo :SQLSTATE
+SELECT prometheus_set_agent('a', 'echo', options => '{"max_duration": "0.5 s"}');
 \echo :SQLSTATE
 SELECT prometheus_set_agent('a', 'echo', options => '{"roles": "me"}');
 \echo :SQLSTATE
+SELECT prometheus_set_agent('a', 'echo', tools => '{nothing}');
+\echo :SQLSTATE
+SELECT prometheus_set_agent('a', 'echo', tools => '{NULL}');
+\echo :SQLSTATE
+CREATE ROLE prom_test_super SUPERUSER;
+SELECT prometheus_set_agent('a', 'echo', run_as => 'prom_test_super');
+\echo :SQLSTATE
+DROP ROLE prom_test_super;
+SELECT prometheus_set_agent('a', 'echo', run_as => 'prom_test_nobody');
+\echo :SQLSTATE
+GRANT prometheus_agent_admin TO prom_test_user;
+SET ROLE prom_test_user;
+SELECT prometheus_set_agent('a', 'echo', run_as => 'prometheus_agent_user');
+\echo :SQLSTATE
+SELECT prometheus_set_agent('a', 'echo', run_as => 'pg_monitor');
+\echo :SQLSTATE
+RESET ROLE;
+
+-- Tools.
+SELECT prometheus_set_tool(NULL);
+\echo :SQLSTATE
+SELECT prometheus_set_tool('now()', 'my tool');
+\echo :SQLSTATE
+SELECT prometheus_set_tool('now()', tier => 'admin');
+\echo :SQLSTATE
+SELECT prometheus_set_tool('now()', description => repeat('n', 4097));
+\echo :SQLSTATE
+SELECT prometheus_set_tool('max(int)');
+\echo :SQLSTATE
+SELECT prometheus_set_tool('array_append(anycompatiblearray, anycompatible)');
+\echo :SQLSTATE
+SELECT prometheus_set_tool('int4out(int)');
+\echo :SQLSTATE
+SELECT prometheus_set_tool('now()', 'clock');
+SET ROLE prom_test_user;
+SELECT prometheus_set_tool('pg_read_file(text)');
+\echo :SQLSTATE
+SELECT prometheus_set_tool('now()', 'clock');
+\echo :SQLSTATE
+RESET ROLE;
+REVOKE prometheus_agent_admin FROM prom_test_user;
 
 -- The installation.
 DROP EXTENSION prometheus;

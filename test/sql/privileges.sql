@@ -21,12 +21,14 @@ SELECT prometheus_result(1);
 SELECT prometheus_cancel(1);
 SELECT prometheus_set_model('m', 'echo');
 SELECT prometheus_set_agent('a', 'echo');
+SELECT prometheus_set_tool('now()');
 SELECT prometheus_version();
 SELECT * FROM prometheus_health();
 TABLE prometheus.task;
 TABLE prometheus.queue;
 TABLE prometheus.event;
 TABLE prometheus.agent;
+TABLE prometheus.tool;
 TABLE prometheus._task;
 
 -- Two users, each with a task.
@@ -118,6 +120,7 @@ SELECT count(*) FROM prometheus.task WHERE 1 / (CASE request WHEN 'of b' THEN 0 
 -- No table is to be read or written, whatever a user tries.
 TABLE prometheus._task;
 TABLE prometheus._agent;
+TABLE prometheus._tool;
 TABLE prometheus._visible_task;
 INSERT INTO prometheus._cancel VALUES (1, '1', now(), 'x', NULL);
 INSERT INTO prometheus.task (task_id) VALUES (1);
@@ -126,6 +129,7 @@ DELETE FROM prometheus.agent;
 SELECT nextval('prometheus._task_id');
 SELECT prometheus_set_model('m', 'echo');
 SELECT prometheus_set_agent('a', 'echo');
+SELECT prometheus_set_tool('now()');
 CREATE TABLE prometheus.mine ();
 
 -- What an administrator sets is there for users, read-only.
@@ -133,10 +137,15 @@ SET ROLE prom_test_admin;
 SELECT prometheus_set_model('m', 'openai', 'https://example.com/v1', secret => 'KEY');
 SELECT prometheus_set_agent('a', 'm', options => '{"roles": ["prom_test_a"]}');
 SELECT prometheus_set_agent('default', instructions => 'Be brief.');
+SELECT prometheus_set_tool('now()', 'clock');
+SELECT prometheus_set_agent('a', tools => '{clock}', run_as => 'prom_test_admin');
+SELECT prometheus_set_agent('a', run_as => 'prom_test_a');
+SELECT prometheus_set_agent('a', run_as => '');
 TABLE prometheus._model;
 SET ROLE prom_test_a;
 SELECT name, api, endpoint, secret, owner FROM prometheus.model WHERE name = 'm';
-SELECT name, model, owner, options FROM prometheus.agent WHERE name = 'a';
+SELECT name, model, tools, run_as, owner, options FROM prometheus.agent WHERE name = 'a';
+SELECT name, function, tier, owner FROM prometheus.tool;
 SELECT prometheus_submit('to a, by a', 'a') IS NOT NULL AS submitted;
 SET ROLE prom_test_b;
 SELECT prometheus_submit('to a, by b', 'a');

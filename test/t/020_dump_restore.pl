@@ -18,7 +18,8 @@ my %views = (
 	step => 'task_id, step',
 	event => 'event_id',
 	agent => 'name',
-	model => 'name');
+	model => 'name',
+	tool => 'name');
 my %ours;
 my $fingerprint;
 my $retried;
@@ -41,13 +42,14 @@ sub content
 {
 	my ($server, $relation, $order, $dbname) = @_;
 	my $row =
-	  $relation =~ /model|agent/
-	  ? q{to_jsonb(x) - CASE WHEN (name, version) IN (('echo', 1), ('default', 1)) THEN '{set_at,xid}'::text[] ELSE '{}' END}
+	  $relation =~ /model|agent|tool|policy/
+	  ? q{to_jsonb(x) - CASE WHEN version = 1 AND (name IN ('echo', 'default') OR name LIKE 'justica.%' OR to_jsonb(x) ->> 'kind' = 'builtin')
+		THEN '{set_at,xid}'::text[] ELSE '{}' END}
 	  : 'x.*';
 
 	return $server->safe_psql($dbname,
 		"SELECT $row FROM prometheus.$relation x ORDER BY "
-		  . ($order // ($relation =~ /model|agent/ ? 'name, version' : 'x::text')));
+		  . ($order // ($relation =~ /model|agent|tool|policy/ ? 'name, version' : 'x::text')));
 }
 
 # The restored database is as the first was.
@@ -80,10 +82,20 @@ sub check_copy
 		),
 		't', "$what: a new event has a new id");
 	is( $server->safe_psql($dbname,
-			q{SELECT prometheus_set_model('fake-fixed', options => '{"max_tokens": 5}'), prometheus_set_model('echo'), prometheus_set_agent('default', instructions => 'again')}
+			q{SELECT prometheus_set_model('fake-fixed', options => '{"max_tokens": 5}'), prometheus_set_model('echo'), prometheus_set_agent('default', instructions => 'again'), prometheus_set_tool('tools.feel(tools.mood, int, text[])')}
 		),
-		'3|2|3', "$what: versions go on");
+		'3|2|3|2', "$what: versions go on");
 	return;
+}
+
+# What a task of the clerk's did, and what its tools said.
+sub tool_steps
+{
+	my ($server, $task_id) = @_;
+	$server->wait_task($task_id, 'completed');
+	return $server->safe_psql('postgres',
+		"SELECT name, status, coalesce(output ->> 'content', error) FROM prometheus.step WHERE task_id = $task_id AND kind = 'tool' ORDER BY step"
+	);
 }
 
 $node->init;
@@ -105,6 +117,30 @@ $node->safe_psql('postgres',
 	q{SELECT prometheus_set_model('fake-fixed', options => '{"price_in": 0.15, "price_out": 0.6}');
 	SELECT prometheus_set_agent('default', instructions => 'mine');}
 );
+# A model that is a function, which calls each of its tools once; one writes.
+$node->safe_psql('postgres', q{CREATE ROLE clerk;
+	CREATE SCHEMA tools;
+	GRANT USAGE ON SCHEMA tools TO clerk;
+	CREATE TABLE tools.notes (note text PRIMARY KEY);
+	GRANT INSERT ON tools.notes TO clerk;
+	CREATE TYPE tools.mood AS ENUM ('good', 'bad');
+	SET search_path = tools, public;
+	CREATE FUNCTION tools.note(note text) RETURNS text LANGUAGE sql AS
+		'INSERT INTO notes VALUES (note) RETURNING current_user::text';
+	CREATE FUNCTION tools.feel(mood tools.mood, n int DEFAULT 1, VARIADIC words text[] DEFAULT '{}') RETURNS tools.mood
+		LANGUAGE sql BEGIN ATOMIC SELECT mood; END;
+	COMMENT ON FUNCTION tools.note(text) IS 'Writes it down.';
+	CREATE FUNCTION tools.script(request jsonb) RETURNS jsonb LANGUAGE sql AS $$
+		SELECT jsonb_build_object('choices', jsonb_build_array(jsonb_build_object('finish_reason', 'stop', 'message',
+			CASE WHEN request #>> '{messages,-1,role}' = 'tool' THEN '{"role": "assistant", "content": "done"}'
+			ELSE jsonb_build_object('role', 'assistant', 'tool_calls', jsonb_build_array(
+				jsonb_build_object('id', 'a', 'type', 'function', 'function', jsonb_build_object('name', 'note',
+					'arguments', jsonb_build_object('note', request #>> '{messages,-1,content}')::text)),
+				'{"id": "b", "type": "function", "function": {"name": "feel", "arguments": "{\"mood\": \"bad\"}"}}'::jsonb)) END)))
+	$$;
+	SELECT prometheus_set_tool('note(text)', tier => 'write'), prometheus_set_tool('feel(mood, int, text[])'),
+		prometheus_set_model('script', 'function', handler => 'script(jsonb)');
+	SELECT prometheus_set_agent('clerk', 'script', tools => '{note,feel}', run_as => 'clerk', options => '{"max_turns": 3}')});
 my $request = q{quotes ' " \ tab	and ça va};
 $node->safe_psql('postgres',
 	"SELECT prometheus_submit(\$\$$request\$\$, name, metadata => '{\"n\": 1.50}') FROM prometheus.agent WHERE name <> 'fake-hang-before-headers'"
@@ -117,6 +153,10 @@ $node->submit(q{'with a key', idempotency_key => 'k'});
 $node->wait_for('all is done but what is later',
 	q{SELECT string_agg(task_id::text, ',') FROM prometheus.task WHERE status IN ('queued', 'running', 'retrying')},
 	$later);
+
+is( tool_steps($node,
+		$node->safe_psql('postgres', q{SELECT task_id FROM prometheus.task WHERE agent = 'clerk'})),
+	"note|ok|clerk\nfeel|ok|bad", 'tools were called');
 
 # By hand, and by a crash: only with faults there is one (320).
 $retried = $node->safe_psql('postgres',
@@ -139,6 +179,19 @@ cmp_ok($node->safe_psql('postgres', 'SELECT count(*) FROM prometheus._checkpoint
 
 # Every table of ours but what is true of one server only (test 165 has more of
 # eras): a new one must be dumped, too.
+# What a person decided about, as the workers and he would write it.
+$node->safe_psql('postgres', <<'EOSQL');
+SELECT prometheus_remember('default', 'The sky is blue.');
+INSERT INTO prometheus._approval (approval_id, task_id, attempt, step, xid, requested_at, expires_at, tool, policy,
+                                  approvers, target_hash, arguments)
+SELECT -1, min(task_id), 1, 2, prometheus._xid(), now(), now() + '1 day', 'note', 'justica.escalation',
+       'prometheus_agent_admin', 'hash', '{"note": "x"}'
+  FROM prometheus._task;
+INSERT INTO prometheus._decision (approval_id, event_id, xid, decided_at, decision, decided_by)
+SELECT -1, -2, prometheus._xid(), now(), 'rejected', 'somebody';
+SELECT prometheus_set_policy('justica.escalation', effect => 'off');
+EOSQL
+
 @facts = split /\n/, $node->safe_psql('postgres',
 	q{SELECT relname FROM pg_class WHERE relnamespace = 'prometheus'::regnamespace AND relkind = 'r' AND relname NOT IN ('_checkpoint', '_era', '_gate') ORDER BY 1});
 cmp_ok(scalar @facts, '>', 8, 'the facts are known');
@@ -160,6 +213,8 @@ $other->start;
 $node->command_ok([ 'pg_dumpall', '--roles-only', '-f', "$dump.roles" ], 'pg_dumpall');
 $node->command_ok([ 'pg_dump', '-Fd', '-j2', '-f', "$dump.d", 'postgres' ],
 	'pg_dump in parallel');
+# So that no role has the oid that it had.
+$other->safe_psql('postgres', 'CREATE ROLE first');
 $other->psql('postgres', '', extra_params => [ '-q', '-f', "$dump.roles" ],
 	on_error_stop => 0);
 $other->command_ok(
@@ -192,6 +247,18 @@ is( $other->safe_psql('postgres',
 		"SELECT status, priority, why FROM prometheus.queue WHERE task_id = $later"),
 	'queued|7|is not due yet',
 	'server: what is later is in the queue');
+
+# The functions are the same ones.  The role is not known to be the same one: who
+# has it must say so.
+is( tool_steps($other, $other->submit("'here', 'clerk'")),
+	"note|error|the role that it is to run as does not exist any more\n"
+	  . 'feel|error|the role that it is to run as does not exist any more',
+	'server: nothing runs as a role of another oid');
+$other->safe_psql('postgres', q{SELECT prometheus_set_agent('clerk', run_as => 'clerk')});
+is(tool_steps($other, $other->submit("'here', 'clerk'")),
+	"note|ok|clerk\nfeel|ok|bad", 'server: tools are called when it is set again');
+is($other->safe_psql('postgres', q{SELECT count(*) FROM tools.notes WHERE note = 'here'}),
+	1, 'server: and do what they do');
 $other->safe_psql('postgres',
 	"SELECT prometheus_cancel($open), prometheus_cancel($later)");
 $other->wait_task($_, 'cancelled') foreach $open, $later;

@@ -106,7 +106,7 @@ sub task
 	my ($name, $behaviour, %params) = @_;
 	my $secret = defined $params{secret} ? "'$params{secret}'" : 'NULL';
 	return sprintf
-	  "SELECT prometheus_set_model('%s', 'openai', '%s', '%s', %s, '{%s}');\n"
+	  "SELECT prometheus_set_model('%s', 'openai', '%s', '%s', %s, options => '{%s}');\n"
 	  . "SELECT prometheus_set_agent('%s', '%s');\n"
 	  . "SELECT prometheus_submit('%s', '%s', max_attempts => %d);\n", $name,
 	  $params{url} // $llm->url('/v1'), $behaviour, $secret,

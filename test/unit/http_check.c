@@ -333,7 +333,8 @@ start(const PromModel *model, const char *text, int64 deadline, void *owner)
 		{"system", "be kind", NULL},
 		{"user", text, NULL},
 	};
-	PromPrompt prompt = {messages, 2, NULL, false, model->model};
+	PromPrompt prompt = {
+		.messages = messages, .nmessages = 2, .model = model->model};
 
 	return prom_llm_start(http, model, &prompt, deadline, start_fresh, owner);
 }
@@ -1191,15 +1192,17 @@ test_local(void)
 
 	check(prom_llm_is_local("echo") && !prom_llm_is_local("openai"),
 		  "echo is local");
-	model.api = "echo";
+	check(prom_llm_is_function("function") && !prom_llm_is_function("echo"),
+		  "function is a function");
+	model.api = "nonsense";
 	model.endpoint = NULL;
-	call = start(&model, "unaltered \xC3\xA9\n", -1, &model);
+	call = start(&model, "hello", -1, &model);
 	check(prom_http_timeout(http) == 0, "done at once");
 	check(prom_llm_next_done(http) == call, "done without a drive");
 	check(prom_llm_owner(call) == &model, "the owner");
-	check_text(prom_llm_reply(call)->answer, "unaltered \xC3\xA9\n", "echo");
-	check_text(prom_llm_reply(call)->finish_reason, "stop", "echo");
-	check(prom_llm_reply(call)->tokens_out == 0, "echo is free");
+	check(!prom_llm_reply(call)->ok, "an api that is not known");
+	check_text(prom_llm_reply(call)->error_type, "ConfigurationError",
+			   "an api that is not known");
 	prom_llm_free(call);
 }
 
@@ -1212,7 +1215,8 @@ test_request(void)
 		{NULL, NULL, "{\"role\":\"assistant\",\"x\":18446744073709551616}"},
 		{"user", "tab\t\"q\" \\", NULL},
 	};
-	PromPrompt prompt = {messages, 3, NULL, false, model.model};
+	PromPrompt prompt = {
+		.messages = messages, .nmessages = 3, .model = model.model};
 	StringInfoData body;
 
 	model.max_tokens = 7;

@@ -551,7 +551,7 @@ check_retry(PromHttpEnd end, int status, const char *code, int should_retry,
 			const char *type, PromRetry retry, bool breaker)
 {
 	PromFailure failure = {0};
-	PromVerdict verdict;
+	PromRetryClass verdict;
 
 	failure.end = end;
 	failure.status = status;

@@ -1,0 +1,90 @@
+/*
+ * Memory: what agents remember, by text search.  src/memory.c.
+ */
+CREATE TABLE prometheus._memory (
+    memory_id bigint NOT NULL,
+    version bigint NOT NULL,
+    xid xid8 NOT NULL,
+    mark bigint NOT NULL,
+    task_id bigint,
+    created_at timestamptz NOT NULL,
+    expires_at timestamptz,
+    owner_oid oid NOT NULL,
+    importance real NOT NULL,
+    forgotten boolean NOT NULL,
+    owner text NOT NULL,
+    agent text NOT NULL,
+    kind text NOT NULL,
+    content text NOT NULL,
+    metadata jsonb NOT NULL,
+    words tsvector NOT NULL,
+    embedding real[],
+    PRIMARY KEY (memory_id, version)
+);
+CREATE INDEX _memory_agent
+    ON prometheus._memory (owner, agent, importance DESC);
+CREATE INDEX _memory_words ON prometheus._memory USING gin (words);
+COMMENT ON TABLE prometheus._memory IS
+    'Every version of every memory. forgotten: from that version on it is not recalled. words: of content, by the configuration simple. mark: the newest mark when it was written, 0 before the first.';
+
+CREATE FUNCTION @extschema@.prometheus_remember(
+    agent text,
+    content text,
+    kind text DEFAULT 'semantic',
+    importance real DEFAULT 0.5,
+    metadata jsonb DEFAULT '{}',
+    embedding real[] DEFAULT NULL,
+    ttl interval DEFAULT NULL)
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_remember';
+COMMENT ON FUNCTION @extschema@.prometheus_remember(
+    text, text, text, real, jsonb, real[], interval) IS
+    'Stores a memory of the caller for an agent and returns its id. agent is a name and need not be set. kind: core, episodic, semantic, procedural, resource (forgotten after ttl, default one hour) or vault. importance 0 to 1. content 1 byte to prometheus.max_request. Raises invalid_parameter_value for what cannot be.';
+
+CREATE FUNCTION @extschema@.prometheus_recall(
+    agent text,
+    query text,
+    kinds text[] DEFAULT NULL,
+    k integer DEFAULT 5,
+    embedding real[] DEFAULT NULL,
+    OUT memory_id bigint,
+    OUT kind text,
+    OUT content text,
+    OUT importance real,
+    OUT score real,
+    OUT metadata jsonb,
+    OUT created_at timestamptz)
+RETURNS SETOF record
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 5 AS 'MODULE_PATHNAME', 'prom_recall';
+COMMENT ON FUNCTION @extschema@.prometheus_recall(
+    text, text, text[], integer, real[]) IS
+    'The k (1 to 1000) memories of the caller for an agent that fit best, of these kinds (null: all). score = 0.6 similarity + 0.4 (0.7 importance + 0.3 exp(-0.1 days since it was stored)); similarity: the part of the query''s words that are in it. If no memory has any of the words, all count with similarity 0. embedding is kept for a later version and not used.';
+
+CREATE FUNCTION @extschema@.prometheus_forget(memory_id bigint) RETURNS boolean
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_forget';
+COMMENT ON FUNCTION @extschema@.prometheus_forget(bigint) IS
+    'From now on the memory is not recalled; true. False if there is none of this id that the caller may see, or it is forgotten already.';
+
+CREATE VIEW prometheus.memory WITH (security_barrier) AS
+SELECT m.memory_id, m.owner, m.agent, m.kind, m.importance, m.content,
+       m.metadata, m.version, m.created_at, m.expires_at, m.task_id
+  FROM prometheus._memory m
+ WHERE NOT m.forgotten
+   AND (m.expires_at IS NULL OR m.expires_at > now())
+   AND prometheus._may_see(m.owner, m.owner_oid)
+   AND NOT EXISTS (SELECT FROM prometheus._memory n
+                    WHERE n.memory_id = m.memory_id
+                      AND n.version > m.version);
+COMMENT ON VIEW prometheus.memory IS
+    'What agents remember for you: the newest version of each memory that is not forgotten.';
+COMMENT ON COLUMN prometheus.memory.memory_id IS 'Its id.';
+COMMENT ON COLUMN prometheus.memory.owner IS 'The role whose memory it is.';
+COMMENT ON COLUMN prometheus.memory.agent IS 'The agent that it is for.';
+COMMENT ON COLUMN prometheus.memory.kind IS 'core, episodic, semantic, procedural, resource or vault.';
+COMMENT ON COLUMN prometheus.memory.importance IS 'From 0 to 1.';
+COMMENT ON COLUMN prometheus.memory.content IS 'What is remembered.';
+COMMENT ON COLUMN prometheus.memory.metadata IS 'As it was given.';
+COMMENT ON COLUMN prometheus.memory.version IS 'From 1.';
+COMMENT ON COLUMN prometheus.memory.created_at IS 'When it was stored.';
+COMMENT ON COLUMN prometheus.memory.expires_at IS 'When it is forgotten by itself; null: never.';
+COMMENT ON COLUMN prometheus.memory.task_id IS 'The task whose tool stored it; null: none.';

@@ -1,0 +1,516 @@
+/*
+ * course.c
+ *	  Decides from a task's facts what it does next.
+ *
+ * The request is reviewed; the model has its turn; the tool calls that it asks
+ * for are made; it has its next turn, until it answers; the answer is reviewed.
+ * Each of them is a step, or needs none, so the same is decided whichever
+ * process decides, and however often.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+
+#include "answer.h"
+#include "approval.h"
+#include "course.h"
+#include "encoding.h"
+#include "fault.h"
+#include "gate.h"
+#include "judge.h"
+#include "outcome.h"
+#include "progress.h"
+#include "prompt.h"
+#include "route.h"
+#include "step.h"
+#include "worker.h"
+#include "xact.h"
+
+static void
+add_attempt(PromFactWriter *writer, const PromAttempt *attempt,
+			const PromAgent *agent, ArrayType *tools, TimestampTz now)
+{
+	Datum values[ATTEMPT_COLUMNS];
+	bool nulls[ATTEMPT_COLUMNS] = {false};
+
+	values[ATTEMPT_TASK_ID] = Int64GetDatum(attempt->task_id);
+	values[ATTEMPT_ATTEMPT] = Int32GetDatum(attempt->attempt);
+	values[ATTEMPT_STARTED_AT] = TimestampTzGetDatum(now);
+	values[ATTEMPT_AGENT_VERSION] = Int64GetDatum(agent->version);
+	values[ATTEMPT_MODEL] = CStringGetTextDatum(attempt->model->name);
+	values[ATTEMPT_MODEL_VERSION] = Int64GetDatum(attempt->model->version);
+	values[ATTEMPT_TOOL_VERSIONS] = PointerGetDatum(tools);
+	nulls[ATTEMPT_TOOL_VERSIONS] = tools == NULL;
+	values[ATTEMPT_POLICY_VERSION] = Int64GetDatum(attempt->policy_version);
+	nulls[ATTEMPT_POLICY_VERSION] = attempt->policy_version == 0;
+	values[ATTEMPT_REVIEW_MS] = Float4GetDatum((float4) attempt->review_ms);
+	nulls[ATTEMPT_REVIEW_MS] = attempt->policy_version == 0;
+	prom_fact_add(writer, PROM_FACT_ATTEMPT, values, nulls);
+}
+
+static void
+add_call(PromFactWriter *writer, const PromAttempt *attempt)
+{
+	Datum values[CALL_COLUMNS] = {0};
+	bool nulls[CALL_COLUMNS] = {false};
+
+	values[CALL_ID] = Int64GetDatum(attempt->call_id);
+	values[CALL_TASK_ID] = Int64GetDatum(attempt->task_id);
+	values[CALL_ATTEMPT] = Int32GetDatum(attempt->attempt);
+	values[CALL_TURN] = Int32GetDatum(attempt->turn);
+	values[CALL_CALL] = Int32GetDatum(1);
+	values[CALL_SENT_AT] = TimestampTzGetDatum(attempt->sent_at);
+	values[CALL_KIND] = CStringGetTextDatum("chat");
+	values[CALL_TARGET] =
+		CStringGetTextDatum(psprintf("model:%s", attempt->model->name));
+	nulls[CALL_RESERVED] = true;
+	prom_fact_add(writer, PROM_FACT_CALL, values, nulls);
+}
+
+/* echo answers at once with the request, unaltered. */
+static void
+answer_locally(PromFactWriter *writer, PromAttempt *attempt,
+			   const PromPromptSource *source, TimestampTz now)
+{
+	PromReply reply = {0};
+
+	reply.ok = true;
+	reply.answer = prom_encoding_to_utf8(source->request);
+	reply.finish_reason = "stop";
+	reply.connect_ms = reply.first_byte_ms = reply.retry_after = -1;
+	prom_answer_check(source->output_schema, &reply);
+	attempt->call_id = 0;
+	attempt->sent_at = now;
+	prom_step_add_chat(writer, attempt, &reply, now);
+	prom_outcome_of_reply(writer, attempt, &reply, now);
+}
+
+/*
+ * The task waits before its gate, and holds nothing: an attempt that was under
+ * way ends, and uses up nothing.
+ */
+static void
+park(PromFactWriter *writer, PromAttempt *attempt, const PromLoaded *loaded,
+	 bool begun, TimestampTz now)
+{
+	PromOutcome end = {0};
+
+	PROM_FAULT("before-park");
+	attempt->next = PROM_NEXT_PARKED;
+	attempt->target.agent = prom_hash_name(loaded->agent);
+	attempt->target.model = prom_hash_name(loaded->model);
+	if (!begun)
+		return;
+	end.outcome = "retry";
+	end.attempt = attempt->attempt;
+	end.used = attempt->used;
+	end.step = loaded->last_step;
+	end.next_run_at = now;
+	end.error = "its model or agent is paused, or the way to the model is closed";
+	attempt->retrying = true;
+	prom_outcome_add(writer, attempt->task_id, &end, now);
+}
+
+static bool
+is_paused(const PromLoaded *loaded)
+{
+	return prom_gate_is_paused(prom_my_database, PROM_GATE_ALL, 0) ||
+		   prom_gate_is_paused(prom_my_database, PROM_GATE_AGENT,
+							   prom_hash_name(loaded->agent));
+}
+
+/* The answer is among the steps, and its outcome was not written. */
+static void
+end_answered(PromFactWriter *writer, PromAttempt *attempt,
+			 const PromProgress *progress, TimestampTz now)
+{
+	PromOutcome end = {0};
+
+	end.outcome = "completed";
+	end.attempt = attempt->attempt;
+	end.used = attempt->used + 1;
+	end.step = progress->turn;
+	attempt->next = PROM_NEXT_ENDED;
+	attempt->completed = true;
+	prom_outcome_add(writer, attempt->task_id, &end, now);
+}
+
+static const PromTool *
+tool_of(const char *name, int64 version)
+{
+	return prom_tool_version(name, version);
+}
+
+/*
+ * Have the next turn of the model made, whose gate the attempt has passed: a
+ * request, a job, or at once.  The bytes that this loaded.
+ */
+static int64
+begin_turn(PromFactWriter *writer, PromAttempt *attempt,
+		   const PromLoaded *loaded, const PromAgent *agent, ArrayType *tools,
+		   TimestampTz now)
+{
+	PromPromptSource source = loaded->source;
+
+	attempt->sent_at = now;
+	attempt->call_id = attempt->event_id = 0;
+	if (prom_llm_is_function(attempt->model->api))
+	{
+		attempt->event_id = prom_fact_next_id();
+		attempt->next = PROM_NEXT_CHAT;
+		return 0;
+	}
+	source.request = TextDatumGetCString(loaded->request);
+	if (loaded->has_schema)
+		source.output_schema = DatumGetJsonbPCopy(loaded->output_schema);
+	if (prom_llm_is_local(attempt->model->api))
+	{
+		answer_locally(writer, attempt, &source, now);
+		return loaded->bytes;
+	}
+	attempt->call_id = prom_fact_next_id();
+	source.instructions = agent->instructions;
+	source.before = attempt->call_id;
+	source.task_id = attempt->task_id;
+	source.step = attempt->step;
+	prom_prompt_set_tools(&source, agent, tools, tool_of);
+	/* Here and not when it is sent, since it may fail. */
+	attempt->prompt = prom_prompt_make(&source, attempt->model);
+	attempt->has_schema = loaded->has_schema;
+	if (source.output_schema != NULL)
+		pfree(source.output_schema);
+	add_call(writer, attempt);
+	attempt->next = PROM_NEXT_SEND;
+	return prom_prompt_bytes(attempt->prompt);
+}
+
+/*
+ * Does the attempt need its model now, and may not have it?  Then the task
+ * waits before the gate.  An attempt that is under way keeps its model.
+ */
+static bool
+must_wait(PromAttempt *attempt, const PromLoaded *loaded, bool needs_model,
+		  bool begun, TimestampTz now)
+{
+	PromRoute route = {
+		.model = loaded->model,
+		.version = loaded->model_version,
+		.used = loaded->used,
+		.retried_attempt = loaded->retried_attempt,
+	};
+
+	/* It waits for the pause, which the scheduler knows, and for no gate. */
+	attempt->opens = DT_NOBEGIN;
+	if (is_paused(loaded))
+		return true;
+	if (needs_model)
+		return !(begun ? prom_route_keep(attempt, &route, now)
+					   : prom_route_choose(attempt, &route, now));
+	if (!begun)
+		attempt->model = prom_model_version(loaded->model,
+											loaded->model_version);
+	return false;
+}
+
+static ArrayType *
+pin_tools(const PromLoaded *loaded, const PromAgent *agent)
+{
+	if (agent->ntools == 0)
+		return NULL;
+	return prom_tool_pin(loaded->task_id, loaded->retried_attempt,
+						 agent->tools, agent->ntools);
+}
+
+/* The task's request, or the answer that it has, as it is judged. */
+static void
+judge_begin(const PromLoaded *loaded, const PromAttempt *attempt,
+			PromStage stage, PromJudged *judged)
+{
+	memset(judged, 0, sizeof(*judged));
+	judged->stage = stage;
+	judged->task_id = loaded->task_id;
+	judged->attempt = attempt->attempt;
+	judged->agent = loaded->agent;
+	judged->submitter = loaded->source.submitter;
+	judged->mode = loaded->mode;
+	judged->request = TextDatumGetCString(loaded->request);
+}
+
+static void
+end_vetoed(PromFactWriter *writer, PromAttempt *attempt,
+		   const PromLoaded *loaded, const char *why, TimestampTz now)
+{
+	prom_outcome_end(writer, attempt, loaded, "vetoed", "GovernanceVeto", why,
+					 now);
+}
+
+/* What came of a review. */
+typedef enum Review
+{
+	REVIEW_ALLOWS,
+	REVIEW_DENIES, /* the task has ended */
+	REVIEW_WAITS   /* an executor must judge it */
+} Review;
+
+/* What was judged here, and the verdict; it has no policy if there is none. */
+typedef struct Judgement
+{
+	PromJudged judged;
+	PromVerdict verdict;
+} Judgement;
+
+/*
+ * Judge it here, or have it judged.  A verdict that allows it is not written:
+ * the task may yet have to wait, and is then judged again.
+ */
+static Review
+review(PromFactWriter *writer, PromAttempt *attempt, const PromLoaded *loaded,
+	   Judgement *judgement, TimestampTz now)
+{
+	const PromJudged *judged = &judgement->judged;
+	PromVerdict *verdict = &judgement->verdict;
+
+	if (prom_judge_needs_executor(judged))
+		return REVIEW_WAITS;
+	prom_judge(judged, verdict);
+	attempt->policy_version = verdict->policy_version;
+	attempt->review_ms = verdict->latency_ms;
+	if (prom_verdict_allows(verdict))
+		return REVIEW_ALLOWS;
+	prom_verdict_add(writer, judged, verdict, now);
+	end_vetoed(writer, attempt, loaded, prom_verdict_words(verdict), now);
+	return REVIEW_DENIES;
+}
+
+/* The review of a request, before its first turn in each attempt. */
+static Review
+review_request(PromFactWriter *writer, PromAttempt *attempt,
+			   const PromLoaded *loaded, const PromProgress *progress,
+			   bool begun, Judgement *judgement, TimestampTz now)
+{
+	if (begun && attempt->policy_version != 0)
+		return REVIEW_ALLOWS;
+	if (begun && progress->review_attempt == attempt->attempt)
+	{
+		if (progress->review_veto == NULL)
+			return REVIEW_ALLOWS;
+		end_vetoed(writer, attempt, loaded, progress->review_veto, now);
+		return REVIEW_DENIES;
+	}
+	judge_begin(loaded, attempt, PROM_STAGE_TASK, &judgement->judged);
+	return review(writer, attempt, loaded, judgement, now);
+}
+
+static PromStatement answer_statement = {
+	"SELECT s.answer FROM prometheus._step s"
+	" WHERE s.task_id = $1 AND s.step = $2",
+	2,
+	{INT8OID, INT4OID},
+	NULL,
+};
+
+static Review
+review_answer(PromFactWriter *writer, PromAttempt *attempt,
+			  const PromLoaded *loaded, const PromProgress *progress,
+			  Judgement *judgement, TimestampTz now)
+{
+	Datum values[2] = {Int64GetDatum(loaded->task_id),
+					   Int32GetDatum(progress->turn)};
+
+	if (!prom_judge_has(PROM_STAGE_ANSWER))
+		return REVIEW_ALLOWS;
+	if (progress->reviewed_answer)
+	{
+		if (progress->review_veto == NULL)
+			return REVIEW_ALLOWS;
+		end_vetoed(writer, attempt, loaded, progress->review_veto, now);
+		return REVIEW_DENIES;
+	}
+	judge_begin(loaded, attempt, PROM_STAGE_ANSWER, &judgement->judged);
+	prom_statement_run(&answer_statement, values, NULL, true);
+	judgement->judged.answer = prom_row_text(0, 1);
+	judgement->judged.step = progress->turn;
+	SPI_freetuptable(SPI_tuptable);
+	return review(writer, attempt, loaded, judgement, now);
+}
+
+/* The task waits for a person or a child, and holds nothing. */
+static void
+wait_for_others(PromFactWriter *writer, PromAttempt *attempt,
+				const PromLoaded *loaded, TimestampTz until, TimestampTz now)
+{
+	PromOutcome end = {0};
+
+	end.outcome = "waiting";
+	end.attempt = attempt->attempt;
+	end.used = attempt->used;
+	end.step = loaded->last_step;
+	end.next_run_at = until;
+	prom_outcome_add(writer, attempt->task_id, &end, now);
+	attempt->next = PROM_NEXT_LATER;
+	attempt->due = until;
+	attempt->retrying = attempt->waiting = true;
+}
+
+/* Has the task run into one of its limits?  Then it ends. */
+static bool
+end_at_limit(PromFactWriter *writer, PromAttempt *attempt,
+			 const PromLoaded *loaded, const PromProgress *progress,
+			 const PromLimits *limits, TimestampTz now)
+{
+	const char *limit;
+
+	if (progress->vetoes > limits->max_vetoes)
+	{
+		end_vetoed(writer, attempt, loaded,
+				   psprintf("%d tool calls were not allowed, the last one: %s",
+							progress->vetoes, progress->veto),
+				   now);
+		return true;
+	}
+	limit = prom_progress_limit(loaded->task_id, loaded->retried_attempt,
+								progress, limits, now);
+	if (limit == NULL)
+		return false;
+	prom_outcome_end(writer, attempt, loaded, "failed", "LimitExceeded", limit,
+					 now);
+	return true;
+}
+
+/*
+ * What the attempt, which has begun, does next: the tool calls that its model
+ * asked for, or the next turn.  The bytes that this loaded.
+ */
+static int64
+take_turn(PromFactWriter *writer, PromAttempt *attempt,
+		  const PromLoaded *loaded, PromProgress *progress,
+		  const PromAgent *agent, ArrayType *tools, TimestampTz now)
+{
+	TimestampTz until;
+
+	if (progress->npending == 0)
+		return begin_turn(writer, attempt, loaded, agent, tools, now);
+	until = prom_approval_leave_out(loaded->task_id, progress->pending,
+									&progress->npending, loaded->deadline, now);
+	attempt->npending = progress->npending;
+	attempt->pending = progress->pending;
+	attempt->next = PROM_NEXT_TOOLS;
+	if (progress->npending == 0)
+		wait_for_others(writer, attempt, loaded, until, now);
+	return 0;
+}
+
+/* A task that still waits for others need not begin an attempt. */
+static bool
+waits_on(PromAttempt *attempt, const PromLoaded *loaded,
+		 PromProgress *progress, TimestampTz now)
+{
+	int32 *steps;
+	int n = progress->npending;
+	TimestampTz until;
+
+	if (!loaded->waiting || n == 0)
+		return false;
+	steps = palloc(n * sizeof(int32));
+	memcpy(steps, progress->pending, n * sizeof(int32));
+	until = prom_approval_leave_out(loaded->task_id, steps, &n,
+									loaded->deadline, now);
+	pfree(steps);
+	if (n > 0)
+		return false;
+	attempt->next = PROM_NEXT_LATER;
+	attempt->due = until;
+	attempt->retrying = attempt->waiting = true;
+	return true;
+}
+
+/*
+ * Begin an attempt, or go on with the one that has begun.  The bytes that this
+ * loaded.
+ */
+int64
+prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
+				  const PromLoaded *loaded, bool begun, TimestampTz now)
+{
+	const PromAgent *agent = prom_agent_version(loaded->agent,
+												loaded->agent_version);
+	PromProgress progress;
+	Judgement judgement = {.verdict = {0}};
+	ArrayType *tools;
+	bool answered;
+	Review came;
+
+	prom_progress_read(loaded->task_id, loaded->last_step,
+					   loaded->retried_attempt, &progress);
+	answered = progress.turn > 0 && progress.ncalls == 0;
+	if (!begun && waits_on(attempt, loaded, &progress, now))
+		return 0;
+	if (!answered &&
+		end_at_limit(writer, attempt, loaded, &progress, &agent->limits, now))
+		return 0;
+	if (!begun)
+	{
+		attempt->attempt = Max(loaded->last_attempt,
+							   loaded->outcome_attempt) +
+						   1;
+		attempt->used = loaded->used;
+	}
+	came = answered ? review_answer(writer, attempt, loaded, &progress,
+									&judgement, now)
+					: review_request(writer, attempt, loaded, &progress, begun,
+									 &judgement, now);
+	if (came == REVIEW_DENIES)
+		return 0;
+	if (must_wait(attempt, loaded,
+				  came == REVIEW_ALLOWS && !answered && progress.npending == 0,
+				  begun, now))
+	{
+		park(writer, attempt, loaded, begun, now);
+		return 0;
+	}
+	/* That rules alone allowed a request is told by the attempt. */
+	if (judgement.verdict.policy != NULL)
+		prom_verdict_add(writer, &judgement.judged, &judgement.verdict, now);
+	tools = pin_tools(loaded, agent);
+	attempt->step = progress.next_step;
+	attempt->turn = progress.turns + 1;
+	attempt->max_attempts = loaded->max_attempts;
+	if (!begun)
+		add_attempt(writer, attempt, agent, tools, now);
+	if (came == REVIEW_WAITS)
+		attempt->next = PROM_NEXT_REVIEW;
+	else if (answered)
+		end_answered(writer, attempt, &progress, now);
+	else
+		return take_turn(writer, attempt, loaded, &progress, agent, tools, now);
+	return 0;
+}
+
+static PromStatement failure_statement = {
+	"SELECT s.error_type, s.error FROM prometheus._step s"
+	" WHERE s.task_id = $1 AND s.step = $2",
+	2,
+	{INT8OID, INT4OID},
+	NULL,
+};
+
+/* A turn of a function failed: its step is there, and how it goes on is not. */
+void
+prom_course_end_failed_chat(PromFactWriter *writer, PromAttempt *attempt,
+							TimestampTz now)
+{
+	Datum values[2] = {Int64GetDatum(attempt->task_id),
+					   Int32GetDatum(attempt->step)};
+	PromReply reply = {.retry = attempt->retry, .retry_after = -1};
+
+	prom_statement_run(&failure_statement, values, NULL, true);
+	if (SPI_processed != 1)
+		elog(ERROR, "task %lld has no step %d", (long long) attempt->task_id,
+			 attempt->step);
+	reply.error_type = prom_row_text(0, 1);
+	reply.error = prom_encoding_words_to_utf8(prom_row_text(0, 2));
+	SPI_freetuptable(SPI_tuptable);
+	prom_outcome_of_reply(writer, attempt, &reply, now);
+}

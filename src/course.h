@@ -1,0 +1,25 @@
+/*
+ * course.h
+ *	  What a task does next: a review, a turn of its model, tool calls.
+ */
+#ifndef PROM_COURSE_H
+#define PROM_COURSE_H
+
+#include "load.h"
+
+/*
+ * Begin an attempt, or go on with the one that has begun; attempt->next says
+ * with what.  The bytes that this loaded.  In the transaction of a turn.
+ */
+extern int64 prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
+							   const PromLoaded *loaded, bool begun,
+							   TimestampTz now);
+
+/*
+ * A turn of a model that is a function failed: its step is there, and what
+ * becomes of the task is not.
+ */
+extern void prom_course_end_failed_chat(PromFactWriter *writer,
+										PromAttempt *attempt, TimestampTz now);
+
+#endif

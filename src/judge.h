@@ -1,0 +1,67 @@
+/*
+ * judge.h
+ *	  Asks the policies about one thing: a request, a tool call, an answer.
+ */
+#ifndef PROM_JUDGE_H
+#define PROM_JUDGE_H
+
+#include "fact.h"
+#include "policy.h"
+#include "tool.h"
+#include "utils/timestamp.h"
+
+/* What is judged, in the database's encoding. */
+typedef struct PromJudged
+{
+	PromStage stage;
+	int64 task_id;
+	int32 attempt;
+	int32 step; /* that it is about; 0: none */
+	const char *agent;
+	const char *submitter;
+	const char *mode;
+	const char *request;
+	const PromTool *tool;  /* these two of a tool call */
+	const char *arguments; /* JSON */
+	const char *answer;    /* of an answer */
+} PromJudged;
+
+/* What they said. */
+typedef struct PromVerdict
+{
+	PromEffect effect;
+	int64 policy_version;
+	const PromPolicy *policy; /* that decided; NULL: none applied */
+	const char *reasoning;    /* NULL: nothing to say */
+	const char *hash;         /* of exactly what was judged */
+	double latency_ms;
+} PromVerdict;
+
+/*
+ * Does it take an executor to judge it, since a policy that may apply has a
+ * condition?  With SPI connected.
+ */
+extern bool prom_judge_needs_executor(const PromJudged *judged);
+
+/* Is there a policy of that stage? */
+extern bool prom_judge_has(PromStage stage);
+
+/*
+ * Judge it.  Conditions are run under the rules of guard.c, so only an executor
+ * may judge what needs one.  In a worker's transaction with SPI connected.
+ */
+extern void prom_judge(const PromJudged *judged, PromVerdict *verdict);
+
+/* Is it approved as it is?  Else denied, or to be approved by a person. */
+extern bool prom_verdict_allows(const PromVerdict *verdict);
+
+/* What a model or a user is told of a denial. */
+extern const char *prom_verdict_words(const PromVerdict *verdict);
+
+extern void prom_verdict_add(PromFactWriter *writer, const PromJudged *judged,
+							 const PromVerdict *verdict, TimestampTz now);
+
+/* Raise unless it can be the match of a policy. */
+extern void prom_judge_check_match(const char *match);
+
+#endif

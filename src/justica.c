@@ -1,0 +1,620 @@
+/*
+ * justica.c
+ *	  The constitution: rules about what is to be done, not about words.
+ *
+ * What would be run as SQL is read by PostgreSQL's own parser, so that
+ * comments, escapes, capitals and quotes hide nothing, and a text that only
+ * speaks of a statement is none.  Nothing is run.  Privileges are the wall;
+ * this is the guard in front of it, who says why.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "fmgr.h"
+#include "mb/pg_wchar.h"
+#include "nodes/nodeFuncs.h"
+#include "nodes/parsenodes.h"
+#include "parser/parser.h"
+#include "tcop/utility.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+#include "utils/resowner.h"
+#include "utils/syscache.h"
+
+#include "compat.h"
+#include "encoding.h"
+#include "extension.h"
+#include "justica.h"
+#include "schema.h"
+#include "signature.h"
+
+/* A longer statement is not read, and not allowed. */
+#define MAX_STATEMENT 65536
+
+/* Characters without width in a row that hide something. */
+#define HIDDEN_ENOUGH 8
+
+typedef enum Danger
+{
+	DANGER_NONE,
+	DANGER_ALL_ROWS, /* it would change or remove every row of a table */
+	DANGER_FORBIDDEN /* ours, catalogues, roles, DDL, files, other servers */
+} Danger;
+
+/* What was found in a statement. */
+typedef struct Finding
+{
+	Danger danger;
+	const char *what; /* the statement, function or relation */
+} Finding;
+
+typedef struct Principle
+{
+	const char *name;
+	bool (*is_broken)(const PromJudged *judged, const char **detail);
+} Principle;
+
+/* Functions that read files, run text, reach out, or end others' work. */
+static const char *const forbidden_functions[] = {
+	"pg_read_file",
+	"pg_read_binary_file",
+	"pg_ls_dir",
+	"pg_stat_file",
+	"pg_file_write",
+	"pg_file_rename",
+	"pg_file_unlink",
+	"lo_import",
+	"lo_export",
+	"pg_terminate_backend",
+	"pg_cancel_backend",
+	"pg_reload_conf",
+	"pg_rotate_logfile",
+	"pg_promote",
+	"pg_switch_wal",
+	"pg_create_restore_point",
+	"set_config",
+	"query_to_xml",
+	"query_to_xml_and_xmlschema",
+	"query_to_xmlschema",
+	"cursor_to_xml",
+	"ts_stat",
+	"pg_logical_emit_message",
+	"pg_create_physical_replication_slot",
+	"pg_create_logical_replication_slot",
+	"pg_drop_replication_slot",
+	"pg_import_system_collations",
+};
+
+static const char *const forbidden_prefixes[] = {
+	"pg_ls_",
+	"dblink",
+	"prometheus_",
+	"pg_replication_origin_",
+	"postgres_fdw_",
+};
+
+/* Catalogues with secrets. */
+static const char *const forbidden_relations[] = {
+	"pg_authid",
+	"pg_shadow",
+	"pg_user_mapping",
+	"pg_user_mappings",
+	"pg_hba_file_rules",
+	"pg_file_settings",
+	"pg_subscription",
+	"pg_largeobject",
+};
+
+static bool
+is_listed(const char *name, const char *const *list, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (strcmp(name, list[i]) == 0)
+			return true;
+	return false;
+}
+
+static bool
+is_forbidden_function(const char *name)
+{
+	for (int i = 0; i < lengthof(forbidden_prefixes); i++)
+		if (strncmp(name, forbidden_prefixes[i],
+					strlen(forbidden_prefixes[i])) == 0)
+			return true;
+	return is_listed(name, forbidden_functions, lengthof(forbidden_functions));
+}
+
+
+/* Statements. */
+
+static void
+find(Finding *finding, Danger danger, const char *what)
+{
+	if (danger <= finding->danger)
+		return;
+	finding->danger = danger;
+	finding->what = what;
+}
+
+static bool
+is_system(const RangeVar *relation)
+{
+	const char *schema = relation->schemaname;
+
+	if (schema != NULL)
+		return strcmp(schema, "prometheus") == 0 ||
+			   strcmp(schema, "pg_catalog") == 0 ||
+			   strcmp(schema, "information_schema") == 0;
+	return strncmp(relation->relname, "pg_", 3) == 0;
+}
+
+static void
+check_target(Finding *finding, const RangeVar *relation)
+{
+	if (relation != NULL && is_system(relation))
+		find(finding, DANGER_FORBIDDEN,
+			 psprintf("a change of %s", relation->relname));
+}
+
+/* Every node of a statement, parsed and not analyzed. */
+static bool
+inspect(Node *node, void *arg)
+{
+	Finding *finding = arg;
+
+	if (node == NULL)
+		return false;
+	switch (nodeTag(node))
+	{
+		case T_FuncCall:
+		{
+			const char *name = strVal(llast(((FuncCall *) node)->funcname));
+
+			if (is_forbidden_function(name))
+				find(finding, DANGER_FORBIDDEN, psprintf("%s()", name));
+			break;
+		}
+		case T_RangeVar:
+		{
+			const RangeVar *relation = (RangeVar *) node;
+
+			if ((relation->schemaname != NULL &&
+				 strcmp(relation->schemaname, "prometheus") == 0 &&
+				 relation->relname[0] == '_') ||
+				is_listed(relation->relname, forbidden_relations,
+						  lengthof(forbidden_relations)))
+				find(finding, DANGER_FORBIDDEN, relation->relname);
+			break;
+		}
+		case T_SelectStmt:
+			if (((SelectStmt *) node)->intoClause != NULL)
+				find(finding, DANGER_FORBIDDEN, "SELECT INTO");
+			break;
+		case T_InsertStmt:
+			check_target(finding, ((InsertStmt *) node)->relation);
+			break;
+		case T_UpdateStmt:
+			check_target(finding, ((UpdateStmt *) node)->relation);
+			if (((UpdateStmt *) node)->whereClause == NULL)
+				find(finding, DANGER_ALL_ROWS, "UPDATE without WHERE");
+			break;
+		case T_DeleteStmt:
+			check_target(finding, ((DeleteStmt *) node)->relation);
+			if (((DeleteStmt *) node)->whereClause == NULL)
+				find(finding, DANGER_ALL_ROWS, "DELETE without WHERE");
+			break;
+		case T_MergeStmt:
+			check_target(finding, ((MergeStmt *) node)->relation);
+			break;
+		default:
+			break;
+	}
+	return raw_expression_tree_walker(node, inspect, arg);
+}
+
+static void
+inspect_statement(Node *statement, Finding *finding)
+{
+	switch (nodeTag(statement))
+	{
+		case T_SelectStmt:
+		case T_InsertStmt:
+		case T_UpdateStmt:
+		case T_DeleteStmt:
+		case T_MergeStmt:
+			(void) inspect(statement, finding);
+			break;
+		case T_ExplainStmt:
+			inspect_statement(((ExplainStmt *) statement)->query, finding);
+			break;
+		case T_VariableShowStmt:
+			break;
+		case T_TruncateStmt:
+			find(finding, DANGER_ALL_ROWS, "TRUNCATE");
+			break;
+		default:
+			find(finding, DANGER_FORBIDDEN, CreateCommandName(statement));
+	}
+}
+
+/* The statements of a text; NIL: it is no SQL.  Errors are taken back. */
+static List *
+parse(const char *text)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner resources = CurrentResourceOwner;
+	List *volatile statements = NIL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		statements = raw_parser(text, RAW_PARSE_DEFAULT);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		statements = NIL;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = resources;
+	return statements;
+}
+
+/* What a text would do if it was run as SQL. */
+static void
+inspect_text(const char *text, Finding *finding)
+{
+	ListCell *cell;
+	List *statements;
+
+	if (strlen(text) > MAX_STATEMENT)
+	{
+		find(finding, DANGER_FORBIDDEN, "a statement too long to be read");
+		return;
+	}
+	statements = parse(text);
+	foreach(cell, statements)
+	{
+		inspect_statement(lfirst_node(RawStmt, cell)->stmt, finding);
+	}
+}
+
+
+/* Tool calls. */
+
+/* Words of a body by which a text becomes a statement. */
+static const char *const runs_text[] = {
+	"execute",
+	"query_to_xml",
+	"dblink",
+	"spi_",
+	"plpy.",
+	"cursor_to_xml",
+};
+
+static bool
+contains_word(const char *text, const char *word)
+{
+	size_t length = strlen(word);
+
+	for (; *text != '\0'; text++)
+		if (pg_strncasecmp(text, word, length) == 0)
+			return true;
+	return false;
+}
+
+/* May a function run what it is given?  And does it touch what is ours? */
+static bool
+inspect_function(const PromTool *tool, Finding *finding)
+{
+	Oid function = prom_signature_find(tool->function);
+	HeapTuple tuple;
+	Form_pg_proc form;
+	bool isnull;
+	bool runs = false;
+	Datum source;
+
+	if (!OidIsValid(function))
+		return false;
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	form = (Form_pg_proc) GETSTRUCT(tuple);
+	if (is_forbidden_function(NameStr(form->proname)) ||
+		prom_extension_has(ProcedureRelationId, function))
+		find(finding, DANGER_FORBIDDEN,
+			 psprintf("%s()", NameStr(form->proname)));
+	source = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &isnull);
+	if (!isnull)
+	{
+		char *body = TextDatumGetCString(source);
+
+		for (int i = 0; i < lengthof(runs_text) && !runs; i++)
+			runs = contains_word(body, runs_text[i]);
+	}
+	ReleaseSysCache(tuple);
+	return runs;
+}
+
+/* Every string in the arguments, unescaped; what() is called with each. */
+static void
+walk_strings(const char *arguments, void (*what)(const char *text, void *arg),
+			 void *arg)
+{
+	JsonbIterator *iterator;
+	JsonbIteratorToken token;
+	JsonbValue value;
+	Jsonb *jsonb;
+
+	if (prom_schema_unreadable(arguments) != NULL)
+		return;
+	jsonb = DatumGetJsonbP(
+		DirectFunctionCall1(jsonb_in, CStringGetDatum(arguments)));
+	iterator = JsonbIteratorInit(&jsonb->root);
+	while ((token = JsonbIteratorNext(&iterator, &value, false)) != WJB_DONE)
+		if ((token == WJB_VALUE || token == WJB_ELEM || token == WJB_KEY) &&
+			value.type == jbvString)
+			what(pnstrdup(value.val.string.val, value.val.string.len), arg);
+}
+
+static void
+inspect_string(const char *text, void *arg)
+{
+	inspect_text(text, arg);
+}
+
+static void
+inspect_call(const PromJudged *judged, Finding *finding)
+{
+	bool runs;
+
+	memset(finding, 0, sizeof(*finding));
+	if (judged->tool->is_builtin)
+		runs = strcmp(judged->tool->function, "query") == 0;
+	else
+		runs = inspect_function(judged->tool, finding);
+	if (runs)
+		walk_strings(judged->arguments, inspect_string, finding);
+}
+
+
+/* Requests. */
+
+/* Words before a statement that only say that it is to be run. */
+static const char *const fillers[] = {
+	"please",
+	"run",
+	"execute",
+	"perform",
+	"now",
+	"just",
+	"the",
+	"following",
+	"this",
+	"sql",
+	"query",
+	"statement",
+	"command",
+	"and",
+	"then",
+};
+
+/* The request from its first word on that is none of these. */
+static char *
+skip_fillers(const char *request)
+{
+	const char *blanks = " \t\r\n:`\"'";
+
+	for (;;)
+	{
+		size_t length;
+		bool found = false;
+
+		request += strspn(request, blanks);
+		length = strcspn(request, " \t\r\n:`\"'");
+		for (int i = 0; i < lengthof(fillers) && !found; i++)
+			found = strlen(fillers[i]) == length &&
+					pg_strncasecmp(request, fillers[i], length) == 0;
+		if (!found)
+			break;
+		request += length;
+	}
+	return pstrdup(request);
+}
+
+/*
+ * Is a request as a whole a statement that changes roles, the schema or all of
+ * a table?  Words that happen to be one ("truncate this", "grant access to
+ * Bob") must look like one: with the word TABLE, or a semicolon.
+ */
+static void
+inspect_request(const char *request, Finding *finding)
+{
+	char *text = skip_fillers(request);
+	size_t length = strlen(text);
+	ListCell *cell;
+	List *statements;
+	bool is_sure;
+
+	memset(finding, 0, sizeof(*finding));
+	if (length == 0 || length > MAX_STATEMENT)
+		return;
+	while (length > 0 && strchr(" \t\r\n`\"'.", text[length - 1]) != NULL)
+		text[--length] = '\0';
+	is_sure = strchr(text, ';') != NULL || contains_word(text, "table");
+	statements = parse(text);
+	foreach(cell, statements)
+	{
+		Node *statement = lfirst_node(RawStmt, cell)->stmt;
+
+		switch (nodeTag(statement))
+		{
+			case T_TruncateStmt:
+			case T_GrantRoleStmt:
+			case T_AlterRoleStmt:
+				if (is_sure)
+					find(finding, DANGER_FORBIDDEN,
+						 CreateCommandName(statement));
+				break;
+			case T_DropStmt:
+			case T_DropRoleStmt:
+			case T_DropdbStmt:
+			case T_DropOwnedStmt:
+			case T_ReassignOwnedStmt:
+			case T_AlterTableStmt:
+			case T_AlterSystemStmt:
+			case T_AlterRoleSetStmt:
+			case T_GrantStmt:
+			case T_CreateRoleStmt:
+			case T_DoStmt:
+				find(finding, DANGER_FORBIDDEN, CreateCommandName(statement));
+				break;
+			case T_CopyStmt:
+				if (((CopyStmt *) statement)->is_program)
+					find(finding, DANGER_FORBIDDEN, "COPY PROGRAM");
+				break;
+			case T_SelectStmt:
+			case T_InsertStmt:
+			case T_UpdateStmt:
+			case T_DeleteStmt:
+				inspect_statement(statement, finding);
+				break;
+			default:
+				break;
+		}
+	}
+}
+
+
+/* Hidden content. */
+
+typedef struct Hidden
+{
+	const char *what;
+} Hidden;
+
+static bool
+has_no_width(pg_wchar c)
+{
+	return c == 0x200B || c == 0x200C || c == 0x200D || c == 0x2060 ||
+		   c == 0xFEFF || c == 0x180E;
+}
+
+/*
+ * Characters that no reader sees and every model reads: tags (but those of the
+ * flags of regions), overrides of the direction, long runs without width.
+ */
+static void
+look_for_hidden(const char *text, void *arg)
+{
+	Hidden *hidden = arg;
+	const unsigned char *at;
+	bool in_flag = false;
+	int run = 0;
+
+	at = (const unsigned char *) prom_encoding_words_to_utf8(text);
+	while (*at != '\0' && hidden->what == NULL)
+	{
+		pg_wchar c = utf8_to_unicode(at);
+
+		if (c >= 0xE0000 && c <= 0xE007F)
+		{
+			if (!in_flag)
+				hidden->what = "tag characters";
+		}
+		else
+			in_flag = c == 0x1F3F4;
+		if (c == 0x202D || c == 0x202E)
+			hidden->what = "an override of the direction of text";
+		run = has_no_width(c) ? run + 1 : 0;
+		if (run >= HIDDEN_ENOUGH)
+			hidden->what = "a run of characters without width";
+		at += pg_utf_mblen(at);
+	}
+}
+
+
+/* The principles. */
+
+static bool
+breaks_integrity(const PromJudged *judged, const char **detail)
+{
+	Finding finding;
+
+	if (judged->tool != NULL)
+		inspect_call(judged, &finding);
+	else
+		inspect_request(judged->request, &finding);
+	*detail = finding.what;
+	if (judged->tool == NULL)
+		return finding.danger != DANGER_NONE;
+	return finding.danger == DANGER_FORBIDDEN;
+}
+
+static bool
+breaks_proportionality(const PromJudged *judged, const char **detail)
+{
+	Finding finding = {0};
+
+	/* What may only read changes no row, whatever it says. */
+	if (judged->tool != NULL && judged->tool->tier != PROM_TIER_READ)
+		inspect_call(judged, &finding);
+	*detail = finding.what;
+	return finding.danger == DANGER_ALL_ROWS;
+}
+
+static bool
+breaks_transparency(const PromJudged *judged, const char **detail)
+{
+	Hidden hidden = {NULL};
+
+	if (judged->tool != NULL)
+		walk_strings(judged->arguments, look_for_hidden, &hidden);
+	else
+		look_for_hidden(judged->answer != NULL ? judged->answer
+											   : judged->request,
+						&hidden);
+	*detail = hidden.what;
+	return hidden.what != NULL;
+}
+
+static const Principle principles[] = {
+	{"integrity", breaks_integrity},
+	{"proportionality", breaks_proportionality},
+	{"transparency", breaks_transparency},
+};
+
+static const Principle *
+find_principle(const char *name)
+{
+	for (int i = 0; i < lengthof(principles); i++)
+		if (strcmp(principles[i].name, name) == 0)
+			return &principles[i];
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("principle \"%s\" does not exist", name),
+			 errhint("The principles that a match can name are integrity, proportionality and transparency.")));
+	return NULL;
+}
+
+void
+prom_justica_check(const char *principle)
+{
+	(void) find_principle(principle);
+}
+
+bool
+prom_justica_is_broken(const char *principle, const PromJudged *judged,
+					   const char **detail)
+{
+	return find_principle(principle)->is_broken(judged, detail);
+}

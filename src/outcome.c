@@ -1,0 +1,127 @@
+/*
+ * outcome.c
+ *	  Writes how attempts end.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "utils/builtins.h"
+
+#include "encoding.h"
+#include "judge.h"
+#include "outcome.h"
+#include "route.h"
+
+void
+prom_outcome_add(PromFactWriter *writer, int64 task_id,
+				 const PromOutcome *outcome,
+				 TimestampTz now)
+{
+	Datum values[OUTCOME_COLUMNS];
+	bool nulls[OUTCOME_COLUMNS] = {false};
+
+	values[OUTCOME_TASK_ID] = Int64GetDatum(task_id);
+	values[OUTCOME_ATTEMPT] = Int32GetDatum(outcome->attempt);
+	values[OUTCOME_EVENT_ID] = Int64GetDatum(prom_fact_next_id());
+	values[OUTCOME_ENDED_AT] = TimestampTzGetDatum(now);
+	values[OUTCOME_ATTEMPTS] = Int32GetDatum(outcome->used);
+	values[OUTCOME_STEP] = Int32GetDatum(outcome->step);
+	nulls[OUTCOME_STEP] = outcome->step == 0;
+	values[OUTCOME_NEXT_RUN_AT] = TimestampTzGetDatum(outcome->next_run_at);
+	nulls[OUTCOME_NEXT_RUN_AT] = outcome->next_run_at == 0;
+	values[OUTCOME_OUTCOME] = CStringGetTextDatum(outcome->outcome);
+	values[OUTCOME_ERROR_TYPE] = prom_fact_text(outcome->error_type,
+												&nulls[OUTCOME_ERROR_TYPE]);
+	values[OUTCOME_ERROR] =
+		prom_fact_text(outcome->error, &nulls[OUTCOME_ERROR]);
+	prom_fact_add(writer, PROM_FACT_OUTCOME, values, nulls);
+}
+
+/* A task that ends before an attempt of ours: on the one left open, if any. */
+void
+prom_outcome_end(PromFactWriter *writer, PromAttempt *attempt,
+				 const PromLoaded *loaded, const char *outcome,
+				 const char *error_type, const char *error, TimestampTz now)
+{
+	PromOutcome end = {0};
+	bool open = loaded->last_attempt > loaded->outcome_attempt;
+	bool is_ours = open && attempt->attempt == loaded->last_attempt;
+
+	end.outcome = outcome;
+	end.attempt = Max(loaded->last_attempt, loaded->outcome_attempt) +
+				  (open ? 0 : 1);
+	end.used = loaded->used + (is_ours ? 1 : 0);
+	end.step = loaded->last_step;
+	end.error_type = error_type;
+	end.error = error;
+	prom_outcome_add(writer, loaded->task_id, &end, now);
+	attempt->next = PROM_NEXT_ENDED;
+}
+
+/* Is the task to be tried again after this reply? */
+static bool
+goes_on(const PromAttempt *attempt, const PromReply *reply)
+{
+	switch (reply->retry)
+	{
+		case PROM_RETRY_WAIT:
+		case PROM_RETRY_MONEY:
+			return true;
+		case PROM_RETRY_BACKOFF:
+			return attempt->used + 1 < attempt->max_attempts;
+		case PROM_RETRY_NEVER:
+			return false;
+	}
+	return false;
+}
+
+/* Does a failure of this kind use up an attempt? */
+static bool
+uses_attempt(const PromReply *reply)
+{
+	return reply->ok || (reply->retry != PROM_RETRY_WAIT &&
+						 reply->retry != PROM_RETRY_MONEY);
+}
+
+/* End an attempt with the reply that it got, whose step was just added. */
+void
+prom_outcome_of_reply(PromFactWriter *writer, PromAttempt *attempt,
+					  const PromReply *reply, TimestampTz now)
+{
+	PromOutcome end = {0};
+
+	end.attempt = attempt->attempt;
+	end.used = attempt->used + (uses_attempt(reply) ? 1 : 0);
+	end.step = attempt->step;
+	/* An answer may have to be judged first. */
+	if (reply->ok && prom_judge_has(PROM_STAGE_ANSWER))
+	{
+		attempt->next = PROM_NEXT_GO_ON;
+		return;
+	}
+	attempt->next = PROM_NEXT_ENDED;
+	attempt->completed = reply->ok;
+	if (reply->ok)
+		end.outcome = "completed";
+	else if (attempt->deadline <= now)
+	{
+		end.outcome = "failed";
+		end.error_type = "DeadlineExceeded";
+		end.error = "the task did not end before its deadline";
+	}
+	else
+	{
+		end.error_type = reply->error_type;
+		end.error = prom_encoding_from_utf8(reply->error);
+		end.outcome = "failed";
+		if (goes_on(attempt, reply))
+		{
+			end.outcome = "retry";
+			end.next_run_at = prom_route_retry_at(attempt, reply, now);
+			attempt->next = PROM_NEXT_LATER;
+			attempt->due = end.next_run_at;
+			attempt->retrying = true;
+		}
+	}
+	prom_outcome_add(writer, attempt->task_id, &end, now);
+}

@@ -1,0 +1,41 @@
+/*
+ * outcome.h
+ *	  How attempts end.
+ */
+#ifndef PROM_OUTCOME_H
+#define PROM_OUTCOME_H
+
+#include "load.h"
+
+/* The end of one attempt. */
+typedef struct PromOutcome
+{
+	const char *outcome;
+	int32 attempt;
+	int32 used;
+	int32 step;              /* its last; 0: none */
+	TimestampTz next_run_at; /* 0: none */
+	const char *error_type;
+	const char *error;
+} PromOutcome;
+
+extern void prom_outcome_add(PromFactWriter *writer, int64 task_id,
+							 const PromOutcome *outcome, TimestampTz now);
+
+/*
+ * The task ends as it is loaded: on the attempt that is open, if there is one,
+ * else on one that never began.
+ */
+extern void prom_outcome_end(PromFactWriter *writer, PromAttempt *attempt,
+							 const PromLoaded *loaded, const char *outcome,
+							 const char *error_type, const char *error,
+							 TimestampTz now);
+
+/*
+ * The attempt ends, or goes on, with the reply that its model gave and whose
+ * step was just added.
+ */
+extern void prom_outcome_of_reply(PromFactWriter *writer, PromAttempt *attempt,
+								  const PromReply *reply, TimestampTz now);
+
+#endif

@@ -1,0 +1,193 @@
+/*
+ * progress.c
+ *	  Reads from a task's steps where it is between its model and its tools.
+ *
+ * A turn of the model that asks for n tool calls is step s; their steps are
+ * s+1 to s+n, in the provider's order, whoever runs them and whenever.  So a
+ * call that has a step was made, exactly once, and one that has none was not;
+ * the primary key of _step sees to it.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+
+#include "progress.h"
+#include "xact.h"
+
+static PromStatement steps_statement = {
+	"SELECT s.step, s.kind, s.status, coalesce(s.calls, 0),"
+	" coalesce(s.tokens_in, 0) + coalesce(s.tokens_out, 0), s.cost::text,"
+	" coalesce(octet_length(s.answer), 0), s.attempt, s.name, s.error"
+	" FROM prometheus._step s WHERE s.task_id = $1 ORDER BY s.step",
+	1,
+	{INT8OID},
+	NULL,
+};
+
+static Numeric
+add_cost(Numeric sum, const char *cost)
+{
+	Datum value;
+
+	if (cost == NULL)
+		return sum;
+	value = DirectFunctionCall3(numeric_in, CStringGetDatum(cost),
+								ObjectIdGetDatum(InvalidOid),
+								Int32GetDatum(-1));
+	if (sum != NULL)
+		value = DirectFunctionCall2(numeric_add, NumericGetDatum(sum), value);
+	return DatumGetNumeric(value);
+}
+
+/* A step since the retry by hand counts. */
+static void
+count(PromProgress *progress, uint64 row, const char *kind, const char *status)
+{
+	if (strcmp(kind, "chat") == 0)
+		progress->turns += strcmp(status, "ok") == 0 ? 1 : 0;
+	else if (strcmp(kind, "tool") == 0)
+	{
+		progress->tool_calls++;
+		progress->results += prom_row_int32(row, 7);
+		if (strcmp(status, "vetoed") == 0)
+		{
+			progress->vetoes++;
+			progress->veto = prom_row_text_or_null(row, 10);
+		}
+	}
+	progress->tokens += prom_row_int64(row, 5);
+	progress->cost = add_cost(progress->cost, prom_row_text_or_null(row, 6));
+}
+
+/* A review of the request, for one attempt, or of the answer. */
+static void
+take_review(PromProgress *progress, uint64 row, const char *status)
+{
+	progress->review_attempt = prom_row_int32(row, 8);
+	progress->reviewed_answer = strcmp(prom_row_text(row, 9), "answer") == 0;
+	progress->review_veto = strcmp(status, "vetoed") == 0
+								? prom_row_text(row, 10)
+								: NULL;
+}
+
+/* The calls of the last turn that are not among the steps. */
+static void
+find_pending(PromProgress *progress)
+{
+	bool *done = palloc0((progress->ncalls + 1) * sizeof(bool));
+
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		int64 call = (int64) prom_row_int32(i, 1) - progress->turn;
+
+		if (call > 0 && call <= progress->ncalls)
+			done[call] = true;
+	}
+	progress->pending = palloc((progress->ncalls + 1) * sizeof(int32));
+	for (int call = 1; call <= progress->ncalls; call++)
+		if (!done[call])
+			progress->pending[progress->npending++] = progress->turn + call;
+	pfree(done);
+}
+
+void
+prom_progress_read(int64 task_id, int32 last_step, int32 retried_attempt,
+				   PromProgress *progress)
+{
+	Datum value = Int64GetDatum(task_id);
+
+	memset(progress, 0, sizeof(*progress));
+	progress->next_step = 1;
+	if (last_step == 0)
+		return;
+	prom_statement_run(&steps_statement, &value, NULL, true);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		int32 step = prom_row_int32(i, 1);
+		const char *kind = prom_row_text(i, 2);
+		const char *status = prom_row_text(i, 3);
+
+		progress->next_step = Max(progress->next_step, step + 1);
+		if (strcmp(kind, "review") == 0)
+			take_review(progress, i, status);
+		if (strcmp(kind, "chat") == 0 && strcmp(status, "ok") == 0)
+		{
+			progress->turn = step;
+			progress->ncalls = prom_row_int32(i, 4);
+			progress->next_step = step + progress->ncalls + 1;
+			progress->reviewed_answer = false;
+		}
+		if (prom_row_int32(i, 8) > retried_attempt)
+			count(progress, i, kind, status);
+	}
+	if (progress->turn > 0)
+		find_pending(progress);
+	SPI_freetuptable(SPI_tuptable);
+}
+
+static PromStatement begun_statement = {
+	"SELECT a.started_at FROM prometheus._attempt a"
+	" WHERE a.task_id = $1 AND a.attempt > $2 ORDER BY a.attempt LIMIT 1",
+	2,
+	{INT8OID, INT4OID},
+	NULL,
+};
+
+static bool
+is_too_old(int64 task_id, int32 retried_attempt, int64 ms, TimestampTz now)
+{
+	Datum values[2] = {Int64GetDatum(task_id), Int32GetDatum(retried_attempt)};
+	bool is_old;
+
+	prom_statement_run(&begun_statement, values, NULL, true);
+	is_old = SPI_processed > 0 &&
+			 TimestampTzPlusMilliseconds(prom_row_time(0, 1), ms) <= now;
+	SPI_freetuptable(SPI_tuptable);
+	return is_old;
+}
+
+static bool
+is_too_dear(Numeric cost, const char *max)
+{
+	Datum limit = DirectFunctionCall3(numeric_in, CStringGetDatum(max),
+									  ObjectIdGetDatum(InvalidOid),
+									  Int32GetDatum(-1));
+
+	return cost != NULL &&
+		   DatumGetBool(
+			   DirectFunctionCall2(numeric_gt, NumericGetDatum(cost), limit));
+}
+
+const char *
+prom_progress_limit(int64 task_id, int32 retried_attempt,
+					const PromProgress *progress, const PromLimits *limits,
+					TimestampTz now)
+{
+	if (progress->tool_calls + progress->npending > limits->max_tool_calls)
+		return psprintf("max_tool_calls: the model asked for %d tool calls, the limit is %d",
+						progress->tool_calls + progress->npending,
+						limits->max_tool_calls);
+	if (progress->npending == 0 && progress->turns >= limits->max_turns)
+		return psprintf("max_turns: no answer after %d turns of the model",
+						progress->turns);
+	if (progress->results > limits->max_results)
+		return psprintf("max_results: the results of tools have %lld bytes, the limit is %lld",
+						(long long) progress->results,
+						(long long) limits->max_results);
+	if (limits->max_tokens >= 0 && progress->tokens >= limits->max_tokens)
+		return psprintf("max_tokens: %lld tokens are used up, the limit is %lld",
+						(long long) progress->tokens,
+						(long long) limits->max_tokens);
+	if (limits->max_cost != NULL &&
+		is_too_dear(progress->cost, limits->max_cost))
+		return psprintf("max_cost: the task has cost more than %s",
+						limits->max_cost);
+	if (limits->max_duration >= 0 &&
+		is_too_old(task_id, retried_attempt, limits->max_duration, now))
+		return psprintf("max_duration: the task has run for %lld s",
+						(long long) limits->max_duration / 1000);
+	return NULL;
+}

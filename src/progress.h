@@ -1,0 +1,52 @@
+/*
+ * progress.h
+ *	  Where a task is between its model and its tools, by its steps.
+ */
+#ifndef PROM_PROGRESS_H
+#define PROM_PROGRESS_H
+
+#include "agent.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
+
+typedef struct PromProgress
+{
+	int32 next_step; /* a number that no step has, nor will have */
+	int32 turn;      /* the step of the last good turn of the model; 0: none */
+	int ncalls;      /* tool calls that it asks for; 0: it is the answer */
+	int npending;    /* those of them that have no step yet, */
+	int32 *pending;  /* and the numbers that theirs will have */
+
+	/* Since the task was retried by hand, for the limits. */
+	int turns;
+	int tool_calls;
+	int64 tokens;
+	Numeric cost; /* NULL: none is known */
+	int64 results;
+	int vetoes;       /* tool calls that were not allowed, */
+	const char *veto; /* and why the last one was not */
+
+	/* The last review that is a step of its own. */
+	int32 review_attempt;    /* of which attempt; 0: there is none */
+	bool reviewed_answer;    /* of the answer that turn is */
+	const char *review_veto; /* why it was not allowed; NULL: it was */
+} PromProgress;
+
+/*
+ * Read it; last_step is the highest number of the task's steps, after which no
+ * statement is needed if it is 0.  In the current memory context, with SPI
+ * connected.
+ */
+extern void prom_progress_read(int64 task_id, int32 last_step,
+							   int32 retried_attempt, PromProgress *progress);
+
+/*
+ * The limit that a task has run into, in words; NULL: none.  retried_attempt as
+ * above.
+ */
+extern const char *prom_progress_limit(int64 task_id, int32 retried_attempt,
+									   const PromProgress *progress,
+									   const PromLimits *limits,
+									   TimestampTz now);
+
+#endif

@@ -1,0 +1,258 @@
+/*
+ * tool.c
+ *	  Makes tools of SQL functions, and gives workers their versions.
+ *
+ * A tool is a function, by its signature, with what a model is told of it: a
+ * name, a description, a schema of its arguments.  What the function was when
+ * it was set is kept as a hash, so that another one in its place is refused.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "commands/comment.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+
+#include "compat.h"
+#include "schema.h"
+#include "signature.h"
+#include "tool.h"
+#include "tool/builtin.h"
+
+/* Bytes of a description. */
+#define MAX_DESCRIPTION 4096
+
+static const PromSettingKind tool_kind = {
+	.called = "a tool",
+	.table = "_tool",
+	.columns = "function, search_path, hash, description, tier, idempotent,"
+			   " schema, kind",
+	.places = "$6, $7, $8, $9, $10, $11::pg_catalog.bool,"
+			  " $12::pg_catalog.jsonb, $13",
+	.ncolumns = 8,
+};
+
+enum
+{
+	TOOL_FUNCTION,
+	TOOL_SEARCH_PATH,
+	TOOL_HASH,
+	TOOL_DESCRIPTION,
+	TOOL_TIER,
+	TOOL_IDEMPOTENT,
+	TOOL_SCHEMA,
+	TOOL_KIND
+};
+
+static const char *const tiers[] = {
+	[PROM_TIER_READ] = "read",
+	[PROM_TIER_WRITE] = "write",
+	[PROM_TIER_DESTRUCTIVE] = "destructive",
+};
+
+static PromTier
+read_tier(const char *name)
+{
+	for (int i = 0; i < lengthof(tiers); i++)
+		if (strcmp(tiers[i], name) == 0)
+			return i;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("tier \"%s\" does not exist", name),
+			 errhint("The tiers are read, write and destructive (what cannot be undone).")));
+	return PROM_TIER_DESTRUCTIVE;
+}
+
+/* What every API takes as a tool's name. */
+static void
+check_tool_name(const char *name)
+{
+	size_t length = strlen(name);
+
+	if (length == 0 || length > PROM_MAX_TOOL_NAME ||
+		strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+					 "0123456789_-") != length)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" cannot be the name of a tool", name),
+				 errdetail("It must have 1 to %d letters (a to z, A to Z), digits, underscores or hyphens.",
+						   PROM_MAX_TOOL_NAME),
+				 errhint("prometheus_set_tool('my_function(int)', name => 'my_tool') gives it another one.")));
+}
+
+static char *
+check_description(char *description)
+{
+	if (description != NULL && strlen(description) > MAX_DESCRIPTION)
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+						errmsg("the description of a tool is too long"),
+						errdetail("It may have %d bytes.", MAX_DESCRIPTION)));
+	return description;
+}
+
+/* The function's comment, or NULL. */
+static char *
+comment_of(Oid function)
+{
+	return GetComment(function, ProcedureRelationId, 0);
+}
+
+/*
+ * Agents that have it run it as their run_as: who could put another function in
+ * its place would need no membership in that role.
+ */
+static void
+check_owner(const PromSetting *setting)
+{
+	if (setting->exists && !prom_setting_may_act_as_owner(setting))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for tool \"%s\"", setting->name),
+				 errdetail("Agents may run it as another role; its owner is \"%s\".",
+						   setting->owner),
+				 errhint("Only who has that role may set it; a tool of another name can have the same function.")));
+}
+
+/* What is null keeps its value, as elsewhere. */
+static char *
+tier_argument(FunctionCallInfo fcinfo, int n, char *otherwise)
+{
+	char *tier = prom_setting_text(fcinfo, n, otherwise);
+
+	if (tier == NULL)
+		tier = "read";
+	(void) read_tier(tier);
+	return tier;
+}
+
+static char *
+idempotent_argument(FunctionCallInfo fcinfo, int n, char *otherwise)
+{
+	if (!PG_ARGISNULL(n))
+		return PG_GETARG_BOOL(n) ? "true" : "false";
+	return otherwise != NULL ? otherwise : "false";
+}
+
+PG_FUNCTION_INFO_V1(prom_set_tool);
+
+Datum
+prom_set_tool(PG_FUNCTION_ARGS)
+{
+	char *path = prom_setting_search_path();
+	char *name = prom_setting_text(fcinfo, 1, NULL);
+	Oid function = PG_ARGISNULL(0) ? InvalidOid : PG_GETARG_OID(0);
+	char *texts[PROM_SETTING_COLUMNS];
+	PromSetting setting;
+
+	if (!OidIsValid(function))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("a tool must have a function")));
+	if (name == NULL)
+		name = get_func_name(function);
+	prom_setting_check(&tool_kind, "prometheus_set_tool", name);
+	prom_signature_require(function);
+	check_tool_name(name);
+	if (prom_builtin_find(name) != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_RESERVED_NAME),
+				 errmsg("tool \"%s\" is built in", name),
+				 errhint("name => '...' makes a tool of another name.")));
+	prom_setting_begin(&setting, &tool_kind, name);
+	check_owner(&setting);
+	texts[TOOL_FUNCTION] = prom_signature_text(function);
+	texts[TOOL_SEARCH_PATH] = path;
+	texts[TOOL_HASH] = prom_signature_hash(function);
+	texts[TOOL_DESCRIPTION] =
+		check_description(prom_setting_text(fcinfo, 2,
+											setting.columns[TOOL_DESCRIPTION]));
+	if (texts[TOOL_DESCRIPTION] == NULL)
+		texts[TOOL_DESCRIPTION] = check_description(comment_of(function));
+	texts[TOOL_TIER] = tier_argument(fcinfo, 3, setting.columns[TOOL_TIER]);
+	texts[TOOL_IDEMPOTENT] =
+		idempotent_argument(fcinfo, 4, setting.columns[TOOL_IDEMPOTENT]);
+	texts[TOOL_SCHEMA] = prom_signature_schema(function);
+	texts[TOOL_KIND] = "function";
+	PG_RETURN_INT64(prom_setting_end(&setting, texts,
+									 prom_setting_merge(&setting, NULL)));
+}
+
+
+/* Versions. */
+
+static void *
+make_tool(const char *name, int64 version)
+{
+	PromTool *tool = palloc0(sizeof(PromTool));
+
+	tool->name = pstrdup(name);
+	tool->version = version;
+	tool->function = prom_row_text(0, 1);
+	tool->search_path = prom_row_text(0, 2);
+	tool->hash = prom_row_text(0, 3);
+	tool->description = prom_row_text_or_null(0, 4);
+	tool->tier = read_tier(prom_row_text(0, 5));
+	tool->idempotent = prom_row_bool(0, 6);
+	tool->schema = prom_row_text(0, 7);
+	tool->is_builtin = strcmp(prom_row_text(0, 8), "builtin") == 0;
+	return tool;
+}
+
+static PromVersions tool_versions = {
+	.statement = {
+		"SELECT function, search_path, hash, description, tier, idempotent,"
+		" schema::pg_catalog.text, kind FROM prometheus._tool"
+		" WHERE name OPERATOR(pg_catalog.=) $1"
+		" AND version OPERATOR(pg_catalog.=) $2",
+		2,
+		{TEXTOID, INT8OID},
+		NULL,
+	},
+	.make = make_tool,
+};
+
+const PromTool *
+prom_tool_version(const char *name, int64 version)
+{
+	return prom_version_get(&tool_versions, name, version);
+}
+
+PromTool *
+prom_tool_read(const char *name, int64 version)
+{
+	return prom_version_read(&tool_versions, name, version);
+}
+
+static PromStatement pin_statement = {
+	"SELECT coalesce((SELECT x.tool_versions FROM prometheus._attempt x"
+	"   WHERE x.task_id = $1 AND x.attempt > $2"
+	"     AND x.tool_versions IS NOT NULL ORDER BY x.attempt LIMIT 1),"
+	" (SELECT array_agg((SELECT t.version FROM prometheus._tool t"
+	"    WHERE t.name = u.name ORDER BY t.version DESC LIMIT 1)"
+	"    ORDER BY u.place)"
+	"  FROM unnest($3) WITH ORDINALITY AS u(name, place)))",
+	3,
+	{INT8OID, INT4OID, TEXTARRAYOID},
+	NULL,
+};
+
+ArrayType *
+prom_tool_pin(int64 task_id, int32 retried_attempt, const char **names, int n)
+{
+	Datum *elements = palloc(n * sizeof(Datum));
+	Datum values[3] = {Int64GetDatum(task_id), Int32GetDatum(retried_attempt)};
+	ArrayType *versions;
+
+	for (int i = 0; i < n; i++)
+		elements[i] = CStringGetTextDatum(names[i]);
+	values[2] = PointerGetDatum(
+		construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT));
+	prom_statement_run(&pin_statement, values, NULL, false);
+	versions = prom_row_array_or_null(0, 1);
+	SPI_freetuptable(SPI_tuptable);
+	return versions;
+}

@@ -1,0 +1,175 @@
+-- What prometheus_remember(), _recall() and _forget() store, find and refuse,
+-- and who sees it.  The tools of the same names are in t/.
+BEGIN;
+SELECT plan(70);
+
+SET LOCAL client_min_messages = error;
+
+CREATE ROLE prom_test_admin;
+CREATE ROLE prom_test_user;
+CREATE ROLE prom_test_chief;
+CREATE ROLE prom_test_other;
+CREATE ROLE prom_test_nobody;
+GRANT prometheus_agent_admin TO prom_test_admin;
+GRANT prometheus_agent_user TO prom_test_user, prom_test_other;
+GRANT prom_test_user TO prom_test_chief;
+GRANT prometheus_agent_user TO prom_test_chief;
+
+SELECT columns_are('prometheus', 'memory', ARRAY[
+    'memory_id', 'owner', 'agent', 'kind', 'importance', 'content', 'metadata', 'version', 'created_at',
+    'expires_at', 'task_id']);
+SELECT function_returns('prometheus_remember', 'bigint');
+SELECT function_returns('prometheus_recall', 'setof record');
+SELECT function_returns('prometheus_forget', 'boolean');
+
+-- What is stored.
+
+SET LOCAL ROLE prom_test_user;
+SELECT prometheus_remember('tidy', 'Bob likes green tea') AS bob \gset
+SELECT results_eq(
+    format('SELECT owner, agent, kind, importance, content, metadata, version, expires_at, task_id
+              FROM prometheus.memory WHERE memory_id = %s', :bob),
+    $$VALUES ('prom_test_user', 'tidy', 'semantic', 0.5::real, 'Bob likes green tea', '{}'::jsonb, 1::bigint,
+              NULL::timestamptz, NULL::bigint)$$,
+    'a memory with the defaults; its agent need not be set');
+SELECT prometheus_remember('tidy', 'Answer in French', kind => 'core', importance => 1,
+                           metadata => '{"source": "boss"}', embedding => '{0.5,1}', ttl => '1 day') AS full \gset
+SELECT results_eq(
+    format('SELECT kind, importance, metadata, expires_at - created_at FROM prometheus.memory WHERE memory_id = %s', :full),
+    $$VALUES ('core', 1::real, '{"source": "boss"}'::jsonb, interval '1 day')$$,
+    'a memory with everything');
+SELECT prometheus_remember('tidy', 'The printer is on the left', 'resource') AS printer \gset
+SELECT is((SELECT expires_at - created_at FROM prometheus.memory WHERE memory_id = :printer),
+          interval '1 hour', 'a resource is kept for an hour');
+SELECT prometheus_remember('tidy', 'The scanner is on the right', 'resource', ttl => '2 days') AS scanner \gset
+SELECT is((SELECT expires_at - created_at FROM prometheus.memory WHERE memory_id = :scanner),
+          interval '2 days', 'unless something else is said');
+SELECT lives_ok(format('SELECT prometheus_remember(''tidy'', ''a kind'', %L)', kind), 'kind ' || kind)
+  FROM unnest('{core,episodic,semantic,procedural,resource,vault}'::text[]) AS kind;
+SELECT lives_ok($$SELECT prometheus_remember('tidy', 'what is null has its default', NULL, NULL, NULL, NULL, NULL)$$);
+SELECT lives_ok($$SELECT prometheus_remember('tidy', 'not important', importance => 0)$$);
+SELECT lives_ok($$SELECT prometheus_remember(repeat('n', 200), 'a long name')$$);
+
+-- What is refused.
+
+SELECT throws_ok(statement, state, NULL, what)
+  FROM (VALUES
+    ($$SELECT prometheus_remember('a', 'b', 'gossip')$$, '22023', 'an unknown kind'),
+    ($$SELECT prometheus_remember('a', '')$$, '22023', 'nothing'),
+    ($$SELECT prometheus_remember('a', NULL)$$, '22023', 'null'),
+    ($$SELECT prometheus_remember('', 'b')$$, '22023', 'an agent without a name'),
+    ($$SELECT prometheus_remember(NULL, 'b')$$, '22023', 'no agent'),
+    ($$SELECT prometheus_remember(repeat('n', 201), 'b')$$, '22023', 'an agent with too long a name'),
+    ($$SELECT prometheus_remember('a', 'b', importance => 1.01)$$, '22023', 'too important'),
+    ($$SELECT prometheus_remember('a', 'b', importance => -0.01)$$, '22023', 'less than not important'),
+    ($$SELECT prometheus_remember('a', 'b', importance => 'NaN')$$, '22023', 'an importance that is no number'),
+    ($$SELECT prometheus_remember('a', 'b', metadata => '[]')$$, '22023', 'metadata that is no object'),
+    ($$SELECT prometheus_remember('a', repeat('b ', 524289))$$, '54000', 'more than prometheus.max_request'),
+    ($$SELECT * FROM prometheus_recall('a', 'b', k => 0)$$, '22023', 'to recall none'),
+    ($$SELECT * FROM prometheus_recall('a', 'b', k => -1)$$, '22023', 'to recall less than none'),
+    ($$SELECT * FROM prometheus_recall('a', 'b', k => 1001)$$, '22023', 'to recall more than 1000')) AS refused (statement, state, what);
+SELECT throws_ok($$SELECT * FROM prometheus._memory$$, '42501', NULL, 'the table is nobody''s');
+SET LOCAL ROLE prom_test_nobody;
+SELECT throws_ok($$SELECT public.prometheus_remember('a', 'b')$$, '42501', NULL, 'who is no user remembers nothing');
+SELECT throws_ok($$SELECT * FROM public.prometheus_recall('a', 'b')$$, '42501', NULL, 'nor recalls anything');
+SELECT throws_ok($$SELECT public.prometheus_forget(1)$$, '42501', NULL, 'nor forgets it');
+RESET ROLE;
+
+-- Words.
+
+SET LOCAL ROLE prom_test_user;
+SELECT prometheus_remember('words', content)
+  FROM (VALUES ('The red fox jumps'), ('The red house'), ('A blue sea, don''t swim')) AS new (content);
+SELECT results_eq(
+    $$SELECT content, round(score::numeric, 3) FROM prometheus_recall('words', 'red fox')$$,
+    $$VALUES ('The red fox jumps', 0.860), ('The red house', 0.560)$$,
+    'who has all words of the query is before who has one; who has none is not there');
+SELECT is((SELECT string_agg(content, '|') FROM prometheus_recall('words', 'FOX?')), 'The red fox jumps',
+          'capitals and punctuation do not count');
+SELECT is((SELECT string_agg(content, '|') FROM prometheus_recall('words', 'don''t "swim" \ & | ! :* <-> (')),
+          'A blue sea, don''t swim', 'nor does what is special in a tsquery');
+SELECT is((SELECT count(*) FROM prometheus_recall('words', 'zebra')), 3::bigint,
+          'a query of which no word is in any finds all');
+SELECT is((SELECT max(round(score::numeric, 3)) FROM prometheus_recall('words', 'zebra')), 0.260,
+          'with similarity 0');
+SELECT is((SELECT count(*) FROM prometheus_recall('words', query)), 3::bigint, format('the query %L finds all', query))
+  FROM (VALUES (''), ('...'), (NULL)) AS q (query);
+SELECT is((SELECT count(*) FROM prometheus_recall('words', 'red', k => 1)), 1::bigint, 'k is how many');
+SELECT is((SELECT count(*) FROM prometheus_recall('words', 'red', k => NULL)), 2::bigint, 'and null the default');
+SELECT is((SELECT count(*) FROM prometheus_recall('nowhere', 'red')), 0::bigint, 'another agent has none');
+SELECT is((SELECT count(*) FROM prometheus_recall(NULL, 'red')), 0::bigint, 'nor has no agent');
+
+-- Kinds.
+
+SELECT prometheus_remember('kinds', 'it is ' || kind, kind)
+  FROM unnest('{core,episodic,procedural}'::text[]) AS kind;
+SELECT is((SELECT string_agg(kind, ',' ORDER BY kind) FROM prometheus_recall('kinds', 'it', kinds => '{core,procedural}')),
+          'core,procedural', 'only the kinds that are asked for');
+SELECT is((SELECT count(*) FROM prometheus_recall('kinds', 'it', kinds => '{}')), 0::bigint, 'none of no kind');
+SELECT is((SELECT count(*) FROM prometheus_recall('kinds', 'it')), 3::bigint, 'all by default');
+
+-- Importance: of a thousand the top five are the five most important ones.
+
+SELECT prometheus_remember('rank', format('memory number %s', n), importance => n / 1000.0)
+  FROM generate_series(1, 1000) AS n;
+SELECT is((SELECT string_agg(content, '|' ORDER BY score DESC) FROM prometheus_recall('rank', 'zebra')),
+          'memory number 1000|memory number 999|memory number 998|memory number 997|memory number 996',
+          'among equals in words the most important come first');
+SELECT is((SELECT string_agg(content, '|') FROM prometheus_recall('rank', 'memory number', k => 2)),
+          'memory number 1000|memory number 999', 'in this order');
+SELECT is((SELECT content FROM prometheus_recall('rank', 'number 7', k => 1)), 'memory number 7',
+          'a word counts more than importance');
+
+-- Age: ten days take 0.12 * (1 - 1/e) from the score.
+
+SELECT prometheus_remember('age', 'old news') AS old \gset
+SELECT prometheus_remember('age', 'new news') AS new \gset
+RESET ROLE;
+UPDATE prometheus._memory SET created_at = created_at - interval '10 days' WHERE memory_id = :old;
+SET LOCAL ROLE prom_test_user;
+SELECT results_eq(
+    $$SELECT content, round(score::numeric, 3) FROM prometheus_recall('age', 'news')$$,
+    $$VALUES ('new news', 0.860), ('old news', 0.784)$$,
+    'the newer comes first');
+
+-- What has expired.
+
+SELECT prometheus_remember('ttl', 'short lived', ttl => '1 minute') AS short \gset
+SELECT is((SELECT count(*) FROM prometheus_recall('ttl', 'lived')), 1::bigint, 'it is there in its time');
+RESET ROLE;
+UPDATE prometheus._memory SET expires_at = now() - interval '1 second' WHERE memory_id = :short;
+SET LOCAL ROLE prom_test_user;
+SELECT is((SELECT count(*) FROM prometheus_recall('ttl', 'lived')), 0::bigint, 'and after it is not recalled');
+SELECT is((SELECT count(*) FROM prometheus.memory WHERE agent = 'ttl'), 0::bigint, 'nor shown');
+
+-- Others.
+
+SET LOCAL ROLE prom_test_other;
+SELECT is((SELECT count(*) FROM prometheus_recall('words', 'red')), 0::bigint, 'nobody recalls what is another''s');
+SELECT is((SELECT count(*) FROM prometheus.memory), 0::bigint, 'nor sees it');
+SELECT is(prometheus_forget(:bob), false, 'nor forgets it');
+SET LOCAL ROLE prom_test_chief;
+SELECT is((SELECT count(*) FROM prometheus.memory WHERE agent = 'words'), 3::bigint, 'who has the role sees it');
+SELECT is((SELECT count(*) FROM prometheus_recall('words', 'red')), 0::bigint, 'but recalls his own');
+SET LOCAL ROLE prom_test_admin;
+SELECT is((SELECT count(*) FROM prometheus.memory WHERE agent = 'words'), 3::bigint, 'an administrator sees all');
+
+-- Forgetting.
+
+SET LOCAL ROLE prom_test_user;
+SELECT is(prometheus_forget(:bob), true, 'it is forgotten');
+SELECT is(prometheus_forget(:bob), false, 'and cannot be forgotten twice');
+SELECT is((SELECT count(*) FROM prometheus_recall('tidy', 'green tea', k => 1000) WHERE memory_id = :bob), 0::bigint,
+          'it is not recalled any more');
+SELECT is((SELECT count(*) FROM prometheus.memory WHERE memory_id = :bob), 0::bigint, 'nor shown');
+SELECT is(prometheus_forget(-1), false, 'what was never there');
+SET LOCAL ROLE prom_test_admin;
+SELECT is(prometheus_forget(:full), true, 'an administrator may forget it');
+RESET ROLE;
+SELECT results_eq(
+    format('SELECT version, forgotten, content FROM prometheus._memory WHERE memory_id = %s ORDER BY version', :bob),
+    $$VALUES (1::bigint, false, 'Bob likes green tea'), (2::bigint, true, 'Bob likes green tea')$$,
+    'that is a version more');
+
+SELECT * FROM finish();
+ROLLBACK;
