@@ -433,6 +433,69 @@ check "each has one answer and one end" "$tasks,1,1" \
 	                  WHERE a.task_id = t.task_id AND a.outcome = 'completed') a ON true
 	  WHERE agent = 'thinker'"
 
+heading "What an agent may do"
+# What a model would say, so that it is said here each time.
+psql -XAtq -v ON_ERROR_STOP=1 <<'SQL'
+CREATE FUNCTION clerk(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	calls constant jsonb[] := ARRAY[
+		jsonb_build_object('name', 'look_up', 'arguments', '{"ticket": 1}'),
+		jsonb_build_object('name', 'run', 'arguments', '{"statement": "drop /* all */ table ticket"}'),
+		jsonb_build_object('name', 'refund', 'arguments', '{"ticket": 1}')];
+	turn int := (SELECT count(*) FROM jsonb_array_elements(request -> 'messages') m WHERE m ->> 'role' = 'assistant');
+	said jsonb := jsonb_build_object('role', 'assistant', 'content', 'Ticket 1 is refunded.');
+BEGIN
+	IF turn < 3 THEN
+		said := jsonb_build_object('role', 'assistant', 'content', NULL, 'tool_calls', jsonb_build_array(
+			jsonb_build_object('id', 'call_' || turn, 'type', 'function', 'function', calls[turn + 1])));
+	END IF;
+	RETURN jsonb_build_object('choices', jsonb_build_array(jsonb_build_object('message', said,
+		'finish_reason', CASE WHEN turn < 3 THEN 'tool_calls' ELSE 'stop' END)));
+END $$;
+SQL
+run <<'SQL'
+CREATE TABLE refund (ticket int PRIMARY KEY);
+CREATE FUNCTION look_up(ticket int) RETURNS text LANGUAGE sql STABLE
+    AS 'SELECT body FROM ticket t WHERE t.id = look_up.ticket';
+CREATE FUNCTION run(statement text) RETURNS void LANGUAGE plpgsql
+    AS 'BEGIN EXECUTE statement; END';
+CREATE FUNCTION refund(ticket int) RETURNS text LANGUAGE sql
+    AS $$INSERT INTO refund VALUES (ticket) RETURNING 'refunded'$$;
+SELECT prometheus_set_tool('look_up(int)') AS look_up,
+       prometheus_set_tool('run(text)', tier => 'write') AS run,
+       prometheus_set_tool('refund(int)', tier => 'destructive') AS refund;
+SELECT prometheus_set_model('script', 'function', handler => 'clerk(jsonb)');
+SELECT prometheus_set_agent('clerk', model => 'script',
+                            tools => '{look_up, run, refund}');
+SELECT prometheus_submit('Refund ticket 1.', 'clerk') AS task \gset
+SQL
+await "the task waits for a person" waiting ask \
+	"SELECT status FROM prometheus.task WHERE agent = 'clerk'"
+run <<'SQL'
+SELECT step, kind, name, status,
+       left(coalesce(output ->> 'content', output ->> 'error'), 45) AS output
+  FROM prometheus.step WHERE task_id = :task AND kind = 'tool' ORDER BY step;
+SELECT tool, arguments, left(reasoning, 44) AS why FROM prometheus.approval;
+SELECT approval_id AS approval FROM prometheus.approval \gset
+SELECT prometheus_approve(:approval);
+CREATE ROLE manager;
+GRANT prometheus_agent_admin TO manager;
+SET ROLE manager;
+SELECT prometheus_approve(:approval, 'a good customer');
+RESET ROLE;
+SELECT prometheus_wait(:task), prometheus_result(:task);
+SELECT stage, effect, governor, risk_level AS risk,
+       left(reasoning, 30) AS reasoning
+  FROM prometheus.verdict WHERE task_id = :task ORDER BY judged_at, step;
+TABLE refund;
+SQL
+comment "A tool ran, a statement was stopped whatever its words, and what cannot be" \
+	"undone was done once, after somebody else had said yes."
+check "what the tools did" "ok vetoed ok, 1" \
+	"SELECT string_agg(s.status, ' ' ORDER BY s.step) || ', ' || (SELECT count(*) FROM refund)
+	   FROM prometheus.step s JOIN prometheus.task t USING (task_id)
+	  WHERE t.agent = 'clerk' AND s.kind = 'tool'"
+
 heading "Is all well?"
 run <<'SQL'
 SELECT check_name, status, value FROM prometheus_health();
