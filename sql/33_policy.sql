@@ -13,6 +13,7 @@ CREATE TABLE prometheus._policy (
     stage text NOT NULL,
     effect text NOT NULL,
     condition text,
+    hash text,
     search_path text,
     match jsonb NOT NULL,
     reason text,

@@ -225,7 +225,7 @@ SELECT u.day,
               sum(s.tokens_out) AS tokens_out,
               sum(s.cost) AS cost
          FROM prometheus._step s
-        WHERE s.kind <> 'tool' -- it has no model and uses none
+        WHERE s.kind = 'chat' -- others have no model and use none
         GROUP BY 1, 2, 3
        UNION ALL
        -- requests of which no reply was recorded

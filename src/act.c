@@ -395,50 +395,51 @@ check_wanted(PromJob *job)
  * asked; else the step says that it is vetoed, or it may be run.
  */
 static bool
-judge_call(const PromJudged *judged, const PromAgent *agent, PromToolStep *step)
+judge_call(const PromJudged *judged, const PromAgent *agent,
+		   PromVerdict *verdict, PromToolStep *step)
 {
 	PromFactWriter *writer;
-	PromVerdict verdict;
 	PromApproval approval = {PROM_APPROVAL_NONE};
 	TimestampTz now;
 
-	prom_judge(judged, &verdict);
+	prom_judge(judged, verdict);
 	now = GetCurrentTimestamp();
-	if (verdict.effect == PROM_EFFECT_ESCALATE)
-		prom_approval_find(judged, &verdict, now, &approval);
+	if (verdict->effect == PROM_EFFECT_ESCALATE)
+		prom_approval_find(judged, verdict, now, &approval);
 	if (approval.state == PROM_APPROVAL_OPEN)
 		return false;
 	if (approval.state == PROM_APPROVAL_APPROVED)
 	{
-		verdict.effect = PROM_EFFECT_ALLOW;
-		verdict.reasoning = approval.words;
+		verdict->effect = PROM_EFFECT_ALLOW;
+		verdict->reasoning = approval.words;
 	}
 	else if (approval.state == PROM_APPROVAL_REFUSED)
 	{
-		verdict.effect = PROM_EFFECT_DENY;
-		verdict.reasoning = approval.words;
+		verdict->effect = PROM_EFFECT_DENY;
+		verdict->reasoning = approval.words;
 	}
-	else if (verdict.effect != PROM_EFFECT_ESCALATE &&
+	else if (verdict->effect != PROM_EFFECT_ESCALATE &&
 			 judged->tool->tier == PROM_TIER_DESTRUCTIVE)
 	{
 		/* Whatever the policies say: not without a person. */
-		verdict.effect = PROM_EFFECT_DENY;
-		if (verdict.reasoning == NULL || verdict.policy == NULL ||
-			verdict.policy->effect != PROM_EFFECT_DENY)
-			verdict.reasoning = "a destructive tool needs a policy that escalates it to a person";
+		verdict->effect = PROM_EFFECT_DENY;
+		if (verdict->reasoning == NULL || verdict->policy == NULL ||
+			verdict->policy->effect != PROM_EFFECT_DENY)
+			verdict->reasoning = "a destructive tool needs a policy that escalates it to a person";
 	}
-	writer = prom_fact_begin();
-	prom_verdict_add(writer, judged, &verdict, now);
-	if (verdict.effect == PROM_EFFECT_ESCALATE)
-		prom_approval_add(writer, judged, &verdict, agent->approval_timeout,
+	if (verdict->effect == PROM_EFFECT_ESCALATE)
+	{
+		writer = prom_fact_begin();
+		prom_verdict_add(writer, judged, verdict, now);
+		prom_approval_add(writer, judged, verdict, agent->approval_timeout,
 						  now);
-	prom_fact_end(writer);
-	if (verdict.effect == PROM_EFFECT_ESCALATE)
+		prom_fact_end(writer);
 		return false;
-	if (!prom_verdict_allows(&verdict))
+	}
+	if (!prom_verdict_allows(verdict))
 	{
 		step->vetoed = true;
-		step->error = prom_verdict_words(&verdict);
+		step->error = prom_verdict_words(verdict);
 	}
 	return true;
 }
@@ -451,6 +452,13 @@ act_tool(PromJob *job)
 						 .attempt = job->attempt,
 						 .step = job->step,
 						 .started_at = GetCurrentTimestamp()};
+	PromJudged judged = {.stage = PROM_STAGE_TOOL,
+						 .task_id = job->task_id,
+						 .attempt = job->attempt,
+						 .step = job->step};
+	PromVerdict verdict;
+	bool is_judged;
+	bool waits = false;
 	PromFactWriter *writer;
 	PromPromptFacts facts;
 	const PromToolCall *calls;
@@ -489,31 +497,26 @@ act_tool(PromJob *job)
 		else if (child == PROM_CHILD_ENDED)
 			step.error = text;
 	}
-	if (step.error == NULL && child == PROM_CHILD_NONE)
+	is_judged = step.error == NULL && child == PROM_CHILD_NONE;
+	if (is_judged)
 	{
-		PromJudged judged = {.stage = PROM_STAGE_TOOL,
-							 .task_id = job->task_id,
-							 .attempt = job->attempt,
-							 .step = job->step,
-							 .agent = facts.source.agent,
-							 .submitter = facts.source.submitter,
-							 .mode = facts.mode,
-							 .request = facts.source.request,
-							 .tool = tool,
-							 .arguments = step.arguments};
-
-		if (!judge_call(&judged, facts.agent, &step))
+		judged.agent = facts.source.agent;
+		judged.submitter = facts.source.submitter;
+		judged.mode = facts.mode;
+		judged.request = facts.source.request;
+		judged.tool = tool;
+		judged.arguments = step.arguments;
+		if (!judge_call(&judged, facts.agent, &verdict, &step))
 			return;
 	}
-	if (step.error == NULL && child == PROM_CHILD_NONE &&
-		!run_tool(job, &facts, tool, &step))
-	{
-		check_wanted(job);
-		return;
-	}
+	if (is_judged && step.error == NULL)
+		waits = !run_tool(job, &facts, tool, &step);
 	check_wanted(job);
 	writer = prom_fact_begin();
-	prom_step_add_tool(writer, &step, GetCurrentTimestamp());
+	if (is_judged)
+		prom_verdict_add(writer, &judged, &verdict, GetCurrentTimestamp());
+	if (!waits)
+		prom_step_add_tool(writer, &step, GetCurrentTimestamp());
 	prom_fact_end(writer);
 }
 
@@ -719,6 +722,10 @@ act_review(PromJob *job)
 	PromVerdict verdict;
 	TimestampTz now;
 
+	/* Is its step there, of which the caller was not told? */
+	prom_statement_run(&chat_statement, values, NULL, true);
+	if (SPI_processed > 0)
+		return;
 	prom_statement_run(&answer_statement, values, NULL, true);
 	if (SPI_processed > 0)
 	{

@@ -21,6 +21,7 @@
 #include "role.h"
 #include "task.h"
 #include "wakeup.h"
+#include "worker.h"
 #include "xact.h"
 
 static PromStatement find_statement = {
@@ -222,14 +223,24 @@ read_open(int64 approval_id, Open *open)
 	open->decision = prom_row_text_or_null(0, 6);
 }
 
+/* By name or oid: one is enough to refuse. */
+static bool
+is_submitter(const Open *open, Oid user)
+{
+	return user == open->submitter_oid ||
+		   strcmp(GetUserNameFromId(user, false), open->submitter) == 0;
+}
+
 static void
 check_may_decide(const Open *open, Oid user)
 {
 	const char *hint = psprintf("Members of role \"%s\" may, but not who submitted the task.",
 								open->approvers);
-	char *name = GetUserNameFromId(user, false);
+	Oid session = GetSessionUserId();
 
-	if (user == open->submitter_oid && strcmp(name, open->submitter) == 0)
+	/* Nor by a role that he took on, if he is not one who may do anything. */
+	if (is_submitter(open, user) ||
+		(is_submitter(open, session) && !superuser_arg(session)))
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("nobody may decide about his own task"),
 						errhint("%s", hint)));
@@ -283,6 +294,10 @@ decide(FunctionCallInfo fcinfo, const char *function, const char *decision)
 	PromOwner owner;
 	Open open;
 
+	/* A tool runs as a role that may, and no person is there. */
+	if (prom_my_worker != NULL)
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("only a person can decide about a tool call")));
 	if (PG_ARGISNULL(0))
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 						errmsg("the approval is null")));

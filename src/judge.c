@@ -305,6 +305,16 @@ run_condition(void *arg)
 	SPI_finish();
 }
 
+/* Is the condition the function that was set? */
+static bool
+is_as_set(const PromPolicy *policy)
+{
+	Oid function = prom_signature_find(policy->condition);
+
+	return OidIsValid(function) && policy->hash != NULL &&
+		   strcmp(prom_signature_hash(function), policy->hash) == 0;
+}
+
 /* The effect that a policy has by its condition; detail: why it failed. */
 static PromEffect
 ask_condition(const PromPolicy *policy, const PromJudged *judged,
@@ -323,13 +333,14 @@ ask_condition(const PromPolicy *policy, const PromJudged *judged,
 							  policy->condition);
 	if (!OidIsValid(guard.role))
 		end.error = "the role that owns the policy does not exist any more";
-	else if (!OidIsValid(prom_signature_find(policy->condition)))
-		end.error = "the function does not exist any more";
+	else if (!is_as_set(policy))
+		end.error = "the function was changed or dropped since it was set";
 	else
 		prom_guard_run(&guard, run_condition, &condition, &end);
 	if (end.ok)
 		return condition.holds ? policy->effect : PROM_EFFECT_OFF;
-	*detail = psprintf("its condition failed: %s", end.error);
+	/* What it says may be for its owner only. */
+	*detail = "its condition failed";
 	ereport(LOG, (errmsg("condition of policy \"%s\" failed: %s", policy->name,
 						 end.error)));
 	return policy->on_error;

@@ -13,6 +13,8 @@
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
+#include "common/keywords.h"
+#include "common/string.h"
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "nodes/nodeFuncs.h"
@@ -34,6 +36,9 @@
 
 /* A longer statement is not read, and not allowed. */
 #define MAX_STATEMENT 65536
+
+/* A request that is longer is more than a statement. */
+#define MAX_REQUEST 4096
 
 /* Characters without width in a row that hide something. */
 #define HIDDEN_ENOUGH 8
@@ -241,51 +246,79 @@ inspect_statement(Node *statement, Finding *finding)
 	}
 }
 
-/* The statements of a text; NIL: it is no SQL.  Errors are taken back. */
-static List *
-parse(const char *text)
+/*
+ * May this be a statement?  One begins with a keyword, a parenthesis, a
+ * semicolon or a comment; what does not is spared the parser.
+ */
+static bool
+may_be_statement(const char *text)
+{
+	size_t length;
+
+	text += strspn(text, " \t\r\n\f\v");
+	if (*text != '\0' && strchr("-/(;", *text) != NULL)
+		return true;
+	length = strspn(text, "abcdefghijklmnopqrstuvwxyz"
+						  "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
+	return length > 0 && length < NAMEDATALEN &&
+		   ScanKeywordLookup(pnstrdup(text, length), &ScanKeywords) >= 0;
+}
+
+/*
+ * Visit the statements of a text, if it is SQL.  Errors are taken back: what
+ * cannot be parsed is no statement, but what is too deep may be any.
+ */
+static void
+inspect_statements(const char *text,
+				   void (*visit)(List *list, Finding *finding),
+				   Finding *finding)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner resources = CurrentResourceOwner;
-	List *volatile statements = NIL;
 
+	if (!may_be_statement(text))
+		return;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		statements = raw_parser(text, RAW_PARSE_DEFAULT);
+		visit(raw_parser(text, RAW_PARSE_DEFAULT), finding);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
+		int code = geterrcode();
+
 		MemoryContextSwitchTo(context);
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
-		statements = NIL;
+		if (code != ERRCODE_SYNTAX_ERROR)
+			find(finding, DANGER_FORBIDDEN, "a statement that cannot be read");
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = resources;
-	return statements;
+}
+
+static void
+visit_each(List *statements, Finding *finding)
+{
+	ListCell *cell;
+
+	foreach(cell, statements)
+	{
+		inspect_statement(lfirst_node(RawStmt, cell)->stmt, finding);
+	}
 }
 
 /* What a text would do if it was run as SQL. */
 static void
 inspect_text(const char *text, Finding *finding)
 {
-	ListCell *cell;
-	List *statements;
-
 	if (strlen(text) > MAX_STATEMENT)
-	{
 		find(finding, DANGER_FORBIDDEN, "a statement too long to be read");
-		return;
-	}
-	statements = parse(text);
-	foreach(cell, statements)
-	{
-		inspect_statement(lfirst_node(RawStmt, cell)->stmt, finding);
-	}
+	else
+		inspect_statements(text, visit_each, finding);
 }
 
 
@@ -431,27 +464,12 @@ skip_fillers(const char *request)
 	return pstrdup(request);
 }
 
-/*
- * Is a request as a whole a statement that changes roles, the schema or all of
- * a table?  Words that happen to be one ("truncate this", "grant access to
- * Bob") must look like one: with the word TABLE, or a semicolon.
- */
+/* Those of a request: what changes roles, the schema or all of a table. */
 static void
-inspect_request(const char *request, Finding *finding)
+visit_request(List *statements, Finding *finding)
 {
-	char *text = skip_fillers(request);
-	size_t length = strlen(text);
 	ListCell *cell;
-	List *statements;
-	bool is_sure;
 
-	memset(finding, 0, sizeof(*finding));
-	if (length == 0 || length > MAX_STATEMENT)
-		return;
-	while (length > 0 && strchr(" \t\r\n`\"'.", text[length - 1]) != NULL)
-		text[--length] = '\0';
-	is_sure = strchr(text, ';') != NULL || contains_word(text, "table");
-	statements = parse(text);
 	foreach(cell, statements)
 	{
 		Node *statement = lfirst_node(RawStmt, cell)->stmt;
@@ -461,10 +479,6 @@ inspect_request(const char *request, Finding *finding)
 			case T_TruncateStmt:
 			case T_GrantRoleStmt:
 			case T_AlterRoleStmt:
-				if (is_sure)
-					find(finding, DANGER_FORBIDDEN,
-						 CreateCommandName(statement));
-				break;
 			case T_DropStmt:
 			case T_DropRoleStmt:
 			case T_DropdbStmt:
@@ -494,6 +508,38 @@ inspect_request(const char *request, Finding *finding)
 	}
 }
 
+static bool
+begins_in_capitals(const char *text)
+{
+	size_t length = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
+
+	return length > 1 && (text[length] == '\0' ||
+						  strchr(" \t\r\n", text[length]) != NULL);
+}
+
+/*
+ * Is a request as a whole a statement that changes roles, the schema or all of
+ * a table?  Many a sentence happens to be one ("create user guide", "delete
+ * from inbox"): it must look like one, with a semicolon or a verb in capitals.
+ */
+static void
+inspect_request(const char *request, Finding *finding)
+{
+	char *text = skip_fillers(request);
+	size_t length = strlen(text);
+	bool is_sure;
+
+	memset(finding, 0, sizeof(*finding));
+	if (length == 0 || length > MAX_REQUEST)
+		return;
+	while (length > 0 && strchr(" \t\r\n`\"'.", text[length - 1]) != NULL)
+		text[--length] = '\0';
+	is_sure = strchr(text, ';') != NULL || begins_in_capitals(text);
+	if (!is_sure)
+		return;
+	inspect_statements(text, visit_request, finding);
+}
+
 
 /* Hidden content. */
 
@@ -521,6 +567,8 @@ look_for_hidden(const char *text, void *arg)
 	bool in_flag = false;
 	int run = 0;
 
+	if (pg_is_ascii(text))
+		return;
 	at = (const unsigned char *) prom_encoding_words_to_utf8(text);
 	while (*at != '\0' && hidden->what == NULL)
 	{

@@ -25,9 +25,10 @@ static const PromSettingKind policy_kind = {
 	.called = "a policy",
 	.table = "_policy",
 	.columns = "stage, effect, condition, search_path, match, reason,"
-			   " suggestion, reviewer, approvers, on_error",
-	.places = "$6, $7, $8, $9, $10::pg_catalog.jsonb, $11, $12, $13, $14, $15",
-	.ncolumns = 10,
+			   " suggestion, reviewer, approvers, on_error, hash",
+	.places = "$6, $7, $8, $9, $10::pg_catalog.jsonb, $11, $12, $13, $14,"
+			  " $15, $16",
+	.ncolumns = 11,
 };
 
 enum
@@ -41,7 +42,8 @@ enum
 	POLICY_SUGGESTION,
 	POLICY_REVIEWER,
 	POLICY_APPROVERS,
-	POLICY_ON_ERROR
+	POLICY_ON_ERROR,
+	POLICY_HASH
 };
 
 static const char *const stages[] = {
@@ -171,6 +173,14 @@ prom_set_policy(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(3) && OidIsValid(PG_GETARG_OID(3)))
 		condition = check_condition(PG_GETARG_OID(3));
 	prom_setting_begin(&setting, &policy_kind, name);
+	if (!setting.exists && strncmp(name, "justica.", 8) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_RESERVED_NAME),
+				 errmsg("the names that begin with \"justica.\" are the constitution's"),
+				 errhint("Give the policy another name.")));
+	texts[POLICY_HASH] = condition != NULL
+							 ? prom_signature_hash(PG_GETARG_OID(3))
+							 : setting.columns[POLICY_HASH];
 	texts[POLICY_STAGE] = prom_setting_text(fcinfo, 1,
 											setting.columns[POLICY_STAGE]);
 	texts[POLICY_EFFECT] = prom_setting_text(fcinfo, 2,
@@ -218,7 +228,7 @@ relation_changed(Datum arg, Oid relation)
 static PromStatement newest_statement = {
 	"SELECT DISTINCT ON (p.name) p.name, p.version, p.stage, p.effect,"
 	" p.condition, p.search_path, p.owner, p.owner_oid, p.match, p.reason,"
-	" p.suggestion, p.approvers, p.on_error, count(*) OVER ()"
+	" p.suggestion, p.approvers, p.on_error, count(*) OVER (), p.hash"
 	" FROM prometheus._policy p ORDER BY p.name, p.version DESC",
 	0,
 	{0},
@@ -242,6 +252,7 @@ read_policy(uint64 row, PromPolicy *policy)
 	policy->approvers = prom_row_text_or_null(row, 12);
 	policy->on_error = read_word("on_error", prom_row_text(row, 13), effects,
 								 lengthof(effects));
+	policy->hash = prom_row_text_or_null(row, 15);
 }
 
 static void

@@ -35,6 +35,7 @@ typedef struct PromPolicy
 	PromStage stage;
 	PromEffect effect;
 	const char *condition;   /* a function's signature, or NULL */
+	const char *hash;        /* of its definition when it was set */
 	const char *search_path; /* that it runs with, as the owner: */
 	const char *owner;
 	Oid owner_oid;

@@ -338,6 +338,9 @@ visit_live_task(const PromLiveTask *task, void *arg)
 	PROM_FAULT("scheduler-in-scan");
 	LWLockAcquire(prom_my_database->queue_lock, LW_EXCLUSIVE);
 	spilled |= !prom_queue_add(queue, &one, now);
+	/* The hint of a decision, or of a child's end, may have been lost. */
+	if (task->waiting && task->hint.due <= now)
+		(void) prom_queue_look_again(queue, task->hint.task_id, now);
 	/* The hint of a cancel may have been lost as well. */
 	if (task->cancelled)
 		wake = cancel_task(task->hint.task_id, now);
