@@ -330,8 +330,8 @@ static PromCall *
 start(const PromModel *model, const char *text, int64 deadline, void *owner)
 {
 	PromMessage messages[2] = {
-		{"system", "be kind", NULL},
-		{"user", text, NULL},
+		{.role = "system", .text = "be kind"},
+		{.role = "user", .text = text},
 	};
 	PromPrompt prompt = {
 		.messages = messages, .nmessages = 2, .model = model->model};
@@ -1211,9 +1211,9 @@ test_request(void)
 {
 	PromModel model = make_model("fake-echo");
 	PromMessage messages[3] = {
-		{"user", "one", NULL},
-		{NULL, NULL, "{\"role\":\"assistant\",\"x\":18446744073709551616}"},
-		{"user", "tab\t\"q\" \\", NULL},
+		{.role = "user", .text = "one"},
+		{.raw = "{\"role\":\"assistant\",\"x\":18446744073709551616}"},
+		{.role = "user", .text = "tab\t\"q\" \\"},
 	};
 	PromPrompt prompt = {
 		.messages = messages, .nmessages = 3, .model = model.model};
