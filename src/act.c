@@ -457,6 +457,7 @@ act_tool(PromJob *job)
 						 .attempt = job->attempt,
 						 .step = job->step};
 	PromVerdict verdict;
+	TimestampTz judged_at;
 	bool is_judged;
 	bool waits = false;
 	PromFactWriter *writer;
@@ -509,12 +510,13 @@ act_tool(PromJob *job)
 		if (!judge_call(&judged, facts.agent, &verdict, &step))
 			return;
 	}
+	judged_at = GetCurrentTimestamp();
 	if (is_judged && step.error == NULL)
 		waits = !run_tool(job, &facts, tool, &step);
 	check_wanted(job);
 	writer = prom_fact_begin();
 	if (is_judged)
-		prom_verdict_add(writer, &judged, &verdict, GetCurrentTimestamp());
+		prom_verdict_add(writer, &judged, &verdict, judged_at);
 	if (!waits)
 		prom_step_add_tool(writer, &step, GetCurrentTimestamp());
 	prom_fact_end(writer);

@@ -13,7 +13,7 @@ sub sql { return $node->safe_psql('postgres', $_[0]); }
 
 # Tools wait at the door, after they have written, until it is open.
 sub shut { return sql('UPDATE door SET is_open = false'); }
-sub unbar { return sql('UPDATE door SET is_open = true'); }
+sub unbar { return sql('UPDATE door SET is_open = true, opened_at = clock_timestamp()'); }
 
 # The processes in which tools stand at the door.
 my $standing = q{pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND granted};
@@ -80,7 +80,8 @@ sub create
 	$node->create_scripted_model;
 	sql(<<'EOSQL');
 SELECT prometheus_set_tool(f::regprocedure, tier => 'write') FROM unnest(ARRAY['enter(text)', 'push(text)']) f;
-SELECT prometheus_set_agent('a', 'scripted', tools => '{enter,push}', options => '{"tool_timeout": "1h"}');
+SELECT prometheus_set_tool('look(text)', tier => 'read');
+SELECT prometheus_set_agent('a', 'scripted', tools => '{enter,push,look}', options => '{"tool_timeout": "1h"}');
 EOSQL
 	return;
 }
@@ -88,12 +89,20 @@ EOSQL
 $node->init(restart_after_crash => 1);
 $node->start;
 sql(<<'EOSQL');
-CREATE TABLE door (is_open boolean);
+CREATE TABLE door (is_open boolean, opened_at timestamptz);
 INSERT INTO door VALUES (true);
 CREATE TABLE effect (words text, pid int DEFAULT pg_backend_pid());
 CREATE FUNCTION enter(words text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
 	INSERT INTO effect VALUES (words);
+	PERFORM pg_advisory_xact_lock_shared(4711);
+	WHILE NOT (SELECT is_open FROM door) LOOP
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+	RETURN 'through';
+END $$;
+CREATE FUNCTION look(words text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
 	PERFORM pg_advisory_xact_lock_shared(4711);
 	WHILE NOT (SELECT is_open FROM door) LOOP
 		PERFORM pg_sleep(0.01);
@@ -145,6 +154,22 @@ check_done('more', $task, 5);
 sql('ALTER SYSTEM SET prometheus.executors = 2');
 $node->reload;
 $node->wait_for('fewer executors: those that are too many end', $executors, '2');
+
+# What only reads has written nothing while it runs, not even its verdict: it is
+# in nobody's way.
+shut();
+$task = submit_calls('read', 1, tool => 'look');
+my ($reader) = wait_at_door('read', 1);
+is( sql("SELECT backend_xid IS NULL FROM pg_stat_activity WHERE pid = $reader"),
+	't', 'read: no xid while it runs');
+is( sql("SELECT count(*) FROM pg_locks WHERE pid = $reader AND relation = 'prometheus._era'::regclass AND mode = 'RowExclusiveLock'"),
+	0, 'read: nor is an era kept from beginning');
+unbar();
+$node->wait_task($task, 'completed');
+is( sql("SELECT string_agg(concat_ws(' ', v.stage, v.effect, s.status), ',') FROM prometheus.verdict v JOIN prometheus.step s USING (task_id, step) WHERE task_id = $task"),
+	'tool allow ok', 'read: verdict and step are there in the end');
+is( sql("SELECT bool_and(v.judged_at < x.opened_at) FROM prometheus.verdict v, door x WHERE v.task_id = $task AND v.step = 2"),
+	't', 'read: it was judged before it ran');
 
 # A cancel that comes when there is nothing to cancel is none for the next tool;
 # one that is meant for a tool is its error.
