@@ -62,12 +62,17 @@ count(PromProgress *progress, uint64 row, const char *kind, const char *status)
 	progress->cost = add_cost(progress->cost, prom_row_text_or_null(row, 6));
 }
 
-/* A review of the request, for one attempt, or of the answer. */
+/*
+ * A review of the request, for one attempt, or of the answer, until the task is
+ * retried by hand.
+ */
 static void
-take_review(PromProgress *progress, uint64 row, const char *status)
+take_review(PromProgress *progress, uint64 row, const char *status,
+			int32 retried_attempt)
 {
 	progress->review_attempt = prom_row_int32(row, 8);
-	progress->reviewed_answer = strcmp(prom_row_text(row, 9), "answer") == 0;
+	progress->reviewed_answer = progress->review_attempt > retried_attempt &&
+								strcmp(prom_row_text(row, 9), "answer") == 0;
 	progress->review_veto = strcmp(status, "vetoed") == 0
 								? prom_row_text(row, 10)
 								: NULL;
@@ -112,7 +117,7 @@ prom_progress_read(int64 task_id, int32 last_step, int32 retried_attempt,
 
 		progress->next_step = Max(progress->next_step, step + 1);
 		if (strcmp(kind, "review") == 0)
-			take_review(progress, i, status);
+			take_review(progress, i, status, retried_attempt);
 		if (strcmp(kind, "chat") == 0 && strcmp(status, "ok") == 0)
 		{
 			progress->turn = step;
