@@ -740,7 +740,12 @@ act_review(PromJob *job)
 	judged.submitter = facts.source.submitter;
 	judged.mode = facts.mode;
 	judged.request = facts.source.request;
-	prom_judge(&judged, &verdict);
+	if (refused(job) != NULL)
+		prom_judge_deny(&judged,
+						psprintf("the review failed: %s", refused(job)),
+						&verdict);
+	else
+		prom_judge(&judged, &verdict);
 	check_wanted(job);
 	now = GetCurrentTimestamp();
 	step.stage = prom_policy_stage_name(judged.stage);

@@ -480,6 +480,16 @@ prom_judge(const PromJudged *judged, PromVerdict *verdict)
 	verdict->latency_ms = INSTR_TIME_GET_MILLISEC(end);
 }
 
+void
+prom_judge_deny(const PromJudged *judged, const char *why, PromVerdict *verdict)
+{
+	memset(verdict, 0, sizeof(*verdict));
+	verdict->effect = PROM_EFFECT_DENY;
+	verdict->policy_version = prom_policies()->version;
+	verdict->reasoning = why;
+	verdict->hash = hash_of(judged);
+}
+
 bool
 prom_verdict_allows(const PromVerdict *verdict)
 {

@@ -52,6 +52,10 @@ extern bool prom_judge_has(PromStage stage);
  */
 extern void prom_judge(const PromJudged *judged, PromVerdict *verdict);
 
+/* The verdict on what could not be judged, and so is denied. */
+extern void prom_judge_deny(const PromJudged *judged, const char *why,
+							PromVerdict *verdict);
+
 /* Is it approved as it is?  Else denied, or to be approved by a person. */
 extern bool prom_verdict_allows(const PromVerdict *verdict);
 
