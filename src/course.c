@@ -275,8 +275,11 @@ review(PromFactWriter *writer, PromAttempt *attempt, const PromLoaded *loaded,
 	if (prom_judge_needs_executor(judged))
 		return REVIEW_WAITS;
 	prom_judge(judged, verdict);
-	attempt->policy_version = verdict->policy_version;
-	attempt->review_ms = verdict->latency_ms;
+	if (judged->stage == PROM_STAGE_TASK)
+	{
+		attempt->policy_version = verdict->policy_version;
+		attempt->review_ms = verdict->latency_ms;
+	}
 	if (prom_verdict_allows(verdict))
 		return REVIEW_ALLOWS;
 	prom_verdict_add(writer, judged, verdict, now);
@@ -471,7 +474,8 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 		return 0;
 	}
 	/* That rules alone allowed a request is told by the attempt. */
-	if (judgement.verdict.policy != NULL)
+	if (judgement.verdict.policy != NULL ||
+		(answered && judgement.verdict.hash != NULL))
 		prom_verdict_add(writer, &judgement.judged, &judgement.verdict, now);
 	tools = pin_tools(loaded, agent);
 	attempt->step = progress.next_step;

@@ -305,6 +305,7 @@ foreach my $agent (qw(default a openai streamed))
 	is($node->error_of("SELECT prometheus_result($tasks{'a cat'})")->{state}, 'PM002', "answer, $agent: there is no result");
 	is(sql("SELECT result FROM prometheus.task WHERE task_id = $tasks{'a cat'}"), '', "answer, $agent: nor in the view");
 	is(verdicts($tasks{'a cat'}), '0 task allow LOW, 1 answer deny CRITICAL no cats', "answer, $agent: the verdict");
+	is(verdicts($tasks{'a dog'}), '0 task allow LOW, 1 answer allow LOW', "answer, $agent: and of one that is allowed");
 	is(sql("SELECT prometheus_result($tasks{'a dog'}) IS NOT NULL"), 't', "answer, $agent: another is given");
 	is(sql("SELECT attempts FROM prometheus.task WHERE task_id = $tasks{'a dog'}"), 1, "answer, $agent: in one attempt");
 }
