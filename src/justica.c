@@ -9,14 +9,14 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include "access/xact.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "common/keywords.h"
-#include "common/string.h"
 #include "fmgr.h"
-#include "mb/pg_wchar.h"
 #include "nodes/nodeFuncs.h"
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
@@ -28,8 +28,8 @@
 #include "utils/syscache.h"
 
 #include "compat.h"
-#include "encoding.h"
 #include "extension.h"
+#include "hidden.h"
 #include "justica.h"
 #include "schema.h"
 #include "signature.h"
@@ -39,9 +39,6 @@
 
 /* A request that is longer is more than a statement. */
 #define MAX_REQUEST 4096
-
-/* Characters without width in a row that hide something. */
-#define HIDDEN_ENOUGH 8
 
 typedef enum Danger
 {
@@ -87,6 +84,7 @@ static const char *const forbidden_functions[] = {
 	"query_to_xmlschema",
 	"cursor_to_xml",
 	"ts_stat",
+	"ts_rewrite",
 	"pg_logical_emit_message",
 	"pg_create_physical_replication_slot",
 	"pg_create_logical_replication_slot",
@@ -97,6 +95,9 @@ static const char *const forbidden_functions[] = {
 static const char *const forbidden_prefixes[] = {
 	"pg_ls_",
 	"dblink",
+	"crosstab",
+	"connectby",
+	"xpath_table",
 	"prometheus_",
 	"pg_replication_origin_",
 	"postgres_fdw_",
@@ -165,6 +166,76 @@ check_target(Finding *finding, const RangeVar *relation)
 			 psprintf("a change of %s", relation->relname));
 }
 
+static bool
+has_column(Node *node, void *arg)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, ColumnRef) || IsA(node, CurrentOfExpr))
+		return true;
+	return raw_expression_tree_walker(node, has_column, arg);
+}
+
+/*
+ * Does a condition hold for every row?  That is so if there is none, if it does
+ * not look at the row, or compares a thing with itself.
+ */
+static bool
+is_every_row(Node *condition)
+{
+	ListCell *cell;
+
+	if (condition != NULL && IsA(condition, A_Expr))
+	{
+		const A_Expr *compared = (A_Expr *) condition;
+
+		if ((compared->kind == AEXPR_OP ||
+			 compared->kind == AEXPR_NOT_DISTINCT) &&
+			strcmp(strVal(llast(compared->name)), "=") == 0 &&
+			equal(compared->lexpr, compared->rexpr))
+			return true;
+	}
+	if (condition != NULL && IsA(condition, BoolExpr) &&
+		((BoolExpr *) condition)->boolop != NOT_EXPR)
+	{
+		bool is_or = ((BoolExpr *) condition)->boolop == OR_EXPR;
+
+		foreach(cell, ((BoolExpr *) condition)->args)
+			if (is_every_row(lfirst(cell)) == is_or)
+				return is_or;
+		return !is_or;
+	}
+	return !has_column(condition, NULL);
+}
+
+static void
+check_rows(Finding *finding, const char *what, Node *condition)
+{
+	if (condition == NULL)
+		find(finding, DANGER_ALL_ROWS, psprintf("%s without WHERE", what));
+	else if (is_every_row(condition))
+		find(finding, DANGER_ALL_ROWS, psprintf("%s of every row", what));
+}
+
+static void
+check_merge(Finding *finding, const MergeStmt *merge)
+{
+	ListCell *cell;
+
+	check_target(finding, merge->relation);
+	if (!is_every_row(merge->joinCondition))
+		return;
+	foreach(cell, merge->mergeWhenClauses)
+	{
+		const MergeWhenClause *clause = lfirst_node(MergeWhenClause, cell);
+
+		if ((clause->commandType == CMD_UPDATE ||
+			 clause->commandType == CMD_DELETE) &&
+			is_every_row(clause->condition))
+			find(finding, DANGER_ALL_ROWS, "MERGE of every row");
+	}
+}
+
 /* Every node of a statement, parsed and not analyzed. */
 static bool
 inspect(Node *node, void *arg)
@@ -204,21 +275,39 @@ inspect(Node *node, void *arg)
 			break;
 		case T_UpdateStmt:
 			check_target(finding, ((UpdateStmt *) node)->relation);
-			if (((UpdateStmt *) node)->whereClause == NULL)
-				find(finding, DANGER_ALL_ROWS, "UPDATE without WHERE");
+			check_rows(finding, "UPDATE",
+					   ((UpdateStmt *) node)->whereClause);
 			break;
 		case T_DeleteStmt:
 			check_target(finding, ((DeleteStmt *) node)->relation);
-			if (((DeleteStmt *) node)->whereClause == NULL)
-				find(finding, DANGER_ALL_ROWS, "DELETE without WHERE");
+			check_rows(finding, "DELETE",
+					   ((DeleteStmt *) node)->whereClause);
 			break;
 		case T_MergeStmt:
-			check_target(finding, ((MergeStmt *) node)->relation);
+			check_merge(finding, (MergeStmt *) node);
 			break;
 		default:
 			break;
 	}
 	return raw_expression_tree_walker(node, inspect, arg);
+}
+
+static void inspect_statement(Node *statement, Finding *finding);
+
+/* Without ANALYZE it is only planned, and changes no row. */
+static void
+inspect_explain(const ExplainStmt *explain, Finding *finding)
+{
+	Finding found = {DANGER_NONE, NULL};
+	bool is_run = false;
+	ListCell *cell;
+
+	foreach(cell, explain->options)
+		if (strcmp(lfirst_node(DefElem, cell)->defname, "analyze") == 0)
+			is_run = true;
+	inspect_statement(explain->query, &found);
+	if (is_run || found.danger != DANGER_ALL_ROWS)
+		find(finding, found.danger, found.what);
 }
 
 static void
@@ -234,7 +323,7 @@ inspect_statement(Node *statement, Finding *finding)
 			(void) inspect(statement, finding);
 			break;
 		case T_ExplainStmt:
-			inspect_statement(((ExplainStmt *) statement)->query, finding);
+			inspect_explain((ExplainStmt *) statement, finding);
 			break;
 		case T_VariableShowStmt:
 			break;
@@ -266,24 +355,27 @@ may_be_statement(const char *text)
 
 /*
  * Visit the statements of a text, if it is SQL.  Errors are taken back: what
- * cannot be parsed is no statement, but what is too deep may be any.
+ * cannot be parsed is no statement, but what is too deep may be any.  False: it
+ * is no SQL.
  */
-static void
+static bool
 inspect_statements(const char *text,
 				   void (*visit)(List *list, Finding *finding),
 				   Finding *finding)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner resources = CurrentResourceOwner;
+	volatile bool is_sql = false;
 
 	if (!may_be_statement(text))
-		return;
+		return false;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
 		visit(raw_parser(text, RAW_PARSE_DEFAULT), finding);
 		ReleaseCurrentSubTransaction();
+		is_sql = true;
 	}
 	PG_CATCH();
 	{
@@ -298,6 +390,7 @@ inspect_statements(const char *text,
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = resources;
+	return is_sql;
 }
 
 static void
@@ -311,14 +404,73 @@ visit_each(List *statements, Finding *finding)
 	}
 }
 
-/* What a text would do if it was run as SQL. */
+/* Only what changes roles, the schema or all of a table: more may be words. */
+static void
+visit_worst(List *statements, Finding *finding)
+{
+	ListCell *cell;
+
+	foreach(cell, statements)
+	{
+		Node *statement = lfirst_node(RawStmt, cell)->stmt;
+
+		switch (nodeTag(statement))
+		{
+			case T_TruncateStmt:
+			case T_GrantRoleStmt:
+			case T_AlterRoleStmt:
+			case T_DropStmt:
+			case T_DropRoleStmt:
+			case T_DropdbStmt:
+			case T_DropOwnedStmt:
+			case T_ReassignOwnedStmt:
+			case T_AlterTableStmt:
+			case T_AlterSystemStmt:
+			case T_AlterRoleSetStmt:
+			case T_GrantStmt:
+			case T_CreateRoleStmt:
+			case T_DoStmt:
+				find(finding, DANGER_FORBIDDEN, CreateCommandName(statement));
+				break;
+			case T_CopyStmt:
+				if (((CopyStmt *) statement)->is_program)
+					find(finding, DANGER_FORBIDDEN, "COPY PROGRAM");
+				break;
+			case T_SelectStmt:
+			case T_InsertStmt:
+			case T_UpdateStmt:
+			case T_DeleteStmt:
+				inspect_statement(statement, finding);
+				break;
+			default:
+				break;
+		}
+	}
+}
+
+/*
+ * What a text would do if it was run as SQL.  If it is none, it may be put into
+ * a statement that it ends, to begin one of its own: each part after a
+ * semicolon is read, too.
+ */
 static void
 inspect_text(const char *text, Finding *finding)
 {
+	const char *part = text;
+
 	if (strlen(text) > MAX_STATEMENT)
+	{
 		find(finding, DANGER_FORBIDDEN, "a statement too long to be read");
-	else
-		inspect_statements(text, visit_each, finding);
+		return;
+	}
+	if (inspect_statements(text, visit_each, finding))
+		return;
+	while ((part = strchr(part, ';')) != NULL)
+	{
+		size_t length = strcspn(++part, ";");
+
+		(void) inspect_statements(pnstrdup(part, length), visit_worst, finding);
+	}
 }
 
 
@@ -464,57 +616,12 @@ skip_fillers(const char *request)
 	return pstrdup(request);
 }
 
-/* Those of a request: what changes roles, the schema or all of a table. */
-static void
-visit_request(List *statements, Finding *finding)
-{
-	ListCell *cell;
-
-	foreach(cell, statements)
-	{
-		Node *statement = lfirst_node(RawStmt, cell)->stmt;
-
-		switch (nodeTag(statement))
-		{
-			case T_TruncateStmt:
-			case T_GrantRoleStmt:
-			case T_AlterRoleStmt:
-			case T_DropStmt:
-			case T_DropRoleStmt:
-			case T_DropdbStmt:
-			case T_DropOwnedStmt:
-			case T_ReassignOwnedStmt:
-			case T_AlterTableStmt:
-			case T_AlterSystemStmt:
-			case T_AlterRoleSetStmt:
-			case T_GrantStmt:
-			case T_CreateRoleStmt:
-			case T_DoStmt:
-				find(finding, DANGER_FORBIDDEN, CreateCommandName(statement));
-				break;
-			case T_CopyStmt:
-				if (((CopyStmt *) statement)->is_program)
-					find(finding, DANGER_FORBIDDEN, "COPY PROGRAM");
-				break;
-			case T_SelectStmt:
-			case T_InsertStmt:
-			case T_UpdateStmt:
-			case T_DeleteStmt:
-				inspect_statement(statement, finding);
-				break;
-			default:
-				break;
-		}
-	}
-}
-
 static bool
 begins_in_capitals(const char *text)
 {
 	size_t length = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
 
-	return length > 1 && (text[length] == '\0' ||
-						  strchr(" \t\r\n", text[length]) != NULL);
+	return length > 1 && !isalnum((unsigned char) text[length]);
 }
 
 /*
@@ -527,67 +634,17 @@ inspect_request(const char *request, Finding *finding)
 {
 	char *text = skip_fillers(request);
 	size_t length = strlen(text);
-	bool is_sure;
 
 	memset(finding, 0, sizeof(*finding));
-	if (length == 0 || length > MAX_REQUEST)
+	if (length == 0 || length > MAX_REQUEST ||
+		(strchr(text, ';') == NULL && !begins_in_capitals(text)))
 		return;
+	if (inspect_statements(text, visit_worst, finding))
+		return;
+	/* Without the quotes around it, or the full stop. */
 	while (length > 0 && strchr(" \t\r\n`\"'.", text[length - 1]) != NULL)
 		text[--length] = '\0';
-	is_sure = strchr(text, ';') != NULL || begins_in_capitals(text);
-	if (!is_sure)
-		return;
-	inspect_statements(text, visit_request, finding);
-}
-
-
-/* Hidden content. */
-
-typedef struct Hidden
-{
-	const char *what;
-} Hidden;
-
-static bool
-has_no_width(pg_wchar c)
-{
-	return c == 0x200B || c == 0x200C || c == 0x200D || c == 0x2060 ||
-		   c == 0xFEFF || c == 0x180E;
-}
-
-/*
- * Characters that no reader sees and every model reads: tags (but those of the
- * flags of regions), overrides of the direction, long runs without width.
- */
-static void
-look_for_hidden(const char *text, void *arg)
-{
-	Hidden *hidden = arg;
-	const unsigned char *at;
-	bool in_flag = false;
-	int run = 0;
-
-	if (pg_is_ascii(text))
-		return;
-	at = (const unsigned char *) prom_encoding_words_to_utf8(text);
-	while (*at != '\0' && hidden->what == NULL)
-	{
-		pg_wchar c = utf8_to_unicode(at);
-
-		if (c >= 0xE0000 && c <= 0xE007F)
-		{
-			if (!in_flag)
-				hidden->what = "tag characters";
-		}
-		else
-			in_flag = c == 0x1F3F4;
-		if (c == 0x202D || c == 0x202E)
-			hidden->what = "an override of the direction of text";
-		run = has_no_width(c) ? run + 1 : 0;
-		if (run >= HIDDEN_ENOUGH)
-			hidden->what = "a run of characters without width";
-		at += pg_utf_mblen(at);
-	}
+	(void) inspect_statements(text, visit_worst, finding);
 }
 
 
@@ -620,19 +677,25 @@ breaks_proportionality(const PromJudged *judged, const char **detail)
 	return finding.danger == DANGER_ALL_ROWS;
 }
 
+static void
+look_for_hidden(const char *text, void *arg)
+{
+	const char **what = arg;
+
+	if (*what == NULL)
+		*what = prom_hidden_in(text);
+}
+
 static bool
 breaks_transparency(const PromJudged *judged, const char **detail)
 {
-	Hidden hidden = {NULL};
-
+	*detail = NULL;
 	if (judged->tool != NULL)
-		walk_strings(judged->arguments, look_for_hidden, &hidden);
+		walk_strings(judged->arguments, look_for_hidden, detail);
 	else
-		look_for_hidden(judged->answer != NULL ? judged->answer
-											   : judged->request,
-						&hidden);
-	*detail = hidden.what;
-	return hidden.what != NULL;
+		*detail = prom_hidden_in(judged->answer != NULL ? judged->answer
+														: judged->request);
+	return *detail != NULL;
 }
 
 static const Principle principles[] = {
