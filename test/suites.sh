@@ -13,7 +13,7 @@ export PG_CONFIG=${PG_CONFIG:-pg_config}
 export PERL5LIB=$PWD/test/perl${PERL5LIB:+:$PERL5LIB}
 # A wait that comes to nothing fails after so many seconds; and after so many the
 # whole run ends, with its sum.
-export PG_TEST_TIMEOUT_DEFAULT=${PG_TEST_TIMEOUT_DEFAULT:-60}
+export PG_TEST_TIMEOUT_DEFAULT=${PG_TEST_TIMEOUT_DEFAULT:-120}
 readonly limit=${PROM_TIMEOUT:-1150}
 
 logs=$(mktemp -d)
@@ -102,7 +102,7 @@ tap=(REGRESS= ISOLATION=)
 	PROVE_FLAGS=--harness=PromHarness
 ! any 'test/t/*.pl' ||
 	suite tap count_closing "${check[@]}" "${tap[@]}" \
-		PROVE_FLAGS="--harness=PromHarness -j${PROM_JOBS:-1}"
+		PROVE_FLAGS="--harness=PromHarness -j${PROM_JOBS:-2}"
 
 if [ -n "$sum" ] && [ "$only" = faults ]; then
 	echo "$total_passed $total_failed" >"$sum"
