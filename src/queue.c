@@ -266,8 +266,6 @@ lane_is_full(PromQueue *queue, const PromLiveTask *task, TimestampTz now)
 {
 	const PromTarget *target = &task->hint.target;
 
-	if (task->is_new && prom_lanes_were_refused(queue->lanes, target))
-		return true;
 	if (prom_lanes_has_few(queue->lanes, target))
 		return false;
 	return (prom_lanes_only_waits(queue->lanes, target, now)
@@ -314,6 +312,11 @@ refuse(PromQueue *queue, const PromLiveTask *task, bool urgent,
 		else
 			wanted = Min(wanted, TimestampTzPlusMilliseconds(
 									 now, prom_guc_rescan_interval));
+	}
+	else if (task->is_new &&
+			 prom_lanes_were_refused(queue->lanes, &task->hint.target))
+	{
+		/* Some may have been refused when nobody had its key yet. */
 	}
 	else if (prom_keys_block(queue->keys, &task->hint) ||
 			 (task->is_new &&

@@ -72,6 +72,27 @@ sql(q{SELECT prometheus_resume('model:fake-fixed')});
 sql(q{SELECT count(prometheus_cancel(task_id)) FROM prometheus.task WHERE request = 'often' AND status IN ('queued', 'running')});
 $node->wait_for('all have ended', q{SELECT count(*) FROM prometheus.task WHERE request = 'often' AND status IN ('queued', 'running')}, 0);
 
+# Nor when they were refused before somebody had the key.  A scan that takes long
+# lets the next one come later.
+sql(q{SELECT prometheus_pause()});
+$node->wait_for('all is paused', q{SELECT state FROM prometheus.gate WHERE target = 'all'}, 'paused');
+my $lock = $node->background_psql('postgres');
+$lock->query_safe('BEGIN; LOCK TABLE prometheus._attempt');
+sql(q{SELECT prometheus_resume()});
+$node->wait_for('the scan waits', q{SELECT count(*) FROM pg_locks WHERE relation = 'prometheus._attempt'::regclass AND NOT granted}, 1);
+$lock->query_safe('COMMIT');
+$lock->quit;
+my $stopped = $node->signal_worker('STOP', 'scheduler');
+sql(q{SELECT count(*) FROM prometheus_submit_many(array_fill('first'::text, ARRAY[3000]), 'fake-hang-before-headers', concurrency_key => 'l')});
+kill('CONT', $stopped);
+all_seen();
+sql(q{SELECT count(*) FROM prometheus_submit_many(array_fill('second'::text, ARRAY[20]), 'fake-hang-before-headers', concurrency_key => 'l')});
+all_seen();
+is(sql(q{SELECT count(*) FROM prometheus.queue JOIN prometheus.task USING (task_id) WHERE request = 'second'}),
+	0, 'they are first, whether or not somebody had the key');
+sql(q{SELECT count(prometheus_cancel(task_id)) FROM prometheus.task WHERE request IN ('first', 'second') AND status IN ('queued', 'running')});
+$node->wait_for('all have ended', q{SELECT count(*) FROM prometheus.task WHERE request IN ('first', 'second') AND status IN ('queued', 'running')}, 0);
+
 # Nobody who waits for a key can run, but one that comes can.
 sql(q{SELECT prometheus_set_agent('stopped', 'echo'); SELECT prometheus_pause('agent:stopped')});
 $node->wait_for('it is paused', q{SELECT state FROM prometheus.gate WHERE target = 'agent:stopped'}, 'paused');
