@@ -11,7 +11,6 @@
 typedef struct PromLiveTask
 {
 	PromHint hint;
-	bool is_new;    /* a hint has just told of it */
 	bool retrying;  /* an attempt of it has ended */
 	bool waiting;   /* the last one, to wait for a person or a child */
 	bool open;      /* an attempt of it has not ended */

@@ -277,7 +277,7 @@ lane_is_full(PromQueue *queue, const PromLiveTask *task, TimestampTz now)
 static bool
 key_is_full(PromQueue *queue, const PromLiveTask *task, TimestampTz now)
 {
-	if (task->is_new && prom_keys_were_refused(queue->keys, &task->hint))
+	if (prom_keys_were_refused(queue->keys, &task->hint))
 		return true;
 	return !prom_keys_is_first(queue->keys, &task->hint) &&
 		   count_waiting(queue, now) >= capacity();
@@ -285,9 +285,9 @@ key_is_full(PromQueue *queue, const PromLiveTask *task, TimestampTz now)
 
 /*
  * Is there no room for this task?  What will not run soon is not missed until
- * then, but at its deadline at the latest.  What has been refused comes before
- * what is new.  What holds a conversation is never refused, since nobody else
- * would know that.
+ * then, but at its deadline at the latest.  Where one has been refused, all are
+ * that come after it, until it is read again.  What holds a conversation is
+ * never refused, since nobody else would know that.
  */
 static bool
 refuse(PromQueue *queue, const PromLiveTask *task, bool urgent,
@@ -313,14 +313,12 @@ refuse(PromQueue *queue, const PromLiveTask *task, bool urgent,
 			wanted = Min(wanted, TimestampTzPlusMilliseconds(
 									 now, prom_guc_rescan_interval));
 	}
-	else if (task->is_new &&
-			 prom_lanes_were_refused(queue->lanes, &task->hint.target))
+	else if (prom_lanes_were_refused(queue->lanes, &task->hint.target))
 	{
 		/* Some may have been refused when nobody had its key yet. */
 	}
 	else if (prom_keys_block(queue->keys, &task->hint) ||
-			 (task->is_new &&
-			  prom_keys_were_refused(queue->keys, &task->hint)))
+			 prom_keys_were_refused(queue->keys, &task->hint))
 	{
 		if (!key_is_full(queue, task, now))
 			return false;
@@ -411,9 +409,8 @@ prom_queue_add(PromQueue *queue, const PromLiveTask *task, TimestampTz now)
 bool
 prom_queue_reads_before(PromQueue *queue, const PromHint *hint)
 {
-	return queue->ended != NULL &&
-		   (prom_lanes_are_read(queue->lanes, &hint->target) ||
-			prom_keys_are_read(queue->keys, hint));
+	return prom_lanes_are_read(queue->lanes, &hint->target) ||
+		   prom_keys_are_read(queue->keys, hint);
 }
 
 bool
@@ -461,17 +458,20 @@ prom_queue_begin_reading(PromQueue *queue, bool all)
 }
 
 void
-prom_queue_end_reading(PromQueue *queue, bool all, TimestampTz now)
+prom_queue_end_reading(PromQueue *queue, bool all, bool more, TimestampTz now)
 {
 	uint64 *keys;
 	int n;
 
 	hash_destroy(queue->ended);
 	queue->ended = NULL;
+	if (!more)
+	{
+		prom_lanes_end_reading(queue->lanes);
+		prom_keys_end_reading(queue->keys);
+	}
 	if (!all)
 		return;
-	prom_lanes_end_reading(queue->lanes);
-	prom_keys_end_reading(queue->keys);
 	keys = prom_keys_all_read(queue->keys, &n);
 	for (int i = 0; i < n; i++)
 		wake(queue, keys[i], now);

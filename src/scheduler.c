@@ -231,7 +231,7 @@ open_gate(uint32 model)
 static bool
 take_hint(const PromHint *hint, TimestampTz now)
 {
-	PromLiveTask task = {.hint = *hint, .is_new = true};
+	PromLiveTask task = {.hint = *hint};
 
 	hint_since_scan = true;
 	switch (hint->kind)
@@ -331,13 +331,11 @@ static bool
 visit_live_task(const PromLiveTask *task, void *arg)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	PromLiveTask one = *task;
 	bool wake = false;
 
-	one.is_new = *(bool *) arg;
 	PROM_FAULT("scheduler-in-scan");
 	LWLockAcquire(prom_my_database->queue_lock, LW_EXCLUSIVE);
-	spilled |= !prom_queue_add(queue, &one, now);
+	spilled |= !prom_queue_add(queue, task, now);
 	/* The hint of a decision, or of a child's end, may have been lost. */
 	if (task->waiting && task->hint.due <= now)
 		(void) prom_queue_look_again(queue, task->hint.task_id, now);
@@ -380,7 +378,6 @@ read_tasks(bool all)
 {
 	int64 *wanted = palloc(Max(nreads, 1) * sizeof(int64));
 	int nwanted = nreads;
-	bool is_new = !all;
 
 	/* A turn in between may want more of them. */
 	if (nwanted > 0)
@@ -396,14 +393,14 @@ read_tasks(bool all)
 	{
 		/* The hint that told of a model's options may have been lost too. */
 		prom_gate_ask_all(prom_my_database);
-		prom_live_tasks(visit_live_task, turn, &is_new);
+		prom_live_tasks(visit_live_task, turn, NULL);
 	}
 	else if (nwanted > 0)
-		prom_live_tasks_among(wanted, nwanted, visit_live_task, turn, &is_new);
+		prom_live_tasks_among(wanted, nwanted, visit_live_task, turn, NULL);
 	SPI_finish();
 	prom_xact_commit();
 	LWLockAcquire(prom_my_database->queue_lock, LW_EXCLUSIVE);
-	prom_queue_end_reading(queue, all, GetCurrentTimestamp());
+	prom_queue_end_reading(queue, all, nreads > 0, GetCurrentTimestamp());
 	LWLockRelease(prom_my_database->queue_lock);
 	pfree(wanted);
 	PROM_FAULT("scheduler-after-read");

@@ -232,8 +232,12 @@ sub wait_for
 		last if time >= $end;
 		usleep(20_000);
 	}
+	my ($rc, $live) = $self->psql($dbname,
+		q{SELECT count(*), status, why, min(task_id), max(task_id), min(due_at) FROM prometheus.queue GROUP BY status, why LIMIT 20;
+		SELECT * FROM prometheus.gate LIMIT 20});
 	croak "waited $timeout s in vain for: $what\nquery: $query\n"
-	  . "expected: $expected\nlast seen: $last";
+	  . "expected: $expected\nlast seen: $last\n"
+	  . ($rc == 0 ? "what lives, and gates:\n$live" : '');
 }
 
 # Wait until a task has a status (a list: one of them); return it.

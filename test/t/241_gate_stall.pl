@@ -15,7 +15,7 @@ $node->create_extension;
 $node->fake_agent($llm, 'fake-fixed');
 
 # One failure closes its gate for a second.
-my $breaks = '{"breaker_failures": 1, "first_byte_timeout": "300 ms"}';
+my $breaks = '{"breaker_failures": 1, "first_byte_timeout": "1500 ms"}';
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
@@ -25,7 +25,7 @@ sub why_of { my ($task) = @_; return "SELECT why FROM prometheus.queue WHERE tas
 sub wait_timeout
 {
 	my ($task) = @_;
-	$node->wait_for('its time is over', "SELECT clock_timestamp() > started_at + interval '600 ms' FROM prometheus.attempt WHERE task_id = $task");
+	$node->wait_for('its time is over', "SELECT clock_timestamp() > started_at + interval '1800 ms' FROM prometheus.attempt WHERE task_id = $task");
 	return;
 }
 
@@ -33,7 +33,7 @@ sub wait_timeout
 # of it when it is open again.  The gate is closed for a second: on a machine
 # that needs longer for a turn, again.
 my ($first, $second, $caller, $let_through);
-foreach my $try (1 .. 10)
+foreach my $try (1 .. 25)
 {
 	$node->fake_agent($llm, 'fake-hang-before-headers', name => "breaks $try", options => $breaks);
 	$first = $node->submit("'first', 'breaks $try', max_attempts => 1");

@@ -36,7 +36,8 @@ EOSQL
 	return split /,/, $ids;
 }
 
-# The same, and return when many requests are in flight: nobody answers before.
+# The same, and return when many requests are in flight: nobody answers until
+# answers_again().
 sub load_in_flight
 {
 	my ($name) = @_;
@@ -44,8 +45,13 @@ sub load_in_flight
 	my @tasks = submit_load($name);
 	$node->wait_for("$name: requests are in flight",
 		q{SELECT in_flight > 50 FROM prometheus.worker WHERE role = 'caller'});
-	kill('CONT', $llm->pid);
 	return @tasks;
+}
+
+sub answers_again
+{
+	kill('CONT', $llm->pid);
+	return;
 }
 
 # Everything has come to its one end.
@@ -119,8 +125,10 @@ $node->init(
 $node->start;
 $node->create_extension;
 $node->fake_agent($llm, $_)
-  foreach qw(fake-echo fake-slow-300 fake-500-then-ok fake-429-ms-then-ok-2
+  foreach qw(fake-echo fake-slow-300 fake-429-ms-then-ok-2
   fake-hang-before-headers);
+# Each of its tasks fails once: that must not close its gate for a minute.
+$node->fake_agent($llm, 'fake-500-then-ok', options => '{"breaker_failures": 1000}');
 
 # Signal 9: the server resets itself.
 foreach my $role (@everyone)
@@ -131,6 +139,7 @@ foreach my $role (@everyone)
 	my $pid = $node->signal_worker('KILL', $role);
 	$node->wait_for_log(qr/all server processes terminated; reinitializing/,
 		$log);
+	answers_again();
 	wait_for_workers("kill $role", $pid);
 	is(postmaster(), $postmaster, "kill $role: the same postmaster");
 	check("kill $role", @tasks);
@@ -167,6 +176,7 @@ foreach my $role (qw(scheduler caller publisher))
 	my $pid = $node->worker_pid($role);
 	sql("SELECT pg_terminate_backend($pid)");
 	$node->worker_pid($role, other_than => $pid);
+	answers_again();
 	check("only $role", @tasks);
 	is_deeply(
 		[ map { $node->worker_pid($_) } grep { $_ ne $role } @everyone ],
@@ -203,6 +213,7 @@ is( sql("SELECT string_agg(outcome, ' ' ORDER BY attempt) FROM prometheus.attemp
 # The whole server.
 @tasks = load_in_flight('immediate');
 $node->stop('immediate');
+answers_again();
 $node->start;
 check('immediate', @tasks);
 
