@@ -522,8 +522,17 @@ SELECT a.approval_id,
        prometheus._json(a.arguments) AS arguments,
        a.requested_at,
        a.expires_at,
-       coalesce(d.decision, CASE WHEN a.expires_at <= now()
-                                 THEN 'expired' END) AS decision,
+       coalesce(d.decision,
+                CASE WHEN a.expires_at <= now() THEN 'expired'
+                     WHEN EXISTS (
+                          SELECT FROM prometheus._outcome x
+                           WHERE x.task_id = a.task_id
+                             AND x.outcome NOT IN ('retry', 'waiting', 'lost')
+                             AND NOT EXISTS (
+                                 SELECT FROM prometheus._retry y
+                                  WHERE y.task_id = x.task_id
+                                    AND y.attempt >= x.attempt))
+                     THEN 'ended' END) AS decision,
        d.decided_by,
        d.note,
        d.decided_at,
@@ -544,8 +553,8 @@ COMMENT ON COLUMN prometheus.approval.task_id IS 'The task.';
 COMMENT ON COLUMN prometheus.approval.tool IS 'The tool that is to be called.';
 COMMENT ON COLUMN prometheus.approval.arguments IS 'With exactly these arguments.';
 COMMENT ON COLUMN prometheus.approval.requested_at IS 'When the model asked for it.';
-COMMENT ON COLUMN prometheus.approval.expires_at IS 'Until when it can be decided; then it counts as rejected.';
-COMMENT ON COLUMN prometheus.approval.decision IS 'approved, rejected or expired; null: it is open.';
+COMMENT ON COLUMN prometheus.approval.expires_at IS 'Until when it can be decided, at most its task''s deadline; then it counts as rejected.';
+COMMENT ON COLUMN prometheus.approval.decision IS 'approved, rejected, expired, or ended: its task has; null: it is open.';
 COMMENT ON COLUMN prometheus.approval.decided_by IS 'Who decided.';
 COMMENT ON COLUMN prometheus.approval.note IS 'What he said; the model is told.';
 COMMENT ON COLUMN prometheus.approval.decided_at IS 'When.';

@@ -396,16 +396,15 @@ check_wanted(PromJob *job)
  */
 static bool
 judge_call(const PromJudged *judged, const PromAgent *agent,
-		   PromVerdict *verdict, PromToolStep *step)
+		   TimestampTz deadline, PromVerdict *verdict, PromToolStep *step)
 {
 	PromFactWriter *writer;
-	PromApproval approval = {PROM_APPROVAL_NONE};
+	PromApproval approval;
 	TimestampTz now;
 
 	prom_judge(judged, verdict);
 	now = GetCurrentTimestamp();
-	if (verdict->effect == PROM_EFFECT_ESCALATE)
-		prom_approval_find(judged, verdict, now, &approval);
+	prom_approval_find(judged, verdict, now, &approval);
 	if (approval.state == PROM_APPROVAL_OPEN)
 		return false;
 	if (approval.state == PROM_APPROVAL_APPROVED)
@@ -413,7 +412,7 @@ judge_call(const PromJudged *judged, const PromAgent *agent,
 		verdict->effect = PROM_EFFECT_ALLOW;
 		verdict->reasoning = approval.words;
 	}
-	else if (approval.state == PROM_APPROVAL_REFUSED)
+	else if (approval.state != PROM_APPROVAL_NONE)
 	{
 		verdict->effect = PROM_EFFECT_DENY;
 		verdict->reasoning = approval.words;
@@ -431,7 +430,10 @@ judge_call(const PromJudged *judged, const PromAgent *agent,
 	{
 		writer = prom_fact_begin();
 		prom_verdict_add(writer, judged, verdict, now);
-		prom_approval_add(writer, judged, verdict, agent->approval_timeout,
+		prom_approval_add(writer, judged, verdict,
+						  Min(TimestampTzPlusMilliseconds(
+								  now, agent->approval_timeout),
+							  deadline),
 						  now);
 		prom_fact_end(writer);
 		return false;
@@ -507,7 +509,7 @@ act_tool(PromJob *job)
 		judged.request = facts.source.request;
 		judged.tool = tool;
 		judged.arguments = step.arguments;
-		if (!judge_call(&judged, facts.agent, &verdict, &step))
+		if (!judge_call(&judged, facts.agent, job->deadline, &verdict, &step))
 			return;
 	}
 	judged_at = GetCurrentTimestamp();

@@ -29,9 +29,11 @@ static PromStatement find_statement = {
 	" FROM prometheus._approval a"
 	" LEFT JOIN prometheus._decision d ON d.approval_id = a.approval_id"
 	" WHERE a.task_id = $1 AND a.step = $2 AND a.target_hash = $3"
-	" ORDER BY a.approval_id DESC LIMIT 1",
-	3,
-	{INT8OID, INT4OID, TEXTOID},
+	"   AND (d.decision = 'rejected' OR a.approvers = $4)"
+	" ORDER BY d.decision = 'rejected' DESC NULLS LAST, a.approval_id DESC"
+	" LIMIT 1",
+	4,
+	{INT8OID, INT4OID, TEXTOID, TEXTOID},
 	NULL,
 };
 
@@ -58,17 +60,26 @@ words_of(const char *decision, const char *by, const char *note)
 	return words.data;
 }
 
-void
-prom_approval_find(const PromJudged *judged, const PromVerdict *verdict,
-				   TimestampTz now, PromApproval *approval)
+static const char *
+approvers_of(const PromPolicy *policy)
 {
-	Datum values[3] = {Int64GetDatum(judged->task_id),
-					   Int32GetDatum(judged->step),
-					   CStringGetTextDatum(verdict->hash)};
+	return policy->approvers != NULL ? policy->approvers : PROM_ROLE_ADMIN;
+}
+
+/* What these approvers decided, or (NULL) whether any rejected it. */
+static void
+find_decision(const PromJudged *judged, const char *hash,
+			  const char *approvers, TimestampTz now, PromApproval *approval)
+{
+	Datum values[4] = {Int64GetDatum(judged->task_id),
+					   Int32GetDatum(judged->step), CStringGetTextDatum(hash)};
 	const char *decision;
 
 	memset(approval, 0, sizeof(*approval));
-	prom_statement_run(&find_statement, values, NULL, true);
+	if (approvers != NULL)
+		values[3] = CStringGetTextDatum(approvers);
+	prom_statement_run(&find_statement, values,
+					   approvers == NULL ? "   n" : NULL, true);
 	if (SPI_processed == 0)
 		return;
 	approval->approval_id = prom_row_int64(0, 1);
@@ -78,45 +89,74 @@ prom_approval_find(const PromJudged *judged, const PromVerdict *verdict,
 		approval->state = PROM_APPROVAL_OPEN;
 		return;
 	}
+	if (decision == NULL || strcmp(decision, "expired") == 0)
+	{
+		approval->state = PROM_APPROVAL_EXPIRED;
+		approval->words = "nobody approved it in time";
+	}
+	else
+	{
+		approval->state = strcmp(decision, "approved") == 0
+							  ? PROM_APPROVAL_APPROVED
+							  : PROM_APPROVAL_REJECTED;
+		approval->words = words_of(decision, prom_row_text_or_null(0, 4),
+								   prom_row_text_or_null(0, 5));
+	}
 	if (decision == NULL)
 	{
 		Datum row[3] = {Int64GetDatum(approval->approval_id),
 						TimestampTzGetDatum(now),
 						Int64GetDatum(prom_fact_next_id())};
 
-		approval->state = PROM_APPROVAL_REFUSED;
-		approval->words = "nobody approved it in time";
 		prom_statement_run(&expire_statement, row, NULL, false);
+	}
+}
+
+void
+prom_approval_find(const PromJudged *judged, PromVerdict *verdict,
+				   TimestampTz now, PromApproval *approval)
+{
+	const PromPolicies *policies = prom_policies();
+
+	if (verdict->effect != PROM_EFFECT_ESCALATE)
+	{
+		find_decision(judged, verdict->hash, NULL, now, approval);
 		return;
 	}
-	approval->state = strcmp(decision, "approved") == 0
-						  ? PROM_APPROVAL_APPROVED
-						  : PROM_APPROVAL_REFUSED;
-	approval->words = strcmp(decision, "expired") == 0
-						  ? "nobody approved it in time"
-						  : words_of(decision, prom_row_text_or_null(0, 4),
-									 prom_row_text_or_null(0, 5));
+	for (int i = 0; i < policies->n; i++)
+	{
+		const PromPolicy *policy = &policies->list[i];
+
+		if (!bms_is_member(i, verdict->escalated))
+			continue;
+		find_decision(judged, verdict->hash, approvers_of(policy), now,
+					  approval);
+		if (approval->state == PROM_APPROVAL_APPROVED)
+			continue;
+		if (policy != verdict->policy)
+			prom_verdict_name(verdict, policy);
+		return;
+	}
 }
 
 void
 prom_approval_add(PromFactWriter *writer, const PromJudged *judged,
-				  const PromVerdict *verdict, int64 timeout, TimestampTz now)
+				  const PromVerdict *verdict, TimestampTz until,
+				  TimestampTz now)
 {
 	Datum values[APPROVAL_COLUMNS];
 	bool nulls[APPROVAL_COLUMNS] = {false};
-	const char *approvers = verdict->policy->approvers;
 
 	values[APPROVAL_ID] = Int64GetDatum(prom_fact_next_id());
 	values[APPROVAL_TASK_ID] = Int64GetDatum(judged->task_id);
 	values[APPROVAL_ATTEMPT] = Int32GetDatum(judged->attempt);
 	values[APPROVAL_STEP] = Int32GetDatum(judged->step);
 	values[APPROVAL_REQUESTED_AT] = TimestampTzGetDatum(now);
-	values[APPROVAL_EXPIRES_AT] =
-		TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, timeout));
+	values[APPROVAL_EXPIRES_AT] = TimestampTzGetDatum(until);
 	values[APPROVAL_TOOL] = CStringGetTextDatum(judged->tool->name);
 	values[APPROVAL_POLICY] = CStringGetTextDatum(verdict->policy->name);
 	values[APPROVAL_APPROVERS] =
-		CStringGetTextDatum(approvers != NULL ? approvers : PROM_ROLE_ADMIN);
+		CStringGetTextDatum(approvers_of(verdict->policy));
 	values[APPROVAL_TARGET_HASH] = CStringGetTextDatum(verdict->hash);
 	values[APPROVAL_REASONING] = prom_fact_text(verdict->reasoning,
 												&nulls[APPROVAL_REASONING]);

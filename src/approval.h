@@ -12,7 +12,8 @@ typedef enum PromApprovalState
 	PROM_APPROVAL_NONE, /* nobody was asked about exactly this */
 	PROM_APPROVAL_OPEN,
 	PROM_APPROVAL_APPROVED,
-	PROM_APPROVAL_REFUSED /* rejected or expired */
+	PROM_APPROVAL_REJECTED,
+	PROM_APPROVAL_EXPIRED
 } PromApprovalState;
 
 /* The newest approval of one call. */
@@ -20,20 +21,22 @@ typedef struct PromApproval
 {
 	PromApprovalState state;
 	int64 approval_id;
-	const char *words; /* with APPROVED and REFUSED: who, when, why */
+	const char *words; /* of what was decided: by whom, why */
 } PromApproval;
 
 /*
- * Executor: what was decided about a call that was escalated.  One that has
- * just expired is decided so, in this transaction.  With SPI connected.
+ * Executor: what was decided about a call.  What one person rejected stays
+ * rejected, whatever the policies say since.  Else, if it was escalated, each
+ * of those must approve that the policies name: verdict->policy becomes the one
+ * whose approvers have not.  What has just expired is decided so, in this
+ * transaction.  With SPI connected.
  */
-extern void prom_approval_find(const PromJudged *judged,
-							   const PromVerdict *verdict, TimestampTz now,
-							   PromApproval *approval);
+extern void prom_approval_find(const PromJudged *judged, PromVerdict *verdict,
+							   TimestampTz now, PromApproval *approval);
 
-/* Ask for one that expires after so many ms. */
+/* Ask the approvers of verdict->policy, until then at the latest. */
 extern void prom_approval_add(PromFactWriter *writer, const PromJudged *judged,
-							  const PromVerdict *verdict, int64 timeout,
+							  const PromVerdict *verdict, TimestampTz until,
 							  TimestampTz now);
 
 /*

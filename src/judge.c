@@ -461,13 +461,20 @@ prom_judge(const PromJudged *judged, PromVerdict *verdict)
 		const char *detail = NULL;
 		PromEffect effect = policy->effect;
 
-		/* No need to ask one that cannot make it stronger. */
+		/*
+		 * No need to ask one that cannot make it stronger; but of those that
+		 * escalate each may have approvers of its own.
+		 */
 		if (policy->stage != judged->stage ||
-			Max(effect, policy->on_error) <= verdict->effect ||
+			Max(effect, policy->on_error) <
+				Min(verdict->effect + 1, PROM_EFFECT_ESCALATE) ||
+			verdict->effect == PROM_EFFECT_DENY ||
 			!match_fits(policy, judged, true, &detail))
 			continue;
 		if (policy->condition != NULL)
 			effect = ask_condition(policy, judged, &detail);
+		if (effect == PROM_EFFECT_ESCALATE)
+			verdict->escalated = bms_add_member(verdict->escalated, i);
 		if (effect <= verdict->effect)
 			continue;
 		verdict->effect = effect;
@@ -488,6 +495,13 @@ prom_judge_deny(const PromJudged *judged, const char *why, PromVerdict *verdict)
 	verdict->policy_version = prom_policies()->version;
 	verdict->reasoning = why;
 	verdict->hash = hash_of(judged);
+}
+
+void
+prom_verdict_name(PromVerdict *verdict, const PromPolicy *policy)
+{
+	verdict->policy = policy;
+	verdict->reasoning = reasoning_of(policy, NULL);
 }
 
 bool

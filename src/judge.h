@@ -5,6 +5,8 @@
 #ifndef PROM_JUDGE_H
 #define PROM_JUDGE_H
 
+#include "nodes/bitmapset.h"
+
 #include "fact.h"
 #include "policy.h"
 #include "tool.h"
@@ -33,6 +35,7 @@ typedef struct PromVerdict
 	int64 policy_version;
 	const PromPolicy *policy; /* that decided; NULL: none applied */
 	const char *reasoning;    /* NULL: nothing to say */
+	Bitmapset *escalated;     /* the policies that escalate it, by place */
 	const char *hash;         /* of exactly what was judged */
 	double latency_ms;
 } PromVerdict;
@@ -55,6 +58,9 @@ extern void prom_judge(const PromJudged *judged, PromVerdict *verdict);
 /* The verdict on what could not be judged, and so is denied. */
 extern void prom_judge_deny(const PromJudged *judged, const char *why,
 							PromVerdict *verdict);
+
+/* Let this policy be the one that decided. */
+extern void prom_verdict_name(PromVerdict *verdict, const PromPolicy *policy);
 
 /* Is it approved as it is?  Else denied, or to be approved by a person. */
 extern bool prom_verdict_allows(const PromVerdict *verdict);

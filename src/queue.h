@@ -74,8 +74,9 @@ extern bool prom_queue_add(PromQueue *queue, const PromLiveTask *task,
 extern TimestampTz prom_queue_wants_more(PromQueue *queue, TimestampTz now);
 
 /*
- * Live tasks are about to be read, as of now, and have been: what ends meanwhile
- * is remembered.  more: others are to be read that have to wait meanwhile.
+ * Live tasks are about to be read, as of now, and have been: what ends
+ * meanwhile is remembered.  more: others are to be read, and what is new is to
+ * wait for them.
  */
 extern void prom_queue_begin_reading(PromQueue *queue, bool all);
 extern void prom_queue_end_reading(PromQueue *queue, bool all, bool more,

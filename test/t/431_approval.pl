@@ -80,7 +80,7 @@ my $write = [ 'write', { words => 'x' } ];
 my $why = 'Escalation: what cannot be undone is for a person to decide.';
 
 # It waits, and holds nothing.
-my $task = ask('a', [ [ $write, [ 'wipe', '{"words":   "a\u0062"}' ] ], [$write], 'end' ], q{, concurrency_key => 'k'});
+my $task = ask('a', [ [ $write, [ 'wipe', '{"words":   "a\u0062"}' ] ], [$write], 'end' ], q{, concurrency_key => 'k', timeout => '30 days'});
 my $id = id_of($task, 3);
 is(steps($task), '1 chat scripted ok, 2 tool write ok', 'waits: the other call of the turn was made');
 is(attempts($task), '1 waiting', 'waits: no attempt is open');
@@ -209,6 +209,9 @@ $node->wait_task($task, 'cancelled');
 my $late = ask('a', [ [ [ 'wipe', { words => 'x' } ] ], 'end' ], q{, timeout => '2 s'});
 $node->wait_task($late, 'failed');
 is(sql("SELECT error_type FROM prometheus.task WHERE task_id = $late"), 'DeadlineExceeded', 'deadline: of a task that waits');
+is(sql("SELECT a.expires_at <= t.submitted_at + interval '2 s' FROM prometheus.approval a JOIN prometheus.task t USING (task_id) WHERE task_id = $late"),
+	't', 'deadline: it can be decided until then');
+is(sql("SELECT decision FROM prometheus.approval WHERE task_id = $task"), 'ended', 'cancel: the approval is not open');
 foreach my $ended ($task, $late)
 {
 	$id = id_of($ended, 2);
@@ -248,7 +251,44 @@ is(sql("SET ROLE member; SELECT reasoning FROM prometheus.approval WHERE decisio
 sql("SET ROLE member; SELECT prometheus_approve($id)");
 $node->wait_task($task, 'completed');
 is(notes(), 'x', 'approvers: approve');
+
+# Each policy asks its own.
+sql('TRUNCATE note');
+sql(q{SELECT prometheus_set_policy('auditors', 'tool', 'escalate', match => '{"tool": "write"}', reason => 'Books.')});
+$task = ask('a', [ [$write], 'end' ]);
+is(sql("SELECT policy FROM prometheus.approval WHERE task_id = $task"), 'auditors', 'two policies: one is first');
+boss('SELECT prometheus_approve(' . id_of($task, 2) . ')');
+$node->wait_for('the other is asked, too',
+	"SELECT policy || ' ' || reasoning FROM prometheus.approval WHERE task_id = $task AND decision IS NULL", 'board Money.');
+$node->wait_task($task, 'waiting');
+is(notes(), '', 'two policies: one is not enough');
+sql("SET ROLE member; SELECT prometheus_approve(approval_id) FROM prometheus.approval WHERE task_id = $task AND decision IS NULL");
+$node->wait_task($task, 'completed');
+is(notes(), 'x', 'two policies: it runs when both have approved');
+sql(q{SELECT prometheus_set_policy('auditors', effect => 'off')});
+
+# An approval is by those whom the policy names now.
+sql('TRUNCATE note');
+$task = ask('a', [ [$write], 'end' ]);
+sql(q{SELECT prometheus_set_policy('board', approvers => 'prometheus_agent_admin')});
+sql('SET ROLE member; SELECT prometheus_approve(' . id_of($task, 2) . ')');
+$node->wait_for('the new ones are asked', "SELECT approvers FROM prometheus.approval WHERE task_id = $task AND decision IS NULL", 'prometheus_agent_admin');
+$node->wait_task($task, 'waiting');
+is(notes(), '', 'other approvers: what the former ones said is not enough');
+boss("SELECT prometheus_approve(approval_id) FROM prometheus.approval WHERE task_id = $task AND decision IS NULL");
+$node->wait_task($task, 'completed');
+is(notes(), 'x', 'other approvers: they approve');
+
+# What a person rejected stays rejected.
+sql('TRUNCATE note');
+$task = ask('a', [ [$write], 'end' ]);
+sql('SELECT prometheus_pause()');
+boss('SELECT prometheus_reject(' . id_of($task, 2) . ')');
 sql(q{SELECT prometheus_set_policy('board', effect => 'off')});
+sql('SELECT prometheus_resume()');
+$node->wait_task($task, 'completed');
+is(steps($task), '1 chat scripted ok, 2 tool write vetoed, 3 chat scripted ok', 'rejected: whatever the policies say since');
+is(notes(), '', 'rejected: it did not run');
 
 # A server that crashes: what waits, waits; what was approved runs.
 sql('TRUNCATE note');
