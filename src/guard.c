@@ -114,8 +114,9 @@ enter(const PromGuard *guard)
 	set("search_path",
 		guard->search_path != NULL ? guard->search_path
 								   : "pg_catalog, pg_temp");
+	/* Not by its setting, which since 16 cannot be had back; 1 restores it. */
 	if (guard->read_only)
-		set("transaction_read_only", "on");
+		XactReadOnly = true;
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(guard->role,
 						   context | SECURITY_LOCAL_USERID_CHANGE |
