@@ -138,12 +138,12 @@ CREATE FUNCTION prom_test.two(jsonb, jsonb DEFAULT NULL) RETURNS jsonb LANGUAGE 
 CREATE FUNCTION prom_test.rows(jsonb) RETURNS SETOF jsonb LANGUAGE sql AS 'SELECT $1';
 CREATE FUNCTION prom_test.words(jsonb) RETURNS text LANGUAGE sql AS 'SELECT $1::text';
 CREATE FUNCTION prom_test.no_request() RETURNS jsonb LANGUAGE sql AS 'SELECT ''{}''::jsonb';
-CREATE FUNCTION prom_test.json(json) RETURNS jsonb LANGUAGE sql AS 'SELECT $1::jsonb';
+CREATE FUNCTION prom_test.of_json(json) RETURNS jsonb LANGUAGE sql AS 'SELECT $1::jsonb';
 CREATE AGGREGATE prom_test.every(jsonb) (SFUNC = jsonb_concat, STYPE = jsonb);
 SELECT throws_ok(format($$SELECT prometheus_set_model('newer', 'function', handler => %L)$$, f), '22023',
                  format('function %s cannot be a model', f), f)
   FROM unnest(ARRAY['prom_test.reply(text)', 'prom_test.two(jsonb,jsonb)', 'prom_test.rows(jsonb)', 'prom_test.words(jsonb)',
-                    'prom_test.no_request()', 'prom_test.json(json)', 'prom_test.every(jsonb)']) AS f;
+                    'prom_test.no_request()', 'prom_test.of_json(json)', 'prom_test.every(jsonb)']) AS f;
 SELECT throws_ok($$SELECT prometheus_set_model('newer', 'function', handler => 'prom_test.nothing(jsonb)')$$, '42883', NULL, 'a function that is not there');
 SELECT throws_ok($$SELECT prometheus_set_model('newer', 'function', handler => 4294967295::regprocedure)$$, '42883',
                  'function with OID 4294967295 does not exist', 'nor by its oid');
