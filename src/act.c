@@ -304,13 +304,20 @@ run_builtin(void *arg)
 	run->builtin->run(&run->call);
 }
 
-/* What came of the guard's run, as the step says it. */
+/* Why the guard's run failed, as step and verdict say it. */
 static void
-end_run(PromToolStep *step, const PromGuard *guard, const PromGuardEnd *end)
+end_run(PromToolStep *step, const PromGuard *guard, const PromGuardEnd *end,
+		PromVerdict *verdict)
 {
-	if (end->was_cancelled &&
-		TimestampDifferenceExceeds(step->started_at, GetCurrentTimestamp(),
-								   (int) guard->timeout))
+	if (end->refused != NULL)
+	{
+		prom_verdict_refuse(verdict, end->refused);
+		step->vetoed = true;
+		step->error = prom_verdict_words(verdict);
+	}
+	else if (end->was_cancelled &&
+			 TimestampDifferenceExceeds(step->started_at, GetCurrentTimestamp(),
+										(int) guard->timeout))
 		step->error = psprintf("it did not end within %lld ms and was stopped",
 							   (long long) guard->timeout);
 	else
@@ -318,12 +325,12 @@ end_run(PromToolStep *step, const PromGuard *guard, const PromGuardEnd *end)
 }
 
 /*
- * Run the tool, and fill in what came of it.  False: that comes later, from a
- * task that it made.
+ * Run the tool, and fill in what came of it; also in the verdict, if it did
+ * what integrity forbids.  False: that comes later, from a task that it made.
  */
 static bool
 run_tool(const PromJob *job, const PromPromptFacts *facts,
-		 const PromTool *tool, PromToolStep *step)
+		 const PromTool *tool, PromVerdict *verdict, PromToolStep *step)
 {
 	PromGuard guard = {.search_path = tool->search_path,
 					   .read_only = tool->tier == PROM_TIER_READ};
@@ -354,6 +361,9 @@ run_tool(const PromJob *job, const PromPromptFacts *facts,
 		step->error = prepare_function(tool, &call);
 	if (step->error != NULL)
 		return true;
+	/* What is built in runs our own statements, but for a model's. */
+	guard.integrity = verdict->integrity != NULL &&
+					  (!tool->is_builtin || run.builtin->as_role);
 	if (tool->is_builtin)
 	{
 		if (run.builtin->as_submitter &&
@@ -373,7 +383,7 @@ run_tool(const PromJob *job, const PromPromptFacts *facts,
 		prom_guard_run(&guard, run_call, &call, &end);
 	}
 	if (!end.ok)
-		end_run(step, &guard, &end);
+		end_run(step, &guard, &end, verdict);
 	else if (run.call.waits)
 		return false;
 	else
@@ -514,7 +524,7 @@ act_tool(PromJob *job)
 	}
 	judged_at = GetCurrentTimestamp();
 	if (is_judged && step.error == NULL)
-		waits = !run_tool(job, &facts, tool, &step);
+		waits = !run_tool(job, &facts, tool, &verdict, &step);
 	check_wanted(job);
 	writer = prom_fact_begin();
 	if (is_judged)

@@ -67,6 +67,17 @@ extern PGDLLEXPORT void _PG_init(void);
 	(pg_proc_aclcheck((oid), (role), ACL_EXECUTE) == ACLCHECK_OK)
 #endif
 
+/* ExecutorCheckPerms_hook: how each relation of a query is to be used. */
+#if PG_VERSION_NUM >= 160000
+typedef RTEPermissionInfo PromAccess;
+#define PROM_CHECK_ARGUMENTS List *range_table, List *accesses, bool raise
+#define PROM_CHECK_PASSED range_table, accesses, raise
+#else
+typedef RangeTblEntry PromAccess;
+#define PROM_CHECK_ARGUMENTS List *accesses, bool raise
+#define PROM_CHECK_PASSED accesses, raise
+#endif
+
 /* This process's index into an array of MaxBackends + aux entries. */
 #if PG_VERSION_NUM >= 170000
 #define prom_my_proc_number() ((int) MyProcNumber)

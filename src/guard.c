@@ -19,6 +19,8 @@
  *	  background worker.  A function may catch the cancel: a second later the
  *	  process ends, which nothing can catch.
  * 7. Only now are arguments converted: casts, domains and defaults are code.
+ *	  If a policy says so, what any of it executes is held against integrity
+ *	  (integrity.c), whatever the role may do.
  * 8. All of that is undone, and advisory locks of the session are released.
  *	  What sequences gave it before, to us too, is forgotten at the beginning.
  */
@@ -40,7 +42,9 @@
 #include "utils/timeout.h"
 
 #include "compat.h"
+#include "errcodes.h"
 #include "guard.h"
+#include "integrity.h"
 #include "worker.h"
 
 /* From the cancel to the end of the process, ms. */
@@ -80,6 +84,7 @@ prom_guard_init(volatile bool *overdue)
 	end_timeout = RegisterTimeout(USER_TIMEOUT, end_process);
 	previous_planner = planner_hook;
 	planner_hook = plan_alone;
+	prom_integrity_init();
 }
 
 Oid
@@ -124,6 +129,7 @@ enter(const PromGuard *guard)
 	*overdue_flag = false;
 	enable_timeout_after(STATEMENT_TIMEOUT, (int) guard->timeout);
 	enable_timeout_after(end_timeout, (int) guard->timeout + GRACE);
+	prom_integrity_enforce(guard->integrity);
 	return nest_level;
 }
 
@@ -140,6 +146,7 @@ check_read_only(const PromGuard *guard)
 static void
 disarm(void)
 {
+	prom_integrity_enforce(false);
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	disable_timeout(end_timeout, false);
 	QueryCancelPending = false;
@@ -162,6 +169,9 @@ describe(PromGuardEnd *end, const ErrorData *failure)
 	end->error = text.data;
 	end->sqlstate = failure->sqlerrcode;
 	end->was_cancelled = failure->sqlerrcode == ERRCODE_QUERY_CANCELED;
+	if (failure->sqlerrcode == ERRCODE_PROM_INTEGRITY &&
+		prom_integrity_refused() != NULL)
+		end->refused = pstrdup(prom_integrity_refused());
 }
 
 void

@@ -13,7 +13,8 @@ typedef struct PromGuard
 	Oid role;
 	const char *search_path; /* NULL: pg_catalog */
 	bool read_only;
-	int64 timeout; /* ms */
+	bool integrity; /* what is executed against it is refused */
+	int64 timeout;  /* ms */
 } PromGuard;
 
 /* How it ended.  Strings are in the memory context of who ran it. */
@@ -21,8 +22,9 @@ typedef struct PromGuardEnd
 {
 	bool ok; /* else it has changed nothing, and: */
 	int sqlstate;
-	const char *error;  /* message, detail and hint */
-	bool was_cancelled; /* or took longer than it might */
+	const char *error;   /* message, detail and hint */
+	bool was_cancelled;  /* or took longer than it might */
+	const char *refused; /* by integrity, and so it ended; or NULL */
 } PromGuardEnd;
 
 /* For an executor, before its first use; told may be set by a signal. */

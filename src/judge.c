@@ -444,6 +444,35 @@ reasoning_of(const PromPolicy *policy, const char *detail)
 	return detail == NULL ? reason : psprintf("%s (%s)", reason, detail);
 }
 
+static bool
+names_integrity(const PromPolicy *policy)
+{
+	JsonbValue value;
+
+	return getKeyJsonValueFromContainer(&policy->match->root, "principle",
+										strlen("principle"), &value) != NULL &&
+		   is_text(&value, "integrity");
+}
+
+/*
+ * Would a policy forbid this call, if it broke integrity?  So it does as long
+ * as it runs: what it then tries cannot be shown to a person any more.
+ */
+static bool
+holds_while_run(const PromPolicy *policy, const PromJudged *judged)
+{
+	PromEffect effect = policy->effect;
+	const char *detail = NULL;
+
+	if (policy->stage != PROM_STAGE_TOOL || judged->stage != PROM_STAGE_TOOL ||
+		!names_integrity(policy) ||
+		!match_fits(policy, judged, false, &detail))
+		return false;
+	if (policy->condition != NULL)
+		effect = ask_condition(policy, judged, &detail);
+	return effect >= PROM_EFFECT_ESCALATE;
+}
+
 void
 prom_judge(const PromJudged *judged, PromVerdict *verdict)
 {
@@ -461,6 +490,8 @@ prom_judge(const PromJudged *judged, PromVerdict *verdict)
 		const char *detail = NULL;
 		PromEffect effect = policy->effect;
 
+		if (verdict->integrity == NULL && holds_while_run(policy, judged))
+			verdict->integrity = policy;
 		/*
 		 * No need to ask one that cannot make it stronger; but of those that
 		 * escalate each may have approvers of its own.
@@ -481,6 +512,10 @@ prom_judge(const PromJudged *judged, PromVerdict *verdict)
 		verdict->policy = policy;
 		verdict->reasoning = reasoning_of(policy, detail);
 	}
+	/* It is run only if a person has allowed what the policy escalated. */
+	if (verdict->integrity != NULL &&
+		bms_is_member(verdict->integrity - policies->list, verdict->escalated))
+		verdict->integrity = NULL;
 	verdict->hash = hash_of(judged);
 	INSTR_TIME_SET_CURRENT(end);
 	INSTR_TIME_SUBTRACT(end, start);
@@ -508,6 +543,14 @@ bool
 prom_verdict_allows(const PromVerdict *verdict)
 {
 	return verdict->effect < PROM_EFFECT_ESCALATE;
+}
+
+void
+prom_verdict_refuse(PromVerdict *verdict, const char *what)
+{
+	verdict->effect = PROM_EFFECT_DENY;
+	verdict->policy = verdict->integrity;
+	verdict->reasoning = reasoning_of(verdict->integrity, what);
 }
 
 const char *

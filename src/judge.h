@@ -38,6 +38,9 @@ typedef struct PromVerdict
 	Bitmapset *escalated;     /* the policies that escalate it, by place */
 	const char *hash;         /* of exactly what was judged */
 	double latency_ms;
+
+	/* It is to be held against integrity while it runs; NULL: it is not. */
+	const PromPolicy *integrity;
 } PromVerdict;
 
 /*
@@ -64,6 +67,9 @@ extern void prom_verdict_name(PromVerdict *verdict, const PromPolicy *policy);
 
 /* Is it approved as it is?  Else denied, or to be approved by a person. */
 extern bool prom_verdict_allows(const PromVerdict *verdict);
+
+/* Deny what was allowed: it did what integrity forbids, and was undone. */
+extern void prom_verdict_refuse(PromVerdict *verdict, const char *what);
 
 /* What a model or a user is told of a denial. */
 extern const char *prom_verdict_words(const PromVerdict *verdict);

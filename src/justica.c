@@ -30,6 +30,7 @@
 #include "compat.h"
 #include "extension.h"
 #include "hidden.h"
+#include "integrity.h"
 #include "justica.h"
 #include "schema.h"
 #include "signature.h"
@@ -60,80 +61,6 @@ typedef struct Principle
 	bool (*is_broken)(const PromJudged *judged, const char **detail);
 } Principle;
 
-/* Functions that read files, run text, reach out, or end others' work. */
-static const char *const forbidden_functions[] = {
-	"pg_read_file",
-	"pg_read_binary_file",
-	"pg_ls_dir",
-	"pg_stat_file",
-	"pg_file_write",
-	"pg_file_rename",
-	"pg_file_unlink",
-	"lo_import",
-	"lo_export",
-	"pg_terminate_backend",
-	"pg_cancel_backend",
-	"pg_reload_conf",
-	"pg_rotate_logfile",
-	"pg_promote",
-	"pg_switch_wal",
-	"pg_create_restore_point",
-	"set_config",
-	"query_to_xml",
-	"query_to_xml_and_xmlschema",
-	"query_to_xmlschema",
-	"cursor_to_xml",
-	"ts_stat",
-	"ts_rewrite",
-	"pg_logical_emit_message",
-	"pg_create_physical_replication_slot",
-	"pg_create_logical_replication_slot",
-	"pg_drop_replication_slot",
-	"pg_import_system_collations",
-};
-
-static const char *const forbidden_prefixes[] = {
-	"pg_ls_",
-	"dblink",
-	"crosstab",
-	"connectby",
-	"xpath_table",
-	"prometheus_",
-	"pg_replication_origin_",
-	"postgres_fdw_",
-};
-
-/* Catalogues with secrets. */
-static const char *const forbidden_relations[] = {
-	"pg_authid",
-	"pg_shadow",
-	"pg_user_mapping",
-	"pg_user_mappings",
-	"pg_hba_file_rules",
-	"pg_file_settings",
-	"pg_subscription",
-	"pg_largeobject",
-};
-
-static bool
-is_listed(const char *name, const char *const *list, int n)
-{
-	for (int i = 0; i < n; i++)
-		if (strcmp(name, list[i]) == 0)
-			return true;
-	return false;
-}
-
-static bool
-is_forbidden_function(const char *name)
-{
-	for (int i = 0; i < lengthof(forbidden_prefixes); i++)
-		if (strncmp(name, forbidden_prefixes[i],
-					strlen(forbidden_prefixes[i])) == 0)
-			return true;
-	return is_listed(name, forbidden_functions, lengthof(forbidden_functions));
-}
-
 
 /* Statements. */
 
@@ -152,9 +79,7 @@ is_system(const RangeVar *relation)
 	const char *schema = relation->schemaname;
 
 	if (schema != NULL)
-		return strcmp(schema, "prometheus") == 0 ||
-			   strcmp(schema, "pg_catalog") == 0 ||
-			   strcmp(schema, "information_schema") == 0;
+		return prom_integrity_is_system(schema);
 	return strncmp(relation->relname, "pg_", 3) == 0;
 }
 
@@ -236,6 +161,20 @@ check_merge(Finding *finding, const MergeStmt *merge)
 	}
 }
 
+static void
+check_attributes(Finding *finding, List *attributes)
+{
+	ListCell *cell;
+
+	foreach(cell, attributes)
+	{
+		if (IsA(lfirst(cell), String) &&
+			prom_integrity_forbids(strVal(lfirst(cell)), true))
+			find(finding, DANGER_FORBIDDEN,
+				 psprintf("%s()", strVal(lfirst(cell))));
+	}
+}
+
 /* Every node of a statement, parsed and not analyzed. */
 static bool
 inspect(Node *node, void *arg)
@@ -250,10 +189,15 @@ inspect(Node *node, void *arg)
 		{
 			const char *name = strVal(llast(((FuncCall *) node)->funcname));
 
-			if (is_forbidden_function(name))
+			if (prom_integrity_forbids(name, true))
 				find(finding, DANGER_FORBIDDEN, psprintf("%s()", name));
 			break;
 		}
+		case T_A_Indirection:
+			/* (argument).function is a call, too. */
+			check_attributes(finding,
+							 ((A_Indirection *) node)->indirection);
+			break;
 		case T_RangeVar:
 		{
 			const RangeVar *relation = (RangeVar *) node;
@@ -261,8 +205,7 @@ inspect(Node *node, void *arg)
 			if ((relation->schemaname != NULL &&
 				 strcmp(relation->schemaname, "prometheus") == 0 &&
 				 relation->relname[0] == '_') ||
-				is_listed(relation->relname, forbidden_relations,
-						  lengthof(forbidden_relations)))
+				prom_integrity_is_secret(relation->relname))
 				find(finding, DANGER_FORBIDDEN, relation->relname);
 			break;
 		}
@@ -514,7 +457,7 @@ inspect_function(const PromTool *tool, Finding *finding)
 	if (!HeapTupleIsValid(tuple))
 		return false;
 	form = (Form_pg_proc) GETSTRUCT(tuple);
-	if (is_forbidden_function(NameStr(form->proname)) ||
+	if (prom_integrity_forbids(NameStr(form->proname), true) ||
 		prom_extension_has(ProcedureRelationId, function))
 		find(finding, DANGER_FORBIDDEN,
 			 psprintf("%s()", NameStr(form->proname)));

@@ -62,7 +62,8 @@ prom_role_become_owner(PromOwner *before)
 {
 	GetUserIdAndSecContext(&before->user, &before->context);
 	SetUserIdAndSecContext(prom_extension_owner(),
-						   before->context | SECURITY_LOCAL_USERID_CHANGE);
+						   before->context | SECURITY_LOCAL_USERID_CHANGE |
+							   PROM_SECURITY_OWN);
 	before->nest_level = NewGUCNestLevel();
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);

@@ -9,6 +9,12 @@
 
 #define PROM_ROLE_ADMIN "prometheus_agent_admin"
 
+/*
+ * In a security context, beside the server's own bits: the statements are ours,
+ * and as the extension's owner.
+ */
+#define PROM_SECURITY_OWN 0x10000
+
 extern void prom_role_init(void);
 
 /* May the current user see what a role submitted?  Name and oid must agree. */

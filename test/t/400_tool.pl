@@ -445,6 +445,7 @@ BEGIN
 	PERFORM prometheus_set_tool('say(text)');
 END \$\$;
 SELECT prometheus_set_tool('change()', tier => 'write');
+SELECT prometheus_set_policy('justica.integrity', effect => 'off');
 SELECT prometheus_set_agent('a', tools => '{say,change}');
 EOSQL
 $task = run_script('a', [ [ [ 'change', {} ] ], [ [ 'say', { t => 'ab' } ] ], 'end' ]);
