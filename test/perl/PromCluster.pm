@@ -373,6 +373,34 @@ sub wait_stopped
 	return;
 }
 
+# A hash of the catalogues and of what governs agents: what an attack must not
+# change.
+sub catalogue
+{
+	my ($self, $dbname) = @_;
+	return $self->safe_psql($dbname // 'postgres', <<'EOSQL');
+SELECT md5(string_agg(x::text, E'\n' ORDER BY x::text)) FROM (
+	SELECT to_jsonb(c) - '{relpages,reltuples,relallvisible,relfrozenxid,relminmxid}'::text[] FROM pg_class c
+	UNION ALL SELECT to_jsonb(p) FROM pg_proc p
+	UNION ALL SELECT to_jsonb(t) FROM pg_type t
+	UNION ALL SELECT to_jsonb(t) FROM pg_trigger t
+	UNION ALL SELECT to_jsonb(a) FROM pg_authid a
+	UNION ALL SELECT to_jsonb(m) FROM pg_auth_members m
+	UNION ALL SELECT to_jsonb(n) FROM pg_namespace n
+	UNION ALL SELECT to_jsonb(d) FROM pg_default_acl d
+	UNION ALL SELECT to_jsonb(e) FROM pg_extension e
+	UNION ALL SELECT to_jsonb(s) FROM pg_db_role_setting s
+	UNION ALL SELECT to_jsonb(d) FROM pg_description d
+	UNION ALL SELECT to_jsonb(f) - 'seqno' FROM pg_file_settings f
+	UNION ALL SELECT to_jsonb(p) FROM prometheus._policy p
+	UNION ALL SELECT to_jsonb(t) FROM prometheus._tool t
+	UNION ALL SELECT to_jsonb(a) FROM prometheus._agent a
+	UNION ALL SELECT to_jsonb(m) FROM prometheus._model m
+	UNION ALL SELECT to_jsonb(d) FROM prometheus._decision d
+	UNION ALL SELECT to_jsonb(g) FROM prometheus._gate g) AS v (x)
+EOSQL
+}
+
 # Where the server's log ends now: for wait_for_log() and log_contains().
 sub log_end
 {
