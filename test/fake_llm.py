@@ -18,6 +18,8 @@ and do not disturb each other.  With "stream": true a good answer is streamed.
     fake-long-N                an answer of N bytes
     fake-tools                 the last user message is a JSON list of turns, as
                                create_scripted_model() of PromCluster.pm has it
+    fake-tools-lost-N[-N...]   the same, but the first request after N turns is
+                               never answered
     any other name without "fake-" in front: as fake-echo
 
     fake-NNN                   HTTP NNN with an error in OpenAI's form
@@ -722,10 +724,14 @@ def tool_text(c, r):
     c.send_answer("", finish="tool_calls", message={"role": "assistant", "content": "Looking.", "tool_calls": [TOOL_CALL]})
 
 
+def turns_before(r):
+    return sum(m.get("role") == "assistant" for m in r.body["messages"])
+
+
 def turn_of(r):
     """What the script in the last user message says now."""
     script = json.loads(r.last_user())
-    turn = sum(m.get("role") == "assistant" for m in r.body["messages"])
+    turn = turns_before(r)
     said = script[min(turn, len(script) - 1)]
     if isinstance(said, dict):
         return dict({"role": "assistant"}, **said)
@@ -753,8 +759,13 @@ def deltas_of(message):
     return deltas
 
 
-@behaviour("fake-tools")
-async def tools(c, r):
+@behaviour(r"fake-tools(?:-lost((?:-\d+)+))?")
+async def tools(c, r, lost):
+    turn = str(turns_before(r))
+    key = (r.model, r.last_user(), turn)
+    STATE.attempts[key] += 1
+    if lost and turn in lost.split("-") and STATE.attempts[key] == 1:
+        await forever()
     message = turn_of(r)
     finish = "tool_calls" if message.get("tool_calls") else "stop"
     if r.stream:
