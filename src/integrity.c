@@ -43,6 +43,7 @@ static const char *const forbidden_functions[] = {
 	"pg_file_rename",
 	"pg_file_sync",
 	"pg_file_unlink",
+	"pg_logdir_ls",
 	"lo_import",
 	"lo_export",
 	"pg_terminate_backend",
@@ -51,10 +52,6 @@ static const char *const forbidden_functions[] = {
 	"pg_rotate_logfile",
 	"pg_promote",
 	"pg_switch_wal",
-	"pg_create_restore_point",
-	"pg_logical_emit_message",
-	"pg_create_physical_replication_slot",
-	"pg_create_logical_replication_slot",
 	"pg_drop_replication_slot",
 	"pg_import_system_collations",
 };
@@ -62,7 +59,12 @@ static const char *const forbidden_functions[] = {
 static const char *const forbidden_prefixes[] = {
 	"pg_ls_",
 	"dblink",
-	"pg_replication_origin_",
+	"pg_backup_",
+	"pg_copy_",
+	"pg_create_",
+	"pg_logical_",
+	"pg_replication_",
+	"pg_wal_replay_",
 	"postgres_fdw_",
 	"prometheus_set_",
 	"prometheus_approve",
@@ -348,8 +350,11 @@ check_function(ObjectAccessType access, Oid class, Oid object, int column,
 	if (access != OAT_FUNCTION_EXECUTE || !is_checked())
 		return;
 	name = get_func_name(object);
-	if (name != NULL && prom_integrity_forbids(name, false))
+	if (name == NULL)
+		return;
+	if (prom_integrity_forbids(name, false))
 		refuse(psprintf("%s()", name));
+	pfree(name);
 }
 
 void

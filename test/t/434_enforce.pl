@@ -163,6 +163,9 @@ my @super = (
 	[ q{SELECT * FROM prometheus.task WHERE prometheus_set_policy('justica.integrity', effect => 'off') = 0}, 'prometheus_set_policy()' ],
 	[ q{SELECT * FROM prometheus.task WHERE prometheus_set_tool('drops()') = 0}, 'prometheus_set_tool()' ],
 	[ q{SELECT * FROM prometheus.task WHERE prometheus_set_agent('a', run_as => '') = 0}, 'prometheus_set_agent()' ],
+	[ q{SELECT * FROM prometheus.task, pg_create_restore_point('x')}, 'pg_create_restore_point()' ],
+	[ q{SELECT * FROM prometheus.task, pg_logical_emit_message(true, 'x', 'y')}, 'pg_logical_emit_message()' ],
+	[ q{SELECT * FROM prometheus.task, pg_backup_start('x')}, 'pg_backup_start()' ],
 	[ q{SELECT * FROM prometheus.task WHERE prometheus_approve(1) IS NULL}, 'prometheus_approve()' ],
 	[ q{SELECT * FROM prometheus.task WHERE prometheus_pause() IS NULL}, 'prometheus_pause()' ]);
 {
