@@ -191,12 +191,12 @@ is_ours(Oid relation)
 		   get_rel_namespace(relation) == get_namespace_oid("prometheus", true);
 }
 
-/* A change of a relation, or a lock. */
+/* A change or a lock of a relation. */
 static void
-check_change(Oid relation)
+check_target(const char *what, Oid relation)
 {
 	if (relation < FirstNormalObjectId || is_ours(relation))
-		refuse(psprintf("a change of %s", get_rel_name(relation)));
+		refuse(psprintf("a %s of %s", what, get_rel_name(relation)));
 }
 
 /*
@@ -212,7 +212,7 @@ check_access(const PromAccess *access)
 	if (!OidIsValid(access->relid) || access->requiredPerms == 0)
 		return;
 	if (access->requiredPerms & WRITES)
-		check_change(access->relid);
+		check_target("change", access->relid);
 	if (OidIsValid(access->checkAsUser))
 		return;
 	is_base = is_ours(access->relid) &&
@@ -238,7 +238,7 @@ check_permissions(PROM_CHECK_ARGUMENTS)
 }
 
 static void
-check_relations(List *relations)
+check_targets(const char *what, List *relations)
 {
 	ListCell *cell;
 
@@ -248,7 +248,7 @@ check_relations(List *relations)
 										true);
 
 		if (OidIsValid(relation))
-			check_change(relation);
+			check_target(what, relation);
 	}
 }
 
@@ -294,10 +294,10 @@ check_utility(Node *statement)
 				check_utility(query->utilityStmt);
 			return;
 		case T_TruncateStmt:
-			check_relations(((TruncateStmt *) statement)->relations);
+			check_targets("change", ((TruncateStmt *) statement)->relations);
 			return;
 		case T_LockStmt:
-			check_relations(((LockStmt *) statement)->relations);
+			check_targets("lock", ((LockStmt *) statement)->relations);
 			return;
 		case T_CopyStmt:
 			if (((CopyStmt *) statement)->is_program)
