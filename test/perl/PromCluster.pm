@@ -425,6 +425,9 @@ my %invariants = (
 		SELECT call_id, task_id, attempt FROM prometheus._call c
 		 WHERE NOT EXISTS (SELECT FROM prometheus._attempt a
 		        WHERE a.task_id = c.task_id AND a.attempt = c.attempt)},
+	'call of a model with nothing reserved' => q{
+		SELECT call_id, task_id FROM prometheus._call
+		 WHERE target LIKE 'model:%' AND coalesce(reserved_tokens, 0) <= 0},
 	'one call twice' => q{
 		SELECT task_id, attempt, turn, call, count(*) FROM prometheus._call
 		 GROUP BY task_id, attempt, turn, call HAVING count(*) > 1},
