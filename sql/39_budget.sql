@@ -27,7 +27,8 @@ COMMENT ON TABLE prometheus._budget IS
  * What a call is charged with.  One that has not ended, of which nobody knows
  * whether it was billed, or whose reply says nothing of usage, is charged with
  * its reservation; what no peer has worked on costs nothing.  Sums of what
- * peers report may be too large for bigint.
+ * peers report may be too large for bigint.  The look-ups are by LATERAL and
+ * LIMIT 1, as in all views: index scans, however few calls are asked for.
  */
 CREATE VIEW prometheus._charge WITH (security_barrier) AS
 SELECT c.sent_at AS charged_at,
@@ -43,7 +44,11 @@ SELECT c.sent_at AS charged_at,
             THEN s.cost END AS cost,
        s.ambiguous IS NULL AND o.attempt IS NULL AS is_open
   FROM prometheus._call c
-  JOIN prometheus._task t ON t.task_id = c.task_id
+ CROSS JOIN LATERAL (
+       SELECT x.agent, x.submitter, x.submitter_oid
+         FROM prometheus._task x
+        WHERE x.task_id = c.task_id
+        LIMIT 1) t
   LEFT JOIN LATERAL (
        SELECT x.ambiguous, x.tokens_in, x.tokens_out, x.cost, x.http_status
          FROM prometheus._step x
@@ -66,7 +71,11 @@ SELECT s.started_at, t.agent, t.submitter, t.submitter_oid, s.name,
        coalesce(s.tokens_in, 0)::numeric + coalesce(s.tokens_out, 0),
        s.cost, false
   FROM prometheus._step s
-  JOIN prometheus._task t ON t.task_id = s.task_id
+ CROSS JOIN LATERAL (
+       SELECT x.agent, x.submitter, x.submitter_oid
+         FROM prometheus._task x
+        WHERE x.task_id = s.task_id
+        LIMIT 1) t
  WHERE s.call_id IS NULL AND (s.tokens_in > 0 OR s.tokens_out > 0);
 COMMENT ON VIEW prometheus._charge IS
     'What each call of a model is charged with, and each turn of a function that is one; is_open: it is only reserved.';

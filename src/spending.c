@@ -78,8 +78,9 @@ static MemoryContext reservations = NULL;
 static MemoryContext counters_context = NULL;
 static Counter *counters = NULL;
 static int ncounters = 0;
-static TimestampTz next_refill = DT_NOEND;
-static Oid kept_of = InvalidOid; /* the relation of budgets */
+static TimestampTz last_refill = DT_NOBEGIN; /* their periods are of */
+static TimestampTz next_refill = DT_NOEND;   /* moments in between */
+static Oid kept_of = InvalidOid;             /* the relation of budgets */
 static bool is_stale = true;
 
 /* What is reserved, and counts; and what the transaction of now changes. */
@@ -536,10 +537,12 @@ load(MemoryContext context, TimestampTz now)
 	ncounters = n;
 	read_charges();
 	PopActiveSnapshot();
+	last_refill = DT_NOBEGIN;
 	next_refill = DT_NOEND;
 	for (int i = 0; i < n; i++)
 	{
 		counters[i].is_new = false;
+		last_refill = Max(last_refill, counters[i].since);
 		next_refill = Min(next_refill, counters[i].until);
 	}
 }
@@ -550,7 +553,8 @@ prom_spending_begin(TimestampTz now)
 	MemoryContext context;
 
 	Assert(dlist_is_empty(&changed));
-	if (!is_stale && now < next_refill)
+	/* A clock may go back, too. */
+	if (!is_stale && now >= last_refill && now < next_refill)
 		return;
 	if (reservations == NULL)
 	{
