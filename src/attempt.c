@@ -183,7 +183,7 @@ prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 	}
 	prom_answer_check(schema, &reply);
 	prom_step_add_chat(writer, attempt, &reply, now);
-	prom_spending_settle(attempt, &reply);
+	prom_spending_settle(attempt, attempt->model, &reply);
 	attempt->tokens_now = prom_reply_tokens(&reply);
 	if (reply.ok && reply.ncalls > 0)
 		attempt->next = PROM_NEXT_GO_ON;

@@ -148,16 +148,16 @@ tool_of(const char *name, int64 version)
 }
 
 /*
- * May the next call use so much of the budgets?  Else the task has ended, with
- * nothing sent.
+ * May the next call, of that model, use so much of the budgets?  Else the task
+ * has ended, with nothing sent.
  */
 static bool
-may_spend(PromFactWriter *writer, PromAttempt *attempt,
+may_spend(PromFactWriter *writer, PromAttempt *attempt, const PromModel *model,
 		  const PromLoaded *loaded, int64 tokens_in, TimestampTz now)
 {
 	PromOutcome end = {0};
 
-	end.error = prom_spending_reserve(attempt, loaded, tokens_in);
+	end.error = prom_spending_reserve(attempt, model, loaded, tokens_in);
 	if (end.error == NULL)
 		return true;
 	end.outcome = "failed";
@@ -194,8 +194,8 @@ begin_turn(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->call_id = attempt->event_id = 0;
 	if (prom_llm_is_function(attempt->model->api))
 	{
-		if (!may_spend(writer, attempt, loaded, function_tokens(loaded, agent),
-					   now))
+		if (!may_spend(writer, attempt, attempt->model, loaded,
+					   function_tokens(loaded, agent), now))
 			return 0;
 		attempt->event_id = prom_fact_next_id();
 		attempt->next = PROM_NEXT_CHAT;
@@ -220,7 +220,7 @@ begin_turn(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->has_schema = loaded->has_schema;
 	if (source.output_schema != NULL)
 		pfree(source.output_schema);
-	if (!may_spend(writer, attempt, loaded,
+	if (!may_spend(writer, attempt, attempt->model, loaded,
 				   prom_prompt_tokens(attempt->prompt), now))
 		return prom_prompt_bytes(attempt->prompt);
 	add_call(writer, attempt);

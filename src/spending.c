@@ -608,14 +608,15 @@ prom_spending_end(bool committed)
 
 /* Keep it for the attempt, in memory that is not the turn's. */
 static void
-keep(PromAttempt *attempt, const Spender *spender, const PromAmount *amount)
+keep(PromAttempt *attempt, const Spender *spender, const PromAmount *amount,
+	 bool is_call)
 {
 	MemoryContext before = MemoryContextSwitchTo(reservations);
 	PromReservation *reservation = palloc0(sizeof(PromReservation));
 
 	reservation->attempt = attempt;
 	reservation->step = attempt->step;
-	reservation->is_call = !prom_llm_is_function(attempt->model->api);
+	reservation->is_call = is_call;
 	reservation->spender = *spender;
 	reservation->spender.agent = pstrdup(spender->agent);
 	reservation->spender.model = pstrdup(spender->model);
@@ -629,10 +630,10 @@ keep(PromAttempt *attempt, const Spender *spender, const PromAmount *amount)
 }
 
 const char *
-prom_spending_reserve(PromAttempt *attempt, const PromLoaded *loaded,
-					  int64 tokens_in)
+prom_spending_reserve(PromAttempt *attempt, const PromModel *model,
+					  const PromLoaded *loaded, int64 tokens_in)
 {
-	const PromModel *model = attempt->model;
+	bool is_call = !prom_llm_is_function(model->api);
 	Spender spender = {.agent = loaded->agent,
 					   .model = model->name,
 					   .submitter = loaded->source.submitter,
@@ -643,14 +644,14 @@ prom_spending_reserve(PromAttempt *attempt, const PromLoaded *loaded,
 
 	Assert(attempt->reservation == NULL);
 	if (tokens_out < 0)
-		tokens_out = prom_llm_is_function(model->api) ? 0 : REPLY_TOKENS;
+		tokens_out = is_call ? REPLY_TOKENS : 0;
 	amount = amount_of(model, tokens_in, tokens_out);
 	for (int i = 0; i < ncounters; i++)
 		if (falls_under(&spender, &counters[i]) &&
 			(!tokens_fit(&counters[i], &amount) ||
 			 !cost_fits(&counters[i], &amount)))
 			return refusal(&counters[i], &amount);
-	keep(attempt, &spender, &amount);
+	keep(attempt, &spender, &amount, is_call);
 	return NULL;
 }
 
@@ -662,15 +663,15 @@ prom_spending_reserved(const PromAttempt *attempt)
 
 /* By the same rules as prometheus._charge. */
 void
-prom_spending_settle(PromAttempt *attempt, const PromReply *reply)
+prom_spending_settle(PromAttempt *attempt, const PromModel *model,
+					 const PromReply *reply)
 {
 	PromAmount charge = {0};
 
 	if (attempt->reservation == NULL)
 		return;
 	if (!reply->ambiguous && reply->tokens_in >= 0 && reply->tokens_out >= 0)
-		charge = amount_of(attempt->model, reply->tokens_in,
-						   reply->tokens_out);
+		charge = amount_of(model, reply->tokens_in, reply->tokens_out);
 	else if (reply->ambiguous ||
 			 (reply->http_status >= 200 && reply->http_status <= 299))
 		charge = attempt->reservation->amount;

@@ -27,11 +27,12 @@ extern void prom_spending_begin(TimestampTz now);
 extern void prom_spending_end(bool committed);
 
 /*
- * Reserve what a call or turn of the attempt's model may need, with so many
- * tokens in its prompt, at attempt->sent_at.  NULL, or which budget it does not
- * fit into, and why; then nothing is reserved.
+ * Reserve what a call or turn of a model may need, with so many tokens in its
+ * prompt, at attempt->sent_at.  NULL, or which budget it does not fit into, and
+ * why; then nothing is reserved.  An attempt has one at a time.
  */
 extern const char *prom_spending_reserve(PromAttempt *attempt,
+										 const PromModel *model,
 										 const PromLoaded *loaded,
 										 int64 tokens_in);
 
@@ -39,7 +40,8 @@ extern const char *prom_spending_reserve(PromAttempt *attempt,
 extern const PromAmount *prom_spending_reserved(const PromAttempt *attempt);
 
 /* Charge what a reply, whose step was just added, says. */
-extern void prom_spending_settle(PromAttempt *attempt, const PromReply *reply);
+extern void prom_spending_settle(PromAttempt *attempt, const PromModel *model,
+								 const PromReply *reply);
 
 /* The same of a turn of a function, if one was under way, by its step. */
 extern void prom_spending_settle_turn(PromAttempt *attempt);

@@ -498,4 +498,36 @@ sub check_invariants
 	return is($self->safe_psql($dbname, $sql), '', $name);
 }
 
+# Begin to count what all calls of a month use up, for check_spending().
+sub count_spending
+{
+	my ($self) = @_;
+	$self->safe_psql('postgres',
+		q{SELECT prometheus_set_budget('all', 'month', 1000000000)});
+	return;
+}
+
+# One test: what the caller has counted since count_spending() is what the facts
+# say.  It tells that to a task which may use nothing; its request is "never".
+# Nothing may be under way.
+sub check_spending
+{
+	my ($self, $name, $agent) = @_;
+	$self->safe_psql('postgres',
+		q{SELECT prometheus_set_budget('all', 'month', 0)});
+	my $task = $self->submit("'never', '$agent'");
+	$self->wait_task($task, 'failed');
+	my $said = $self->safe_psql('postgres',
+		"SELECT replace(substring(error FROM '^budget all per month is used up: (.* reserved),'), ',', '') FROM prometheus.task WHERE task_id = $task"
+	);
+	$self->count_spending;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return is( $said,
+		$self->safe_psql('postgres',
+			q{SELECT format('%s of 0 tokens spent %s reserved', spent_tokens, reserved_tokens) FROM prometheus.budget WHERE scope = 'all' AND period = 'month'}
+		),
+		$name);
+}
+
 1;

@@ -5,7 +5,6 @@ use strict;
 use warnings FATAL => 'all';
 
 use FakeLLM;
-use JSON::PP;
 use PromCluster;
 use Test::More;
 
@@ -44,16 +43,22 @@ sub wait_used
 # The requests that the fake server has got from a model.
 sub requests { return scalar grep { $_->{body}{model} eq $_[0] } @{ $llm->requests }; }
 
+sub error_of_task { return sql("SELECT error_type || ': ' || error FROM prometheus.task WHERE task_id = $_[0]"); }
+
+# Submit a request so many times, each when the one before it has ended; the
+# last task.
 sub run
 {
-	my ($request, $agent, $status) = @_;
-	my $task = $node->submit("'$request', '$agent'");
+	my ($request, $agent, $status, $times) = @_;
+	my @lines = split /\n/, sql(<<"EOSQL" x ($times // 1));
+SELECT prometheus_submit('$request', '$agent') AS id \\gset
+SELECT :id, prometheus_wait(:id);
+EOSQL
 
-	$node->wait_task($task, $status // 'completed');
-	return $task;
+	$status //= 'completed';
+	is(join(',', grep { !/^\d+\|$status$/ } @lines), '', "$agent: $status");
+	return $lines[-1] =~ s/\|.*//r;
 }
-
-sub error_of_task { return sql("SELECT error_type || ': ' || error FROM prometheus.task WHERE task_id = $_[0]"); }
 
 sub refused
 {
@@ -71,6 +76,8 @@ sub agent
 	return $node->fake_agent($llm, $behaviour,
 		options => '{"max_tokens": 100}', %params);
 }
+
+$node->count_spending;
 
 # Twenty at once, and enough for one.  It never ends, so nothing is settled.
 agent('fake-hang-before-headers', name => 'twenty');
@@ -98,7 +105,7 @@ refused('x', 'twenty', qr/used up: 105 of 150 tokens spent, 0 reserved, this cal
 # What was not needed can be spent.
 agent('fake-echo', name => 'echoing');
 set_budget('agent:echoing', 'tokens => 109');
-run('x', 'echoing') foreach 1 .. 3;
+run('x', 'echoing', 'completed', 3);
 is(used('agent:echoing'), '6 0', 'three calls, each of which fitted just so');
 my $refused = run('x', 'echoing', 'failed');
 like(error_of_task($refused), qr/: 6 of 109 tokens spent, 0 reserved, this call may need 105;/, 'the fourth did not');
@@ -146,11 +153,9 @@ is(join(', ', map { used($_) } 'role:joe', 'agent:second', 'model:first'), '6 0,
 is(sql(q{SET ROLE joe; SELECT string_agg(scope || ' ' || spent_tokens, ',') FROM prometheus.budget}), 'role:joe 6', 'he sees his own');
 set_budget('all', 'tokens => 0', 'hour');
 refused('x', 'first', qr/^BudgetExceeded: budget all per hour is used up: [\d,]+ of 0 tokens spent/, 'nothing for anybody');
-run('x', 'default');
-pass('but echo, which uses none');
-set_budget('all', 'NULL, NULL', 'hour');
+run('x', 'default'); # echo, which uses none
+set_budget('all', 'NULL, NULL', 'hour'); # off
 run('x', 'first');
-pass('until it is off');
 
 # Calls that fail.
 my %charged = (
@@ -174,12 +179,14 @@ is(used('agent:fake-reset'),
 
 # Costs: each token of a reply costs 1, and "x" has one.
 $node->fake_agent($llm, 'fake-echo', name => 'dear', options => '{"max_tokens": 100, "price_out": 1000000}');
-set_budget('all', 'cost => 102.0');
-run('x', 'dear') foreach 1 .. 3;
-refused('x', 'dear', qr/^BudgetExceeded: budget all per month is used up: cost 3 of 102 spent, 0 reserved, this call may cost 100;/, 'costs are counted exactly');
+set_budget('all', 'cost => 102.0', 'day');
+run('x', 'dear', 'completed', 3);
+refused('x', 'dear', qr/^BudgetExceeded: budget all per day is used up: cost 3 of 102 spent, 0 reserved, this call may cost 100;/, 'costs are counted exactly');
 run('x', 'first');
-is(sql(q{SELECT concat_ws(' ', spent_cost, reserved_cost) FROM prometheus.budget WHERE scope = 'all'}), '3 0', 'a model without prices costs nothing');
-set_budget('all', 'NULL');
+is(sql(q{SELECT concat_ws(' ', spent_cost, reserved_cost) FROM prometheus.budget WHERE scope = 'all' AND period = 'day'}), '3 0', 'a model without prices costs nothing');
+set_budget('all', 'NULL', 'day');
+
+$node->check_spending('what the caller has counted is what the facts say', 'first');
 
 # Facts of another month do not count, and those of this one do.
 agent('fake-echo', name => 'old');
@@ -203,7 +210,7 @@ refused('x', 'old', qr/: 1,002 of 1,105 tokens spent, 0 reserved/, 'nor for the 
 sql(q{SELECT prometheus_set_model('scripted', options => '{"max_tokens": 50}');
 	SELECT prometheus_set_agent('scripted', 'scripted')});
 set_budget('model:scripted', 'tokens => 100');
-run('["x"]', 'scripted') foreach 1 .. 3;
+run('["x"]', 'scripted', 'completed', 3);
 refused('["x"]', 'scripted', qr/: 45 of 100 tokens spent, 0 reserved, this call may need 56;/, 'a function is charged with what it says');
 
 # Of ten of them at once one has its turn; it waits for a lock.
@@ -234,6 +241,18 @@ $locker->quit;
 $node->wait_for('it has ended', $ended, 'completed 1, failed 9');
 is(used('model:held'), '15 0', 'a turn that is made again is charged once');
 
+# Replies that cannot be written: those of the same turn can, and what is tried
+# again is reserved once.
+sql(q{ALTER TABLE prometheus._step ADD CHECK (answer IS DISTINCT FROM 'poison')});
+agent('fake-slow-200', name => 'slow');
+set_budget('agent:echoing', 'tokens => 100000');
+my @storm = split /\n/, sql(q{SELECT prometheus_submit(
+	CASE WHEN n % 5 = 0 THEN 'poison' ELSE 'x' || n END,
+	CASE n % 2 WHEN 0 THEN 'slow' ELSE 'echoing' END) FROM generate_series(1, 30) n});
+sql(join('', map { "SELECT prometheus_cancel($storm[$_]);" } 1 .. 3));
+sql(join('', map { "SELECT prometheus_wait($_);" } @storm));
+$node->check_spending('the caller counts right when turns fail', 'first');
+
 # The caller is killed during a call, and then the server: nobody knows what
 # the peer has done, so what was reserved is charged, and the budget holds.
 agent('fake-hang-before-headers', name => 'killed');
@@ -248,6 +267,7 @@ $node->start;
 $node->wait_task($killed, 'failed');
 like(error_of_task($killed), qr/: 210 of 250 tokens spent, 0 reserved, this call may need 105;/, 'so it is after that of the server, and there is no third');
 is(used('agent:killed'), '210 0', 'as its view says');
+$node->check_spending('and all that was spent', 'first');
 
 $node->check_invariants('the facts fit together', all_ended => 1, retried => [$refused]);
 $node->stop;
