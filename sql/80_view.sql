@@ -477,15 +477,17 @@ SELECT b.scope,
            AS reserved_tokens,
        u.reserved_cost,
        p.starts_at AS period_start,
-       (p.starts_at AT TIME ZONE 'UTC' + ('1 ' || b.period)::interval)
-           AT TIME ZONE 'UTC' AS refills_at,
+       p.refills_at,
        b.set_by,
        b.set_at,
        b.version
   FROM prometheus._budget b
  CROSS JOIN LATERAL (
        SELECT date_trunc(b.period, statement_timestamp(), 'UTC')
-              AS starts_at) p
+                  AS starts_at,
+              (date_trunc(b.period, statement_timestamp() AT TIME ZONE 'UTC')
+               + ('1 ' || b.period)::interval) AT TIME ZONE 'UTC'
+                  AS refills_at) p
  CROSS JOIN LATERAL (
        SELECT coalesce(sum(c.tokens) FILTER (WHERE NOT c.is_open), 0)
                   AS spent_tokens,
@@ -496,7 +498,7 @@ SELECT b.scope,
               coalesce(sum(c.cost) FILTER (WHERE c.is_open), 0)
                   AS reserved_cost
          FROM prometheus._charge c
-        WHERE c.charged_at >= p.starts_at
+        WHERE c.charged_at >= p.starts_at AND c.charged_at < p.refills_at
           AND CASE split_part(b.scope, ':', 1)
               WHEN 'agent' THEN c.agent = substr(b.scope, 7)
               WHEN 'model' THEN c.model = substr(b.scope, 7)

@@ -117,8 +117,9 @@ CREATE TEMP TABLE made AS
     SELECT nextval('prometheus._task_id') AS task_id, n, r.oid AS submitter_oid, r.rolname AS submitter,
            CASE WHEN n IN (2, 3) THEN 'default' ELSE 'a:b' END AS agent,
            CASE WHEN n = 4 THEN 'other' ELSE 'm' END AS model,
-           CASE WHEN n = 12 THEN statement_timestamp() - interval '1 hour' ELSE statement_timestamp() END AS at
-      FROM generate_series(1, 15) n
+           CASE n WHEN 12 THEN statement_timestamp() - interval '1 hour'
+                  WHEN 16 THEN statement_timestamp() + interval '1 hour' ELSE statement_timestamp() END AS at
+      FROM generate_series(1, 16) n
       JOIN pg_roles r ON r.rolname = CASE WHEN n = 3 THEN 'prom_test_user' ELSE 'prom_test_other' END;
 INSERT INTO prometheus._task (task_id, event_id, xid, submitted_at, deadline, priority, max_attempts,
                               submitter_oid, submitter, agent, mode, trace_id, request, metadata)
