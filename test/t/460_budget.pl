@@ -161,6 +161,7 @@ run('x', 'first');
 my %charged = (
 	'fake-500' => '0 0',
 	'fake-401' => '0 0',
+	'fake-429-ms-then-ok' => '2 0',
 	'fake-stream-no-usage' => '105 0',
 	'fake-cut-midway' => '105 0');
 agent($_), set_budget("agent:$_", 'tokens => 1000') foreach keys %charged;
@@ -212,6 +213,19 @@ sql(q{SELECT prometheus_set_model('scripted', options => '{"max_tokens": 50}');
 set_budget('model:scripted', 'tokens => 100');
 run('["x"]', 'scripted', 'completed', 3);
 refused('["x"]', 'scripted', qr/: 45 of 100 tokens spent, 0 reserved, this call may need 56;/, 'a function is charged with what it says');
+
+# A task that calls a tool has room for its first turn only.
+sql(q{SELECT prometheus_set_agent('tooled', 'scripted', tools => '{recall}')});
+set_budget('model:scripted', 'tokens => 10000');
+set_budget('agent:tooled', 'tokens => 80');
+my $tooled = run('[[["recall", {"query": "x"}]], "end"]', 'tooled', 'failed');
+like(error_of_task($tooled), qr/^BudgetExceeded: budget agent:tooled per month is used up: 15 of 80 tokens/, 'a later turn is refused, too');
+is(sql("SELECT string_agg(kind || ' ' || status, ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $tooled"),
+	'chat ok, tool ok', 'what was done stays');
+set_budget('agent:tooled', 'tokens => 90');
+sql("SELECT prometheus_retry($tooled)");
+$node->wait_task($tooled, 'completed');
+pass('and a retry by hand goes on from there');
 
 # Of ten of them at once one has its turn; it waits for a lock.
 sql(<<'EOSQL');
@@ -269,6 +283,6 @@ like(error_of_task($killed), qr/: 210 of 250 tokens spent, 0 reserved, this call
 is(used('agent:killed'), '210 0', 'as its view says');
 $node->check_spending('and all that was spent', 'first');
 
-$node->check_invariants('the facts fit together', all_ended => 1, retried => [$refused]);
+$node->check_invariants('the facts fit together', all_ended => 1, retried => [ $refused, $tooled ]);
 $node->stop;
 done_testing();
