@@ -71,10 +71,12 @@ CREATE TABLE prometheus._call (
     kind text NOT NULL,
     target text NOT NULL,
     reserved numeric,
+    reserved_tokens bigint,
     UNIQUE (task_id, attempt, turn, call)
 );
+CREATE INDEX _call_sent ON prometheus._call (sent_at);
 COMMENT ON TABLE prometheus._call IS
-    'The intent to send one request, committed before it is sent.';
+    'The intent to send one request, committed before it is sent. reserved, reserved_tokens: what it may cost and need, by an estimate; what budgets reserve for it.';
 
 CREATE TABLE prometheus._step (
     task_id bigint NOT NULL,
@@ -107,6 +109,9 @@ CREATE TABLE prometheus._step (
     arguments text,
     PRIMARY KEY (task_id, step)
 );
+-- What functions that are models used, for the budgets; those of echo use none.
+CREATE INDEX _step_used ON prometheus._step (started_at)
+    WHERE call_id IS NULL AND (tokens_in > 0 OR tokens_out > 0);
 COMMENT ON TABLE prometheus._step IS
     'A checkpoint of a task: a turn of the model, or a tool call, and what came of it. calls: tool calls that a turn asks for; their steps have the numbers that follow.';
 

@@ -179,7 +179,8 @@ SELECT c.call_id,
        coalesce(s.ended_at, o.ended_at) AS ended_at,
        s.http_status,
        s.request_id,
-       c.reserved
+       c.reserved,
+       c.reserved_tokens
   FROM prometheus._call c
  CROSS JOIN LATERAL (
        SELECT FROM prometheus._visible_task x
@@ -205,7 +206,8 @@ COMMENT ON COLUMN prometheus.call.sent_at IS 'When the intent was recorded, just
 COMMENT ON COLUMN prometheus.call.ended_at IS 'When its end was recorded.';
 COMMENT ON COLUMN prometheus.call.http_status IS 'The status of the response; null: none came.';
 COMMENT ON COLUMN prometheus.call.request_id IS 'The provider''s id of the request.';
-COMMENT ON COLUMN prometheus.call.reserved IS 'What a budget reserved for it; null: nothing.';
+COMMENT ON COLUMN prometheus.call.reserved IS 'What it may cost, which budgets reserve for it; null: its model has no prices.';
+COMMENT ON COLUMN prometheus.call.reserved_tokens IS 'The tokens that it may need, which budgets reserve for it: an estimate.';
 
 CREATE VIEW prometheus.step WITH (security_barrier) AS
 SELECT s.task_id,
@@ -463,6 +465,65 @@ COMMENT ON COLUMN prometheus.policy.version IS 'From 1, one more with each prome
 COMMENT ON COLUMN prometheus.policy.set_at IS 'When this version was set.';
 COMMENT ON COLUMN prometheus.policy.reason IS 'Why, as model and user are told.';
 COMMENT ON COLUMN prometheus.policy.suggestion IS 'What would help, as they are told.';
+
+CREATE VIEW prometheus.budget WITH (security_barrier) AS
+SELECT b.scope,
+       b.period,
+       b.tokens,
+       b.cost,
+       least(u.spent_tokens, 9223372036854775807)::bigint AS spent_tokens,
+       u.spent_cost,
+       least(u.reserved_tokens, 9223372036854775807)::bigint
+           AS reserved_tokens,
+       u.reserved_cost,
+       p.starts_at AS period_start,
+       p.refills_at,
+       b.set_by,
+       b.set_at,
+       b.version
+  FROM prometheus._budget b
+ CROSS JOIN LATERAL (
+       SELECT date_trunc(b.period, statement_timestamp(), 'UTC')
+                  AS starts_at,
+              (date_trunc(b.period, statement_timestamp() AT TIME ZONE 'UTC')
+               + ('1 ' || b.period)::interval) AT TIME ZONE 'UTC'
+                  AS refills_at) p
+ CROSS JOIN LATERAL (
+       SELECT coalesce(sum(c.tokens) FILTER (WHERE NOT c.is_open), 0)
+                  AS spent_tokens,
+              coalesce(sum(c.cost) FILTER (WHERE NOT c.is_open), 0)
+                  AS spent_cost,
+              coalesce(sum(c.tokens) FILTER (WHERE c.is_open), 0)
+                  AS reserved_tokens,
+              coalesce(sum(c.cost) FILTER (WHERE c.is_open), 0)
+                  AS reserved_cost
+         FROM prometheus._charge c
+        WHERE c.charged_at >= p.starts_at AND c.charged_at < p.refills_at
+          AND CASE split_part(b.scope, ':', 1)
+              WHEN 'agent' THEN c.agent = substr(b.scope, 7)
+              WHEN 'model' THEN c.model = substr(b.scope, 7)
+              WHEN 'role' THEN c.submitter = substr(b.scope, 6)
+                               AND c.submitter_oid = b.role_oid
+              ELSE true END) u
+ WHERE NOT EXISTS (SELECT FROM prometheus._budget n
+                    WHERE n.name = b.name AND n.version > b.version)
+   AND (b.tokens IS NOT NULL OR b.cost IS NOT NULL)
+   AND prometheus._may_see(substr(b.scope, 6), coalesce(b.role_oid, '0'));
+COMMENT ON VIEW prometheus.budget IS
+    'The budgets that are set, and how much of each is used in the current period: hours, days and months of UTC. All of them for administrators, those of their roles for others. Computed from the facts, so it is right when nothing runs; turns of models of api function that are under way are not in it.';
+COMMENT ON COLUMN prometheus.budget.scope IS 'Which calls fall under it: all, agent:NAME, role:NAME (of the tasks that this role submitted) or model:NAME.';
+COMMENT ON COLUMN prometheus.budget.period IS 'hour, day or month.';
+COMMENT ON COLUMN prometheus.budget.tokens IS 'The limit, tokens in and out; null: none.';
+COMMENT ON COLUMN prometheus.budget.cost IS 'The limit, in the unit of the models'' prices; null: none.';
+COMMENT ON COLUMN prometheus.budget.spent_tokens IS 'Tokens of the calls that have ended; of those of which nobody knows (ambiguous), what was reserved.';
+COMMENT ON COLUMN prometheus.budget.spent_cost IS 'What they cost; calls of a model without prices cost nothing.';
+COMMENT ON COLUMN prometheus.budget.reserved_tokens IS 'Tokens that the calls under way may need.';
+COMMENT ON COLUMN prometheus.budget.reserved_cost IS 'What they may cost.';
+COMMENT ON COLUMN prometheus.budget.period_start IS 'When the current period began: calls recorded since then count.';
+COMMENT ON COLUMN prometheus.budget.refills_at IS 'When the next one begins.';
+COMMENT ON COLUMN prometheus.budget.set_by IS 'The role that set this version.';
+COMMENT ON COLUMN prometheus.budget.set_at IS 'When.';
+COMMENT ON COLUMN prometheus.budget.version IS 'From 1, one more with each prometheus_set_budget().';
 
 -- The SELECT around the UNION ALL is not idle: see prometheus.event.
 CREATE VIEW prometheus.verdict WITH (security_barrier) AS

@@ -31,6 +31,8 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_set_tool(
 REVOKE ALL ON FUNCTION @extschema@.prometheus_set_policy(
     text, text, text, regprocedure, jsonb, text, text, text, text, text)
     FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_set_budget(
+    text, text, bigint, numeric) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_remember(
     text, text, text, real, jsonb, real[], interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_recall(
@@ -59,6 +61,7 @@ GRANT SELECT ON
     prometheus.model,
     prometheus.tool,
     prometheus.policy,
+    prometheus.budget,
     prometheus.verdict,
     prometheus.approval,
     prometheus.memory,
@@ -116,6 +119,7 @@ GRANT EXECUTE ON FUNCTION
         regprocedure, text, text, text, boolean),
     @extschema@.prometheus_set_policy(
         text, text, text, regprocedure, jsonb, text, text, text, text, text),
+    @extschema@.prometheus_set_budget(text, text, bigint, numeric),
     @extschema@.prometheus_pause(text),
     @extschema@.prometheus_resume(text)
     TO prometheus_agent_admin;

@@ -24,6 +24,7 @@
 #include "outcome.h"
 #include "route.h"
 #include "schema.h"
+#include "spending.h"
 #include "step.h"
 #include "xact.h"
 
@@ -76,6 +77,7 @@ go_on(PromFactWriter *writer, PromAttempt *attempt, const PromLoaded *loaded,
 	bool open = loaded->last_attempt > loaded->outcome_attempt;
 	bool begun = open && attempt->attempt == loaded->last_attempt;
 
+	prom_spending_settle_turn(attempt);
 	attempt->deadline = loaded->deadline;
 	attempt->parent_id = loaded->parent_id;
 	attempt->waiting = false;
@@ -181,6 +183,7 @@ prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 	}
 	prom_answer_check(schema, &reply);
 	prom_step_add_chat(writer, attempt, &reply, now);
+	prom_spending_settle(attempt, attempt->model, &reply);
 	attempt->tokens_now = prom_reply_tokens(&reply);
 	if (reply.ok && reply.ncalls > 0)
 		attempt->next = PROM_NEXT_GO_ON;

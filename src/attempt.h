@@ -27,7 +27,7 @@ typedef enum PromAttemptNext
 	PROM_NEXT_AGAIN   /* in another turn: this one is full */
 } PromAttemptNext;
 
-/* A task that this process has claimed.  It owns call. */
+/* A task that this process has claimed.  It owns call and reservation. */
 typedef struct PromAttempt
 {
 	int32 slot;
@@ -58,6 +58,9 @@ typedef struct PromAttempt
 	int64 tokens;     /* of its replies, in and out */
 	int64 tokens_now; /* of the one that this turn records */
 	PromCall *call;   /* on the network, or ended and not recorded */
+
+	/* What budgets keep for its call or turn; NULL: nothing. */
+	struct PromReservation *reservation;
 
 	/* How jobs of it ended, to be told when it goes on. */
 	bool chat_failed;

@@ -35,6 +35,7 @@
 #include "schema.h"
 #include "setting.h"
 #include "shmem.h"
+#include "spending.h"
 #include "strike.h"
 #include "worker.h"
 #include "xact.h"
@@ -49,11 +50,9 @@
  */
 #define TURN_BYTES ((int64) prom_guc_network_memory * 1024 / 8)
 
-/*
- * Before what could not be written is tried again, ms; and works in a row that
- * cannot be written, one by one, until the rest is taken not to be either.
- */
+/* Before what could not be written is tried again, ms. */
 #define WRITE_AGAIN 1000
+/* Works in a row that cannot be written until none of the rest is tried. */
 #define FAILS_ENOUGH 3
 
 /* Versions of agents and models kept, while nothing needs them. */
@@ -297,11 +296,10 @@ reach_faults(Work **list, int n, bool committed)
 static void
 write_items(Work **list, int n, TimestampTz now)
 {
-	PromFactWriter *writer;
+	PromFactWriter *writer = prom_fact_begin();
 	PromAttempt *begin[TURN_BEGIN];
 	int count = 0;
 
-	writer = prom_fact_begin();
 	for (int i = 0; i < n; i++)
 	{
 		switch (list[i]->stage)
@@ -364,6 +362,7 @@ try_transaction(Work **list, int n, const char *error_type, const char *error,
 			proc_exit(0);
 		SPI_connect();
 		MemoryContextSwitchTo(turn_context);
+		prom_spending_begin(now);
 		if (n == 1)
 			name_work(list[0]);
 		if (error == NULL)
@@ -380,6 +379,7 @@ try_transaction(Work **list, int n, const char *error_type, const char *error,
 		SPI_finish();
 		prom_guilt_clear(); /* a full disk is not its fault */
 		prom_xact_commit();
+		prom_spending_end(true);
 	}
 	PG_CATCH();
 	{
@@ -387,6 +387,7 @@ try_transaction(Work **list, int n, const char *error_type, const char *error,
 		MemoryContextSwitchTo(turn_context);
 		failure = CopyErrorData();
 		prom_xact_abort();
+		prom_spending_end(false);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(turn_context);
@@ -467,6 +468,7 @@ give_back(Work *work)
 		prom_llm_free(work->attempt.call);
 	work->attempt.call = NULL;
 	prom_route_leave(&work->attempt);
+	prom_spending_leave(&work->attempt);
 	count_as_handled(work);
 	work->stage = STAGE_NONE;
 	slot->result = result_of(&work->attempt);

@@ -24,6 +24,7 @@
 #include "progress.h"
 #include "prompt.h"
 #include "route.h"
+#include "spending.h"
 #include "step.h"
 #include "worker.h"
 #include "xact.h"
@@ -53,6 +54,7 @@ add_attempt(PromFactWriter *writer, const PromAttempt *attempt,
 static void
 add_call(PromFactWriter *writer, const PromAttempt *attempt)
 {
+	const PromAmount *reserved = prom_spending_reserved(attempt);
 	Datum values[CALL_COLUMNS] = {0};
 	bool nulls[CALL_COLUMNS] = {false};
 
@@ -65,7 +67,9 @@ add_call(PromFactWriter *writer, const PromAttempt *attempt)
 	values[CALL_KIND] = CStringGetTextDatum("chat");
 	values[CALL_TARGET] =
 		CStringGetTextDatum(psprintf("model:%s", attempt->model->name));
-	nulls[CALL_RESERVED] = true;
+	values[CALL_RESERVED] = NumericGetDatum(reserved->cost);
+	nulls[CALL_RESERVED] = reserved->cost == NULL;
+	values[CALL_RESERVED_TOKENS] = Int64GetDatum(reserved->tokens);
 	prom_fact_add(writer, PROM_FACT_CALL, values, nulls);
 }
 
@@ -144,6 +148,38 @@ tool_of(const char *name, int64 version)
 }
 
 /*
+ * May the next call, of that model, use so much of the budgets?  Else the task
+ * has ended, with nothing sent.
+ */
+static bool
+may_spend(PromFactWriter *writer, PromAttempt *attempt, const PromModel *model,
+		  const PromLoaded *loaded, int64 tokens_in, TimestampTz now)
+{
+	PromOutcome end = {0};
+
+	end.error = prom_spending_reserve(attempt, model, loaded, tokens_in);
+	if (end.error == NULL)
+		return true;
+	end.outcome = "failed";
+	end.error_type = "BudgetExceeded";
+	end.attempt = attempt->attempt;
+	end.used = attempt->used;
+	end.step = loaded->last_step;
+	attempt->next = PROM_NEXT_ENDED;
+	prom_outcome_add(writer, attempt->task_id, &end, now);
+	return false;
+}
+
+/* What is known of the prompt of a function, which its executor makes. */
+static int64
+function_tokens(const PromLoaded *loaded, const PromAgent *agent)
+{
+	return prom_prompt_estimate(
+		loaded->bytes +
+		(agent->instructions != NULL ? strlen(agent->instructions) : 0));
+}
+
+/*
  * Have the next turn of the model made, whose gate the attempt has passed: a
  * request, a job, or at once.  The bytes that this loaded.
  */
@@ -158,6 +194,9 @@ begin_turn(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->call_id = attempt->event_id = 0;
 	if (prom_llm_is_function(attempt->model->api))
 	{
+		if (!may_spend(writer, attempt, attempt->model, loaded,
+					   function_tokens(loaded, agent), now))
+			return 0;
 		attempt->event_id = prom_fact_next_id();
 		attempt->next = PROM_NEXT_CHAT;
 		return 0;
@@ -181,6 +220,9 @@ begin_turn(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->has_schema = loaded->has_schema;
 	if (source.output_schema != NULL)
 		pfree(source.output_schema);
+	if (!may_spend(writer, attempt, attempt->model, loaded,
+				   prom_prompt_tokens(attempt->prompt), now))
+		return prom_prompt_bytes(attempt->prompt);
 	add_call(writer, attempt);
 	attempt->next = PROM_NEXT_SEND;
 	return prom_prompt_bytes(attempt->prompt);

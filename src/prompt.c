@@ -48,7 +48,11 @@
 /* Bytes of results of other tasks; above, each has an equal share. */
 #define MAX_RESULTS (1024 * 1024)
 
-/* A token has about so many bytes, and a message so many tokens besides. */
+/*
+ * A token has about so many bytes, and a message so many tokens besides (its
+ * role and marks).  English has four bytes to a token, as OpenAI says; code and
+ * other languages have less, and text is rarely denser than three.
+ */
 #define TOKEN_BYTES 3
 #define MESSAGE_TOKENS 4
 
@@ -175,9 +179,8 @@ make_results(const PromPromptSource *source)
 
 /* History. */
 
-/* About how many tokens a message has. */
-static int64
-estimate(int64 bytes)
+int64
+prom_prompt_estimate(int64 bytes)
 {
 	return (bytes + TOKEN_BYTES - 1) / TOKEN_BYTES + MESSAGE_TOKENS;
 }
@@ -195,13 +198,14 @@ room_for_history(const PromPromptSource *source, const PromModel *model,
 	if (model->window < 0)
 		return PG_INT64_MAX;
 	room -= others;
-	room -= Max(model->max_tokens, 0) + estimate(strlen(source->request));
+	room -= Max(model->max_tokens, 0);
+	room -= prom_prompt_estimate(strlen(source->request));
 	if (source->instructions != NULL)
-		room -= estimate(strlen(source->instructions));
+		room -= prom_prompt_estimate(strlen(source->instructions));
 	if (results != NULL)
-		room -= estimate(strlen(results));
+		room -= prom_prompt_estimate(strlen(results));
 	if (schema != NULL)
-		room -= estimate(strlen(schema));
+		room -= prom_prompt_estimate(strlen(schema));
 	return room;
 }
 
@@ -218,7 +222,7 @@ count_turns(int64 room)
 		int64 answered = prom_row_bytes(n, 2);
 
 		bytes += asked + answered;
-		room -= estimate(asked) + estimate(answered);
+		room -= prom_prompt_estimate(asked) + prom_prompt_estimate(answered);
 		if (room < 0 || bytes > MAX_HISTORY)
 			break;
 	}
@@ -342,9 +346,10 @@ thread_tokens(const Thread *thread)
 	int64 tokens = 0;
 
 	for (int i = 0; i < thread->n; i++)
-		tokens += estimate(strlen(thread->messages[i].raw != NULL
-									  ? thread->messages[i].raw
-									  : thread->messages[i].text));
+		tokens += prom_prompt_estimate(
+			strlen(thread->messages[i].raw != NULL
+					   ? thread->messages[i].raw
+					   : thread->messages[i].text));
 	return tokens;
 }
 
@@ -423,7 +428,8 @@ prom_prompt_make(const PromPromptSource *source, const PromModel *model)
 		prompt->strict = prom_schema_is_strict(source->output_schema);
 	}
 	read_thread(source, &thread);
-	others = thread_tokens(&thread) + estimate(offer_tools(prompt, source));
+	others = thread_tokens(&thread) +
+			 prom_prompt_estimate(offer_tools(prompt, source));
 	if (source->conversation != NULL)
 	{
 		read_history(source);
@@ -460,12 +466,25 @@ prom_prompt_bytes(const PromPrompt *prompt)
 	if (prompt->output_schema != NULL)
 		bytes += strlen(prompt->output_schema);
 	for (int i = 0; i < prompt->ntools; i++)
-		bytes += strlen(prompt->tools[i].schema);
+	{
+		const PromToolOffer *tool = &prompt->tools[i];
+
+		bytes += strlen(tool->name) + strlen(tool->schema);
+		if (tool->description != NULL)
+			bytes += strlen(tool->description);
+	}
 	for (int i = 0; i < prompt->nmessages; i++)
 		bytes += strlen(prompt->messages[i].raw != NULL
 							? prompt->messages[i].raw
 							: prompt->messages[i].text);
 	return bytes;
+}
+
+int64
+prom_prompt_tokens(const PromPrompt *prompt)
+{
+	return prom_prompt_estimate(prom_prompt_bytes(prompt)) +
+		   (prompt->nmessages - 1) * MESSAGE_TOKENS;
 }
 
 

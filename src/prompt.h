@@ -64,6 +64,10 @@ extern void prom_prompt_set_tools(PromPromptSource *source,
 /* Bytes of its texts. */
 extern size_t prom_prompt_bytes(const PromPrompt *prompt);
 
+/* About how many tokens it has; and one message of so many bytes. */
+extern int64 prom_prompt_tokens(const PromPrompt *prompt);
+extern int64 prom_prompt_estimate(int64 bytes);
+
 /*
  * What an attempt's step is to be made from, by the facts: the source, its
  * model and its agent.  Raises undefined_object if there is no such attempt.

@@ -12,9 +12,9 @@
 #include "encoding.h"
 #include "step.h"
 
-/* What the tokens cost, or NULL if the price or the usage is not known. */
-static Datum
-cost_of(const PromModel *model, const PromReply *reply, bool *isnull)
+Datum
+prom_step_cost(const PromModel *model, int64 tokens_in, int64 tokens_out,
+			   bool *isnull)
 {
 	Numeric million = int64_to_numeric(1000000);
 	Datum cost = NumericGetDatum(int64_to_numeric(0));
@@ -23,8 +23,8 @@ cost_of(const PromModel *model, const PromReply *reply, bool *isnull)
 		const char *price;
 		int64 tokens;
 	} parts[] = {
-		{model->price_in, reply->tokens_in},
-		{model->price_out, reply->tokens_out},
+		{model->price_in, tokens_in},
+		{model->price_out, tokens_out},
 	};
 
 	*isnull = true;
@@ -107,7 +107,8 @@ prom_step_add_chat(PromFactWriter *writer, const PromAttempt *attempt,
 	values[STEP_STATUS] = CStringGetTextDatum(reply->ok ? "ok" : "error");
 	values[STEP_MODEL] =
 		CStringGetTextDatum(model->model != NULL ? model->model : model->name);
-	values[STEP_COST] = cost_of(model, reply, &nulls[STEP_COST]);
+	values[STEP_COST] = prom_step_cost(model, reply->tokens_in,
+									   reply->tokens_out, &nulls[STEP_COST]);
 	values[STEP_FINISH_REASON] =
 		prom_fact_text(prom_encoding_from_utf8(reply->finish_reason),
 					   &nulls[STEP_FINISH_REASON]);

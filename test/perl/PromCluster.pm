@@ -453,6 +453,9 @@ my %invariants = (
 		SELECT call_id, task_id, attempt FROM prometheus._call c
 		 WHERE NOT EXISTS (SELECT FROM prometheus._attempt a
 		        WHERE a.task_id = c.task_id AND a.attempt = c.attempt)},
+	'call of a model with nothing reserved' => q{
+		SELECT call_id, task_id FROM prometheus._call
+		 WHERE target LIKE 'model:%' AND coalesce(reserved_tokens, 0) <= 0},
 	'one call twice' => q{
 		SELECT task_id, attempt, turn, call, count(*) FROM prometheus._call
 		 GROUP BY task_id, attempt, turn, call HAVING count(*) > 1},
@@ -521,6 +524,38 @@ sub check_invariants
 	my $sql = join(' UNION ALL ',
 		map { "SELECT '$_: ' || v::text FROM ($checks{$_}) v" } sort keys %checks);
 	return is($self->safe_psql($dbname, $sql), '', $name);
+}
+
+# Begin to count what all calls of a month use up, for check_spending().
+sub count_spending
+{
+	my ($self) = @_;
+	$self->safe_psql('postgres',
+		q{SELECT prometheus_set_budget('all', 'month', 1000000000)});
+	return;
+}
+
+# One test: what the caller has counted since count_spending() is what the facts
+# say.  It tells that to a task which may use nothing; its request is "never".
+# Nothing may be under way.
+sub check_spending
+{
+	my ($self, $name, $agent) = @_;
+	$self->safe_psql('postgres',
+		q{SELECT prometheus_set_budget('all', 'month', 0)});
+	my $task = $self->submit("'never', '$agent'");
+	$self->wait_task($task, 'failed');
+	my $said = $self->safe_psql('postgres',
+		"SELECT replace(substring(error FROM '^budget all per month is used up: (.* reserved),'), ',', '') FROM prometheus.task WHERE task_id = $task"
+	);
+	$self->count_spending;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return is( $said,
+		$self->safe_psql('postgres',
+			q{SELECT format('%s of 0 tokens spent %s reserved', spent_tokens, reserved_tokens) FROM prometheus.budget WHERE scope = 'all' AND period = 'month'}
+		),
+		$name);
 }
 
 1;

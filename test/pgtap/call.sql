@@ -12,7 +12,7 @@ SELECT task_id, nextval('prometheus._fact_id'), prometheus._xid(), '2026-01-01 0
 
 SELECT columns_are('prometheus', 'call', ARRAY[
     'call_id', 'task_id', 'attempt', 'turn', 'call', 'kind', 'target', 'status', 'sent_at', 'ended_at', 'http_status',
-    'request_id', 'reserved']);
+    'request_id', 'reserved', 'reserved_tokens']);
 
 -- The numbers of calls are those of their attempts, but for the two of attempt 8.
 INSERT INTO prometheus._attempt (task_id, attempt, xid, started_at, agent_version, model, model_version)

@@ -1,6 +1,6 @@
 -- The two roles, and what each of them may do.
 BEGIN;
-SELECT plan(70);
+SELECT plan(74);
 
 SET LOCAL client_min_messages = error;
 
@@ -33,7 +33,7 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'SELECT prometheus.task', 'SELECT prometheus.queue', 'SELECT prometheus.attempt', 'SELECT prometheus.call',
     'SELECT prometheus.step', 'SELECT prometheus.event', 'SELECT prometheus.agent', 'SELECT prometheus.model',
     'SELECT prometheus.tool', 'SELECT prometheus.worker', 'SELECT prometheus.gate', 'SELECT prometheus.span', 'SELECT prometheus.usage',
-    'SELECT prometheus.policy', 'SELECT prometheus.verdict', 'SELECT prometheus.approval', 'SELECT prometheus.memory',
+    'SELECT prometheus.policy', 'SELECT prometheus.budget', 'SELECT prometheus.verdict', 'SELECT prometheus.approval', 'SELECT prometheus.memory',
     'EXECUTE prometheus._hash(text,text,text)', 'EXECUTE prometheus._may_approve(text)',
     'EXECUTE prometheus_approve(bigint,text)', 'EXECUTE prometheus_reject(bigint,text)',
     'EXECUTE prometheus._bar(numeric,numeric,integer,boolean,boolean)', 'EXECUTE prometheus._columns(text)',
@@ -57,6 +57,7 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_admin'
     'EXECUTE prometheus_set_agent(text,text,text,text,text[],text,jsonb)',
     'EXECUTE prometheus_set_tool(regprocedure,text,text,text,boolean)',
     'EXECUTE prometheus_set_policy(text,text,text,regprocedure,jsonb,text,text,text,text,text)',
+    'EXECUTE prometheus_set_budget(text,text,bigint,numeric)',
     'EXECUTE prometheus_pause(text)', 'EXECUTE prometheus_resume(text)'], 'what an administrator may besides');
 SELECT is_empty($$SELECT may FROM may WHERE role = 'prometheus_agent_user'
                   EXCEPT SELECT may FROM may WHERE role = 'prometheus_agent_admin'$$, 'an administrator may all of the first');
@@ -73,8 +74,8 @@ GRANT prometheus_agent_admin TO prom_test_admin;
 
 SET LOCAL ROLE prom_test_nobody;
 SELECT throws_ok('SELECT * FROM prometheus.' || v, '42501', NULL, 'nobody reads ' || v)
-  FROM unnest(ARRAY['task', 'queue', 'attempt', 'call', 'step', 'event', 'agent', 'model', 'tool', 'policy', 'verdict',
-                    'approval', 'worker']) AS v;
+  FROM unnest(ARRAY['task', 'queue', 'attempt', 'call', 'step', 'event', 'agent', 'model', 'tool', 'policy', 'budget',
+                    'verdict', 'approval', 'worker']) AS v;
 SELECT throws_ok(s, '42501', NULL, 'nobody: ' || s)
   FROM unnest(ARRAY[$$SELECT prometheus_submit('x')$$, $$SELECT prometheus_wait(1)$$, $$SELECT prometheus_result(1)$$,
                     $$SELECT prometheus_cancel(1)$$, $$SELECT prometheus_approve(1)$$, $$SELECT prometheus_reject(1)$$, $$CALL prometheus_ask('x')$$, $$SELECT prometheus_version()$$,
@@ -83,15 +84,15 @@ SELECT throws_ok(s, '42501', NULL, 'nobody: ' || s)
 
 SET LOCAL ROLE prom_test_user;
 SELECT lives_ok('SELECT * FROM prometheus.' || v, 'a user reads ' || v)
-  FROM unnest(ARRAY['task', 'queue', 'attempt', 'call', 'step', 'event', 'agent', 'model', 'tool', 'policy', 'verdict',
-                    'approval', 'worker']) AS v;
+  FROM unnest(ARRAY['task', 'queue', 'attempt', 'call', 'step', 'event', 'agent', 'model', 'tool', 'policy', 'budget',
+                    'verdict', 'approval', 'worker']) AS v;
 SELECT lives_ok($$SELECT prometheus_submit('x')$$, 'and submits');
 SELECT throws_ok($$SELECT prometheus._installed()$$, '42501', NULL, 'but does not say that the extension is there');
 
 SET LOCAL ROLE prom_test_admin;
 SELECT throws_ok('SELECT * FROM prometheus.' || v, '42501', NULL, 'not even an administrator reads ' || v)
   FROM unnest(ARRAY['_task', '_attempt', '_call', '_step', '_outcome', '_cancel', '_strike', '_model', '_tool', '_agent',
-                    '_policy', '_verdict', '_approval', '_decision', '_checkpoint', '_era',
+                    '_policy', '_budget', '_charge', '_verdict', '_approval', '_decision', '_checkpoint', '_era',
                     '_visible_task', '_task_id', '_fact_id']) AS v;
 RESET ROLE;
 

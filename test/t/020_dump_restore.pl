@@ -190,6 +190,7 @@ SELECT -1, min(task_id), 1, 2, prometheus._xid(), now(), now() + '1 day', 'note'
 INSERT INTO prometheus._decision (approval_id, event_id, xid, decided_at, decision, decided_by)
 SELECT -1, -2, prometheus._xid(), now(), 'rejected', 'somebody';
 SELECT prometheus_set_policy('justica.escalation', effect => 'off');
+SELECT prometheus_set_budget('all', 'day', tokens => 1000000);
 EOSQL
 
 @facts = split /\n/, $node->safe_psql('postgres',

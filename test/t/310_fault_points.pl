@@ -32,6 +32,9 @@ my $at_strike = qr/^strike/;
 # Reached once by a process, or once in a batch.
 my $once = qr/$at_start|$at_strike|hint|^cancel|drop|give-up|park|pause|gate|read$/;
 
+# Where the transaction of a turn of the caller fails.
+my $in_turn = qr/^begin-|record|^cancel-before|give-up|park/;
+
 # Tasks that call tools, by a function and over HTTP: the agent and the script.
 # No two calls of a task have the same words; slip fails after it has written.
 sub tool_tasks
@@ -230,6 +233,8 @@ sub run_round
 	cancel();
 	resume();
 	check($what, @tasks);
+	$node->check_spending("$what: the caller counts what was spent", 'fake-echo')
+	  if !grep { $_->[1] ne 'error' || $_->[0] !~ $in_turn } @faults;
 	forget() if $round % 10 == 0;
 	return scalar @met;
 }
@@ -240,6 +245,12 @@ sub forget
 {
 	sql('TRUNCATE prometheus._task, prometheus._attempt, prometheus._call, prometheus._step, prometheus._outcome, prometheus._cancel, prometheus._strike, prometheus._verdict, note'
 	);
+
+	# The caller counts anew, when it has seen that it need not.
+	sql(q{SELECT prometheus_set_budget('all', 'month')});
+	$node->wait_task($node->submit(q{'forgotten', 'echoing'}), 'completed');
+	sql('TRUNCATE prometheus._task, prometheus._attempt, prometheus._step, prometheus._outcome');
+	$node->count_spending;
 	return;
 }
 
@@ -325,6 +336,8 @@ SELECT prometheus_set_tool('note(text)', tier => 'write'), prometheus_set_tool('
        prometheus_set_agent('fake-tools', 'fake-tools', tools => '{note,slip}');
 EOSQL
 
+sql(q{SELECT prometheus_set_agent('echoing', 'echo')});
+$node->count_spending;
 sql(q{SELECT prometheus_set_model('paused', 'echo'); SELECT prometheus_set_agent('moved', 'echo')});
 
 # An answer that cannot be recorded, ever.
