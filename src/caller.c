@@ -6,15 +6,10 @@
  * since the last turn, and the attempts and intents of the tasks that came.
  * After its commit the new requests are sent and the slots given back.  While
  * anything is on the network no transaction, snapshot or lock is held.
- *
- * If the transaction fails, each work is tried alone, so that one bad row
- * cannot hold up others; what the server cannot write just now is kept and
- * tried again; what can never be written ends its task with the error.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -22,112 +17,77 @@
 #include "storage/latch.h"
 #include "utils/memutils.h"
 
-#include "attempt.h"
 #include "compat.h"
 #include "fault.h"
 #include "gate.h"
 #include "guc.h"
 #include "guilt.h"
 #include "http.h"
-#include "job.h"
 #include "llm.h"
 #include "route.h"
-#include "schema.h"
 #include "setting.h"
 #include "shmem.h"
 #include "spending.h"
 #include "strike.h"
+#include "work.h"
 #include "worker.h"
 #include "xact.h"
 
-/* Items in one turn. */
-#define TURN_BEGIN 256
+/* Works in one turn. */
 #define TURN_TOTAL 1024
-
-/*
- * What a turn may load to begin tasks: a part of network_memory.  Until the
- * commit each byte is there several times.
- */
-#define TURN_BYTES ((int64) prom_guc_network_memory * 1024 / 8)
-
-/* Before what could not be written is tried again, ms. */
-#define WRITE_AGAIN 1000
-/* Works in a row that cannot be written until none of the rest is tried. */
-#define FAILS_ENOUGH 3
 
 /* Versions of agents and models kept, while nothing needs them. */
 #define CACHED_VERSIONS 1000
 
-typedef enum Stage
-{
-	STAGE_NONE,   /* no task is in this slot */
-	STAGE_BEGIN,  /* to be loaded, and begun or gone on with */
-	STAGE_CALL,   /* its request is on the network */
-	STAGE_JOBS,   /* executors work for it */
-	STAGE_RECORD, /* the call has ended */
-	STAGE_CANCEL  /* the request was dropped */
-} Stage;
-
-typedef struct Work
-{
-	PromAttempt attempt;
-	Stage stage;
-	bool in_turn;
-	bool handled;                 /* its gate was looked at for the scheduler */
-	PromJobOwner jobs;            /* with executors, or waiting for one */
-	char failure[PROM_JOB_ERROR]; /* of one that can never be done; or empty */
-	TimestampTz not_before;       /* of writing again */
-} Work;
-
 static PromHttp *http;
 static WaitEventSet *wait_set;
 static MemoryContext turn_context;
-static Work *works; /* by slot */
-static Work **turn_works;
+static PromWork *works; /* by slot */
+static PromWork **turn_works;
 static int nturn;        /* works of this turn */
-static int nbegin;       /* those of them in STAGE_BEGIN */
+static int nbegin;       /* those of them in PROM_WORK_BEGIN */
 static int nkept;        /* works that could not be written */
 static int in_flight;    /* requests on the network */
 static bool is_put_off;  /* works of the last turn are for the next */
 static bool late_cancel; /* a task was cancelled while it was being begun */
 
 static PromSlot *
-slot_of(const Work *work)
+slot_of(const PromWork *work)
 {
 	return &prom_my_database->slots[work->attempt.slot];
 }
 
 static void
-join_turn(Work *work)
+join_turn(PromWork *work)
 {
 	Assert(!work->in_turn && nturn < TURN_TOTAL);
 	work->in_turn = true;
 	turn_works[nturn++] = work;
-	if (work->stage == STAGE_BEGIN)
+	if (work->stage == PROM_WORK_BEGIN)
 		nbegin++;
 }
 
 /* Drop the request of a task that is to be cancelled. */
 static void
-drop_request(Work *work)
+drop_request(PromWork *work)
 {
 	PROM_FAULT("before-drop");
 	prom_llm_free(work->attempt.call);
 	work->attempt.call = NULL;
 	prom_route_leave(&work->attempt);
 	in_flight--;
-	work->stage = STAGE_CANCEL;
+	work->stage = PROM_WORK_CANCEL;
 	join_turn(work);
 	PROM_FAULT("after-drop");
 }
 
 /* What is under way for a task that is to be cancelled. */
 static void
-drop(Work *work)
+drop(PromWork *work)
 {
-	if (work->stage == STAGE_CALL)
+	if (work->stage == PROM_WORK_CALL)
 		drop_request(work);
-	else if (work->stage == STAGE_JOBS)
+	else if (work->stage == PROM_WORK_JOBS)
 		prom_jobs_drop(&work->jobs);
 }
 
@@ -136,7 +96,7 @@ static void
 take_slot(int32 number)
 {
 	PromSlot *slot = &prom_my_database->slots[number];
-	Work *work = &works[number];
+	PromWork *work = &works[number];
 
 	if (pg_atomic_read_u32(&slot->state) == PROM_SLOT_ASSIGNED)
 	{
@@ -145,7 +105,7 @@ take_slot(int32 number)
 		work->attempt.slot = number;
 		work->attempt.task_id = slot->task_id;
 		work->attempt.only_end = slot->only_end;
-		work->stage = STAGE_BEGIN;
+		work->stage = PROM_WORK_BEGIN;
 		pg_atomic_write_u32(&slot->state, PROM_SLOT_RUNNING);
 		join_turn(work);
 		PROM_FAULT("caller-after-take");
@@ -163,7 +123,8 @@ take_late_cancels(void)
 	late_cancel = false;
 	for (int i = 0; i < prom_guc_max_in_flight; i++)
 	{
-		if ((works[i].stage != STAGE_CALL && works[i].stage != STAGE_JOBS) ||
+		if ((works[i].stage != PROM_WORK_CALL &&
+			 works[i].stage != PROM_WORK_JOBS) ||
 			pg_atomic_read_u32(&slot_of(&works[i])->cancel) == 0)
 			continue;
 		if (nturn == TURN_TOTAL)
@@ -183,7 +144,7 @@ take_slots(void)
 	if (pg_atomic_read_u32(&prom_my_database->caller_state) !=
 		PROM_CALLER_READY)
 		return;
-	while (nbegin < TURN_BEGIN && nturn < TURN_TOTAL &&
+	while (nbegin < PROM_WORK_MOST_BEGIN && nturn < TURN_TOTAL &&
 		   prom_pipe_pop(&prom_my_database->to_caller, &number))
 		take_slot(number);
 }
@@ -195,11 +156,11 @@ take_replies(TimestampTz now)
 
 	while (nturn < TURN_TOTAL && (call = prom_llm_next_done(http)) != NULL)
 	{
-		Work *work = prom_llm_owner(call);
+		PromWork *work = prom_llm_owner(call);
 
 		in_flight--;
 		prom_route_end(&work->attempt, now);
-		work->stage = STAGE_RECORD;
+		work->stage = PROM_WORK_RECORD;
 		join_turn(work);
 	}
 }
@@ -211,10 +172,11 @@ take_jobs(TimestampTz now)
 	PromJobEnd end;
 
 	prom_jobs_drive(now);
-	while (nturn < TURN_TOTAL && nbegin < TURN_BEGIN &&
+	while (nturn < TURN_TOTAL && nbegin < PROM_WORK_MOST_BEGIN &&
 		   prom_jobs_next_ended(&end))
 	{
-		Work *work = (Work *) ((char *) end.owner - offsetof(Work, jobs));
+		PromWork *work =
+			(PromWork *) ((char *) end.owner - offsetof(PromWork, jobs));
 
 		if (end.chat_failed)
 		{
@@ -227,7 +189,7 @@ take_jobs(TimestampTz now)
 		if (end.owner->n > 0)
 			continue;
 		prom_route_leave(&work->attempt);
-		work->stage = STAGE_BEGIN;
+		work->stage = PROM_WORK_BEGIN;
 		join_turn(work);
 	}
 }
@@ -241,10 +203,10 @@ take_kept(TimestampTz now)
 		return;
 	for (int i = 0; i < prom_guc_max_in_flight && nturn < TURN_TOTAL; i++)
 	{
-		Work *work = &works[i];
+		PromWork *work = &works[i];
 
 		if (work->not_before == 0 || work->not_before > now ||
-			(work->stage == STAGE_BEGIN && nbegin == TURN_BEGIN))
+			(work->stage == PROM_WORK_BEGIN && nbegin == PROM_WORK_MOST_BEGIN))
 			continue;
 		work->not_before = 0;
 		nkept--;
@@ -252,182 +214,9 @@ take_kept(TimestampTz now)
 	}
 }
 
-/* If the server crashes now, it is because of this task. */
-static void
-name_work(const Work *work)
-{
-	prom_guilt_name(work->attempt.task_id, work->attempt.step);
-}
-
-/* The fault points before and after the commit of what these works are at. */
-static void
-reach_faults(Work **list, int n, bool committed)
-{
-	for (int i = 0; i < n; i++)
-	{
-		switch (list[i]->stage)
-		{
-			case STAGE_BEGIN:
-				if (committed)
-					PROM_FAULT("begin-after-commit");
-				else
-					PROM_FAULT("begin-before-commit");
-				break;
-			case STAGE_RECORD:
-				if (committed)
-					PROM_FAULT("record-after-commit");
-				else
-					PROM_FAULT("record-before-commit");
-				break;
-			case STAGE_CANCEL:
-				if (committed)
-					PROM_FAULT("cancel-after-commit");
-				else
-					PROM_FAULT("cancel-before-commit");
-				break;
-			case STAGE_NONE:
-			case STAGE_CALL:
-			case STAGE_JOBS:
-				break;
-		}
-	}
-}
-
-static void
-write_items(Work **list, int n, TimestampTz now)
-{
-	PromFactWriter *writer = prom_fact_begin();
-	PromAttempt *begin[TURN_BEGIN];
-	int count = 0;
-
-	for (int i = 0; i < n; i++)
-	{
-		switch (list[i]->stage)
-		{
-			case STAGE_BEGIN:
-				if (list[i]->failure[0] != '\0')
-					prom_attempt_give_up(writer, &list[i]->attempt,
-										 "ConfigurationError",
-										 list[i]->failure, now);
-				else
-					begin[count++] = &list[i]->attempt;
-				break;
-			case STAGE_RECORD:
-				name_work(list[i]);
-				PROM_FAULT("before-record");
-				prom_attempt_record(writer, &list[i]->attempt, now);
-				break;
-			case STAGE_CANCEL:
-				name_work(list[i]);
-				prom_attempt_cancel(writer, &list[i]->attempt, now);
-				break;
-			case STAGE_NONE:
-			case STAGE_CALL:
-			case STAGE_JOBS:
-				elog(ERROR, "nothing to write for task %lld",
-					 (long long) list[i]->attempt.task_id);
-		}
-	}
-	/* What is done for many together is blamed on none of them. */
-	if (n > 1)
-		prom_guilt_clear();
-	if (count > 0)
-		prom_attempt_begin(writer, begin, count, TURN_BYTES, now);
-	if (n > 1)
-		prom_guilt_clear();
-	prom_fact_end(writer);
-	reach_faults(list, n, false);
-}
-
-/* Try it again in a while; its reply, if it has one, is kept. */
-static void
-keep_for_later(Work *work, TimestampTz now)
-{
-	if (work->stage == STAGE_BEGIN)
-		prom_route_leave(&work->attempt);
-	work->not_before = TimestampTzPlusMilliseconds(now, WRITE_AGAIN);
-	nkept++;
-}
-
-/* Run in a transaction; the error, or NULL.  The error has been logged. */
-static ErrorData *
-try_transaction(Work **list, int n, const char *error_type, const char *error,
-				TimestampTz now)
-{
-	ErrorData *volatile failure = NULL;
-
-	PG_TRY();
-	{
-		if (!prom_worker_xact_begin("recording and beginning tasks"))
-			proc_exit(0);
-		SPI_connect();
-		MemoryContextSwitchTo(turn_context);
-		prom_spending_begin(now);
-		if (n == 1)
-			name_work(list[0]);
-		if (error == NULL)
-			write_items(list, n, now);
-		else
-		{
-			PromFactWriter *writer = prom_fact_begin();
-
-			prom_attempt_give_up(writer, &list[0]->attempt, error_type, error,
-								 now);
-			prom_fact_end(writer);
-			PROM_FAULT("give-up-before-commit");
-		}
-		SPI_finish();
-		prom_guilt_clear(); /* a full disk is not its fault */
-		prom_xact_commit();
-		prom_spending_end(true);
-	}
-	PG_CATCH();
-	{
-		prom_guilt_clear();
-		MemoryContextSwitchTo(turn_context);
-		failure = CopyErrorData();
-		prom_xact_abort();
-		prom_spending_end(false);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(turn_context);
-	return failure;
-}
-
-/* One work alone: true if it was written, false if it is kept. */
-static bool
-write_alone(Work *work, TimestampTz now)
-{
-	ErrorData *failure = try_transaction(&work, 1, NULL, NULL, now);
-	bool begins = work->stage == STAGE_BEGIN;
-
-	if (failure == NULL)
-		return true;
-	if (prom_xact_is_transient(failure->sqlerrcode))
-	{
-		keep_for_later(work, now);
-		return false;
-	}
-	if (failure->sqlerrcode == ERRCODE_UNIQUE_VIOLATION)
-	{
-		/* Another owner was first: read again what is true. */
-		work->attempt.next = PROM_NEXT_LATER;
-		work->attempt.due = TimestampTzPlusMilliseconds(now, WRITE_AGAIN);
-		work->attempt.retrying = true;
-		return true;
-	}
-	failure = try_transaction(&work, 1,
-							  begins ? "ConfigurationError" : "ModelUnreadable",
-							  failure->message, now);
-	if (failure == NULL)
-		return true;
-	keep_for_later(work, now);
-	return false;
-}
-
 /* The scheduler counts it as on its way to the gate no more. */
 static void
-count_as_handled(Work *work)
+count_as_handled(PromWork *work)
 {
 	int32 gate = slot_of(work)->gate;
 
@@ -460,7 +249,7 @@ result_of(const PromAttempt *attempt)
 }
 
 static void
-give_back(Work *work)
+give_back(PromWork *work)
 {
 	PromSlot *slot = slot_of(work);
 
@@ -470,7 +259,7 @@ give_back(Work *work)
 	prom_route_leave(&work->attempt);
 	prom_spending_leave(&work->attempt);
 	count_as_handled(work);
-	work->stage = STAGE_NONE;
+	work->stage = PROM_WORK_NONE;
 	slot->result = result_of(&work->attempt);
 	slot->due = work->attempt.due;
 	slot->tokens = work->attempt.tokens;
@@ -493,7 +282,7 @@ give_back(Work *work)
 
 /* Was its task cancelled while it was being begun? */
 static void
-look_for_cancel(Work *work)
+look_for_cancel(PromWork *work)
 {
 	if (pg_atomic_read_u32(&slot_of(work)->cancel) == 0)
 		return;
@@ -502,12 +291,12 @@ look_for_cancel(Work *work)
 }
 
 static void
-send_request(Work *work, TimestampTz now)
+send_request(PromWork *work, TimestampTz now)
 {
 	PromAttempt *attempt = &work->attempt;
 	int64 left = TimestampDifferenceMilliseconds(now, attempt->deadline);
 
-	name_work(work);
+	prom_work_name(work);
 	PROM_FAULT("before-send");
 	attempt->call = prom_llm_start(http, attempt->model, attempt->prompt, left,
 								   attempt->attempt > 1, work);
@@ -515,7 +304,7 @@ send_request(Work *work, TimestampTz now)
 	attempt->prompt = NULL;
 	attempt->chat_failed = false;
 	count_as_handled(work);
-	work->stage = STAGE_CALL;
+	work->stage = PROM_WORK_CALL;
 	in_flight++;
 	PROM_FAULT("after-send");
 	look_for_cancel(work);
@@ -523,7 +312,7 @@ send_request(Work *work, TimestampTz now)
 
 /* Give executors what they are to do for a task. */
 static void
-add_jobs(Work *work)
+add_jobs(PromWork *work)
 {
 	PromAttempt *attempt = &work->attempt;
 	PromJobSpec spec = {.kind = PROM_JOB_TOOL,
@@ -533,7 +322,7 @@ add_jobs(Work *work)
 						.event_id = attempt->event_id};
 
 	count_as_handled(work);
-	work->stage = STAGE_JOBS;
+	work->stage = PROM_WORK_JOBS;
 	work->jobs.deadline = attempt->deadline;
 	work->jobs.not_before = 0;
 	attempt->chat_failed = false;
@@ -554,7 +343,7 @@ add_jobs(Work *work)
 
 /* In the next turn. */
 static void
-put_off(Work *work, TimestampTz now)
+put_off(PromWork *work, TimestampTz now)
 {
 	work->not_before = now;
 	nkept++;
@@ -563,19 +352,19 @@ put_off(Work *work, TimestampTz now)
 
 /* The model calls tools, or its answer is judged: the task goes on. */
 static void
-go_on(Work *work, TimestampTz now)
+go_on(PromWork *work, TimestampTz now)
 {
 	count_as_handled(work);
 	if (work->attempt.call != NULL)
 		prom_llm_free(work->attempt.call);
 	work->attempt.call = NULL;
-	work->stage = STAGE_BEGIN;
+	work->stage = PROM_WORK_BEGIN;
 	put_off(work, now);
 }
 
 /* A task that delegated this one may go on. */
 static void
-tell_parent(const Work *work)
+tell_parent(const PromWork *work)
 {
 	PromHint hint = {.kind = PROM_HINT_READ,
 					 .task_id = work->attempt.parent_id};
@@ -586,7 +375,7 @@ tell_parent(const Work *work)
 
 /* After the commit: send, give back, and tell everyone. */
 static void
-after_commit(Work **list, int n, TimestampTz now)
+after_commit(PromWork **list, int n, TimestampTz now)
 {
 	int64 *ended = palloc(n * sizeof(int64));
 	int nended = 0;
@@ -594,7 +383,7 @@ after_commit(Work **list, int n, TimestampTz now)
 
 	for (int i = 0; i < n; i++)
 	{
-		Work *work = list[i];
+		PromWork *work = list[i];
 
 		work->attempt.tokens += work->attempt.tokens_now;
 		work->attempt.tokens_now = 0;
@@ -636,49 +425,15 @@ after_commit(Work **list, int n, TimestampTz now)
 	prom_shmem_wake(&prom_my_database->worker[PROM_PUBLISHER]);
 }
 
-/*
- * The transaction of all works failed: each alone, so that one cannot hold up
- * the others.  How many were written; they come first now.
- */
-static int
-write_each(bool general, TimestampTz now)
-{
-	int written = 0;
-	int failed = general ? FAILS_ENOUGH : 0;
-
-	for (int i = 0; i < nturn; i++)
-	{
-		if (failed >= FAILS_ENOUGH)
-			keep_for_later(turn_works[i], now);
-		else if (write_alone(turn_works[i], now))
-		{
-			turn_works[written++] = turn_works[i];
-			failed = 0;
-		}
-		else
-			failed++;
-	}
-	return written;
-}
-
 static void
 run_turn(TimestampTz now)
 {
-	ErrorData *failure;
-	int written = 0;
+	int written;
 
 	for (int i = 0; i < nturn; i++)
 		turn_works[i]->in_turn = false;
-	prom_schema_rest();
-	failure = try_transaction(turn_works, nturn, NULL, NULL, now);
-	if (failure == NULL)
-		written = nturn;
-	else
-	{
-		/* It must get further than to the one that failed. */
-		prom_schema_rest();
-		written = write_each(prom_xact_is_general(failure->sqlerrcode), now);
-	}
+	written = prom_work_write(turn_works, nturn, now);
+	nkept += nturn - written;
 
 	/*
 	 * What ends this process must be noticed before it sends: a primary that
@@ -686,7 +441,7 @@ run_turn(TimestampTz now)
 	 */
 	if (prom_worker_should_end())
 		proc_exit(0);
-	reach_faults(turn_works, written, true);
+	prom_work_reach_faults(turn_works, written, true);
 	if (written > 0)
 		after_commit(turn_works, written, now);
 	nturn = nbegin = 0;
@@ -702,8 +457,8 @@ wait_for_work(bool at_once)
 
 	if (at_once)
 		timeout = 0;
-	else if (nkept > 0 && (timeout < 0 || timeout > WRITE_AGAIN))
-		timeout = WRITE_AGAIN;
+	else if (nkept > 0 && (timeout < 0 || timeout > PROM_WORK_WRITE_AGAIN))
+		timeout = PROM_WORK_WRITE_AGAIN;
 	timeout = prom_worker_sooner(
 		timeout, prom_worker_wait_time(prom_jobs_next_moment()));
 	if (wait_event == 0)
@@ -726,7 +481,7 @@ blame(void *owner)
 	if (owner == NULL)
 		prom_guilt_clear();
 	else
-		name_work(owner);
+		prom_work_name(owner);
 }
 
 static void
@@ -740,9 +495,9 @@ begin(Datum main_arg)
 	turn_context = AllocSetContextCreate(TopMemoryContext, "prometheus turn",
 										 ALLOCSET_DEFAULT_SIZES);
 	works = MemoryContextAllocZero(TopMemoryContext,
-								   prom_guc_max_in_flight * sizeof(Work));
+								   prom_guc_max_in_flight * sizeof(PromWork));
 	turn_works = MemoryContextAllocZero(TopMemoryContext,
-										TURN_TOTAL * sizeof(Work *));
+										TURN_TOTAL * sizeof(PromWork *));
 	prom_strike_culprits(turn_context);
 	if (!prom_jobs_begin())
 		proc_exit(0);
@@ -783,7 +538,7 @@ prom_caller_main(Datum main_arg)
 		prom_http_drive(http);
 		now = GetCurrentTimestamp();
 		take_replies(now);
-		full = nbegin == TURN_BEGIN || nturn == TURN_TOTAL;
+		full = nbegin == PROM_WORK_MOST_BEGIN || nturn == TURN_TOTAL;
 		if (nturn > 0)
 			run_turn(now);
 		pg_atomic_write_u32(&prom_my_worker->in_flight, in_flight);

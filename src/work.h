@@ -1,0 +1,52 @@
+/*
+ * work.h
+ *	  What the caller has in hand for a task, and how it is written.
+ */
+#ifndef PROM_WORK_H
+#define PROM_WORK_H
+
+#include "attempt.h"
+#include "job.h"
+
+/* Works in one turn that begin, or go on. */
+#define PROM_WORK_MOST_BEGIN 256
+
+/* Before what could not be written is tried again, ms. */
+#define PROM_WORK_WRITE_AGAIN 1000
+
+typedef enum PromWorkStage
+{
+	PROM_WORK_NONE,   /* no task is in this slot */
+	PROM_WORK_BEGIN,  /* to be loaded, and begun or gone on with */
+	PROM_WORK_CALL,   /* its request is on the network */
+	PROM_WORK_JOBS,   /* executors work for it */
+	PROM_WORK_RECORD, /* the call has ended */
+	PROM_WORK_CANCEL  /* the request was dropped */
+} PromWorkStage;
+
+typedef struct PromWork
+{
+	PromAttempt attempt;
+	PromWorkStage stage;
+	bool in_turn;
+	bool handled;                 /* its gate was looked at for the scheduler */
+	PromJobOwner jobs;            /* with executors, or waiting for one */
+	char failure[PROM_JOB_ERROR]; /* of one that can never be done; or empty */
+	TimestampTz not_before;       /* of writing again */
+} PromWork;
+
+/* If the server crashes now, it is because of this work's task. */
+extern void prom_work_name(const PromWork *work);
+
+/*
+ * Write what these works are at in one transaction, or each alone if that
+ * fails.  How many were written: they come first then, and the others have a
+ * moment before which they are not to be tried again.  What it allocates is in
+ * the current context.
+ */
+extern int prom_work_write(PromWork **list, int n, TimestampTz now);
+
+/* The fault points before and after the commit of what these works are at. */
+extern void prom_work_reach_faults(PromWork **list, int n, bool committed);
+
+#endif
