@@ -1,6 +1,6 @@
 /*
  * act.c
- *	  Makes one tool call of a task, or has its model asked that is a function.
+ *	  Makes one tool call of a task.
  *
  * What the model wrote (a name, arguments) is only looked up, or converted
  * under the rules of guard.c.  What goes wrong in a tool is told to the model
@@ -15,14 +15,14 @@
 #include "utils/fmgrprotos.h"
 
 #include "act.h"
-#include "answer.h"
 #include "approval.h"
 #include "encoding.h"
 #include "fault.h"
 #include "guard.h"
+#include "handler.h"
 #include "judge.h"
 #include "prompt.h"
-#include "provider/provider.h"
+#include "review.h"
 #include "schema.h"
 #include "signature.h"
 #include "step.h"
@@ -31,15 +31,14 @@
 #include "worker.h"
 #include "xact.h"
 
-/* Bytes of a name that the model calls, and of an error that it is told. */
+/* Bytes of a name that the model calls. */
 #define MAX_CALLED 200
-#define MAX_ERROR 8192
 
 /* Rows that a tool's function is asked for at once. */
 #define ROWS 50
 
-static const char *
-clip(const char *text, int limit)
+const char *
+prom_act_clip(const char *text, int limit)
 {
 	int length = strlen(text);
 
@@ -48,9 +47,8 @@ clip(const char *text, int limit)
 	return pnstrdup(text, prom_encoding_clip(text, length, limit));
 }
 
-/* What is left of a time-out before the task's deadline, ms. */
-static int64
-time_left(int64 timeout, const PromJob *job, TimestampTz now)
+int64
+prom_act_time_left(int64 timeout, const PromJob *job, TimestampTz now)
 {
 	int64 left = TimestampDifferenceMilliseconds(now, job->deadline);
 
@@ -248,9 +246,8 @@ find_role(const PromPromptFacts *facts, Oid *role)
 	return NULL;
 }
 
-/* Why a job's step is an error without the tool having been run; or NULL. */
-static const char *
-refused(const PromJob *job)
+const char *
+prom_act_refused(const PromJob *job)
 {
 	switch (job->refusal)
 	{
@@ -321,7 +318,7 @@ end_run(PromToolStep *step, const PromGuard *guard, const PromGuardEnd *end,
 		step->error = psprintf("it did not end within %lld ms and was stopped",
 							   (long long) guard->timeout);
 	else
-		step->error = clip(end->error, MAX_ERROR);
+		step->error = prom_act_clip(end->error, PROM_ACT_MAX_ERROR);
 }
 
 /*
@@ -341,8 +338,8 @@ run_tool(const PromJob *job, const PromPromptFacts *facts,
 	BuiltinRun run = {.schema = tool->schema, .arguments = step->arguments};
 	PromParent parent;
 
-	guard.timeout = time_left(facts->agent->tool_timeout, job,
-							  step->started_at);
+	guard.timeout = prom_act_time_left(facts->agent->tool_timeout, job,
+									   step->started_at);
 	step->error = find_role(facts, &guard.role);
 	if (tool->is_builtin)
 	{
@@ -391,9 +388,8 @@ run_tool(const PromJob *job, const PromPromptFacts *facts,
 	return true;
 }
 
-/* The dropped job of a task that is cancelled must not leave a step. */
-static void
-check_wanted(PromJob *job)
+void
+prom_act_check_wanted(PromJob *job)
 {
 	if (pg_atomic_read_u32(&job->cancel) != 0)
 		ereport(ERROR, (errcode(ERRCODE_QUERY_CANCELED),
@@ -492,10 +488,10 @@ act_tool(PromJob *job)
 		elog(ERROR, "task %lld has no tool call for step %d",
 			 (long long) job->task_id, job->step);
 	prom_prompt_read_facts(job->task_id, job->attempt, &facts);
-	step.name = clip(prom_encoding_from_utf8(calls[number - 1].name),
-					 MAX_CALLED);
+	step.name = prom_act_clip(prom_encoding_from_utf8(calls[number - 1].name),
+							  MAX_CALLED);
 	step.arguments = prom_encoding_from_utf8(calls[number - 1].arguments);
-	step.error = refused(job);
+	step.error = prom_act_refused(job);
 	tool = find_tool(&facts.source, step.name);
 	if (step.error == NULL && tool == NULL)
 		step.error = unknown_tool(&facts.source, step.name);
@@ -525,247 +521,12 @@ act_tool(PromJob *job)
 	judged_at = GetCurrentTimestamp();
 	if (is_judged && step.error == NULL)
 		waits = !run_tool(job, &facts, tool, &verdict, &step);
-	check_wanted(job);
+	prom_act_check_wanted(job);
 	writer = prom_fact_begin();
 	if (is_judged)
 		prom_verdict_add(writer, &judged, &verdict, judged_at);
 	if (!waits)
 		prom_step_add_tool(writer, &step, GetCurrentTimestamp());
-	prom_fact_end(writer);
-}
-
-
-/* A model that is a function. */
-
-typedef struct Asked
-{
-	const char *handler;
-	const char *request;
-	MemoryContext keep;
-	char *reply; /* UTF-8; NULL: it gave NULL */
-} Asked;
-
-static void
-run_handler(void *arg)
-{
-	Asked *asked = arg;
-	Oid type = JSONBOID;
-	Datum value;
-	bool isnull;
-
-	SPI_connect();
-	value = DirectFunctionCall1(jsonb_in, CStringGetDatum(asked->request));
-	if (SPI_execute_with_args(psprintf("SELECT %s", asked->handler), 1, &type,
-							  &value, NULL, false, 1) != SPI_OK_SELECT ||
-		SPI_processed != 1)
-		elog(ERROR, "the handler gave no reply");
-	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
-						  &isnull);
-	if (!isnull)
-	{
-		MemoryContext before = MemoryContextSwitchTo(asked->keep);
-		Jsonb *reply = DatumGetJsonbP(value);
-
-		asked->reply = JsonbToCString(NULL, &reply->root, VARSIZE(reply));
-		MemoryContextSwitchTo(before);
-	}
-	SPI_finish();
-}
-
-/* The call of a handler: its name, and $1 for its argument. */
-static const char *
-handler_call(const PromModel *model)
-{
-	const char *end = strrchr(model->handler, '(');
-
-	return psprintf("%.*s($1)", (int) (end - model->handler), model->handler);
-}
-
-static void
-fail(PromReply *reply, const char *type, PromRetry retry, const char *error)
-{
-	reply->ok = false;
-	reply->error_type = type;
-	reply->retry = retry;
-	reply->error = prom_encoding_words_to_utf8(clip(error, MAX_ERROR));
-}
-
-/* The request as a handler gets it. */
-static const char *
-request_of(const PromJob *job, PromPromptFacts *facts)
-{
-	StringInfoData body;
-
-	facts->source.before = job->event_id;
-	facts->source.step = job->step;
-	initStringInfo(&body);
-	prom_provider_build(&body, facts->model,
-						prom_prompt_make(&facts->source, facts->model));
-	return prom_encoding_from_utf8(body.data);
-}
-
-/* Run the handler; its reply in UTF-8, or NULL and an error in reply. */
-static const char *
-ask(const PromJob *job, PromPromptFacts *facts, PromReply *reply)
-{
-	const PromModel *model = facts->model;
-	TimestampTz start = GetCurrentTimestamp();
-	PromGuard guard = {.search_path = model->search_path};
-	Asked asked = {.keep = CurrentMemoryContext};
-	Oid function = prom_signature_find(model->handler);
-	char *hash = OidIsValid(function) ? prom_signature_hash(function) : NULL;
-	PromGuardEnd end;
-
-	guard.role = prom_guard_role(model->owner, model->owner_oid);
-	guard.timeout = time_left(model->total_timeout, job, start);
-	if (!OidIsValid(guard.role))
-		fail(reply, "ConfigurationError", PROM_RETRY_NEVER,
-			 "the role that owns the model does not exist any more");
-	else if (hash == NULL || strcmp(hash, model->hash) != 0)
-		fail(reply, "ConfigurationError", PROM_RETRY_NEVER,
-			 psprintf("the model's function %s since it was set",
-					  hash == NULL ? "was dropped" : "was changed"));
-	if (reply->error != NULL)
-		return NULL;
-	asked.handler = handler_call(model);
-	asked.request = request_of(job, facts);
-	prom_guard_run(&guard, run_handler, &asked, &end);
-	if (end.ok && asked.reply != NULL)
-		return prom_encoding_to_utf8(asked.reply);
-	if (end.ok)
-		fail(reply, "ModelUnreadable", PROM_RETRY_BACKOFF,
-			 "the model's function gave NULL");
-	else if (end.was_cancelled)
-		fail(reply, "ModelTimeout", PROM_RETRY_BACKOFF,
-			 "the model's function did not end within total_timeout");
-	else
-		fail(reply, "ModelUnavailable", PROM_RETRY_BACKOFF,
-			 psprintf("the model's function failed: %s", end.error));
-	return NULL;
-}
-
-static PromStatement chat_statement = {
-	"SELECT s.status = 'ok' FROM prometheus._step s"
-	" WHERE s.task_id = $1 AND s.step = $2",
-	2,
-	{INT8OID, INT4OID},
-	NULL,
-};
-
-/* Is its step there?  Only the word that it was done was lost then. */
-static bool
-was_asked(PromJob *job)
-{
-	Datum values[2] = {Int64GetDatum(job->task_id), Int32GetDatum(job->step)};
-
-	prom_statement_run(&chat_statement, values, NULL, true);
-	if (SPI_processed == 0)
-		return false;
-	job->chat_failed = !prom_row_bool(0, 1);
-	return true;
-}
-
-static void
-act_chat(PromJob *job)
-{
-	PromAttempt attempt = {.task_id = job->task_id,
-						   .attempt = job->attempt,
-						   .step = job->step,
-						   .event_id = job->event_id,
-						   .sent_at = GetCurrentTimestamp()};
-	PromReply reply = {.tokens_in = -1,
-					   .tokens_out = -1,
-					   .cached_tokens = -1,
-					   .connect_ms = -1,
-					   .first_byte_ms = -1,
-					   .retry_after = -1};
-	PromFactWriter *writer;
-	PromPromptFacts facts;
-	PromCall *call = NULL;
-	const char *answer = NULL;
-
-	if (was_asked(job))
-		return;
-	prom_prompt_read_facts(job->task_id, job->attempt, &facts);
-	if (refused(job) != NULL)
-		fail(&reply, "ModelUnavailable", PROM_RETRY_BACKOFF,
-			 psprintf("the model's function: %s", refused(job)));
-	else
-		answer = ask(job, &facts, &reply);
-	check_wanted(job);
-	if (answer != NULL)
-	{
-		call = prom_llm_read(answer, facts.source.ntools > 0);
-		reply = *prom_llm_reply(call);
-	}
-	prom_answer_check(facts.source.output_schema, &reply);
-	attempt.model = facts.model;
-	writer = prom_fact_begin();
-	prom_step_add_chat(writer, &attempt, &reply, GetCurrentTimestamp());
-	prom_fact_end(writer);
-	job->chat_failed = !reply.ok;
-	job->retry = reply.retry;
-	job->tokens = prom_reply_tokens(&reply);
-	if (call != NULL)
-		prom_llm_free(call);
-}
-
-/* The answer that a task has already: its last step but reviews. */
-static PromStatement answer_statement = {
-	"SELECT s.answer, s.step FROM (SELECT x.kind, x.status, x.answer, x.calls,"
-	"   x.step FROM prometheus._step x WHERE x.task_id = $1 AND x.step < $2"
-	"     AND x.kind <> 'review' ORDER BY x.step DESC LIMIT 1) s"
-	" WHERE s.kind = 'chat' AND s.status = 'ok' AND s.calls IS NULL",
-	2,
-	{INT8OID, INT4OID},
-	NULL,
-};
-
-/* The request of a task, or its answer, judged by policies with conditions. */
-static void
-act_review(PromJob *job)
-{
-	Datum values[2] = {Int64GetDatum(job->task_id), Int32GetDatum(job->step)};
-	PromStepReview step = {.task_id = job->task_id,
-						   .attempt = job->attempt,
-						   .step = job->step,
-						   .started_at = GetCurrentTimestamp()};
-	PromJudged judged = {.task_id = job->task_id, .attempt = job->attempt};
-	PromFactWriter *writer;
-	PromPromptFacts facts;
-	PromVerdict verdict;
-	TimestampTz now;
-
-	/* Is its step there, of which the caller was not told? */
-	prom_statement_run(&chat_statement, values, NULL, true);
-	if (SPI_processed > 0)
-		return;
-	prom_statement_run(&answer_statement, values, NULL, true);
-	if (SPI_processed > 0)
-	{
-		judged.answer = prom_row_text(0, 1);
-		judged.step = prom_row_int32(0, 2);
-	}
-	prom_prompt_read_facts(job->task_id, job->attempt, &facts);
-	judged.stage = judged.answer == NULL ? PROM_STAGE_TASK : PROM_STAGE_ANSWER;
-	judged.agent = facts.source.agent;
-	judged.submitter = facts.source.submitter;
-	judged.mode = facts.mode;
-	judged.request = facts.source.request;
-	if (refused(job) != NULL)
-		prom_judge_deny(&judged,
-						psprintf("the review failed: %s", refused(job)),
-						&verdict);
-	else
-		prom_judge(&judged, &verdict);
-	check_wanted(job);
-	now = GetCurrentTimestamp();
-	step.stage = prom_policy_stage_name(judged.stage);
-	if (!prom_verdict_allows(&verdict))
-		step.veto = prom_verdict_words(&verdict);
-	writer = prom_fact_begin();
-	prom_verdict_add(writer, &judged, &verdict, now);
-	prom_step_add_review(writer, &step, now);
 	prom_fact_end(writer);
 }
 
@@ -776,17 +537,17 @@ act_review(PromJob *job)
 void
 prom_act(PromJob *job)
 {
-	check_wanted(job);
+	prom_act_check_wanted(job);
 	switch (job->kind)
 	{
 		case PROM_JOB_TOOL:
 			act_tool(job);
 			break;
 		case PROM_JOB_CHAT:
-			act_chat(job);
+			prom_act_chat(job);
 			break;
 		case PROM_JOB_REVIEW:
-			act_review(job);
+			prom_act_review(job);
 			break;
 	}
 }

@@ -14,4 +14,23 @@
  */
 extern void prom_act(PromJob *job);
 
+
+/* What the files that do jobs share. */
+
+/* Bytes of an error that a model is told. */
+#define PROM_ACT_MAX_ERROR 8192
+
+/* The whole characters of a text that fit into limit bytes. */
+extern const char *prom_act_clip(const char *text, int limit);
+
+/* What is left of a time-out before the task's deadline, ms. */
+extern int64 prom_act_time_left(int64 timeout, const PromJob *job,
+								TimestampTz now);
+
+/* Why a job's step is an error without anything having been run; or NULL. */
+extern const char *prom_act_refused(const PromJob *job);
+
+/* The dropped job of a task that is cancelled must not leave a step: raise. */
+extern void prom_act_check_wanted(PromJob *job);
+
 #endif
