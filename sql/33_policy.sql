@@ -56,7 +56,7 @@ CREATE FUNCTION prometheus._hash(stage text, agent text, what text)
 RETURNS text
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'prom_hash';
 COMMENT ON FUNCTION prometheus._hash(text, text, text) IS
-    'What target_hash of a verdict is for a request: SHA-256 over stage, agent and request, each with its length (8 bytes) before it.';
+    'What target_hash of a verdict is for a request: SHA-256 over stage, agent and request, each with its length (8 bytes, big-endian) before it.';
 
 CREATE FUNCTION @extschema@.prometheus_set_policy(
     name text,

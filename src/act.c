@@ -404,13 +404,14 @@ static bool
 judge_call(const PromJudged *judged, const PromAgent *agent,
 		   TimestampTz deadline, PromVerdict *verdict, PromToolStep *step)
 {
+	const PromPolicies *policies = prom_policies();
 	PromFactWriter *writer;
 	PromApproval approval;
 	TimestampTz now;
 
-	prom_judge(judged, verdict);
+	prom_judge(policies, judged, verdict);
 	now = GetCurrentTimestamp();
-	prom_approval_find(judged, verdict, now, &approval);
+	prom_approval_find(policies, judged, verdict, now, &approval);
 	if (approval.state == PROM_APPROVAL_OPEN)
 		return false;
 	if (approval.state == PROM_APPROVAL_APPROVED)

@@ -113,14 +113,15 @@ find_decision(const PromJudged *judged, const char *hash,
 }
 
 void
-prom_approval_find(const PromJudged *judged, PromVerdict *verdict,
-				   TimestampTz now, PromApproval *approval)
+prom_approval_find(const PromPolicies *policies, const PromJudged *judged,
+				   PromVerdict *verdict, TimestampTz now,
+				   PromApproval *approval)
 {
-	const PromPolicies *policies = prom_policies();
+	const char *hash = prom_judge_hash(judged);
 
 	if (verdict->effect != PROM_EFFECT_ESCALATE)
 	{
-		find_decision(judged, verdict->hash, NULL, now, approval);
+		find_decision(judged, hash, NULL, now, approval);
 		return;
 	}
 	for (int i = 0; i < policies->n; i++)
@@ -129,7 +130,7 @@ prom_approval_find(const PromJudged *judged, PromVerdict *verdict,
 
 		if (!bms_is_member(i, verdict->escalated))
 			continue;
-		find_decision(judged, verdict->hash, approvers_of(policy), now,
+		find_decision(judged, hash, approvers_of(policy), now,
 					  approval);
 		if (approval->state == PROM_APPROVAL_APPROVED)
 			continue;
@@ -157,7 +158,7 @@ prom_approval_add(PromFactWriter *writer, const PromJudged *judged,
 	values[APPROVAL_POLICY] = CStringGetTextDatum(verdict->policy->name);
 	values[APPROVAL_APPROVERS] =
 		CStringGetTextDatum(approvers_of(verdict->policy));
-	values[APPROVAL_TARGET_HASH] = CStringGetTextDatum(verdict->hash);
+	values[APPROVAL_TARGET_HASH] = CStringGetTextDatum(prom_judge_hash(judged));
 	values[APPROVAL_REASONING] = prom_fact_text(verdict->reasoning,
 												&nulls[APPROVAL_REASONING]);
 	values[APPROVAL_ARGUMENTS] = CStringGetTextDatum(judged->arguments);

@@ -31,7 +31,8 @@ typedef struct PromApproval
  * whose approvers have not.  What has just expired is decided so, in this
  * transaction.  With SPI connected.
  */
-extern void prom_approval_find(const PromJudged *judged, PromVerdict *verdict,
+extern void prom_approval_find(const PromPolicies *policies,
+							   const PromJudged *judged, PromVerdict *verdict,
 							   TimestampTz now, PromApproval *approval);
 
 /* Ask the approvers of verdict->policy, until then at the latest. */

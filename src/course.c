@@ -313,10 +313,11 @@ review(PromFactWriter *writer, PromAttempt *attempt, const PromLoaded *loaded,
 {
 	const PromJudged *judged = &judgement->judged;
 	PromVerdict *verdict = &judgement->verdict;
+	const PromPolicies *policies = prom_policies();
 
-	if (prom_judge_needs_executor(judged))
+	if (prom_judge_needs_executor(policies, judged))
 		return REVIEW_WAITS;
-	prom_judge(judged, verdict);
+	prom_judge(policies, judged, verdict);
 	if (judged->stage == PROM_STAGE_TASK)
 	{
 		attempt->policy_version = verdict->policy_version;
@@ -501,6 +502,8 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 							   loaded->outcome_attempt) +
 						   1;
 		attempt->used = loaded->used;
+		/* Perhaps of a turn that failed, and so was not begun. */
+		attempt->policy_version = 0;
 	}
 	came = answered ? review_answer(writer, attempt, loaded, &progress,
 									&judgement, now)
@@ -517,7 +520,7 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	}
 	/* That rules alone allowed a request is told by the attempt. */
 	if (judgement.verdict.policy != NULL ||
-		(answered && judgement.verdict.hash != NULL))
+		(answered && judgement.verdict.policy_version != 0))
 		prom_verdict_add(writer, &judgement.judged, &judgement.verdict, now);
 	tools = pin_tools(loaded, agent);
 	attempt->step = progress.next_step;

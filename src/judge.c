@@ -15,6 +15,7 @@
 #include "common/sha2.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "port/pg_bswap.h"
 #include "portability/instr_time.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -353,8 +354,9 @@ static void
 add_to_hash(pg_cryptohash_ctx *hash, const char *text)
 {
 	uint64 length = text == NULL ? PG_UINT64_MAX : strlen(text);
+	uint64 head = pg_hton64(length); /* the same on every machine */
 
-	if (pg_cryptohash_update(hash, (uint8 *) &length, sizeof(length)) < 0 ||
+	if (pg_cryptohash_update(hash, (uint8 *) &head, sizeof(head)) < 0 ||
 		(text != NULL &&
 		 pg_cryptohash_update(hash, (const uint8 *) text, length) < 0))
 		elog(ERROR, "could not compute a hash");
@@ -380,9 +382,8 @@ hash_texts(const char *const *texts, int n)
 	return text;
 }
 
-/* Of all that decides what is to be done. */
-static const char *
-hash_of(const PromJudged *judged)
+const char *
+prom_judge_hash(const PromJudged *judged)
 {
 	const char *texts[5] = {prom_policy_stage_name(judged->stage),
 							judged->agent, searched_text(judged)};
@@ -407,9 +408,9 @@ prom_hash(PG_FUNCTION_ARGS)
 }
 
 bool
-prom_judge_needs_executor(const PromJudged *judged)
+prom_judge_needs_executor(const PromPolicies *policies,
+						  const PromJudged *judged)
 {
-	const PromPolicies *policies = prom_policies();
 	const char *detail = NULL;
 
 	for (int i = 0; i < policies->n; i++)
@@ -474,9 +475,9 @@ holds_while_run(const PromPolicy *policy, const PromJudged *judged)
 }
 
 void
-prom_judge(const PromJudged *judged, PromVerdict *verdict)
+prom_judge(const PromPolicies *policies, const PromJudged *judged,
+		   PromVerdict *verdict)
 {
-	const PromPolicies *policies = prom_policies();
 	instr_time start;
 	instr_time end;
 
@@ -516,7 +517,6 @@ prom_judge(const PromJudged *judged, PromVerdict *verdict)
 	if (verdict->integrity != NULL &&
 		bms_is_member(verdict->integrity - policies->list, verdict->escalated))
 		verdict->integrity = NULL;
-	verdict->hash = hash_of(judged);
 	INSTR_TIME_SET_CURRENT(end);
 	INSTR_TIME_SUBTRACT(end, start);
 	verdict->latency_ms = INSTR_TIME_GET_MILLISEC(end);
@@ -529,7 +529,6 @@ prom_judge_deny(const PromJudged *judged, const char *why, PromVerdict *verdict)
 	verdict->effect = PROM_EFFECT_DENY;
 	verdict->policy_version = prom_policies()->version;
 	verdict->reasoning = why;
-	verdict->hash = hash_of(judged);
 }
 
 void
@@ -622,6 +621,6 @@ prom_verdict_add(PromFactWriter *writer, const PromJudged *judged,
 	values[VERDICT_SUGGESTION] =
 		prom_fact_text(policy == NULL ? NULL : policy->suggestion,
 					   &nulls[VERDICT_SUGGESTION]);
-	values[VERDICT_TARGET_HASH] = CStringGetTextDatum(verdict->hash);
+	values[VERDICT_TARGET_HASH] = CStringGetTextDatum(prom_judge_hash(judged));
 	prom_fact_add(writer, PROM_FACT_VERDICT, values, nulls);
 }

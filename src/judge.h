@@ -36,7 +36,6 @@ typedef struct PromVerdict
 	const PromPolicy *policy; /* that decided; NULL: none applied */
 	const char *reasoning;    /* NULL: nothing to say */
 	Bitmapset *escalated;     /* the policies that escalate it, by place */
-	const char *hash;         /* of exactly what was judged */
 	double latency_ms;
 
 	/* It is to be held against integrity while it runs; NULL: it is not. */
@@ -45,9 +44,11 @@ typedef struct PromVerdict
 
 /*
  * Does it take an executor to judge it, since a policy that may apply has a
- * condition?  With SPI connected.
+ * condition?  With SPI connected.  Here and below, policies are what
+ * prom_policies() gave: fetched once for one thing, or others may come between.
  */
-extern bool prom_judge_needs_executor(const PromJudged *judged);
+extern bool prom_judge_needs_executor(const PromPolicies *policies,
+									  const PromJudged *judged);
 
 /* Is there a policy of that stage? */
 extern bool prom_judge_has(PromStage stage);
@@ -56,7 +57,14 @@ extern bool prom_judge_has(PromStage stage);
  * Judge it.  Conditions are run under the rules of guard.c, so only an executor
  * may judge what needs one.  In a worker's transaction with SPI connected.
  */
-extern void prom_judge(const PromJudged *judged, PromVerdict *verdict);
+extern void prom_judge(const PromPolicies *policies, const PromJudged *judged,
+					   PromVerdict *verdict);
+
+/*
+ * SHA-256 of exactly what is judged: of all that decides what is to be done, in
+ * hexadecimal.
+ */
+extern const char *prom_judge_hash(const PromJudged *judged);
 
 /* The verdict on what could not be judged, and so is denied. */
 extern void prom_judge_deny(const PromJudged *judged, const char *why,

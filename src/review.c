@@ -69,7 +69,7 @@ prom_act_review(PromJob *job)
 						psprintf("the review failed: %s", prom_act_refused(job)),
 						&verdict);
 	else
-		prom_judge(&judged, &verdict);
+		prom_judge(prom_policies(), &judged, &verdict);
 	prom_act_check_wanted(job);
 	now = GetCurrentTimestamp();
 	step.stage = prom_policy_stage_name(judged.stage);

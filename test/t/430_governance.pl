@@ -66,7 +66,7 @@ sub set_policy
 sub off { set_policy($_, q{effect => 'off', condition => '-'}) foreach @_; return; }
 
 # SHA-256 of texts, each with its length before it.
-sub hash_of { return sha256_hex(join('', map { pack('Q', length) . $_ } @_)); }
+sub hash_of { return sha256_hex(join('', map { pack('Q>', length) . $_ } @_)); }
 
 $node->init;
 $node->start;
