@@ -72,11 +72,12 @@ CREATE TABLE prometheus._call (
     target text NOT NULL,
     reserved numeric,
     reserved_tokens bigint,
+    step integer,
     UNIQUE (task_id, attempt, turn, call)
 );
 CREATE INDEX _call_sent ON prometheus._call (sent_at);
 COMMENT ON TABLE prometheus._call IS
-    'The intent to send one request, committed before it is sent. reserved, reserved_tokens: what it may cost and need, by an estimate; what budgets reserve for it.';
+    'The intent to send one request, committed before it is sent. reserved, reserved_tokens: what it may cost and need, by an estimate; what budgets reserve for it. step: that it is for.';
 
 CREATE TABLE prometheus._step (
     task_id bigint NOT NULL,

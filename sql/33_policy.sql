@@ -47,7 +47,8 @@ CREATE TABLE prometheus._verdict (
     reasoning text,
     suggestion text,
     target_hash text NOT NULL,
-    UNIQUE NULLS NOT DISTINCT (task_id, step, attempt, stage, effect)
+    UNIQUE NULLS NOT DISTINCT (task_id, step, attempt, stage, effect,
+                               policy_version)
 );
 COMMENT ON TABLE prometheus._verdict IS
     'What the policies said of a request, a tool call or an answer. That a request was allowed by rules alone is told by its attempt (review_ms, policy_version) and has no row.';

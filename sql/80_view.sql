@@ -196,10 +196,10 @@ COMMENT ON VIEW prometheus.call IS
 COMMENT ON COLUMN prometheus.call.call_id IS 'Its id.';
 COMMENT ON COLUMN prometheus.call.task_id IS 'The task.';
 COMMENT ON COLUMN prometheus.call.attempt IS 'The attempt that sent it.';
-COMMENT ON COLUMN prometheus.call.turn IS 'The turn of the conversation with the model, from 1.';
-COMMENT ON COLUMN prometheus.call.call IS 'Its number in the turn, from 1.';
-COMMENT ON COLUMN prometheus.call.kind IS 'chat.';
-COMMENT ON COLUMN prometheus.call.target IS 'What was called: model:NAME.';
+COMMENT ON COLUMN prometheus.call.turn IS 'The turn of the conversation with the model, from 1; of a tool the one that asked for it.';
+COMMENT ON COLUMN prometheus.call.call IS 'Its number in the turn: 1 is the model, tools follow.';
+COMMENT ON COLUMN prometheus.call.kind IS 'chat or tool.';
+COMMENT ON COLUMN prometheus.call.target IS 'What was called: model:NAME or tool:NAME.';
 COMMENT ON COLUMN prometheus.call.status IS
     'open, done, failed, or ambiguous: nobody knows whether the peer did, and billed, the work.';
 COMMENT ON COLUMN prometheus.call.sent_at IS 'When the intent was recorded, just before it was sent.';
@@ -427,14 +427,14 @@ COMMENT ON COLUMN prometheus.model.options IS 'As given to prometheus_set_model(
 
 CREATE VIEW prometheus.tool WITH (security_barrier) AS
 SELECT t.name, t.kind, t.function, t.tier, t.idempotent, t.owner, t.version,
-       t.set_at, t.description, t.schema
+       t.set_at, t.description, t.schema, t.method, t.url, t.secret
   FROM prometheus._tool t
  WHERE NOT EXISTS (SELECT FROM prometheus._tool n
                     WHERE n.name = t.name AND n.version > t.version);
 COMMENT ON VIEW prometheus.tool IS 'The newest version of each tool.';
 COMMENT ON COLUMN prometheus.tool.name IS 'What models call it, and prometheus_set_agent() is given.';
-COMMENT ON COLUMN prometheus.tool.kind IS 'function, or builtin.';
-COMMENT ON COLUMN prometheus.tool.function IS 'The function that is called, by its signature.';
+COMMENT ON COLUMN prometheus.tool.kind IS 'function, http or builtin.';
+COMMENT ON COLUMN prometheus.tool.function IS 'The function that is called, by its signature; null: none.';
 COMMENT ON COLUMN prometheus.tool.tier IS 'read (runs in a read-only transaction), write, or destructive.';
 COMMENT ON COLUMN prometheus.tool.idempotent IS 'May be called twice with the effect of once.';
 COMMENT ON COLUMN prometheus.tool.owner IS 'The role that made it.';
@@ -442,6 +442,9 @@ COMMENT ON COLUMN prometheus.tool.version IS 'From 1, one more with each prometh
 COMMENT ON COLUMN prometheus.tool.set_at IS 'When this version was set.';
 COMMENT ON COLUMN prometheus.tool.description IS 'What models are told of it.';
 COMMENT ON COLUMN prometheus.tool.schema IS 'The JSON Schema that the arguments must fit.';
+COMMENT ON COLUMN prometheus.tool.method IS 'Of http: the method of its requests.';
+COMMENT ON COLUMN prometheus.tool.url IS 'Of http: where they go, with a {name} for arguments.';
+COMMENT ON COLUMN prometheus.tool.secret IS 'Of http: where its key is: NAME or env:NAME; never a key.';
 
 CREATE VIEW prometheus.policy WITH (security_barrier) AS
 SELECT p.name, p.stage, p.effect, p.match, p.condition, p.reviewer,

@@ -134,7 +134,7 @@ SELECT s.*
        SELECT replace(t.trace_id::text, '-', ''),
               lpad(to_hex(c.call_id), 16, '0'),
               lpad(to_hex(coalesce(s.event_id, t.event_id)), 16, '0'),
-              'POST',
+              coalesce(h.method, 'POST'),
               'client',
               c.sent_at,
               coalesce(s.ended_at, o.ended_at),
@@ -143,11 +143,12 @@ SELECT s.*
                    THEN 'error'
                    ELSE 'unset' END,
               jsonb_strip_nulls(jsonb_build_object(
-                  'http.request.method', 'POST',
+                  'http.request.method', coalesce(h.method, 'POST'),
                   'http.response.status_code', s.http_status,
                   'url.full', p.url,
-                  'server.address', p.address,
-                  'server.port', p.port,
+                  'url.template', h.url,
+                  'server.address', coalesce(p.address, h.address),
+                  'server.port', coalesce(p.port, h.port),
                   'error.type',
                   CASE WHEN s.status = 'ok' THEN NULL
                        WHEN s.http_status >= 400 THEN s.http_status::text
@@ -179,7 +180,23 @@ SELECT s.*
          LEFT JOIN prometheus._attempt a
               ON a.task_id = c.task_id AND a.attempt = c.attempt
          LEFT JOIN prometheus._peer p
-              ON p.name = a.model AND p.version = a.model_version) s;
+              ON p.name = a.model AND p.version = a.model_version
+                 AND c.kind = 'chat'
+         LEFT JOIN LATERAL (
+              SELECT x.method, x.url,
+                     btrim(substring(x.url, '://([[][^]]*[]]|[^/:]+)'), '[]')
+                         AS address,
+                     coalesce(
+                         substring(x.url,
+                             '://(?:[[][^]]*[]]|[^/:]+):([0-9]{1,5})'),
+                         CASE WHEN x.url ~* '^https:' THEN '443'
+                              ELSE '80' END)::integer AS port
+                FROM prometheus._agent g
+                JOIN prometheus._tool x
+                     ON x.name = substr(c.target, 6) AND x.version =
+                        a.tool_versions[array_position(g.tools, x.name)]
+               WHERE c.kind = 'tool' AND g.name = t.agent
+                 AND g.version = a.agent_version LIMIT 1) h ON true) s;
 COMMENT ON VIEW prometheus.span IS
     'The traces of the tasks that you may see, read from their facts: each task, its steps, their calls. Ids as in W3C Trace Context, names and attributes as in the OpenTelemetry semantic conventions for generative AI and HTTP (1.41); never what was asked or answered.';
 COMMENT ON COLUMN prometheus.span.trace_id IS
@@ -189,7 +206,7 @@ COMMENT ON COLUMN prometheus.span.span_id IS
 COMMENT ON COLUMN prometheus.span.parent_span_id IS
     'The span that it is a part of: of a call its step (its task, if no step was recorded), of a step its task, of a task the one in the traceparent that it was submitted with; null: the root of its trace.';
 COMMENT ON COLUMN prometheus.span.name IS
-    'As OpenTelemetry names it: invoke_agent AGENT, chat MODEL, POST.';
+    'As OpenTelemetry names it: invoke_agent AGENT, chat MODEL, execute_tool TOOL; of a call the method, POST.';
 COMMENT ON COLUMN prometheus.span.kind IS
     'OpenTelemetry SpanKind: internal, or client (it is, or makes, a request on the network).';
 COMMENT ON COLUMN prometheus.span.started_at IS
@@ -238,7 +255,7 @@ SELECT u.day,
               ON a.task_id = c.task_id AND a.attempt = c.attempt
          LEFT JOIN prometheus._peer p
               ON p.name = a.model AND p.version = a.model_version
-        WHERE o.outcome NOT IN ('completed', 'retry')
+        WHERE o.outcome NOT IN ('completed', 'retry') AND c.kind = 'chat'
           AND NOT EXISTS (
               SELECT FROM prometheus._step s
                WHERE s.task_id = c.task_id AND s.call_id = c.call_id)) u

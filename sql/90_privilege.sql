@@ -28,6 +28,8 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_set_agent(
     text, text, text, text, text[], text, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_set_tool(
     regprocedure, text, text, text, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_set_http_tool(
+    text, text, text, jsonb, text, text, text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_set_policy(
     text, text, text, regprocedure, jsonb, text, text, text, text, text)
     FROM PUBLIC;
@@ -117,6 +119,8 @@ GRANT EXECUTE ON FUNCTION
         text, text, text, text, text[], text, jsonb),
     @extschema@.prometheus_set_tool(
         regprocedure, text, text, text, boolean),
+    @extschema@.prometheus_set_http_tool(
+        text, text, text, jsonb, text, text, text, boolean),
     @extschema@.prometheus_set_policy(
         text, text, text, regprocedure, jsonb, text, text, text, text, text),
     @extschema@.prometheus_set_budget(text, text, bigint, numeric),

@@ -16,7 +16,9 @@
 
 #include "act.h"
 #include "approval.h"
+#include "asked.h"
 #include "encoding.h"
+#include "errand.h"
 #include "fault.h"
 #include "guard.h"
 #include "handler.h"
@@ -27,12 +29,8 @@
 #include "signature.h"
 #include "step.h"
 #include "tool/builtin.h"
-#include "toolcall.h"
 #include "worker.h"
 #include "xact.h"
-
-/* Bytes of a name that the model calls. */
-#define MAX_CALLED 200
 
 /* Rows that a tool's function is asked for at once. */
 #define ROWS 50
@@ -192,26 +190,6 @@ end_result(Call *call)
 
 
 /* Tools. */
-
-static PromStatement turn_statement = {
-	"SELECT s.step, s.raw, EXISTS (SELECT FROM prometheus._step x"
-	"   WHERE x.task_id = $1 AND x.step = $2)"
-	" FROM prometheus._step s WHERE s.task_id = $1 AND s.step < $2"
-	"   AND s.kind = 'chat' AND s.status = 'ok' ORDER BY s.step DESC LIMIT 1",
-	2,
-	{INT8OID, INT4OID},
-	NULL,
-};
-
-/* The tool of this name among those that were offered. */
-static const PromTool *
-find_tool(const PromPromptSource *source, const char *name)
-{
-	for (int i = 0; i < source->ntools; i++)
-		if (strcmp(source->tools[i]->name, name) == 0)
-			return source->tools[i];
-	return NULL;
-}
 
 static const char *
 unknown_tool(const PromPromptSource *source, const char *name)
@@ -396,13 +374,9 @@ prom_act_check_wanted(PromJob *job)
 						errmsg("the job is not wanted any more")));
 }
 
-/*
- * What the policies say of a call.  False: it waits for a person, who has been
- * asked; else the step says that it is vetoed, or it may be run.
- */
-static bool
-judge_call(const PromJudged *judged, const PromAgent *agent,
-		   TimestampTz deadline, PromVerdict *verdict, PromToolStep *step)
+bool
+prom_act_judge(const PromJudged *judged, const PromAgent *agent,
+			   TimestampTz deadline, PromVerdict *verdict, PromToolStep *step)
 {
 	const PromPolicies *policies = prom_policies();
 	PromFactWriter *writer;
@@ -435,6 +409,9 @@ judge_call(const PromJudged *judged, const PromAgent *agent,
 	}
 	if (verdict->effect == PROM_EFFECT_ESCALATE)
 	{
+		if (judged->again != 0)
+			verdict->reasoning = prom_errand_sent_before(judged->again,
+														 verdict->reasoning);
 		writer = prom_fact_begin();
 		prom_verdict_add(writer, judged, verdict, now);
 		prom_approval_add(writer, judged, verdict,
@@ -453,75 +430,63 @@ judge_call(const PromJudged *judged, const PromAgent *agent,
 	return true;
 }
 
+/* The child that a call has made: false if it still lives. */
+static bool
+take_child(const PromJob *job, PromChildState *state, PromToolStep *step)
+{
+	const char *text = NULL;
+
+	*state = prom_delegate_find(job, &text);
+	if (*state == PROM_CHILD_COMPLETED)
+		step->result = text;
+	else if (*state == PROM_CHILD_ENDED)
+		step->error = text;
+	return *state != PROM_CHILD_LIVES;
+}
+
 static void
 act_tool(PromJob *job)
 {
-	Datum values[2] = {Int64GetDatum(job->task_id), Int32GetDatum(job->step)};
 	PromToolStep step = {.task_id = job->task_id,
 						 .attempt = job->attempt,
 						 .step = job->step,
 						 .started_at = GetCurrentTimestamp()};
-	PromJudged judged = {.stage = PROM_STAGE_TOOL,
-						 .task_id = job->task_id,
-						 .attempt = job->attempt,
-						 .step = job->step};
+	PromJudged judged;
 	PromVerdict verdict;
 	TimestampTz judged_at;
 	bool is_judged;
 	bool waits = false;
 	PromFactWriter *writer;
-	PromPromptFacts facts;
-	const PromToolCall *calls;
-	const PromTool *tool;
+	PromAsked asked;
 	PromChildState child = PROM_CHILD_NONE;
-	const char *text = NULL;
-	int number;
-	int ncalls;
-	bool regular;
 
-	prom_statement_run(&turn_statement, values, NULL, true);
-	if (SPI_processed == 0 || prom_row_bool(0, 3))
+	if (!prom_asked_read(job->task_id, job->attempt, job->step, &asked))
 		return;
-	number = job->step - prom_row_int32(0, 1);
-	calls = prom_toolcall_read(prom_encoding_to_utf8(prom_row_text(0, 2)),
-							   &ncalls, &regular);
-	if (number > ncalls)
-		elog(ERROR, "task %lld has no tool call for step %d",
-			 (long long) job->task_id, job->step);
-	prom_prompt_read_facts(job->task_id, job->attempt, &facts);
-	step.name = prom_act_clip(prom_encoding_from_utf8(calls[number - 1].name),
-							  MAX_CALLED);
-	step.arguments = prom_encoding_from_utf8(calls[number - 1].arguments);
+	step.name = asked.name;
+	step.arguments = asked.arguments;
 	step.error = prom_act_refused(job);
-	tool = find_tool(&facts.source, step.name);
-	if (step.error == NULL && tool == NULL)
-		step.error = unknown_tool(&facts.source, step.name);
-	if (step.error == NULL && tool->is_builtin)
+	if (step.error == NULL && asked.tool == NULL)
+		step.error = unknown_tool(&asked.facts.source, step.name);
+	if (asked.tool != NULL && asked.tool->is_http)
 	{
-		/* It may have been made, and its task have ended since. */
-		child = prom_delegate_find(job, &text);
-		if (child == PROM_CHILD_LIVES)
-			return;
-		if (child == PROM_CHILD_COMPLETED)
-			step.result = text;
-		else if (child == PROM_CHILD_ENDED)
-			step.error = text;
+		prom_errand_judge(job, &asked, &step);
+		return;
 	}
+	/* It may have been made, and its task have ended since. */
+	if (step.error == NULL && asked.tool->is_builtin &&
+		!take_child(job, &child, &step))
+		return;
 	is_judged = step.error == NULL && child == PROM_CHILD_NONE;
 	if (is_judged)
 	{
-		judged.agent = facts.source.agent;
-		judged.submitter = facts.source.submitter;
-		judged.mode = facts.mode;
-		judged.request = facts.source.request;
-		judged.tool = tool;
-		judged.arguments = step.arguments;
-		if (!judge_call(&judged, facts.agent, job->deadline, &verdict, &step))
+		prom_asked_judged(&asked, &judged);
+		if (!prom_act_judge(&judged, asked.facts.agent, job->deadline,
+							&verdict, &step))
 			return;
 	}
 	judged_at = GetCurrentTimestamp();
 	if (is_judged && step.error == NULL)
-		waits = !run_tool(job, &facts, tool, &verdict, &step);
+		waits = !run_tool(job, &asked.facts, asked.tool, &verdict, &step);
 	prom_act_check_wanted(job);
 	writer = prom_fact_begin();
 	if (is_judged)

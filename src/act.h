@@ -5,7 +5,9 @@
 #ifndef PROM_ACT_H
 #define PROM_ACT_H
 
+#include "judge.h"
 #include "shmem.h"
+#include "step.h"
 
 /*
  * Do a job: its step is written, unless it is there already.  Raises if it
@@ -32,5 +34,13 @@ extern const char *prom_act_refused(const PromJob *job);
 
 /* The dropped job of a task that is cancelled must not leave a step: raise. */
 extern void prom_act_check_wanted(PromJob *job);
+
+/*
+ * What the policies say of a call.  False: it waits for a person, who has been
+ * asked; else the step says that it is vetoed, or it may be run.
+ */
+extern bool prom_act_judge(const PromJudged *judged, const PromAgent *agent,
+						   TimestampTz deadline, PromVerdict *verdict,
+						   PromToolStep *step);
 
 #endif

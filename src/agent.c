@@ -23,6 +23,7 @@
 #include "signature.h"
 #include "task.h"
 #include "tool.h"
+#include "url.h"
 #include "wakeup.h"
 
 static const PromSettingKind model_kind = {
@@ -54,50 +55,18 @@ raise_endpoint(const char *detail)
 	pg_unreachable();
 }
 
-/* Is what follows the host, up to the path, nothing or a port? */
-static bool
-has_good_port(const char *host)
-{
-	const char *port = host + strcspn(host, *host == '[' ? "]" : ":/");
-	long number;
-	char *end;
-
-	if (*port == ']')
-		port++;
-	if (*port == '/' || *port == '\0')
-		return true;
-	if (*port != ':' || port[1] < '0' || port[1] > '9')
-		return false;
-	number = strtol(port + 1, &end, 10);
-	return number >= 1 && number <= 65535 && (*end == '/' || *end == '\0');
-}
-
 /* The endpoint without its last slashes.  No message quotes it. */
 static char *
 check_endpoint(const char *endpoint)
 {
 	char *copy = pstrdup(endpoint);
-	const char *host;
+	const char *problem = prom_url_problem(copy);
 	size_t length = strlen(copy);
 
-	if (pg_strncasecmp(copy, "https://", 8) == 0)
-		host = copy + 8;
-	else if (pg_strncasecmp(copy, "http://", 7) == 0)
-		host = copy + 7;
-	else
-		raise_endpoint(
-			"It must begin with https:// (or http:// at a private address).");
-	for (const char *c = copy; *c != '\0'; c++)
-		if ((unsigned char) *c <= ' ' || *c == 0x7f)
-			raise_endpoint("It must not contain blanks or control characters.");
-	if (*host == '\0' || *host == '/' || *host == ':')
-		raise_endpoint("It has no host.");
-	if (strcspn(host, "@") < strcspn(host, "/"))
-		raise_endpoint("It must not contain a user name or a password.");
-	if (strpbrk(host, "?#") != NULL)
+	if (problem != NULL)
+		raise_endpoint(problem);
+	if (strpbrk(copy, "?#") != NULL)
 		raise_endpoint("It must not contain a query or a fragment.");
-	if (!has_good_port(host))
-		raise_endpoint("Its host may be followed by a port from 1 to 65535 and a path.");
 	while (length > 0 && copy[length - 1] == '/')
 		copy[--length] = '\0';
 	return copy;
@@ -146,8 +115,8 @@ check_api(const char *api, bool has_endpoint, bool has_secret,
 				 errhint("handler => 0 takes it away.")));
 }
 
-static void
-check_secret(const char *secret)
+void
+prom_agent_check_secret(const char *secret)
 {
 	if (secret != NULL && !prom_secret_check_name(secret))
 		ereport(ERROR,
@@ -224,7 +193,7 @@ prom_set_model(PG_FUNCTION_ARGS)
 								   : path;
 	check_api(texts[MODEL_API], texts[MODEL_ENDPOINT] != NULL,
 			  texts[MODEL_SECRET] != NULL, texts[MODEL_HANDLER] != NULL);
-	check_secret(texts[MODEL_SECRET]);
+	prom_agent_check_secret(texts[MODEL_SECRET]);
 	if (texts[MODEL_ENDPOINT] != NULL)
 		texts[MODEL_ENDPOINT] = check_endpoint(texts[MODEL_ENDPOINT]);
 	texts[MODEL_HASH] = setting.columns[MODEL_HASH];

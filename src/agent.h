@@ -47,4 +47,7 @@ extern const PromModel *prom_model_version(const char *name, int64 version);
 extern PromAgent *prom_agent_read(const char *name, int64 version);
 extern PromModel *prom_model_read(const char *name, int64 version);
 
+/* Raise unless this is the name of a secret; NULL is none. */
+extern void prom_agent_check_secret(const char *secret);
+
 #endif

@@ -43,6 +43,7 @@ static PromHttp *http;
 static WaitEventSet *wait_set;
 static MemoryContext turn_context;
 static PromWork *works; /* by slot */
+static dlist_head errands = DLIST_STATIC_INIT(errands);
 static PromWork **turn_works;
 static int nturn;        /* works of this turn */
 static int nbegin;       /* those of them in PROM_WORK_BEGIN */
@@ -81,6 +82,80 @@ drop_request(PromWork *work)
 	PROM_FAULT("after-drop");
 }
 
+/* In the next turn. */
+static void
+put_off(PromWork *work, TimestampTz now)
+{
+	work->not_before = now;
+	nkept++;
+	is_put_off = true;
+}
+
+/* One request of a tool for a task. */
+static void
+begin_errand(PromWork *task, int32 step)
+{
+	PromWork *work = MemoryContextAllocZero(TopMemoryContext,
+											sizeof(PromWork));
+	PromErrand *errand = MemoryContextAllocZero(TopMemoryContext,
+												sizeof(PromErrand));
+
+	errand->task_id = work->attempt.task_id = task->attempt.task_id;
+	errand->attempt = work->attempt.attempt = task->attempt.attempt;
+	errand->step = work->attempt.step = step;
+	errand->turn = task->attempt.turn - 1;
+	errand->deadline = task->attempt.deadline;
+	work->attempt.slot = task->attempt.slot;
+	work->errand = errand;
+	work->task = task;
+	work->stage = PROM_WORK_INTEND;
+	dlist_push_tail(&errands, &work->link);
+	task->nerrands++;
+	join_turn(work);
+}
+
+/* Its task goes on when nothing else is under way for it. */
+static void
+end_errand(PromWork *work, TimestampTz now)
+{
+	PromWork *task = work->task;
+
+	if (work->errand->fetch != NULL)
+		prom_fetch_free(work->errand->fetch);
+	if (work->stage == PROM_WORK_CALL)
+		in_flight--;
+	dlist_delete(&work->link);
+	pfree(work->errand);
+	pfree(work);
+	task->nerrands--;
+	if (task->nerrands > 0 || task->jobs.n > 0)
+		return;
+	prom_route_leave(&task->attempt);
+	task->stage = PROM_WORK_BEGIN;
+	put_off(task, now);
+}
+
+/* The requests of tools of a task that is to be cancelled. */
+static void
+drop_errands(const PromWork *task)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	dlist_mutable_iter iter;
+
+	if (task->nerrands == 0)
+		return;
+	dlist_foreach_modify(iter, &errands)
+	{
+		PromWork *work = dlist_container(PromWork, link, iter.cur);
+
+		if (work->task != task || work->stage != PROM_WORK_CALL)
+			continue;
+		PROM_FAULT("before-drop");
+		end_errand(work, now);
+		PROM_FAULT("after-drop");
+	}
+}
+
 /* What is under way for a task that is to be cancelled. */
 static void
 drop(PromWork *work)
@@ -88,7 +163,10 @@ drop(PromWork *work)
 	if (work->stage == PROM_WORK_CALL)
 		drop_request(work);
 	else if (work->stage == PROM_WORK_JOBS)
+	{
 		prom_jobs_drop(&work->jobs);
+		drop_errands(work);
+	}
 }
 
 /* A slot that the scheduler assigned, or whose task is cancelled. */
@@ -163,6 +241,16 @@ take_replies(TimestampTz now)
 		work->stage = PROM_WORK_RECORD;
 		join_turn(work);
 	}
+	while (nturn < TURN_TOTAL)
+	{
+		PromWork *work = prom_fetch_next_done();
+
+		if (work == NULL)
+			break;
+		in_flight--;
+		work->stage = PROM_WORK_RESULT;
+		join_turn(work);
+	}
 }
 
 /* Jobs that have ended: when none is left, their task goes on. */
@@ -186,7 +274,9 @@ take_jobs(TimestampTz now)
 		if (end.failed)
 			strlcpy(work->failure, end.error, sizeof(work->failure));
 		work->attempt.tokens += end.tokens;
-		if (end.owner->n > 0)
+		if (end.send && pg_atomic_read_u32(&slot_of(work)->cancel) == 0)
+			begin_errand(work, end.step);
+		if (end.owner->n > 0 || work->nerrands > 0)
 			continue;
 		prom_route_leave(&work->attempt);
 		work->stage = PROM_WORK_BEGIN;
@@ -194,24 +284,34 @@ take_jobs(TimestampTz now)
 	}
 }
 
+/* One that was kept joins the turn, if it is time and there is room. */
+static void
+take_kept_work(PromWork *work, TimestampTz now)
+{
+	if (nturn == TURN_TOTAL || work->not_before == 0 ||
+		work->not_before > now ||
+		(work->stage == PROM_WORK_BEGIN && nbegin == PROM_WORK_MOST_BEGIN))
+		return;
+	work->not_before = 0;
+	nkept--;
+	join_turn(work);
+}
+
 /* What could not be written a while ago, or was too much for the last turn. */
 static void
 take_kept(TimestampTz now)
 {
+	dlist_iter iter;
+
 	is_put_off = false;
 	if (nkept == 0)
 		return;
-	for (int i = 0; i < prom_guc_max_in_flight && nturn < TURN_TOTAL; i++)
+	dlist_foreach(iter, &errands)
 	{
-		PromWork *work = &works[i];
-
-		if (work->not_before == 0 || work->not_before > now ||
-			(work->stage == PROM_WORK_BEGIN && nbegin == PROM_WORK_MOST_BEGIN))
-			continue;
-		work->not_before = 0;
-		nkept--;
-		join_turn(work);
+		take_kept_work(dlist_container(PromWork, link, iter.cur), now);
 	}
+	for (int i = 0; i < prom_guc_max_in_flight && nturn < TURN_TOTAL; i++)
+		take_kept_work(&works[i], now);
 }
 
 /* The scheduler counts it as on its way to the gate no more. */
@@ -341,15 +441,6 @@ add_jobs(PromWork *work)
 	look_for_cancel(work);
 }
 
-/* In the next turn. */
-static void
-put_off(PromWork *work, TimestampTz now)
-{
-	work->not_before = now;
-	nkept++;
-	is_put_off = true;
-}
-
 /* The model calls tools, or its answer is judged: the task goes on. */
 static void
 go_on(PromWork *work, TimestampTz now)
@@ -373,6 +464,44 @@ tell_parent(const PromWork *work)
 		(void) prom_ring_push(&prom_my_database->ring, &hint, 1);
 }
 
+static void
+send_errand(PromWork *work, TimestampTz now)
+{
+	PromErrand *errand = work->errand;
+
+	prom_work_name(work);
+	PROM_FAULT("before-send");
+	errand->spec.deadline = TimestampDifferenceMilliseconds(now,
+															errand->deadline);
+	errand->fetch = prom_fetch_start(http, &errand->spec, work);
+	prom_guilt_clear();
+	work->stage = PROM_WORK_CALL;
+	in_flight++;
+	PROM_FAULT("after-send");
+	look_for_cancel(work);
+}
+
+/* What the turn has made of an errand. */
+static void
+go_on_with_errand(PromWork *work, TimestampTz now)
+{
+	PromErrand *errand = work->errand;
+	PromJobSpec spec = {.kind = PROM_JOB_TOOL,
+						.task_id = errand->task_id,
+						.attempt = errand->attempt,
+						.step = errand->step};
+	bool is_cancelled = pg_atomic_read_u32(&slot_of(work)->cancel) != 0;
+
+	if (errand->next == PROM_ERRAND_SEND && !is_cancelled)
+	{
+		send_errand(work, now);
+		return;
+	}
+	if (errand->next == PROM_ERRAND_JUDGE && !is_cancelled)
+		prom_job_add(&work->task->jobs, &spec);
+	end_errand(work, now);
+}
+
 /* After the commit: send, give back, and tell everyone. */
 static void
 after_commit(PromWork **list, int n, TimestampTz now)
@@ -385,6 +514,11 @@ after_commit(PromWork **list, int n, TimestampTz now)
 	{
 		PromWork *work = list[i];
 
+		if (work->errand != NULL)
+		{
+			go_on_with_errand(work, now);
+			continue;
+		}
 		work->attempt.tokens += work->attempt.tokens_now;
 		work->attempt.tokens_now = 0;
 		switch (work->attempt.next)

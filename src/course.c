@@ -70,6 +70,7 @@ add_call(PromFactWriter *writer, const PromAttempt *attempt)
 	values[CALL_RESERVED] = NumericGetDatum(reserved->cost);
 	nulls[CALL_RESERVED] = reserved->cost == NULL;
 	values[CALL_RESERVED_TOKENS] = Int64GetDatum(reserved->tokens);
+	values[CALL_STEP] = Int32GetDatum(attempt->step);
 	prom_fact_add(writer, PROM_FACT_CALL, values, nulls);
 }
 

@@ -56,7 +56,7 @@ static FactRelation relations[PROM_NFACTS] = {
 	{.name = "_call",
 	 .ncolumns = CALL_COLUMNS,
 	 .columns = {"call_id", "task_id", "attempt", "turn", "call", "sent_at",
-				 "kind", "target", "reserved", "reserved_tokens"}},
+				 "kind", "target", "reserved", "reserved_tokens", "step"}},
 	{.name = "_step",
 	 .ncolumns = STEP_COLUMNS,
 	 .columns = {"task_id", "step", "attempt", "event_id",

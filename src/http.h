@@ -51,7 +51,7 @@ extern void prom_http_set_memory_limit(PromHttp *http, size_t bytes);
 extern bool prom_http_charge(PromHttp *http, size_t bytes);
 extern void prom_http_uncharge(PromHttp *http, size_t bytes);
 
-/* The rest of this file is for what sends requests: llm.c. */
+/* The rest of this file is for what sends requests: llm.c, fetch.c. */
 
 /* How a request ended, or where it is. */
 typedef enum PromHttpEnd
@@ -86,12 +86,14 @@ typedef enum PromHttpEnd
  */
 typedef struct PromHttpRequest PromHttpRequest;
 
-/* A POST of a JSON document. */
+/* A POST of a JSON document, if nothing else is said. */
 typedef struct PromHttpSpec
 {
 	const char *url;
+	const char *method;         /* NULL: POST; must outlive the request */
+	const char *accept;         /* NULL: JSON, or what stream asks for */
 	const char *const *headers; /* "Name: value", NULL after the last */
-	const char *body;           /* must outlive the request */
+	const char *body;           /* NULL: none; must outlive the request */
 	size_t body_length;
 	bool stream; /* ask for server-sent events */
 	bool fresh;  /* on a new connection, which may be kept like any other */

@@ -126,6 +126,7 @@ prom_job_add(PromJobOwner *owner, const PromJobSpec *spec)
 
 	job->spec = *spec;
 	job->end.owner = owner;
+	job->end.step = spec->step;
 	owner->n++;
 	wait_again(job);
 	njobs++;
@@ -168,7 +169,7 @@ give(Job *job, int number)
 	place->step = job->spec.step;
 	place->event_id = job->spec.event_id;
 	place->deadline = owner->deadline;
-	place->overdue = place->chat_failed = false;
+	place->overdue = place->chat_failed = place->send = false;
 	place->tokens = 0;
 	place->retry = job->end.retry;
 	strlcpy(place->error, job->error, sizeof(place->error));
@@ -299,6 +300,7 @@ take_done(Job *job)
 	job->end.chat_failed = place->chat_failed;
 	job->end.retry = place->retry;
 	job->end.tokens = place->tokens;
+	job->end.send = place->send && !job->dropped;
 	leave_place(job);
 	end_job(job);
 }

@@ -39,7 +39,9 @@ typedef struct PromJobEnd
 	bool chat_failed; /* its step says how; */
 	int retry;        /* and this what is to become of it: PromRetry */
 	int64 tokens;     /* that a chat took */
-	bool failed;      /* it can never be done, and error says why */
+	int32 step;
+	bool send;   /* its request may be sent; the step comes from that */
+	bool failed; /* it can never be done, and error says why */
 	char error[PROM_JOB_ERROR];
 } PromJobEnd;
 

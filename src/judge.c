@@ -385,14 +385,17 @@ hash_texts(const char *const *texts, int n)
 const char *
 prom_judge_hash(const PromJudged *judged)
 {
-	const char *texts[5] = {prom_policy_stage_name(judged->stage),
+	const char *texts[6] = {prom_policy_stage_name(judged->stage),
 							judged->agent, searched_text(judged)};
 
 	if (judged->stage != PROM_STAGE_TOOL)
 		return hash_texts(texts, 3);
 	texts[3] = judged->tool->name;
 	texts[4] = judged->tool->hash;
-	return hash_texts(texts, 5);
+	if (judged->again == 0)
+		return hash_texts(texts, 5);
+	texts[5] = psprintf("%lld", (long long) judged->again);
+	return hash_texts(texts, 6);
 }
 
 PG_FUNCTION_INFO_V1(prom_hash);

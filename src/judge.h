@@ -25,6 +25,7 @@ typedef struct PromJudged
 	const char *request;
 	const PromTool *tool;  /* these two of a tool call */
 	const char *arguments; /* JSON */
+	int64 again;           /* the call that sent it before; 0: none */
 	const char *answer;    /* of an answer */
 } PromJudged;
 

@@ -509,7 +509,8 @@ inspect_call(const PromJudged *judged, Finding *finding)
 	if (judged->tool->is_builtin)
 		runs = strcmp(judged->tool->function, "query") == 0;
 	else
-		runs = inspect_function(judged->tool, finding);
+		runs = !judged->tool->is_http &&
+			   inspect_function(judged->tool, finding);
 	if (runs)
 		walk_strings(judged->arguments, inspect_string, finding);
 }

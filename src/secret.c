@@ -312,8 +312,9 @@ key_length(const char *text)
 	return 0;
 }
 
-void
-prom_secret_redact(char *line, const char *secret)
+/* With vendors, also what looks like one of their keys. */
+static void
+black_out(char *line, const char *secret, bool vendors)
 {
 	char *from = line;
 	char *to = line;
@@ -325,7 +326,7 @@ prom_secret_redact(char *line, const char *secret)
 
 		if (secret != NULL && *secret != '\0')
 			n = secret_part(from, secret);
-		if (n == 0 && !in_word)
+		if (n == 0 && !in_word && vendors)
 			n = key_length(from);
 		if (n == 0)
 		{
@@ -340,6 +341,18 @@ prom_secret_redact(char *line, const char *secret)
 		in_word = false;
 	}
 	*to = '\0';
+}
+
+void
+prom_secret_redact(char *line, const char *secret)
+{
+	black_out(line, secret, true);
+}
+
+void
+prom_secret_black_out(char *text, const char *secret)
+{
+	black_out(text, secret, false);
 }
 
 

@@ -26,6 +26,9 @@ extern void prom_secret_free(char *secret);
  */
 extern void prom_secret_redact(char *line, const char *secret);
 
+/* Black out, in place, every part of the secret in a text, and no more. */
+extern void prom_secret_black_out(char *text, const char *secret);
+
 /*
  * Cut, in place, out of a line from outside what it quotes of the prompt that
  * this request's body has in it.

@@ -261,6 +261,7 @@ typedef struct PromJob
 	/* What the executor says. */
 	bool overdue;               /* with FAILED */
 	bool chat_failed;           /* with DONE */
+	bool send;                  /* with DONE: the request may be sent */
 	int64 tokens;               /* that a chat took */
 	int retry;                  /* with chat_failed: PromRetry */
 	char error[PROM_JOB_ERROR]; /* with FAILED, or empty */

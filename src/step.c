@@ -177,10 +177,29 @@ static const char *
 status_of(const PromToolStep *step, const char **error_type)
 {
 	*error_type = step->vetoed ? "GovernanceVeto" : "ToolError";
+	if (step->error != NULL && step->unknown)
+		return "unknown";
 	if (step->error != NULL)
 		return step->vetoed ? "vetoed" : "error";
 	*error_type = NULL;
 	return "ok";
+}
+
+/* What a step has of its request on the network. */
+static void
+fill_request(Datum *values, bool *nulls, const PromToolStep *step)
+{
+	values[STEP_CALL_ID] = Int64GetDatum(step->call_id);
+	nulls[STEP_CALL_ID] = false;
+	values[STEP_AMBIGUOUS] = BoolGetDatum(step->ambiguous);
+	values[STEP_HTTP_STATUS] = Int32GetDatum(step->http_status);
+	nulls[STEP_HTTP_STATUS] = step->http_status == 0;
+	values[STEP_REQUEST_ID] = prom_fact_text(step->request_id,
+											 &nulls[STEP_REQUEST_ID]);
+	values[STEP_CONNECT_MS] = ms_or_null(step->connect_ms,
+										 &nulls[STEP_CONNECT_MS]);
+	values[STEP_FIRST_BYTE_MS] = ms_or_null(step->first_byte_ms,
+											&nulls[STEP_FIRST_BYTE_MS]);
 }
 
 void
@@ -202,5 +221,7 @@ prom_step_add_tool(PromFactWriter *writer, const PromToolStep *step,
 	values[STEP_ANSWER] = prom_fact_text(step->result, &nulls[STEP_ANSWER]);
 	values[STEP_ARGUMENTS] =
 		prom_fact_text(step->arguments, &nulls[STEP_ARGUMENTS]);
+	if (step->call_id != 0)
+		fill_request(values, nulls, step);
 	prom_fact_add(writer, PROM_FACT_STEP, values, nulls);
 }

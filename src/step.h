@@ -37,7 +37,16 @@ typedef struct PromToolStep
 	const char *arguments; /* as the model gave them */
 	const char *result;    /* NULL with an error */
 	const char *error;
-	bool vetoed; /* with error: it was not run */
+	bool vetoed;  /* with error: it was not run */
+	bool unknown; /* with error: nobody knows whether it was done */
+
+	/* Of a request on the network; else 0, and the times -1. */
+	int64 call_id;
+	bool ambiguous;
+	int http_status;
+	const char *request_id; /* NULL: none */
+	double connect_ms;
+	double first_byte_ms;
 } PromToolStep;
 
 /* A review by policies that took an executor. */

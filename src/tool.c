@@ -1,10 +1,12 @@
 /*
  * tool.c
- *	  Makes tools of SQL functions, and gives workers their versions.
+ *	  Makes tools of SQL functions and of HTTP endpoints, and gives workers
+ *	  their versions.
  *
- * A tool is a function, by its signature, with what a model is told of it: a
- * name, a description, a schema of its arguments.  What the function was when
- * it was set is kept as a hash, so that another one in its place is refused.
+ * A tool is a function, by its signature, or an endpoint, with what a model is
+ * told of it: a name, a description, a schema of its arguments.  What the
+ * function was when it was set is kept as a hash, so that another one in its
+ * place is refused; of an endpoint, the hash of method, URL and secret's name.
  */
 #include "postgres.h"
 
@@ -18,7 +20,9 @@
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 
+#include "agent.h"
 #include "compat.h"
+#include "endpoint.h"
 #include "schema.h"
 #include "signature.h"
 #include "tool.h"
@@ -31,10 +35,10 @@ static const PromSettingKind tool_kind = {
 	.called = "a tool",
 	.table = "_tool",
 	.columns = "function, search_path, hash, description, tier, idempotent,"
-			   " schema, kind",
+			   " schema, kind, method, url, secret",
 	.places = "$6, $7, $8, $9, $10, $11::pg_catalog.bool,"
-			  " $12::pg_catalog.jsonb, $13",
-	.ncolumns = 8,
+			  " $12::pg_catalog.jsonb, $13, $14, $15, $16",
+	.ncolumns = 11,
 };
 
 enum
@@ -46,7 +50,10 @@ enum
 	TOOL_TIER,
 	TOOL_IDEMPOTENT,
 	TOOL_SCHEMA,
-	TOOL_KIND
+	TOOL_KIND,
+	TOOL_METHOD,
+	TOOL_URL,
+	TOOL_SECRET
 };
 
 static const char *const tiers[] = {
@@ -83,6 +90,11 @@ check_tool_name(const char *name)
 				 errdetail("It must have 1 to %d letters (a to z, A to Z), digits, underscores or hyphens.",
 						   PROM_MAX_TOOL_NAME),
 				 errhint("prometheus_set_tool('my_function(int)', name => 'my_tool') gives it another one.")));
+	if (prom_builtin_find(name) != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_RESERVED_NAME),
+				 errmsg("tool \"%s\" is built in", name),
+				 errhint("name => '...' makes a tool of another name.")));
 }
 
 static char *
@@ -157,11 +169,6 @@ prom_set_tool(PG_FUNCTION_ARGS)
 	prom_setting_check(&tool_kind, "prometheus_set_tool", name);
 	prom_signature_require(function);
 	check_tool_name(name);
-	if (prom_builtin_find(name) != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_RESERVED_NAME),
-				 errmsg("tool \"%s\" is built in", name),
-				 errhint("name => '...' makes a tool of another name.")));
 	prom_setting_begin(&setting, &tool_kind, name);
 	check_owner(&setting);
 	texts[TOOL_FUNCTION] = prom_signature_text(function);
@@ -177,6 +184,63 @@ prom_set_tool(PG_FUNCTION_ARGS)
 		idempotent_argument(fcinfo, 4, setting.columns[TOOL_IDEMPOTENT]);
 	texts[TOOL_SCHEMA] = prom_signature_schema(function);
 	texts[TOOL_KIND] = "function";
+	texts[TOOL_METHOD] = texts[TOOL_URL] = texts[TOOL_SECRET] = NULL;
+	PG_RETURN_INT64(prom_setting_end(&setting, texts,
+									 prom_setting_merge(&setting, NULL)));
+}
+
+/* SHA-256 of what decides where a call goes, in hexadecimal. */
+static char *
+endpoint_hash(char **texts)
+{
+	const char *secret = texts[TOOL_SECRET];
+	char *what = psprintf("%s %s %s", texts[TOOL_METHOD], texts[TOOL_URL],
+						  secret == NULL ? "" : secret);
+	Datum digest = DirectFunctionCall1(sha256_bytea,
+									   CStringGetTextDatum(what));
+
+	return TextDatumGetCString(DirectFunctionCall2(
+		binary_encode, digest, CStringGetTextDatum("hex")));
+}
+
+PG_FUNCTION_INFO_V1(prom_set_http_tool);
+
+Datum
+prom_set_http_tool(PG_FUNCTION_ARGS)
+{
+	char *name = prom_setting_text(fcinfo, 0, NULL);
+	Jsonb *schema = prom_setting_jsonb(fcinfo, 3);
+	char *texts[PROM_SETTING_COLUMNS];
+	PromSetting setting;
+	bool is_http;
+
+	prom_setting_check(&tool_kind, "prometheus_set_http_tool", name);
+	check_tool_name(name);
+	prom_setting_begin(&setting, &tool_kind, name);
+	check_owner(&setting);
+	is_http = setting.exists && strcmp(setting.columns[TOOL_KIND], "http") == 0;
+	texts[TOOL_METHOD] = prom_setting_text(fcinfo, 1,
+										   setting.columns[TOOL_METHOD]);
+	texts[TOOL_URL] = prom_setting_text(fcinfo, 2, setting.columns[TOOL_URL]);
+	texts[TOOL_SCHEMA] = is_http ? setting.columns[TOOL_SCHEMA] : NULL;
+	if (schema != NULL)
+		texts[TOOL_SCHEMA] = JsonbToCString(NULL, &schema->root,
+											VARSIZE(schema));
+	texts[TOOL_DESCRIPTION] =
+		check_description(prom_setting_text(fcinfo, 4,
+											setting.columns[TOOL_DESCRIPTION]));
+	texts[TOOL_TIER] = tier_argument(fcinfo, 5, setting.columns[TOOL_TIER]);
+	texts[TOOL_SECRET] = prom_setting_text(fcinfo, 6,
+										   setting.columns[TOOL_SECRET]);
+	texts[TOOL_IDEMPOTENT] =
+		idempotent_argument(fcinfo, 7, setting.columns[TOOL_IDEMPOTENT]);
+	prom_endpoint_check(texts[TOOL_METHOD], texts[TOOL_URL],
+						texts[TOOL_SCHEMA]);
+	prom_agent_check_secret(texts[TOOL_SECRET]);
+	texts[TOOL_FUNCTION] = NULL;
+	texts[TOOL_SEARCH_PATH] = "pg_catalog, pg_temp";
+	texts[TOOL_HASH] = endpoint_hash(texts);
+	texts[TOOL_KIND] = "http";
 	PG_RETURN_INT64(prom_setting_end(&setting, texts,
 									 prom_setting_merge(&setting, NULL)));
 }
@@ -191,7 +255,7 @@ make_tool(const char *name, int64 version)
 
 	tool->name = pstrdup(name);
 	tool->version = version;
-	tool->function = prom_row_text(0, 1);
+	tool->function = prom_row_text_or_null(0, 1);
 	tool->search_path = prom_row_text(0, 2);
 	tool->hash = prom_row_text(0, 3);
 	tool->description = prom_row_text_or_null(0, 4);
@@ -199,13 +263,18 @@ make_tool(const char *name, int64 version)
 	tool->idempotent = prom_row_bool(0, 6);
 	tool->schema = prom_row_text(0, 7);
 	tool->is_builtin = strcmp(prom_row_text(0, 8), "builtin") == 0;
+	tool->is_http = strcmp(prom_row_text(0, 8), "http") == 0;
+	tool->method = prom_row_text_or_null(0, 9);
+	tool->url = prom_row_text_or_null(0, 10);
+	tool->secret = prom_row_text_or_null(0, 11);
 	return tool;
 }
 
 static PromVersions tool_versions = {
 	.statement = {
 		"SELECT function, search_path, hash, description, tier, idempotent,"
-		" schema::pg_catalog.text, kind FROM prometheus._tool"
+		" schema::pg_catalog.text, kind, method, url, secret"
+		" FROM prometheus._tool"
 		" WHERE name OPERATOR(pg_catalog.=) $1"
 		" AND version OPERATOR(pg_catalog.=) $2",
 		2,

@@ -1,6 +1,6 @@
 /*
  * tool.h
- *	  What a model may ask for: functions that are called for it.
+ *	  What a model may ask for: functions and endpoints that are called for it.
  */
 #ifndef PROM_TOOL_H
 #define PROM_TOOL_H
@@ -24,6 +24,10 @@ typedef struct PromTool
 	const char *name; /* these two first: see PromVersion */
 	int64 version;
 	bool is_builtin;         /* then function is its name in src/tool/ */
+	bool is_http;            /* it has these three, and no function */
+	const char *method;      /* in capitals */
+	const char *url;         /* with {placeholders} */
+	const char *secret;      /* the name of its key; NULL: none */
 	const char *function;    /* its signature */
 	const char *search_path; /* that it runs with */
 	const char *hash;        /* of its definition when it was set */

@@ -316,12 +316,16 @@ add_header(PromHttpRequest *request, const char *header)
 static bool
 set_headers(PromHttpRequest *request)
 {
+	const PromHttpSpec *spec = &request->spec;
 	const char *const *header;
+	const char *accept = spec->accept;
 
-	if (!add_header(request, "Content-Type: application/json") ||
-		!add_header(request, request->spec.stream
-								 ? "Accept: text/event-stream"
-								 : "Accept: application/json") ||
+	if (accept == NULL)
+		accept = spec->stream ? "Accept: text/event-stream"
+							  : "Accept: application/json";
+	if ((spec->body != NULL &&
+		 !add_header(request, "Content-Type: application/json")) ||
+		!add_header(request, accept) ||
 		!add_header(request, "Expect:")) /* else bodies over 1 MB stall */
 		return false;
 	for (header = request->spec.headers; *header != NULL; header++)
@@ -381,6 +385,28 @@ set_reuse(CURL *easy, const PromHttpRequest *request)
 	curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, prom_peer_max_idle(peer));
 }
 
+/* The method, and the body if there is one. */
+static void
+set_method(CURL *easy, PromHttpRequest *request)
+{
+	const PromHttpSpec *spec = &request->spec;
+
+	if (spec->body != NULL)
+	{
+		curl_easy_setopt(easy, CURLOPT_POST, 1L);
+		curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE,
+						 (curl_off_t) spec->body_length);
+		curl_easy_setopt(easy, CURLOPT_READFUNCTION, on_read);
+		curl_easy_setopt(easy, CURLOPT_READDATA, request);
+		curl_easy_setopt(easy, CURLOPT_SEEKFUNCTION, on_seek);
+		curl_easy_setopt(easy, CURLOPT_SEEKDATA, request);
+	}
+	else
+		curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
+	if (spec->method != NULL)
+		curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, spec->method);
+}
+
 static bool
 set_options(PromHttpRequest *request)
 {
@@ -394,13 +420,7 @@ set_options(PromHttpRequest *request)
 	curl_easy_setopt(easy, CURLOPT_PRIVATE, request);
 	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, request->error);
 	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, request->headers);
-	curl_easy_setopt(easy, CURLOPT_POST, 1L);
-	curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE,
-					 (curl_off_t) request->spec.body_length);
-	curl_easy_setopt(easy, CURLOPT_READFUNCTION, on_read);
-	curl_easy_setopt(easy, CURLOPT_READDATA, request);
-	curl_easy_setopt(easy, CURLOPT_SEEKFUNCTION, on_seek);
-	curl_easy_setopt(easy, CURLOPT_SEEKDATA, request);
+	set_method(easy, request);
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, request);
 	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);

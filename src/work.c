@@ -49,12 +49,14 @@ prom_work_reach_faults(PromWork **list, int n, bool committed)
 		switch (list[i]->stage)
 		{
 			case PROM_WORK_BEGIN:
+			case PROM_WORK_INTEND:
 				if (committed)
 					PROM_FAULT("begin-after-commit");
 				else
 					PROM_FAULT("begin-before-commit");
 				break;
 			case PROM_WORK_RECORD:
+			case PROM_WORK_RESULT:
 				if (committed)
 					PROM_FAULT("record-after-commit");
 				else
@@ -102,6 +104,15 @@ write_items(PromWork **list, int n, TimestampTz now)
 			case PROM_WORK_CANCEL:
 				prom_work_name(list[i]);
 				prom_attempt_cancel(writer, &list[i]->attempt, now);
+				break;
+			case PROM_WORK_INTEND:
+				prom_work_name(list[i]);
+				prom_errand_intend(writer, list[i]->errand, now);
+				break;
+			case PROM_WORK_RESULT:
+				prom_work_name(list[i]);
+				PROM_FAULT("before-record");
+				prom_errand_record(writer, list[i]->errand, now);
 				break;
 			case PROM_WORK_NONE:
 			case PROM_WORK_CALL:
@@ -176,6 +187,38 @@ try_transaction(PromWork **list, int n, const char *error_type,
 	return failure;
 }
 
+/*
+ * An errand that can never be written: its step says so, or its task ends.
+ * False: it is kept.
+ */
+static bool
+give_up_errand(PromWork *work, const ErrorData *failure, TimestampTz now)
+{
+	PromErrand *errand = work->errand;
+	bool written = false;
+
+	if (work->stage == PROM_WORK_RESULT &&
+		failure->sqlerrcode != ERRCODE_UNIQUE_VIOLATION)
+	{
+		ErrorData *again;
+
+		errand->problem = failure->message;
+		again = try_transaction(&work, 1, NULL, NULL, now);
+		errand->problem = NULL;
+		if (again != NULL && prom_xact_is_transient(again->sqlerrcode))
+		{
+			keep_for_later(work, now);
+			return false;
+		}
+		written = again == NULL;
+	}
+	errand->next = PROM_ERRAND_END;
+	if (!written && failure->sqlerrcode != ERRCODE_UNIQUE_VIOLATION)
+		strlcpy(work->task->failure, failure->message,
+				sizeof(work->task->failure));
+	return true;
+}
+
 /* One work alone: true if it was written, false if it is kept. */
 static bool
 write_alone(PromWork *work, TimestampTz now)
@@ -190,6 +233,8 @@ write_alone(PromWork *work, TimestampTz now)
 		keep_for_later(work, now);
 		return false;
 	}
+	if (work->errand != NULL)
+		return give_up_errand(work, failure, now);
 	if (failure->sqlerrcode == ERRCODE_UNIQUE_VIOLATION)
 	{
 		/* Another owner was first: read again what is true. */

@@ -6,6 +6,7 @@
 #define PROM_WORK_H
 
 #include "attempt.h"
+#include "errand.h"
 #include "job.h"
 
 /* Works in one turn that begin, or go on. */
@@ -21,7 +22,9 @@ typedef enum PromWorkStage
 	PROM_WORK_CALL,   /* its request is on the network */
 	PROM_WORK_JOBS,   /* executors work for it */
 	PROM_WORK_RECORD, /* the call has ended */
-	PROM_WORK_CANCEL  /* the request was dropped */
+	PROM_WORK_CANCEL, /* the request was dropped */
+	PROM_WORK_INTEND, /* an errand: its call is to be written, then sent */
+	PROM_WORK_RESULT  /* an errand: it has ended */
 } PromWorkStage;
 
 typedef struct PromWork
@@ -33,6 +36,12 @@ typedef struct PromWork
 	PromJobOwner jobs;            /* with executors, or waiting for one */
 	char failure[PROM_JOB_ERROR]; /* of one that can never be done; or empty */
 	TimestampTz not_before;       /* of writing again */
+	int nerrands;                 /* requests of tools under way for it */
+
+	/* Of a work that is one of these; its attempt has only the task's ids. */
+	PromErrand *errand;    /* NULL: it is a task's own */
+	struct PromWork *task; /* whose it is */
+	dlist_node link;       /* among all errands */
 } PromWork;
 
 /* If the server crashes now, it is because of this work's task. */

@@ -101,6 +101,17 @@ and do not disturb each other.  With "stream": true a good answer is streamed.
                                surrogate pair in two pieces), split (a character
                                in two writes), bom, long-line, text-plain, gzip
 
+Endpoints that are tools, of any method: /tool/WORD, and whatever after it.
+    echo                       what came: method, path, body
+    slow/MS                    the same after MS milliseconds
+    hang                       never answers; hang-once: the first on that path
+    close                      closes the connection, no reply
+    half, cut                  half a body, and then nothing, or the end
+    status/NNN                 that status; the body says what the key was
+    huge/N                     N bytes
+    utf8, image, empty         text that is not UTF-8; an image; HTTP 204
+    key                        the headers that came, as JSON
+
 Other paths: GET /requests, a list of the requests seen (the last --keep,
 10,000): {n, method, path, headers, body, at, connection}; GET /stats, counts
 {requests, answered, open, max_open, dropped, connections, elsewhere}; POST
@@ -257,6 +268,8 @@ class Connection(asyncio.Protocol):
         STATE.requests.append(request)
         if path == "/elsewhere":
             STATE.elsewhere += 1
+        if path.startswith("/tool/"):
+            return self.answer_tool(request, path.split("/")[2:])
         if request.method != "POST" or not path.endswith("/chat/completions"):
             return self.send_error(404, "no such path", "not_found_error")
         try:
@@ -266,6 +279,43 @@ class Connection(asyncio.Protocol):
         except (ValueError, KeyError, TypeError):
             return self.send_error(400, "the request is not a JSON object with a model", "invalid_request_error")
         self.answer(request)
+
+    def answer_tool(self, request, words):
+        """An endpoint that is a tool: its path says how it behaves."""
+        what = words[0]
+        STATE.attempts[request.path] += 1
+        if what == "hang" or (what == "hang-once" and STATE.attempts[request.path] == 1):
+            return
+        if what == "close":
+            return self.close()
+        if what == "half":
+            return self.write(self.head(200, JSON, 100) + b"{")
+        if what == "cut":
+            self.write(self.head(200, JSON, 100) + b"{")
+            return self.close()
+        if what == "status":
+            status = int(words[1])
+            extra = {302: ["Location: /elsewhere"], 503: ["Retry-After: 7"]}.get(status, [])
+            body = ("status %d, you sent %s" % (status, request.headers.get("authorization"))).encode()
+            return self.send_body(body, status, b"text/plain", extra)
+        if what == "huge":
+            return self.send_body(b"x" * int(words[1]), 200, b"text/plain; charset=utf-8")
+        if what == "utf8":
+            return self.send_body(b"a\xffb\x00c\xc3\xa9", 200, b"text/plain")
+        if what == "image":
+            return self.send_body(b"\x89PNG", 200, b"image/png")
+        if what == "empty":
+            return self.send_body(b"", 204, JSON)
+        if what == "key":
+            return self.send_body(json.dumps(request.headers).encode(), 200, b"application/problem+json")
+        if what == "slow":
+            self.timer = asyncio.get_running_loop().call_later(int(words[1]) / 1000, self.send_tool, request)
+            return
+        self.send_tool(request)
+
+    def send_tool(self, request):
+        body = request.raw.decode()
+        self.send_body(("%s %s %s" % (request.method, request.path, body)).strip().encode(), 200, b"text/plain")
 
     def answer(self, request):
         model = request.model

@@ -178,12 +178,12 @@ SELECT throws_ok(format('DELETE FROM prometheus.%I', v), '55000', NULL, v || ' i
 -- Hashes.
 
 SELECT is(prometheus._hash('task', 'a', 'b'),
-          encode(sha256('\x04000000000000007461736b'::bytea || '\x010000000000000061'::bytea || '\x010000000000000062'::bytea), 'hex'),
+          encode(sha256('\x00000000000000047461736b'::bytea || '\x000000000000000161'::bytea || '\x000000000000000162'::bytea), 'hex'),
           'texts with their lengths');
 SELECT isnt(prometheus._hash('task', 'ab', 'c'), prometheus._hash('task', 'a', 'bc'), 'what is whose counts');
 SELECT is(prometheus._hash('task', 'a', NULL), NULL, 'null for null');
 SELECT is(prometheus._hash('task', 'a', 'é'),
-          encode(sha256('\x04000000000000007461736b'::bytea || '\x010000000000000061'::bytea || '\x0200000000000000c3a9'::bytea), 'hex'),
+          encode(sha256('\x00000000000000047461736b'::bytea || '\x000000000000000161'::bytea || '\x0000000000000002c3a9'::bytea), 'hex'),
           'lengths are of bytes');
 
 SELECT * FROM finish();

@@ -1,8 +1,8 @@
--- What prometheus_set_tool() writes and refuses, the schema that it makes of a
--- signature, what prometheus.tool shows, and what prometheus._json() makes of
--- what models write.  How tools run is in t/.
+-- What prometheus_set_tool() and prometheus_set_http_tool() write and refuse,
+-- the schema that is made of a signature, what prometheus.tool shows, and what
+-- prometheus._json() makes of what models write.  How tools run is in t/.
 BEGIN;
-SELECT plan(193);
+SELECT plan(246);
 
 SET LOCAL client_min_messages = error;
 
@@ -15,7 +15,7 @@ CREATE SCHEMA prom_test;
 GRANT USAGE ON SCHEMA prom_test TO prom_test_admin, prom_test_other;
 
 SELECT columns_are('prometheus', 'tool', ARRAY[
-    'name', 'kind', 'function', 'tier', 'idempotent', 'owner', 'version', 'set_at', 'description', 'schema']);
+    'name', 'kind', 'function', 'tier', 'idempotent', 'owner', 'version', 'set_at', 'description', 'schema', 'method', 'url', 'secret']);
 SELECT function_returns('prometheus_set_tool', 'bigint');
 SELECT is_empty($$SELECT name FROM prometheus.tool WHERE kind <> 'builtin'$$, 'a fresh install has none but those that are built in');
 
@@ -363,6 +363,54 @@ SELECT throws_ok($$SELECT prometheus_set_tool('now()')$$, '25006', 'cannot execu
 ROLLBACK TO s;
 SELECT throws_ok($$INSERT INTO prometheus._tool SELECT * FROM prometheus._tool WHERE name = 'mine' AND version = 1$$,
                  '23505', NULL, 'a version cannot be written twice');
+
+-- HTTP endpoints.
+
+CREATE FUNCTION pg_temp.set_http(method text DEFAULT 'GET', url text DEFAULT 'https://api.example.com/a/{id}?b={b-1}',
+                                 schema jsonb DEFAULT '{"type": "object", "properties": {"id": {"type": "integer"}, "b-1": {"type": "string"}},
+                                                        "required": ["id", "b-1"]}')
+RETURNS bigint LANGUAGE sql AS $$SELECT prometheus_set_http_tool('fetch', method, url, schema)$$;
+SELECT function_returns('prometheus_set_http_tool', 'bigint');
+SELECT is(pg_temp.set_http(), 1::bigint, 'an endpoint becomes a tool');
+SELECT is(prometheus_set_http_tool('fetch', 'POST', tier => 'write', secret => 'env:KEY', description => 'Fetches.', idempotent => true), 2::bigint,
+          'what is not given is kept');
+SELECT results_eq($$SELECT kind, function, tier, idempotent, description, method, url, secret, schema ->> 'type' FROM prometheus.tool WHERE name = 'fetch'$$,
+    $$VALUES ('http', NULL::text, 'write', true, 'Fetches.', 'POST', 'https://api.example.com/a/{id}?b={b-1}', 'env:KEY', 'object')$$, 'and is shown');
+SELECT is(prometheus_set_http_tool('fetch', secret => '', description => '', tier => NULL, idempotent => NULL), 3::bigint, 'an empty text takes it away');
+SELECT results_eq($$SELECT tier, idempotent, description, secret FROM prometheus.tool WHERE name = 'fetch'$$,
+    $$VALUES ('write', true, NULL::text, NULL::text)$$, 'null keeps tier and idempotent');
+SELECT is(prometheus_set_tool('now()', 'fetch', tier => NULL), 4::bigint, 'it becomes a function');
+SELECT results_eq($$SELECT kind, function, tier, method, url, secret FROM prometheus.tool WHERE name = 'fetch'$$,
+    $$VALUES ('function', 'pg_catalog.now()', 'write', NULL::text, NULL::text, NULL::text)$$, 'with nothing of the endpoint');
+SELECT throws_ok($$SELECT prometheus_set_http_tool('fetch', 'GET', 'https://a/b')$$, '22004', 'an http tool must have a schema',
+                 'a function''s schema is not kept for an endpoint');
+SELECT is(pg_temp.set_http(), 5::bigint, 'and an endpoint again');
+
+SELECT throws_ok(format('SELECT pg_temp.set_http(method => %L)', method), '22023', format('method "%s" cannot be used', method), 'method ' || method)
+  FROM unnest(ARRAY['get', 'HEAD', 'GET X']) method;
+SELECT throws_ok(format('SELECT pg_temp.set_http(url => %L)', url), '22023', 'the url of the tool cannot be used', 'url ' || url)
+  FROM unnest(ARRAY['ftp://a/b', 'a/b', 'https://', 'https:///b', 'https://me:key@a/b', 'https://a:99999/b', 'https://a', 'https://a?x={id}',
+                    'https://{id}.a/b', 'https://a:{id}/b', '{id}://a/b', 'https://a/{nope}', 'https://a/{}', 'https://a/{id', 'https://a/id}',
+                    'https://a/{id {id}}', 'https://a/b#c', 'https://a/b c', 'https://a/../{id}', 'https://a/./b', E'https://a/b\\c', 'https://a/ü',
+                    'https://a/' || repeat('x', 3000)]) url;
+SELECT throws_ok(format('SELECT pg_temp.set_http(schema => %L)', schema), '22023', NULL, 'schema ' || schema)
+  FROM unnest(ARRAY['{"type": "array"}', '{}', 'true', '{"type": "object"}', '{"type": "object", "nonsense": 1}',
+                    '{"type": "object", "properties": {"id": {"type": "integer"}, "b-1": {"type": "string"}}, "required": ["id"]}',
+                    '{"type": "object", "properties": {"id": {"type": "object"}, "b-1": {"type": "string"}}, "required": ["id", "b-1"]}',
+                    '{"type": "object", "properties": {"id": {"type": ["integer", "null"]}, "b-1": {"type": "string"}}, "required": ["id", "b-1"]}']) schema;
+SELECT throws_ok($$SELECT prometheus_set_http_tool('fetch', secret => 'sk-123')$$, '22023', 'the secret is not the name of one', 'a key is not a secret''s name');
+SELECT throws_ok($$SELECT prometheus_set_http_tool('fetch', tier => 'x')$$, '22023', 'tier "x" does not exist', 'an unknown tier');
+SELECT throws_ok($$SELECT prometheus_set_http_tool('a b', 'GET', 'https://a/b', '{"type": "object"}')$$, '22023', NULL, 'a bad name');
+SELECT throws_ok($$SELECT prometheus_set_http_tool('query', 'GET', 'https://a/b', '{"type": "object"}')$$, '42939', NULL, 'a name of one that is built in');
+SELECT throws_ok($$SELECT prometheus_set_http_tool('none', url => 'https://a/b', schema => '{"type": "object"}')$$, '22004', 'an http tool must have a method', 'no method');
+SELECT throws_ok($$SELECT prometheus_set_http_tool('none', 'GET', schema => '{"type": "object"}')$$, '22004', 'an http tool must have a url', 'no url');
+SELECT is(version, 5::bigint, 'what fails writes nothing') FROM prometheus.tool WHERE name = 'fetch';
+GRANT EXECUTE ON FUNCTION prometheus_set_http_tool TO prom_test_user;
+SET LOCAL ROLE prom_test_user;
+SELECT throws_ok($$SELECT prometheus_set_http_tool('mine2', 'GET', 'https://a/b', '{"type": "object"}')$$, '42501', NULL, 'administrators only');
+SET LOCAL ROLE prom_test_other;
+SELECT throws_ok($$SELECT prometheus_set_http_tool('fetch', 'GET', 'https://a/b')$$, '42501', 'permission denied for tool "fetch"', 'only who has its owner''s role');
+RESET ROLE;
 
 -- What models write, as json.
 

@@ -1,0 +1,256 @@
+/*
+ * errand.c
+ *	  Tool calls that are requests on the network: who may send them, and what
+ *	  is written of them.
+ *
+ * An executor judges a call, since conditions of policies are the code of
+ * others, and writes the verdict; the step stays open.  The caller looks for
+ * that verdict when it writes its intent: the same call, with exactly these
+ * arguments, judged in this attempt by the policies of now.  It reads the call
+ * itself, so nothing that an executor says can make it send another one.
+ *
+ * A call without a step was sent, or may have been, by a caller that has ended.
+ * What only reads is then sent again, and so is what the endpoint does once for
+ * each Idempotency-Key, which is the id of the first call.  Of anything else
+ * nobody knows whether it was done: the model is told so, and what cannot be
+ * undone is a person's to decide.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+
+#include "act.h"
+#include "encoding.h"
+#include "endpoint.h"
+#include "errand.h"
+#include "fault.h"
+#include "xact.h"
+
+/* The verdict that lets a call be sent. */
+static PromStatement verdict_statement = {
+	"SELECT FROM prometheus._verdict v WHERE v.task_id = $1 AND v.step = $2"
+	" AND v.attempt = $3 AND v.stage = 'tool' AND v.approved"
+	" AND v.target_hash = $4 AND v.policy_version = $5 LIMIT 1",
+	5,
+	{INT8OID, INT4OID, INT4OID, TEXTOID, INT8OID},
+	NULL,
+};
+
+static bool
+is_approved(const PromJudged *judged, int64 policy_version)
+{
+	Datum values[5] = {Int64GetDatum(judged->task_id),
+					   Int32GetDatum(judged->step),
+					   Int32GetDatum(judged->attempt),
+					   CStringGetTextDatum(prom_judge_hash(judged)),
+					   Int64GetDatum(policy_version)};
+	bool found;
+
+	prom_statement_run(&verdict_statement, values, NULL, true);
+	found = SPI_processed > 0;
+	SPI_freetuptable(SPI_tuptable);
+	return found;
+}
+
+static const char *
+unknown_words(const char *why)
+{
+	return psprintf("nobody knows whether it was done: %s", why);
+}
+
+const char *
+prom_errand_sent_before(int64 call_id, const char *reason)
+{
+	return psprintf("it was sent before (call %lld), and nobody knows whether it was done; to approve it is to send it again: %s",
+					(long long) call_id, reason == NULL ? "" : reason);
+}
+
+/* It was sent by a process that has ended, and is not sent again. */
+static void
+make_unknown(const PromAsked *asked, const char *why, PromToolStep *step)
+{
+	step->vetoed = false;
+	step->unknown = step->ambiguous = true;
+	step->call_id = asked->last_call;
+	step->error = unknown_words(
+		why == NULL ? "it was sent, and the process that waited for the response ended"
+					: psprintf("it was sent, and the process that waited for the response ended; it was not sent again: %s",
+							   why));
+}
+
+static void
+write_step(const PromToolStep *step)
+{
+	PromFactWriter *writer = prom_fact_begin();
+
+	prom_step_add_tool(writer, step, GetCurrentTimestamp());
+	prom_fact_end(writer);
+}
+
+void
+prom_errand_judge(PromJob *job, const PromAsked *asked, PromToolStep *step)
+{
+	bool was_sent = asked->last_call != 0;
+	bool may_repeat = prom_asked_may_repeat(asked);
+	PromJudged judged;
+	PromVerdict verdict;
+	const char *problem = NULL;
+	PromFactWriter *writer;
+
+	step->connect_ms = step->first_byte_ms = -1;
+	prom_asked_judged(asked, &judged);
+	if (step->error == NULL && was_sent && !may_repeat &&
+		asked->tool->tier == PROM_TIER_WRITE)
+		make_unknown(asked, NULL, step);
+	else if (step->error == NULL)
+	{
+		problem = prom_endpoint_problem(asked->tool, asked->arguments);
+		if (problem != NULL)
+			step->error = prom_act_clip(psprintf("arguments %s", problem),
+										PROM_ACT_MAX_ERROR);
+	}
+	if (step->error != NULL)
+	{
+		if (was_sent && !step->unknown && asked->tool->tier != PROM_TIER_READ)
+			make_unknown(asked, step->error, step);
+		prom_act_check_wanted(job);
+		write_step(step);
+		return;
+	}
+	/* Was it judged, and only the word of that was lost? */
+	if (is_approved(&judged, prom_policies()->version))
+	{
+		job->send = true;
+		return;
+	}
+	if (!prom_act_judge(&judged, asked->facts.agent, job->deadline, &verdict,
+						step))
+		return;
+	prom_act_check_wanted(job);
+	writer = prom_fact_begin();
+	prom_verdict_add(writer, &judged, &verdict, GetCurrentTimestamp());
+	if (step->error == NULL)
+		job->send = true;
+	else
+	{
+		if (was_sent && asked->tool->tier != PROM_TIER_READ)
+			make_unknown(asked, verdict.reasoning, step);
+		prom_step_add_tool(writer, step, GetCurrentTimestamp());
+	}
+	prom_fact_end(writer);
+}
+
+
+/* The caller's part. */
+
+static void
+add_call(PromFactWriter *writer, const PromErrand *errand,
+		 const PromAsked *asked)
+{
+	Datum values[CALL_COLUMNS] = {0};
+	bool nulls[CALL_COLUMNS] = {false};
+
+	values[CALL_ID] = Int64GetDatum(errand->call_id);
+	values[CALL_TASK_ID] = Int64GetDatum(errand->task_id);
+	values[CALL_ATTEMPT] = Int32GetDatum(errand->attempt);
+	values[CALL_TURN] = Int32GetDatum(errand->turn);
+	/* The turn of the model itself has number 1. */
+	values[CALL_CALL] = Int32GetDatum(asked->number + 1);
+	values[CALL_SENT_AT] = TimestampTzGetDatum(errand->sent_at);
+	values[CALL_KIND] = CStringGetTextDatum("tool");
+	values[CALL_TARGET] =
+		CStringGetTextDatum(psprintf("tool:%s", asked->tool->name));
+	nulls[CALL_RESERVED] = nulls[CALL_RESERVED_TOKENS] = true;
+	values[CALL_STEP] = Int32GetDatum(errand->step);
+	prom_fact_add(writer, PROM_FACT_CALL, values, nulls);
+}
+
+void
+prom_errand_intend(PromFactWriter *writer, PromErrand *errand, TimestampTz now)
+{
+	PromAsked asked;
+	PromJudged judged;
+	PromEndpointRequest request;
+	PromFetchSpec *spec = &errand->spec;
+
+	errand->next = PROM_ERRAND_END;
+	if (!prom_asked_read(errand->task_id, errand->attempt, errand->step,
+						 &asked))
+		return;
+	errand->next = PROM_ERRAND_JUDGE;
+	if (asked.tool == NULL || !asked.tool->is_http)
+		return;
+	prom_asked_judged(&asked, &judged);
+	if (!is_approved(&judged, prom_policies()->version) ||
+		prom_endpoint_make(asked.tool, prom_encoding_to_utf8(asked.arguments),
+						   &request) != NULL)
+		return;
+	errand->next = PROM_ERRAND_SEND;
+	errand->call_id = prom_fact_next_id();
+	errand->sent_at = now;
+	spec->method = asked.tool->method;
+	spec->url = request.url;
+	spec->body = request.body;
+	spec->secret = asked.tool->secret;
+	spec->key = 0;
+	if (asked.tool->idempotent)
+		spec->key = asked.first_call != 0 ? asked.first_call : errand->call_id;
+	spec->timeout = asked.facts.agent->tool_timeout;
+	spec->max_result = asked.facts.agent->max_result;
+	add_call(writer, errand, &asked);
+}
+
+/* What is too long is cut, and says so. */
+static const char *
+result_text(const PromFetchResult *result, int64 max_result)
+{
+	const char *text = prom_encoding_from_utf8(result->text);
+	int whole = strlen(text);
+	int length;
+
+	if (whole <= max_result && !result->is_cut)
+		return text;
+	length = prom_encoding_clip(text, whole, Min(whole, max_result));
+	return psprintf("%.*s\n[cut: the first %d bytes; ask for less]", length,
+					text, length);
+}
+
+void
+prom_errand_record(PromFactWriter *writer, PromErrand *errand, TimestampTz now)
+{
+	const PromFetchResult *result = prom_fetch_result(errand->fetch);
+	PromToolStep step = {.task_id = errand->task_id,
+						 .attempt = errand->attempt,
+						 .step = errand->step,
+						 .started_at = errand->sent_at,
+						 .call_id = errand->call_id,
+						 .ambiguous = result->ambiguous,
+						 .http_status = result->http_status,
+						 .connect_ms = result->connect_ms,
+						 .first_byte_ms = result->first_byte_ms};
+	PromAsked asked;
+
+	errand->next = PROM_ERRAND_END;
+	if (!prom_asked_read(errand->task_id, errand->attempt, errand->step,
+						 &asked))
+		return;
+	step.name = asked.name;
+	step.arguments = asked.arguments;
+	step.request_id = prom_encoding_from_utf8(result->request_id);
+	if (errand->problem != NULL)
+		step.error = psprintf("it was sent, and its result cannot be recorded: %s",
+							  errand->problem);
+	else if (result->error == NULL)
+		step.result = result_text(result, asked.facts.agent->max_result);
+	else
+		step.error = prom_encoding_from_utf8(result->error);
+	if (step.error != NULL && result->ambiguous &&
+		asked.tool->tier != PROM_TIER_READ)
+	{
+		step.unknown = true;
+		step.error = unknown_words(step.error);
+	}
+	prom_step_add_tool(writer, &step, now);
+}
