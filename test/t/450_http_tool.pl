@@ -240,6 +240,29 @@ $node->wait_task($task, 'completed');
 is((told($task, 3))[0], 'POST /tool/echo/danger {}', 'approval: then it was sent');
 is(scalar(requests_of('/tool/echo/danger')), 1, 'approval: once');
 
+# Policies of now: a verdict of before they were changed lets nothing be sent.
+sql(<<'EOSQL');
+CREATE FUNCTION waits(judged jsonb) RETURNS boolean LANGUAGE sql AS 'SELECT false FROM (SELECT pg_advisory_lock_shared(450)) x';
+SELECT prometheus_set_policy('waits', 'tool', 'deny', 'waits(jsonb)', match => '{"tool": "patch"}', on_error => 'allow');
+EOSQL
+my $session = $node->background_psql('postgres');
+$session->query_safe('SELECT pg_advisory_lock(450)');
+$task = submit('a', [ [ 'patch', {} ] ], 'end');
+$node->wait_for('the policy is asked', q{SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted}, 't');
+my $caller = $node->signal_worker('STOP', 'caller');
+$session->query_safe('SELECT pg_advisory_unlock(450)');
+$session->quit;
+$node->wait_for('it is allowed', "SELECT count(*) FROM prometheus.verdict WHERE task_id = $task AND stage = 'tool' AND approved", 1);
+sql(q{SELECT prometheus_set_policy('late', 'tool', 'deny', match => '{"tool": "patch"}', reason => 'Not any more.')});
+$before = $llm->stats->{requests};
+kill('CONT', $caller);
+$node->wait_task($task, 'completed');
+is((told($task, 3))[0], 'Vetoed: Not any more.', 'policies of now: it is judged again');
+is($llm->stats->{requests}, $before, 'policies of now: nothing was sent');
+is( sql("SELECT string_agg(effect, ' ' ORDER BY policy_version) FROM prometheus.verdict WHERE task_id = $task AND stage = 'tool' AND attempt = 1"),
+	'allow deny', 'policies of now: both verdicts');
+sql(q{SELECT prometheus_set_policy('late', effect => 'off'), prometheus_set_policy('waits', effect => 'off', condition => '-')});
+
 # A cancel drops the request.
 $task = submit('a', [ [ 'word_write', { word => 'hang' } ], [ 'word', { word => 'hang' } ] ], 'end');
 $before = $llm->stats->{dropped};
