@@ -83,6 +83,7 @@ prom_asked_read(int64 task_id, int32 attempt, int32 step, PromAsked *asked)
 	asked->number = step - prom_row_int32(0, 1);
 	calls = prom_toolcall_read(prom_encoding_to_utf8(prom_row_text(0, 2)),
 							   &ncalls, &regular);
+	SPI_freetuptable(SPI_tuptable);
 	if (asked->number > ncalls)
 		elog(ERROR, "task %lld has no tool call for step %d",
 			 (long long) task_id, step);

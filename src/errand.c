@@ -20,6 +20,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 
 #include "act.h"
 #include "encoding.h"
@@ -146,8 +147,8 @@ prom_errand_judge(PromJob *job, const PromAsked *asked, PromToolStep *step)
 /* The caller's part. */
 
 static void
-add_call(PromFactWriter *writer, const PromErrand *errand,
-		 const PromAsked *asked)
+add_call(PromFactWriter *writer, const PromErrand *errand, int number,
+		 const char *tool)
 {
 	Datum values[CALL_COLUMNS] = {0};
 	bool nulls[CALL_COLUMNS] = {false};
@@ -157,49 +158,88 @@ add_call(PromFactWriter *writer, const PromErrand *errand,
 	values[CALL_ATTEMPT] = Int32GetDatum(errand->attempt);
 	values[CALL_TURN] = Int32GetDatum(errand->turn);
 	/* The turn of the model itself has number 1. */
-	values[CALL_CALL] = Int32GetDatum(asked->number + 1);
+	values[CALL_CALL] = Int32GetDatum(number + 1);
 	values[CALL_SENT_AT] = TimestampTzGetDatum(errand->sent_at);
 	values[CALL_KIND] = CStringGetTextDatum("tool");
-	values[CALL_TARGET] =
-		CStringGetTextDatum(psprintf("tool:%s", asked->tool->name));
+	values[CALL_TARGET] = CStringGetTextDatum(psprintf("tool:%s", tool));
 	nulls[CALL_RESERVED] = nulls[CALL_RESERVED_TOKENS] = true;
 	values[CALL_STEP] = Int32GetDatum(errand->step);
 	prom_fact_add(writer, PROM_FACT_CALL, values, nulls);
 }
 
-void
-prom_errand_intend(PromFactWriter *writer, PromErrand *errand, TimestampTz now)
+/*
+ * What is read of a task may be large, and a turn has many errands: it is
+ * read in a context that goes at once, but for what is written and sent.
+ */
+static MemoryContext
+begin_reading(void)
 {
-	PromAsked asked;
+	return MemoryContextSwitchTo(
+		AllocSetContextCreate(CurrentMemoryContext, "prometheus errand",
+							  ALLOCSET_DEFAULT_SIZES));
+}
+
+static void
+end_reading(MemoryContext before)
+{
+	MemoryContextDelete(MemoryContextSwitchTo(before));
+}
+
+static char *
+copy_to(MemoryContext context, const char *text)
+{
+	return text == NULL ? NULL : MemoryContextStrdup(context, text);
+}
+
+/* Read what is to be sent, if that may be; what is next. */
+static PromErrandNext
+read_errand(PromErrand *errand, MemoryContext keep, PromAsked *asked)
+{
 	PromJudged judged;
 	PromEndpointRequest request;
 	PromFetchSpec *spec = &errand->spec;
 
-	errand->next = PROM_ERRAND_END;
-	if (!prom_asked_read(errand->task_id, errand->attempt, errand->step,
-						 &asked))
-		return;
-	errand->next = PROM_ERRAND_JUDGE;
-	if (asked.tool == NULL || !asked.tool->is_http)
-		return;
-	prom_asked_judged(&asked, &judged);
+	if (!prom_asked_read(errand->task_id, errand->attempt, errand->step, asked))
+		return PROM_ERRAND_END;
+	if (asked->tool == NULL || !asked->tool->is_http)
+		return PROM_ERRAND_JUDGE;
+	prom_asked_judged(asked, &judged);
 	if (!is_approved(&judged, prom_policies()->version) ||
-		prom_endpoint_make(asked.tool, prom_encoding_to_utf8(asked.arguments),
+		prom_endpoint_make(asked->tool, prom_encoding_to_utf8(asked->arguments),
 						   &request) != NULL)
+		return PROM_ERRAND_JUDGE;
+	spec->method = copy_to(keep, asked->tool->method);
+	spec->url = copy_to(keep, request.url);
+	spec->body = copy_to(keep, request.body);
+	spec->secret = copy_to(keep, asked->tool->secret);
+	spec->timeout = asked->facts.agent->tool_timeout;
+	spec->max_result = asked->facts.agent->max_result;
+	spec->key = asked->tool->idempotent ? asked->first_call : 0;
+	return PROM_ERRAND_SEND;
+}
+
+void
+prom_errand_intend(PromFactWriter *writer, PromErrand *errand, TimestampTz now)
+{
+	MemoryContext before = begin_reading();
+	char *tool = NULL;
+	bool is_idempotent = false;
+	PromAsked asked;
+
+	errand->next = read_errand(errand, before, &asked);
+	if (errand->next == PROM_ERRAND_SEND)
+	{
+		tool = copy_to(before, asked.tool->name);
+		is_idempotent = asked.tool->idempotent;
+	}
+	end_reading(before);
+	if (errand->next != PROM_ERRAND_SEND)
 		return;
-	errand->next = PROM_ERRAND_SEND;
 	errand->call_id = prom_fact_next_id();
 	errand->sent_at = now;
-	spec->method = asked.tool->method;
-	spec->url = request.url;
-	spec->body = request.body;
-	spec->secret = asked.tool->secret;
-	spec->key = 0;
-	if (asked.tool->idempotent)
-		spec->key = asked.first_call != 0 ? asked.first_call : errand->call_id;
-	spec->timeout = asked.facts.agent->tool_timeout;
-	spec->max_result = asked.facts.agent->max_result;
-	add_call(writer, errand, &asked);
+	if (is_idempotent && errand->spec.key == 0)
+		errand->spec.key = errand->call_id;
+	add_call(writer, errand, asked.number, tool);
 }
 
 /* What is too long is cut, and says so. */
@@ -221,6 +261,7 @@ void
 prom_errand_record(PromFactWriter *writer, PromErrand *errand, TimestampTz now)
 {
 	const PromFetchResult *result = prom_fetch_result(errand->fetch);
+	MemoryContext before = begin_reading();
 	PromToolStep step = {.task_id = errand->task_id,
 						 .attempt = errand->attempt,
 						 .step = errand->step,
@@ -230,24 +271,33 @@ prom_errand_record(PromFactWriter *writer, PromErrand *errand, TimestampTz now)
 						 .http_status = result->http_status,
 						 .connect_ms = result->connect_ms,
 						 .first_byte_ms = result->first_byte_ms};
+	bool is_there;
+	bool changes = false;
+	int64 max_result = 0;
 	PromAsked asked;
 
 	errand->next = PROM_ERRAND_END;
-	if (!prom_asked_read(errand->task_id, errand->attempt, errand->step,
-						 &asked))
+	is_there = !prom_asked_read(errand->task_id, errand->attempt, errand->step,
+								&asked);
+	if (!is_there)
+	{
+		step.name = copy_to(before, asked.name);
+		step.arguments = copy_to(before, asked.arguments);
+		changes = asked.tool->tier != PROM_TIER_READ;
+		max_result = asked.facts.agent->max_result;
+	}
+	end_reading(before);
+	if (is_there)
 		return;
-	step.name = asked.name;
-	step.arguments = asked.arguments;
 	step.request_id = prom_encoding_from_utf8(result->request_id);
 	if (errand->problem != NULL)
 		step.error = psprintf("it was sent, and its result cannot be recorded: %s",
 							  errand->problem);
 	else if (result->error == NULL)
-		step.result = result_text(result, asked.facts.agent->max_result);
+		step.result = result_text(result, max_result);
 	else
 		step.error = prom_encoding_from_utf8(result->error);
-	if (step.error != NULL && result->ambiguous &&
-		asked.tool->tier != PROM_TIER_READ)
+	if (step.error != NULL && result->ambiguous && changes)
 	{
 		step.unknown = true;
 		step.error = unknown_words(step.error);

@@ -260,6 +260,7 @@ static PromStatement thread_statement = {
 	" CASE WHEN s.status OPERATOR(pg_catalog.<>) 'ok'"
 	"   THEN pg_catalog.concat("
 	"     CASE WHEN s.status OPERATOR(pg_catalog.=) 'vetoed' THEN 'Vetoed'"
+	"       WHEN s.status OPERATOR(pg_catalog.=) 'unknown' THEN 'Unknown'"
 	"       ELSE 'Error' END, ': ',"
 	"     coalesce(s.error, s.status)) END"
 	" FROM prometheus._step s WHERE s.task_id OPERATOR(pg_catalog.=) $1"

@@ -219,7 +219,7 @@ foreach my $word (qw(hang close half cut))
 	is(calls($task), '1 tool tool:word ambiguous, 1 tool tool:word_write ambiguous', "$word: the calls");
 	@told = told($task, 4);
 	like($told[0], qr/^Error: the(?:re was no|) /, "$word: told of what reads");
-	like($told[1], qr/^Error: nobody knows whether it was done: the/, "$word: told of the other");
+	like($told[1], qr/^Unknown: nobody knows whether it was done: the/, "$word: told of the other");
 	is(scalar(grep { $_->{path} eq "/tool/$word" } @{ $llm->requests }), 2, "$word: each was sent once");
 }
 # That it was not sent is known.
@@ -306,7 +306,7 @@ foreach my $name (qw(read_0 read_1 write_1 destructive_1))
 	is((told($task{$name}, 3))[0], "POST /tool/hang-once/$name {}", "crash: $name: the result");
 	like(calls($task{$name}), qr/^\d tool tool:$name ambiguous, \d tool tool:$name done$/, "crash: $name: its calls");
 }
-my $unknown = qr/^Error: nobody knows whether it was done: it was sent, and the process that waited for the response ended/;
+my $unknown = qr/^Unknown: nobody knows whether it was done: it was sent, and the process that waited for the response ended/;
 is(scalar(requests_of('/tool/hang-once/write_0')), 1, 'crash: write_0 was not sent again');
 is(steps($task{write_0}), '1 chat scripted ok, 2 tool write_0 unknown, 3 chat scripted ok', 'crash: write_0: its step');
 like((told($task{write_0}, 3))[0], $unknown, 'crash: write_0: the model is told');
