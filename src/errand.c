@@ -29,11 +29,12 @@
 #include "fault.h"
 #include "xact.h"
 
-/* The verdict that lets a call be sent. */
+/* The verdict that lets a call be sent: by rules, or a person whom they ask. */
 static PromStatement verdict_statement = {
 	"SELECT FROM prometheus._verdict v WHERE v.task_id = $1 AND v.step = $2"
 	" AND v.attempt = $3 AND v.stage = 'tool' AND v.approved"
-	" AND v.target_hash = $4 AND v.policy_version = $5 LIMIT 1",
+	" AND v.target_hash = $4 AND v.policy_version = $5"
+	" AND v.governor IN ('JUSTICA', 'policy') LIMIT 1",
 	5,
 	{INT8OID, INT4OID, INT4OID, TEXTOID, INT8OID},
 	NULL,
