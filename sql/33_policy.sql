@@ -47,11 +47,12 @@ CREATE TABLE prometheus._verdict (
     reasoning text,
     suggestion text,
     target_hash text NOT NULL,
-    UNIQUE NULLS NOT DISTINCT (task_id, step, attempt, stage, effect,
-                               policy_version)
+    scores jsonb,
+    UNIQUE NULLS NOT DISTINCT (task_id, step, attempt, stage, effect, policy,
+        policy_version)
 );
 COMMENT ON TABLE prometheus._verdict IS
-    'What the policies said of a request, a tool call or an answer. That a request was allowed by rules alone is told by its attempt (review_ms, policy_version) and has no row.';
+    'What the policies said of a request, a tool call or an answer; scores: by a model. That a request was allowed by rules alone is told by its attempt (review_ms, policy_version) and has no row.';
 
 CREATE FUNCTION prometheus._hash(stage text, agent text, what text)
 RETURNS text
@@ -67,14 +68,14 @@ CREATE FUNCTION @extschema@.prometheus_set_policy(
     match jsonb DEFAULT '{}',
     reason text DEFAULT NULL,
     suggestion text DEFAULT NULL,
-    reviewer text DEFAULT 'rule',
+    reviewer text DEFAULT NULL,
     approvers text DEFAULT NULL,
     on_error text DEFAULT 'deny')
 RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_set_policy';
 COMMENT ON FUNCTION @extschema@.prometheus_set_policy(
     text, text, text, regprocedure, jsonb, text, text, text, text, text) IS
-    'Writes a new version of a policy and returns its number; it counts from the commit on, also for tasks that run. stage: task (the request), tool (a tool call) or answer. effect: deny, escalate (a person must approve a tool call first), warn (it is noted), allow, or off; deny counts before escalate, that before the others. It applies if all of match fits (agent, tool, tier, submitter, mode: a text or an array of texts; arguments: contained in the tool''s; text: a regular expression, found in request, arguments or answer; principle: integrity, proportionality or transparency, the rules of JUSTICA; what a tool executes is held against integrity as well, whatever the arguments are) and condition, a function f(jsonb) RETURNS boolean of the thing judged, is true; it runs read-only as the policy''s owner. on_error: deny, warn or allow if the condition fails. approvers: the role whose members may approve (default prometheus_agent_admin); never who submitted. reason and suggestion are told to model and user. Raises invalid_parameter_value for what cannot be.';
+    'Writes a new version of a policy and returns its number; it counts from the commit on, also for tasks that run. stage: task (the request), tool (a tool call) or answer. effect: deny, escalate (a person must approve a tool call first), warn (it is noted), allow, or off; deny counts before escalate, that before the others. It applies if all of match fits (agent, tool, tier, submitter, mode: a text or an array of texts; arguments: contained in the tool''s; text: a regular expression, found in request, arguments or answer; principle: integrity, proportionality or transparency, the rules of JUSTICA; what a tool executes is held against integrity as well, whatever the arguments are) and condition, a function f(jsonb) RETURNS boolean of the thing judged, is true; it runs read-only as the policy''s owner. on_error: deny, warn or allow if the condition fails. reviewer: rule, or a model that is asked about what the rules have allowed: model (that of the agent which is reviewed) or model:NAME; then effect (deny, escalate or warn) is that of a confidence below 0.4, and there is no condition. approvers: the role whose members may approve (default prometheus_agent_admin); never who submitted. reason and suggestion are told to model and user. Raises invalid_parameter_value for what cannot be, undefined_object for a model or role that does not exist.';
 
 -- The constitution: what JUSTICA forbids, and what she asks a person about.
 INSERT INTO prometheus._policy
@@ -108,4 +109,13 @@ SELECT 1, prometheus._xid(), 0, clock_timestamp(), r.oid, r.rolname,
         'Escalation: what cannot be undone is for a person to decide.',
         'Wait for the decision, or go a way that can be undone.'))
        AS p (name, stage, effect, match, reason, suggestion)
+ WHERE r.rolname = current_user;
+
+-- Counsel: a model that reviews requests, in mode full.
+INSERT INTO prometheus._policy
+    (version, xid, mark, set_at, owner_oid, owner, name, stage, effect, match,
+     reviewer, on_error, options)
+SELECT 1, prometheus._xid(), 0, clock_timestamp(), r.oid, r.rolname, 'sofia',
+       'task', 'deny', '{"mode": "full"}', 'model', 'deny', '{}'
+  FROM pg_catalog.pg_roles r
  WHERE r.rolname = current_user;

@@ -67,7 +67,9 @@ SELECT c.sent_at AS charged_at,
               AS as_reserved) a
  WHERE c.target LIKE 'model:%'
 UNION ALL
-SELECT s.started_at, t.agent, t.submitter, t.submitter_oid, s.name,
+SELECT s.started_at, t.agent, t.submitter, t.submitter_oid,
+       CASE s.kind WHEN 'review' THEN prometheus._json(s.arguments) ->> 'model'
+            ELSE s.name END,
        coalesce(s.tokens_in, 0)::numeric + coalesce(s.tokens_out, 0),
        s.cost, false
   FROM prometheus._step s

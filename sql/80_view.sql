@@ -197,8 +197,8 @@ COMMENT ON COLUMN prometheus.call.call_id IS 'Its id.';
 COMMENT ON COLUMN prometheus.call.task_id IS 'The task.';
 COMMENT ON COLUMN prometheus.call.attempt IS 'The attempt that sent it.';
 COMMENT ON COLUMN prometheus.call.turn IS 'The turn of the conversation with the model, from 1; of a tool the one that asked for it.';
-COMMENT ON COLUMN prometheus.call.call IS 'Its number in the turn: 1 is the model, tools follow.';
-COMMENT ON COLUMN prometheus.call.kind IS 'chat or tool.';
+COMMENT ON COLUMN prometheus.call.call IS 'Its number in the turn: 1 is the turn itself; from 2 on: tools that it asks for, or the attempt''s reviews by models.';
+COMMENT ON COLUMN prometheus.call.kind IS 'chat (a turn of the model), tool, or review (by a model).';
 COMMENT ON COLUMN prometheus.call.target IS 'What was called: model:NAME or tool:NAME.';
 COMMENT ON COLUMN prometheus.call.status IS
     'open, done, failed, or ambiguous: nobody knows whether the peer did, and billed, the work.';
@@ -228,6 +228,8 @@ SELECT s.task_id,
        CASE WHEN s.kind = 'tool'
             THEN jsonb_build_object(
                  'arguments', prometheus._json(s.arguments))
+            WHEN s.kind = 'review' AND s.arguments IS NOT NULL
+            THEN jsonb_build_object('judged', prometheus._json(s.arguments))
             ELSE jsonb_build_object('messages', coalesce(
                  (SELECT jsonb_agg(jsonb_build_object(
                              'role', 'tool',
@@ -271,8 +273,8 @@ COMMENT ON VIEW prometheus.step IS
 COMMENT ON COLUMN prometheus.step.task_id IS 'The task.';
 COMMENT ON COLUMN prometheus.step.step IS 'Its number in the task, from 1.';
 COMMENT ON COLUMN prometheus.step.attempt IS 'The attempt that made it.';
-COMMENT ON COLUMN prometheus.step.kind IS 'review (by policies with conditions), chat (a turn of the model) or tool (a call of a tool).';
-COMMENT ON COLUMN prometheus.step.name IS 'What was called: the model''s name in prometheus.model, or the tool''s.';
+COMMENT ON COLUMN prometheus.step.kind IS 'review (by policies with conditions, or by a model), chat (a turn of the model) or tool (a call of a tool).';
+COMMENT ON COLUMN prometheus.step.name IS 'What was called: the model''s name in prometheus.model, or the tool''s; of a review the stage, or the policy that asked a model.';
 COMMENT ON COLUMN prometheus.step.status IS 'ok, error, vetoed or unknown.';
 COMMENT ON COLUMN prometheus.step.started_at IS 'When it began.';
 COMMENT ON COLUMN prometheus.step.duration_ms IS 'How long it took, milliseconds.';
@@ -283,7 +285,7 @@ COMMENT ON COLUMN prometheus.step.cached_tokens IS 'Tokens of the prompt that ca
 COMMENT ON COLUMN prometheus.step.cost IS 'Tokens times prices; null: not known.';
 COMMENT ON COLUMN prometheus.step.finish_reason IS 'The provider''s own word for why the reply ended.';
 COMMENT ON COLUMN prometheus.step.error IS 'Why it did not succeed.';
-COMMENT ON COLUMN prometheus.step.input IS 'The messages that are new in a turn: instructions and request, or the results of tools; of a tool: its arguments. prometheus_prompt(task_id, step) shows the whole, with history and results.';
+COMMENT ON COLUMN prometheus.step.input IS 'The messages that are new in a turn: instructions and request, or the results of tools; of a tool: its arguments; of a review by a model: what it was about, and which model. prometheus_prompt(task_id, step) shows the whole, with history and results.';
 COMMENT ON COLUMN prometheus.step.output IS 'What came out: content, tool_calls (in the provider''s form), or error.';
 
 /*
@@ -546,29 +548,31 @@ SELECT v.*
               x.target_hash,
               x.latency_ms,
               x.attempt,
-              x.judged_at
+              x.judged_at,
+              x.scores
          FROM prometheus._verdict x
          JOIN prometheus._visible_task t ON t.task_id = x.task_id
        UNION ALL
        SELECT a.task_id, NULL, 'task', true, 'LOW', 'JUSTICA', NULL, NULL, NULL,
               'allow', a.policy_version,
               prometheus._hash('task', t.agent, t.request), a.review_ms,
-              a.attempt, a.started_at
+              a.attempt, a.started_at, NULL
          FROM prometheus._attempt a
          JOIN prometheus._visible_task t ON t.task_id = a.task_id
         WHERE a.policy_version IS NOT NULL
           AND NOT EXISTS (SELECT FROM prometheus._verdict x
                            WHERE x.task_id = a.task_id
                              AND x.attempt = a.attempt
-                             AND x.stage = 'task')) v;
+                             AND x.stage = 'task'
+                             AND x.governor IN ('JUSTICA', 'policy'))) v;
 COMMENT ON VIEW prometheus.verdict IS
     'What the policies said of every request, tool call and answer of the tasks that you may see.';
 COMMENT ON COLUMN prometheus.verdict.task_id IS 'The task.';
 COMMENT ON COLUMN prometheus.verdict.step IS 'The step that it is about; null: the request.';
 COMMENT ON COLUMN prometheus.verdict.stage IS 'What was judged: task, tool or answer.';
 COMMENT ON COLUMN prometheus.verdict.approved IS 'It was allowed; else denied, or a person was asked (effect escalate).';
-COMMENT ON COLUMN prometheus.verdict.risk_level IS 'LOW, MEDIUM, HIGH or CRITICAL.';
-COMMENT ON COLUMN prometheus.verdict.governor IS 'JUSTICA (the constitution, or nothing applied) or policy.';
+COMMENT ON COLUMN prometheus.verdict.risk_level IS 'LOW, MEDIUM, HIGH or CRITICAL: by the effect; of a model by its confidence, from 0.7, 0.4, 0.2 and 0 on.';
+COMMENT ON COLUMN prometheus.verdict.governor IS 'JUSTICA (the constitution, or nothing applied), policy, or of a model SOFIA (policies named sofia...) or model:NAME.';
 COMMENT ON COLUMN prometheus.verdict.reasoning IS 'Why.';
 COMMENT ON COLUMN prometheus.verdict.suggestions IS 'What would help.';
 COMMENT ON COLUMN prometheus.verdict.policy IS 'The policy that decided; null: none applied.';
@@ -578,6 +582,7 @@ COMMENT ON COLUMN prometheus.verdict.target_hash IS 'SHA-256 of exactly what was
 COMMENT ON COLUMN prometheus.verdict.latency_ms IS 'How long that took, milliseconds.';
 COMMENT ON COLUMN prometheus.verdict.attempt IS 'The attempt for which it was judged.';
 COMMENT ON COLUMN prometheus.verdict.judged_at IS 'When.';
+COMMENT ON COLUMN prometheus.verdict.scores IS 'What a model scored, from 0 to 1: confidence, and humility, patience, service, gentleness, prudence, courage, truthfulness; null: no model was asked, or it failed.';
 
 CREATE VIEW prometheus.approval WITH (security_barrier) AS
 SELECT a.approval_id,

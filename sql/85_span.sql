@@ -128,8 +128,15 @@ SELECT s.*
          LEFT JOIN prometheus._attempt a
               ON a.task_id = s.task_id AND a.attempt = s.attempt
          LEFT JOIN prometheus._peer p
-              ON p.name = a.model AND p.version = a.model_version
-                 AND s.kind = 'chat'
+              ON p.name = CASE s.kind
+                     WHEN 'chat' THEN a.model
+                     WHEN 'review'
+                     THEN prometheus._json(s.arguments) ->> 'model' END
+                 AND p.version = CASE s.kind
+                     WHEN 'chat' THEN a.model_version
+                     WHEN 'review'
+                     THEN (prometheus._json(s.arguments)
+                         ->> 'version')::bigint END
        UNION ALL
        SELECT replace(t.trace_id::text, '-', ''),
               lpad(to_hex(c.call_id), 16, '0'),
@@ -180,8 +187,18 @@ SELECT s.*
          LEFT JOIN prometheus._attempt a
               ON a.task_id = c.task_id AND a.attempt = c.attempt
          LEFT JOIN prometheus._peer p
-              ON p.name = a.model AND p.version = a.model_version
-                 AND c.kind = 'chat'
+              ON c.kind <> 'tool'
+                 AND p.name = CASE c.kind
+                     WHEN 'review' THEN substr(c.target, 7)
+                     ELSE a.model END
+                 AND p.version = CASE
+                     WHEN c.kind <> 'review' OR p.name = a.model
+                     THEN a.model_version
+                     WHEN s.step IS NOT NULL
+                     THEN (prometheus._json(s.arguments)
+                         ->> 'version')::bigint
+                     ELSE (SELECT max(m.version) FROM prometheus._model m
+                            WHERE m.name = p.name) END
          LEFT JOIN LATERAL (
               SELECT x.method, x.url,
                      btrim(substring(x.url, '://([[][^]]*[]]|[^/:]+)'), '[]')
@@ -206,7 +223,7 @@ COMMENT ON COLUMN prometheus.span.span_id IS
 COMMENT ON COLUMN prometheus.span.parent_span_id IS
     'The span that it is a part of: of a call its step (its task, if no step was recorded), of a step its task, of a task the one in the traceparent that it was submitted with; null: the root of its trace.';
 COMMENT ON COLUMN prometheus.span.name IS
-    'As OpenTelemetry names it: invoke_agent AGENT, chat MODEL, execute_tool TOOL; of a call the method, POST.';
+    'As OpenTelemetry names it: invoke_agent AGENT, chat MODEL, review MODEL, execute_tool TOOL; of a call the method, POST.';
 COMMENT ON COLUMN prometheus.span.kind IS
     'OpenTelemetry SpanKind: internal, or client (it is, or makes, a request on the network).';
 COMMENT ON COLUMN prometheus.span.started_at IS
@@ -242,7 +259,7 @@ SELECT u.day,
               sum(s.tokens_out) AS tokens_out,
               sum(s.cost) AS cost
          FROM prometheus._step s
-        WHERE s.kind = 'chat' -- others have no model and use none
+        WHERE s.model IS NOT NULL -- others use none
         GROUP BY 1, 2, 3
        UNION ALL
        -- requests of which no reply was recorded
@@ -254,8 +271,17 @@ SELECT u.day,
          LEFT JOIN prometheus._attempt a
               ON a.task_id = c.task_id AND a.attempt = c.attempt
          LEFT JOIN prometheus._peer p
-              ON p.name = a.model AND p.version = a.model_version
-        WHERE o.outcome NOT IN ('completed', 'retry') AND c.kind = 'chat'
+              ON c.kind <> 'tool'
+                 AND p.name = CASE c.kind
+                     WHEN 'review' THEN substr(c.target, 7)
+                     ELSE a.model END
+                 AND p.version = CASE
+                     WHEN c.kind <> 'review' OR p.name = a.model
+                     THEN a.model_version
+                     ELSE (SELECT max(m.version) FROM prometheus._model m
+                            WHERE m.name = p.name) END
+        WHERE o.outcome NOT IN ('completed', 'retry')
+          AND c.kind <> 'tool'
           AND NOT EXISTS (
               SELECT FROM prometheus._step s
                WHERE s.task_id = c.task_id AND s.call_id = c.call_id)) u

@@ -515,5 +515,8 @@ prom_act(PromJob *job)
 		case PROM_JOB_REVIEW:
 			prom_act_review(job);
 			break;
+		case PROM_JOB_COUNSEL:
+			prom_act_counsel(job);
+			break;
 	}
 }

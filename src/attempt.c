@@ -172,6 +172,11 @@ prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 	PromReply reply = *prom_llm_reply(attempt->call);
 	Jsonb *schema = NULL;
 
+	if (attempt->counsel.model != NULL)
+	{
+		prom_counsel_record(writer, attempt, &reply, now);
+		return;
+	}
 	if (attempt->has_schema && reply.ok)
 	{
 		if (prom_schema_is_tired())

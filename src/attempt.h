@@ -6,6 +6,7 @@
 #define PROM_ATTEMPT_H
 
 #include "agent.h"
+#include "counsel.h"
 #include "fact.h"
 #include "guilt.h"
 #include "llm.h"
@@ -17,7 +18,7 @@ typedef enum PromAttemptNext
 {
 	PROM_NEXT_SEND,   /* send the request */
 	PROM_NEXT_TOOLS,  /* have the pending tool calls made */
-	PROM_NEXT_CHAT,   /* have the model, a function, asked */
+	PROM_NEXT_CHAT,   /* have a model asked that is a function */
 	PROM_NEXT_REVIEW, /* have the request or the answer judged */
 	PROM_NEXT_GO_ON,  /* in the next turn: its model calls tools */
 	PROM_NEXT_ENDED,  /* the task has ended */
@@ -55,9 +56,10 @@ typedef struct PromAttempt
 	int64 call_id;
 	int64 event_id; /* with CHAT: of the step that it makes */
 	TimestampTz sent_at;
-	int64 tokens;     /* of its replies, in and out */
-	int64 tokens_now; /* of the one that this turn records */
-	PromCall *call;   /* on the network, or ended and not recorded */
+	int64 tokens;        /* of its replies, in and out */
+	int64 tokens_now;    /* of the one that this turn records */
+	PromCall *call;      /* on the network, or ended and not recorded */
+	PromCounsel counsel; /* the review that call is, if it has a model */
 
 	/* What budgets keep for its call or turn; NULL: nothing. */
 	struct PromReservation *reservation;
@@ -76,6 +78,14 @@ typedef struct PromAttempt
 	const PromPrompt *prompt;
 	bool has_schema; /* answers are held against one */
 } PromAttempt;
+
+/* The model that its call goes to: its own, or the one that is to review. */
+static inline const PromModel *
+prom_attempt_called(const PromAttempt *attempt)
+{
+	return attempt->counsel.model != NULL ? attempt->counsel.model
+										  : attempt->model;
+}
 
 /*
  * Load the tasks of n attempts (slot and task_id are set) and begin what can

@@ -398,8 +398,9 @@ send_request(PromWork *work, TimestampTz now)
 
 	prom_work_name(work);
 	PROM_FAULT("before-send");
-	attempt->call = prom_llm_start(http, attempt->model, attempt->prompt, left,
-								   attempt->attempt > 1, work);
+	attempt->call = prom_llm_start(http, prom_attempt_called(attempt),
+								   attempt->prompt, left, attempt->attempt > 1,
+								   work);
 	prom_guilt_clear();
 	attempt->prompt = NULL;
 	attempt->chat_failed = false;
@@ -419,6 +420,7 @@ add_jobs(PromWork *work)
 						.task_id = attempt->task_id,
 						.attempt = attempt->attempt,
 						.step = attempt->step,
+						.about = attempt->counsel.step,
 						.event_id = attempt->event_id};
 
 	count_as_handled(work);
@@ -428,8 +430,9 @@ add_jobs(PromWork *work)
 	attempt->chat_failed = false;
 	if (attempt->next != PROM_NEXT_TOOLS)
 	{
-		spec.kind = attempt->next == PROM_NEXT_CHAT ? PROM_JOB_CHAT
-													: PROM_JOB_REVIEW;
+		spec.kind = attempt->next == PROM_NEXT_REVIEW ? PROM_JOB_REVIEW
+					: attempt->counsel.model != NULL  ? PROM_JOB_COUNSEL
+													  : PROM_JOB_CHAT;
 		prom_job_add(&work->jobs, &spec);
 	}
 	else

@@ -24,6 +24,7 @@
 #include "progress.h"
 #include "prompt.h"
 #include "route.h"
+#include "sofia.h"
 #include "spending.h"
 #include "step.h"
 #include "worker.h"
@@ -52,7 +53,7 @@ add_attempt(PromFactWriter *writer, const PromAttempt *attempt,
 }
 
 static void
-add_call(PromFactWriter *writer, const PromAttempt *attempt)
+add_call(PromFactWriter *writer, const PromAttempt *attempt, int call)
 {
 	const PromAmount *reserved = prom_spending_reserved(attempt);
 	Datum values[CALL_COLUMNS] = {0};
@@ -62,11 +63,12 @@ add_call(PromFactWriter *writer, const PromAttempt *attempt)
 	values[CALL_TASK_ID] = Int64GetDatum(attempt->task_id);
 	values[CALL_ATTEMPT] = Int32GetDatum(attempt->attempt);
 	values[CALL_TURN] = Int32GetDatum(attempt->turn);
-	values[CALL_CALL] = Int32GetDatum(1);
+	values[CALL_CALL] = Int32GetDatum(call);
 	values[CALL_SENT_AT] = TimestampTzGetDatum(attempt->sent_at);
-	values[CALL_KIND] = CStringGetTextDatum("chat");
-	values[CALL_TARGET] =
-		CStringGetTextDatum(psprintf("model:%s", attempt->model->name));
+	values[CALL_KIND] = CStringGetTextDatum(
+		attempt->counsel.model == NULL ? "chat" : "review");
+	values[CALL_TARGET] = CStringGetTextDatum(
+		psprintf("model:%s", prom_attempt_called(attempt)->name));
 	values[CALL_RESERVED] = NumericGetDatum(reserved->cost);
 	nulls[CALL_RESERVED] = reserved->cost == NULL;
 	values[CALL_RESERVED_TOKENS] = Int64GetDatum(reserved->tokens);
@@ -93,19 +95,19 @@ answer_locally(PromFactWriter *writer, PromAttempt *attempt,
 }
 
 /*
- * The task waits before its gate, and holds nothing: an attempt that was under
- * way ends, and uses up nothing.
+ * The task waits before the gate of a model, and holds nothing: an attempt that
+ * was under way ends, and uses up nothing.
  */
 static void
 park(PromFactWriter *writer, PromAttempt *attempt, const PromLoaded *loaded,
-	 bool begun, TimestampTz now)
+	 const char *model, bool begun, TimestampTz now)
 {
 	PromOutcome end = {0};
 
 	PROM_FAULT("before-park");
 	attempt->next = PROM_NEXT_PARKED;
 	attempt->target.agent = prom_hash_name(loaded->agent);
-	attempt->target.model = prom_hash_name(loaded->model);
+	attempt->target.model = prom_hash_name(model);
 	if (!begun)
 		return;
 	end.outcome = "retry";
@@ -224,9 +226,58 @@ begin_turn(PromFactWriter *writer, PromAttempt *attempt,
 	if (!may_spend(writer, attempt, attempt->model, loaded,
 				   prom_prompt_tokens(attempt->prompt), now))
 		return prom_prompt_bytes(attempt->prompt);
-	add_call(writer, attempt);
+	add_call(writer, attempt, 1);
 	attempt->next = PROM_NEXT_SEND;
 	return prom_prompt_bytes(attempt->prompt);
+}
+
+/*
+ * Have the model asked that is to review.  In a turn the own model's call is
+ * the first, and reviews are the next ones.  The bytes that this loaded.
+ */
+static int64
+begin_counsel(PromFactWriter *writer, PromAttempt *attempt,
+			  const PromLoaded *loaded, const PromProgress *progress,
+			  const PromJudged *judged, TimestampTz now)
+{
+	const PromModel *model = attempt->counsel.model;
+	const PromPrompt *prompt = prom_sofia_prompt(judged, model);
+	int before = progress->counsel_attempt == attempt->attempt
+					 ? progress->counsels
+					 : 0;
+
+	attempt->sent_at = now;
+	attempt->call_id = attempt->event_id = 0;
+	if (!may_spend(writer, attempt, model, loaded, prom_prompt_tokens(prompt),
+				   now))
+		return prom_prompt_bytes(prompt);
+	if (prom_llm_is_function(model->api))
+	{
+		attempt->event_id = prom_fact_next_id();
+		attempt->next = PROM_NEXT_CHAT;
+		return 0;
+	}
+	attempt->call_id = prom_fact_next_id();
+	attempt->prompt = prompt;
+	add_call(writer, attempt, before + 2);
+	attempt->next = PROM_NEXT_SEND;
+	return prom_prompt_bytes(attempt->prompt);
+}
+
+/* Is there a way to the model, or one that is used instead? */
+static bool
+reach_model(PromAttempt *attempt, const PromLoaded *loaded, bool begun,
+			TimestampTz now)
+{
+	PromRoute route = {
+		.model = loaded->model,
+		.version = loaded->model_version,
+		.used = loaded->used,
+		.retried_attempt = loaded->retried_attempt,
+	};
+
+	return begun ? prom_route_keep(attempt, &route, now)
+				 : prom_route_choose(attempt, &route, now);
 }
 
 /*
@@ -237,20 +288,12 @@ static bool
 must_wait(PromAttempt *attempt, const PromLoaded *loaded, bool needs_model,
 		  bool begun, TimestampTz now)
 {
-	PromRoute route = {
-		.model = loaded->model,
-		.version = loaded->model_version,
-		.used = loaded->used,
-		.retried_attempt = loaded->retried_attempt,
-	};
-
 	/* It waits for the pause, which the scheduler knows, and for no gate. */
 	attempt->opens = DT_NOBEGIN;
 	if (is_paused(loaded))
 		return true;
 	if (needs_model)
-		return !(begun ? prom_route_keep(attempt, &route, now)
-					   : prom_route_choose(attempt, &route, now));
+		return !reach_model(attempt, loaded, begun, now);
 	if (!begun)
 		attempt->model = prom_model_version(loaded->model,
 											loaded->model_version);
@@ -294,12 +337,15 @@ typedef enum Review
 {
 	REVIEW_ALLOWS,
 	REVIEW_DENIES, /* the task has ended */
-	REVIEW_WAITS   /* an executor must judge it */
+	REVIEW_WAITS,  /* an executor must judge it */
+	REVIEW_ASKS,   /* a model must be asked, to which the way is open */
+	REVIEW_PARKS   /* the same, and it is not: the task waits before its gate */
 } Review;
 
 /* What was judged here, and the verdict; it has no policy if there is none. */
 typedef struct Judgement
 {
+	const PromPolicies *policies;
 	PromJudged judged;
 	PromVerdict verdict;
 } Judgement;
@@ -314,11 +360,10 @@ review(PromFactWriter *writer, PromAttempt *attempt, const PromLoaded *loaded,
 {
 	const PromJudged *judged = &judgement->judged;
 	PromVerdict *verdict = &judgement->verdict;
-	const PromPolicies *policies = prom_policies();
 
-	if (prom_judge_needs_executor(policies, judged))
+	if (prom_judge_needs_executor(judgement->policies, judged))
 		return REVIEW_WAITS;
-	prom_judge(policies, judged, verdict);
+	prom_judge(judgement->policies, judged, verdict);
 	if (judged->stage == PROM_STAGE_TASK)
 	{
 		attempt->policy_version = verdict->policy_version;
@@ -358,15 +403,27 @@ static PromStatement answer_statement = {
 	NULL,
 };
 
+/* Load the answer that is to be judged. */
+static void
+judge_answer(const PromLoaded *loaded, const PromAttempt *attempt,
+			 const PromProgress *progress, PromJudged *judged)
+{
+	Datum values[2] = {Int64GetDatum(loaded->task_id),
+					   Int32GetDatum(progress->turn)};
+
+	judge_begin(loaded, attempt, PROM_STAGE_ANSWER, judged);
+	prom_statement_run(&answer_statement, values, NULL, true);
+	judged->answer = prom_row_text(0, 1);
+	judged->step = progress->turn;
+	SPI_freetuptable(SPI_tuptable);
+}
+
 static Review
 review_answer(PromFactWriter *writer, PromAttempt *attempt,
 			  const PromLoaded *loaded, const PromProgress *progress,
 			  Judgement *judgement, TimestampTz now)
 {
-	Datum values[2] = {Int64GetDatum(loaded->task_id),
-					   Int32GetDatum(progress->turn)};
-
-	if (!prom_judge_has(PROM_STAGE_ANSWER))
+	if (!prom_judge_has(judgement->policies, PROM_STAGE_ANSWER))
 		return REVIEW_ALLOWS;
 	if (progress->reviewed_answer)
 	{
@@ -375,12 +432,88 @@ review_answer(PromFactWriter *writer, PromAttempt *attempt,
 		end_vetoed(writer, attempt, loaded, progress->review_veto, now);
 		return REVIEW_DENIES;
 	}
-	judge_begin(loaded, attempt, PROM_STAGE_ANSWER, &judgement->judged);
-	prom_statement_run(&answer_statement, values, NULL, true);
-	judgement->judged.answer = prom_row_text(0, 1);
-	judgement->judged.step = progress->turn;
-	SPI_freetuptable(SPI_tuptable);
+	judge_answer(loaded, attempt, progress, &judgement->judged);
 	return review(writer, attempt, loaded, judgement, now);
+}
+
+/*
+ * Is there a way to the model that a policy asks for?  counsel.model is then
+ * that one, or NULL if there is none of its name.
+ */
+static bool
+reach_reviewer(PromAttempt *attempt, const PromLoaded *loaded, const char *name,
+			   bool begun, TimestampTz now)
+{
+	attempt->opens = DT_NOBEGIN;
+	if (is_paused(loaded))
+		return false;
+	if (name == NULL)
+	{
+		if (!reach_model(attempt, loaded, begun, now))
+			return false;
+		attempt->counsel.model = attempt->model;
+		return true;
+	}
+	if (!begun)
+		attempt->model = prom_model_version(loaded->model,
+											loaded->model_version);
+	return prom_route_reviewer(attempt, name, now, &attempt->counsel.model);
+}
+
+/*
+ * What the rules have allowed, models may be asked about, one after another: a
+ * request before each turn, an answer before it is the task's.
+ */
+static Review
+take_counsel(PromFactWriter *writer, PromAttempt *attempt,
+			 const PromLoaded *loaded, const PromProgress *progress,
+			 bool begun, Judgement *judgement, TimestampTz now)
+{
+	bool answered = progress->turn > 0 && progress->ncalls == 0;
+	PromJudged *judged = &judgement->judged;
+	const PromPolicy *policy;
+	PromVerdict verdict;
+	const char *name;
+
+	if (!prom_counsel_is_possible(judgement->policies,
+								  answered ? PROM_STAGE_ANSWER
+										   : PROM_STAGE_TASK))
+		return REVIEW_ALLOWS;
+	if (judged->request == NULL && answered)
+		judge_answer(loaded, attempt, progress, judged);
+	else if (judged->request == NULL)
+		judge_begin(loaded, attempt, PROM_STAGE_TASK, judged);
+	for (;;)
+	{
+		PromCounselState state = prom_counsel_find(
+			judgement->policies, judged, &attempt->counsel, &policy, &verdict);
+
+		if (state == PROM_COUNSEL_GIVEN)
+			return REVIEW_ALLOWS;
+		if (state == PROM_COUNSEL_DOUBTS)
+		{
+			end_vetoed(writer, attempt, loaded, prom_verdict_words(&verdict),
+					   now);
+			return REVIEW_DENIES;
+		}
+		name = prom_policy_reviewer(policy);
+		if (!reach_reviewer(attempt, loaded, name, begun, now))
+		{
+			park(writer, attempt, loaded, name != NULL ? name : loaded->model,
+				 begun, now);
+			return REVIEW_PARKS;
+		}
+		if (attempt->counsel.model != NULL &&
+			!prom_llm_is_local(attempt->counsel.model->api))
+			return REVIEW_ASKS;
+		prom_counsel_fail(writer, attempt,
+						  attempt->counsel.model == NULL
+							  ? "there is no such model"
+							  : "the model answers with the request",
+						  now);
+		prom_fact_flush(writer);
+		attempt->counsel.model = NULL;
+	}
 }
 
 /* The task waits for a person or a child, and holds nothing. */
@@ -484,11 +617,12 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	const PromAgent *agent = prom_agent_version(loaded->agent,
 												loaded->agent_version);
 	PromProgress progress;
-	Judgement judgement = {.verdict = {0}};
+	Judgement judgement = {.policies = prom_policies()};
 	ArrayType *tools;
 	bool answered;
 	Review came;
 
+	attempt->counsel.model = NULL;
 	prom_progress_read(loaded->task_id, loaded->last_step,
 					   loaded->retried_attempt, &progress);
 	answered = progress.turn > 0 && progress.ncalls == 0;
@@ -506,31 +640,43 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 		/* Perhaps of a turn that failed, and so was not begun. */
 		attempt->policy_version = 0;
 	}
+	attempt->max_attempts = loaded->max_attempts;
 	came = answered ? review_answer(writer, attempt, loaded, &progress,
 									&judgement, now)
 					: review_request(writer, attempt, loaded, &progress, begun,
 									 &judgement, now);
-	if (came == REVIEW_DENIES)
+	if (came == REVIEW_ALLOWS && progress.npending == 0)
+		came = take_counsel(writer, attempt, loaded, &progress, begun,
+							&judgement, now);
+	if (came == REVIEW_DENIES || came == REVIEW_PARKS)
 		return 0;
-	if (must_wait(attempt, loaded,
+	if (came != REVIEW_ASKS &&
+		must_wait(attempt, loaded,
 				  came == REVIEW_ALLOWS && !answered && progress.npending == 0,
 				  begun, now))
 	{
-		park(writer, attempt, loaded, begun, now);
+		park(writer, attempt, loaded, loaded->model, begun, now);
 		return 0;
 	}
-	/* That rules alone allowed a request is told by the attempt. */
-	if (judgement.verdict.policy != NULL ||
-		(answered && judgement.verdict.policy_version != 0))
+	/*
+	 * That rules alone allowed a request is told by its attempt.  They judge an
+	 * answer again when a model has been asked.
+	 */
+	if (answered ? came == REVIEW_ALLOWS && judgement.verdict.policy_version > 0
+				 : judgement.verdict.policy != NULL)
 		prom_verdict_add(writer, &judgement.judged, &judgement.verdict, now);
 	tools = pin_tools(loaded, agent);
 	attempt->step = progress.next_step;
-	attempt->turn = progress.turns + 1;
-	attempt->max_attempts = loaded->max_attempts;
+	attempt->turn = progress.turns;
+	if (!answered && progress.npending == 0)
+		attempt->turn++;
 	if (!begun)
 		add_attempt(writer, attempt, agent, tools, now);
 	if (came == REVIEW_WAITS)
 		attempt->next = PROM_NEXT_REVIEW;
+	else if (came == REVIEW_ASKS)
+		return begin_counsel(writer, attempt, loaded, &progress,
+							 &judgement.judged, now);
 	else if (answered)
 		end_answered(writer, attempt, &progress, now);
 	else

@@ -81,7 +81,7 @@ static FactRelation relations[PROM_NFACTS] = {
 	 .columns = {"task_id", "attempt", "step", "event_id", "judged_at",
 				 "latency_ms", "approved", "policy_version", "stage", "effect",
 				 "risk_level", "governor", "policy", "reasoning", "suggestion",
-				 "target_hash"}},
+				 "target_hash", "scores"}},
 	{.name = "_approval",
 	 .ncolumns = APPROVAL_COLUMNS,
 	 .columns = {"approval_id", "task_id", "attempt", "step", "requested_at",

@@ -78,25 +78,22 @@ fail(PromReply *reply, const char *type, PromRetry retry, const char *error)
 		prom_act_clip(error, PROM_ACT_MAX_ERROR));
 }
 
-/* The request as a handler gets it. */
+/* A prompt as a handler gets it. */
 static const char *
-request_of(const PromJob *job, PromPromptFacts *facts)
+request_of(const PromModel *model, const PromPrompt *prompt)
 {
 	StringInfoData body;
 
-	facts->source.before = job->event_id;
-	facts->source.step = job->step;
 	initStringInfo(&body);
-	prom_provider_build(&body, facts->model,
-						prom_prompt_make(&facts->source, facts->model));
+	prom_provider_build(&body, model, prompt);
 	return prom_encoding_from_utf8(body.data);
 }
 
 /* Run the handler; its reply in UTF-8, or NULL and an error in reply. */
 static const char *
-ask(const PromJob *job, PromPromptFacts *facts, PromReply *reply)
+ask(const PromJob *job, const PromModel *model, const PromPrompt *prompt,
+	PromReply *reply)
 {
-	const PromModel *model = facts->model;
 	TimestampTz start = GetCurrentTimestamp();
 	PromGuard guard = {.search_path = model->search_path};
 	Asked asked = {.keep = CurrentMemoryContext};
@@ -116,7 +113,7 @@ ask(const PromJob *job, PromPromptFacts *facts, PromReply *reply)
 	if (reply->error != NULL)
 		return NULL;
 	asked.handler = handler_call(model);
-	asked.request = request_of(job, facts);
+	asked.request = request_of(model, prompt);
 	prom_guard_run(&guard, run_handler, &asked, &end);
 	if (end.ok && asked.reply != NULL)
 		return prom_encoding_to_utf8(asked.reply);
@@ -153,6 +150,31 @@ was_asked(PromJob *job)
 	return true;
 }
 
+PromCall *
+prom_handler_ask(PromJob *job, const PromModel *model, const PromPrompt *prompt,
+				 PromReply *reply)
+{
+	PromCall *call = NULL;
+	const char *answer = NULL;
+
+	memset(reply, 0, sizeof(*reply));
+	reply->tokens_in = reply->tokens_out = reply->cached_tokens = -1;
+	reply->connect_ms = reply->first_byte_ms = -1;
+	reply->retry_after = -1;
+	if (prom_act_refused(job) != NULL)
+		fail(reply, "ModelUnavailable", PROM_RETRY_BACKOFF,
+			 psprintf("the model's function: %s", prom_act_refused(job)));
+	else
+		answer = ask(job, model, prompt, reply);
+	prom_act_check_wanted(job);
+	if (answer != NULL)
+	{
+		call = prom_llm_read(answer, prompt->ntools > 0);
+		*reply = *prom_llm_reply(call);
+	}
+	return call;
+}
+
 void
 prom_act_chat(PromJob *job)
 {
@@ -161,31 +183,19 @@ prom_act_chat(PromJob *job)
 						   .step = job->step,
 						   .event_id = job->event_id,
 						   .sent_at = GetCurrentTimestamp()};
-	PromReply reply = {.tokens_in = -1,
-					   .tokens_out = -1,
-					   .cached_tokens = -1,
-					   .connect_ms = -1,
-					   .first_byte_ms = -1,
-					   .retry_after = -1};
 	PromFactWriter *writer;
 	PromPromptFacts facts;
-	PromCall *call = NULL;
-	const char *answer = NULL;
+	PromReply reply;
+	PromCall *call;
 
 	if (was_asked(job))
 		return;
 	prom_prompt_read_facts(job->task_id, job->attempt, &facts);
-	if (prom_act_refused(job) != NULL)
-		fail(&reply, "ModelUnavailable", PROM_RETRY_BACKOFF,
-			 psprintf("the model's function: %s", prom_act_refused(job)));
-	else
-		answer = ask(job, &facts, &reply);
-	prom_act_check_wanted(job);
-	if (answer != NULL)
-	{
-		call = prom_llm_read(answer, facts.source.ntools > 0);
-		reply = *prom_llm_reply(call);
-	}
+	facts.source.before = job->event_id;
+	facts.source.step = job->step;
+	call = prom_handler_ask(job, facts.model,
+							prom_prompt_make(&facts.source, facts.model),
+							&reply);
 	prom_answer_check(facts.source.output_schema, &reply);
 	attempt.model = facts.model;
 	writer = prom_fact_begin();

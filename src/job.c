@@ -167,6 +167,7 @@ give(Job *job, int number)
 	place->task_id = job->spec.task_id;
 	place->attempt = job->spec.attempt;
 	place->step = job->spec.step;
+	place->about = job->spec.about;
 	place->event_id = job->spec.event_id;
 	place->deadline = owner->deadline;
 	place->overdue = place->chat_failed = place->send = false;

@@ -9,14 +9,15 @@
 
 #include "shmem.h"
 
-/* One job: a tool call, a turn of a model that is a function, or a review. */
+/* One job: see PromJobKind. */
 typedef struct PromJobSpec
 {
 	PromJobKind kind;
 	int64 task_id;
 	int32 attempt;
 	int32 step;
-	int64 event_id; /* of a chat's step */
+	int32 about;    /* the step that a counsel is about */
+	int64 event_id; /* of the step of a chat, or of a counsel */
 } PromJobSpec;
 
 /*

@@ -260,9 +260,8 @@ append_member(StringInfo json, const char *name, const char *value)
 	escape_json(json, value);
 }
 
-/* The thing as a document, which a condition is given. */
-static Datum
-document_of(const PromJudged *judged)
+const char *
+prom_judge_document(const PromJudged *judged)
 {
 	StringInfoData json;
 
@@ -284,7 +283,7 @@ document_of(const PromJudged *judged)
 			append_member(&json, "arguments", judged->arguments);
 	}
 	appendStringInfo(&json, ",\"task_id\":%lld}", (long long) judged->task_id);
-	return DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data));
+	return json.data;
 }
 
 static void
@@ -324,11 +323,13 @@ ask_condition(const PromPolicy *policy, const PromJudged *judged,
 	PromGuard guard = {.search_path = policy->search_path,
 					   .read_only = true,
 					   .timeout = CONDITION_TIMEOUT};
-	Condition condition = {.judged = document_of(judged)};
+	Condition condition;
 	const char *name_end = strrchr(policy->condition, '(');
 	PromGuardEnd end = {0};
 
 	guard.role = prom_guard_role(policy->owner, policy->owner_oid);
+	condition.judged = DirectFunctionCall1(
+		jsonb_in, CStringGetDatum(prom_judge_document(judged)));
 	condition.call = psprintf("SELECT %.*s($1)",
 							  (int) (name_end - policy->condition),
 							  policy->condition);
@@ -421,6 +422,7 @@ prom_judge_needs_executor(const PromPolicies *policies,
 		const PromPolicy *policy = &policies->list[i];
 
 		if (policy->stage == judged->stage && policy->condition != NULL &&
+			policy->reviewer == NULL &&
 			match_fits(policy, judged, false, &detail))
 			return true;
 	}
@@ -428,14 +430,21 @@ prom_judge_needs_executor(const PromPolicies *policies,
 }
 
 bool
-prom_judge_has(PromStage stage)
+prom_judge_has(const PromPolicies *policies, PromStage stage)
 {
-	const PromPolicies *policies = prom_policies();
-
 	for (int i = 0; i < policies->n; i++)
 		if (policies->list[i].stage == stage)
 			return true;
 	return false;
+}
+
+bool
+prom_judge_fits(const PromPolicy *policy, const PromJudged *judged)
+{
+	const char *detail = NULL;
+
+	return policy->stage == judged->stage &&
+		   match_fits(policy, judged, true, &detail);
 }
 
 static const char *
@@ -469,7 +478,7 @@ holds_while_run(const PromPolicy *policy, const PromJudged *judged)
 	const char *detail = NULL;
 
 	if (policy->stage != PROM_STAGE_TOOL || judged->stage != PROM_STAGE_TOOL ||
-		!names_integrity(policy) ||
+		policy->reviewer != NULL || !names_integrity(policy) ||
 		!match_fits(policy, judged, false, &detail))
 		return false;
 	if (policy->condition != NULL)
@@ -500,7 +509,7 @@ prom_judge(const PromPolicies *policies, const PromJudged *judged,
 		 * No need to ask one that cannot make it stronger; but of those that
 		 * escalate each may have approvers of its own.
 		 */
-		if (policy->stage != judged->stage ||
+		if (policy->stage != judged->stage || policy->reviewer != NULL ||
 			Max(effect, policy->on_error) <
 				Min(verdict->effect + 1, PROM_EFFECT_ESCALATE) ||
 			verdict->effect == PROM_EFFECT_DENY ||
@@ -555,17 +564,29 @@ prom_verdict_refuse(PromVerdict *verdict, const char *what)
 	verdict->reasoning = reasoning_of(verdict->integrity, what);
 }
 
+static const char *
+suggestion_of(const PromVerdict *verdict)
+{
+	if (verdict->opinion != NULL)
+		return verdict->opinion->suggestion;
+	return verdict->policy == NULL ? NULL : verdict->policy->suggestion;
+}
+
 const char *
 prom_verdict_words(const PromVerdict *verdict)
 {
-	if (verdict->policy == NULL || verdict->policy->suggestion == NULL)
+	const char *suggestion = suggestion_of(verdict);
+
+	if (suggestion == NULL)
 		return verdict->reasoning;
-	return psprintf("%s %s", verdict->reasoning, verdict->policy->suggestion);
+	return psprintf("%s %s", verdict->reasoning, suggestion);
 }
 
 static const char *
 risk_of(const PromVerdict *verdict)
 {
+	if (verdict->opinion != NULL && verdict->opinion->risk_level != NULL)
+		return verdict->opinion->risk_level;
 	switch (verdict->effect)
 	{
 		case PROM_EFFECT_OFF:
@@ -585,6 +606,8 @@ risk_of(const PromVerdict *verdict)
 static const char *
 governor_of(const PromVerdict *verdict)
 {
+	if (verdict->opinion != NULL)
+		return verdict->opinion->governor;
 	if (verdict->policy == NULL ||
 		strncmp(verdict->policy->name, "justica.", 8) == 0)
 		return "JUSTICA";
@@ -595,7 +618,10 @@ void
 prom_verdict_add(PromFactWriter *writer, const PromJudged *judged,
 				 const PromVerdict *verdict, TimestampTz now)
 {
-	const PromPolicy *policy = verdict->policy;
+	const PromOpinion *opinion = verdict->opinion;
+	const char *policy = verdict->policy == NULL ? NULL : verdict->policy->name;
+	const char *hash = opinion != NULL ? opinion->hash
+									   : prom_judge_hash(judged);
 	const char *effect = verdict->effect == PROM_EFFECT_OFF
 							 ? "allow"
 							 : prom_policy_effect_name(verdict->effect);
@@ -616,14 +642,15 @@ prom_verdict_add(PromFactWriter *writer, const PromJudged *judged,
 	values[VERDICT_EFFECT] = CStringGetTextDatum(effect);
 	values[VERDICT_RISK_LEVEL] = CStringGetTextDatum(risk_of(verdict));
 	values[VERDICT_GOVERNOR] = CStringGetTextDatum(governor_of(verdict));
-	values[VERDICT_POLICY] = prom_fact_text(policy == NULL ? NULL
-														   : policy->name,
-											&nulls[VERDICT_POLICY]);
+	values[VERDICT_POLICY] = prom_fact_text(
+		opinion != NULL ? opinion->policy : policy, &nulls[VERDICT_POLICY]);
 	values[VERDICT_REASONING] = prom_fact_text(verdict->reasoning,
 											   &nulls[VERDICT_REASONING]);
 	values[VERDICT_SUGGESTION] =
-		prom_fact_text(policy == NULL ? NULL : policy->suggestion,
-					   &nulls[VERDICT_SUGGESTION]);
-	values[VERDICT_TARGET_HASH] = CStringGetTextDatum(prom_judge_hash(judged));
+		prom_fact_text(suggestion_of(verdict), &nulls[VERDICT_SUGGESTION]);
+	values[VERDICT_TARGET_HASH] = CStringGetTextDatum(hash);
+	nulls[VERDICT_SCORES] = opinion == NULL || opinion->scores == NULL;
+	values[VERDICT_SCORES] =
+		nulls[VERDICT_SCORES] ? (Datum) 0 : JsonbPGetDatum(opinion->scores);
 	prom_fact_add(writer, PROM_FACT_VERDICT, values, nulls);
 }

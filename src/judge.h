@@ -29,6 +29,17 @@ typedef struct PromJudged
 	const char *answer;    /* of an answer */
 } PromJudged;
 
+/* What a model said that was asked to review. */
+typedef struct PromOpinion
+{
+	const char *policy; /* for which it was asked */
+	const char *governor;
+	const char *hash;       /* of exactly what was judged */
+	const char *suggestion; /* NULL: none */
+	const char *risk_level; /* by its confidence; NULL: it said none */
+	Jsonb *scores;          /* its confidence, and the virtues; or NULL */
+} PromOpinion;
+
 /* What they said. */
 typedef struct PromVerdict
 {
@@ -41,6 +52,8 @@ typedef struct PromVerdict
 
 	/* It is to be held against integrity while it runs; NULL: it is not. */
 	const PromPolicy *integrity;
+
+	const PromOpinion *opinion; /* NULL: by rules */
 } PromVerdict;
 
 /*
@@ -52,7 +65,7 @@ extern bool prom_judge_needs_executor(const PromPolicies *policies,
 									  const PromJudged *judged);
 
 /* Is there a policy of that stage? */
-extern bool prom_judge_has(PromStage stage);
+extern bool prom_judge_has(const PromPolicies *policies, PromStage stage);
 
 /*
  * Judge it.  Conditions are run under the rules of guard.c, so only an executor
@@ -88,5 +101,11 @@ extern void prom_verdict_add(PromFactWriter *writer, const PromJudged *judged,
 
 /* Raise unless it can be the match of a policy. */
 extern void prom_judge_check_match(const char *match);
+
+/* Does a policy apply, whose reviewer is a model? */
+extern bool prom_judge_fits(const PromPolicy *policy, const PromJudged *judged);
+
+/* The thing as JSON, which a condition or a model that reviews is given. */
+extern const char *prom_judge_document(const PromJudged *judged);
 
 #endif

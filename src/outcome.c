@@ -58,9 +58,8 @@ prom_outcome_end(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->next = PROM_NEXT_ENDED;
 }
 
-/* Is the task to be tried again after this reply? */
-static bool
-goes_on(const PromAttempt *attempt, const PromReply *reply)
+bool
+prom_outcome_goes_on(const PromAttempt *attempt, const PromReply *reply)
 {
 	switch (reply->retry)
 	{
@@ -94,7 +93,7 @@ prom_outcome_of_reply(PromFactWriter *writer, PromAttempt *attempt,
 	end.used = attempt->used + (uses_attempt(reply) ? 1 : 0);
 	end.step = attempt->step;
 	/* An answer may have to be judged first. */
-	if (reply->ok && prom_judge_has(PROM_STAGE_ANSWER))
+	if (reply->ok && prom_judge_has(prom_policies(), PROM_STAGE_ANSWER))
 	{
 		attempt->next = PROM_NEXT_GO_ON;
 		return;
@@ -114,7 +113,7 @@ prom_outcome_of_reply(PromFactWriter *writer, PromAttempt *attempt,
 		end.error_type = reply->error_type;
 		end.error = prom_encoding_from_utf8(reply->error);
 		end.outcome = "failed";
-		if (goes_on(attempt, reply))
+		if (prom_outcome_goes_on(attempt, reply))
 		{
 			end.outcome = "retry";
 			end.next_run_at = prom_route_retry_at(attempt, reply, now);

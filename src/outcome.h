@@ -31,6 +31,10 @@ extern void prom_outcome_end(PromFactWriter *writer, PromAttempt *attempt,
 							 const char *error_type, const char *error,
 							 TimestampTz now);
 
+/* Is the task to be tried again after a reply that failed? */
+extern bool prom_outcome_goes_on(const PromAttempt *attempt,
+								 const PromReply *reply);
+
 /*
  * The attempt ends, or goes on, with the reply that its model gave and whose
  * step was just added.

@@ -18,6 +18,7 @@
 
 #include "compat.h"
 #include "judge.h"
+#include "llm.h"
 #include "policy.h"
 #include "signature.h"
 
@@ -63,6 +64,8 @@ static const char *const effects[] = {
 /* The effects that a condition which failed may have. */
 static const char *const error_effects[] = {"allow", "warn", "deny"};
 
+#define MODEL_PREFIX "model:"
+
 static MemoryContext context = NULL;
 static PromPolicies *kept = NULL;
 static Oid kept_of = InvalidOid; /* the relation */
@@ -78,6 +81,14 @@ const char *
 prom_policy_effect_name(PromEffect effect)
 {
 	return effects[effect];
+}
+
+const char *
+prom_policy_reviewer(const PromPolicy *policy)
+{
+	return strcmp(policy->reviewer, PROM_REVIEWER_OWN) == 0
+			   ? NULL
+			   : policy->reviewer + strlen(MODEL_PREFIX);
 }
 
 /* The number of a word among some; raises if it is none of them. */
@@ -99,6 +110,56 @@ read_word(const char *what, const char *word, const char *const *words, int n)
 	return 0;
 }
 
+/* The api of a model that is to review; raises if there is no such model. */
+static const char *
+find_api(const char *model)
+{
+	static const char find_sql[] =
+		"SELECT m.api FROM prometheus._model m"
+		" WHERE m.name OPERATOR(pg_catalog.=) $1"
+		" ORDER BY m.version DESC LIMIT 1";
+	Oid type = TEXTOID;
+	Datum value = CStringGetTextDatum(model);
+
+	if (prom_execute_now(find_sql, 1, &type, &value, NULL, true) !=
+		SPI_OK_SELECT)
+		elog(ERROR, "could not read prometheus._model");
+	if (SPI_processed == 0)
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("model \"%s\" does not exist", model),
+						errhint("SELECT name FROM prometheus.model lists them.")));
+	return prom_row_text(0, 1);
+}
+
+/* A reviewer that is a model. */
+static void
+check_reviewer(const char *reviewer, PromEffect effect, const char *condition)
+{
+	const char *model = NULL;
+
+	if (strncmp(reviewer, MODEL_PREFIX, strlen(MODEL_PREFIX)) == 0)
+		model = reviewer + strlen(MODEL_PREFIX);
+	else if (strcmp(reviewer, PROM_REVIEWER_OWN) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("reviewer \"%s\" does not exist", reviewer),
+				 errhint("It is rule, model (that of the agent which is reviewed), or model:NAME.")));
+	if (effect == PROM_EFFECT_ALLOW)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a model as reviewer needs an effect for its doubts"),
+				 errhint("It is deny, escalate or warn; or off.")));
+	if (condition != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a policy whose reviewer is a model has no condition"),
+				 errhint("Say by match to what it applies.")));
+	if (model != NULL && prom_llm_is_local(find_api(model)))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("model \"%s\" cannot review", model),
+						errdetail("It answers with the request.")));
+}
+
 static void
 check_words(char **texts)
 {
@@ -115,10 +176,8 @@ check_words(char **texts)
 	(void) read_word("on_error", texts[POLICY_ON_ERROR], error_effects,
 					 lengthof(error_effects));
 	if (strcmp(texts[POLICY_REVIEWER], "rule") != 0)
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("reviewer \"%s\" is not supported",
-							   texts[POLICY_REVIEWER]),
-						errhint("The reviewer is rule.")));
+		check_reviewer(texts[POLICY_REVIEWER], effect,
+					   texts[POLICY_CONDITION]);
 	if (texts[POLICY_APPROVERS] != NULL)
 		(void) get_role_oid(texts[POLICY_APPROVERS], false);
 }
@@ -228,7 +287,8 @@ relation_changed(Datum arg, Oid relation)
 static PromStatement newest_statement = {
 	"SELECT DISTINCT ON (p.name) p.name, p.version, p.stage, p.effect,"
 	" p.condition, p.search_path, p.owner, p.owner_oid, p.match, p.reason,"
-	" p.suggestion, p.approvers, p.on_error, count(*) OVER (), p.hash"
+	" p.suggestion, p.approvers, p.on_error, count(*) OVER (), p.hash,"
+	" nullif(p.reviewer, 'rule')"
 	" FROM prometheus._policy p ORDER BY p.name, p.version DESC",
 	0,
 	{0},
@@ -253,6 +313,7 @@ read_policy(uint64 row, PromPolicy *policy)
 	policy->on_error = read_word("on_error", prom_row_text(row, 13), effects,
 								 lengthof(effects));
 	policy->hash = prom_row_text_or_null(row, 15);
+	policy->reviewer = prom_row_text_or_null(row, 16);
 }
 
 static void

@@ -44,7 +44,11 @@ typedef struct PromPolicy
 	const char *suggestion;
 	const char *approvers;
 	PromEffect on_error;
+	const char *reviewer; /* the model that is asked; NULL: it is a rule */
 } PromPolicy;
+
+/* The reviewer that is the model of whoever is reviewed; others: model:NAME. */
+#define PROM_REVIEWER_OWN "model"
 
 /* All that are not off. */
 typedef struct PromPolicies
@@ -62,5 +66,8 @@ extern const PromPolicies *prom_policies(void);
 
 extern const char *prom_policy_stage_name(PromStage stage);
 extern const char *prom_policy_effect_name(PromEffect effect);
+
+/* The name of the model that a reviewer is; NULL: the own one. */
+extern const char *prom_policy_reviewer(const PromPolicy *policy);
 
 #endif

@@ -20,7 +20,8 @@
 static PromStatement steps_statement = {
 	"SELECT s.step, s.kind, s.status, coalesce(s.calls, 0),"
 	" coalesce(s.tokens_in, 0) + coalesce(s.tokens_out, 0), s.cost::text,"
-	" coalesce(octet_length(s.answer), 0), s.attempt, s.name, s.error"
+	" coalesce(octet_length(s.answer), 0), s.attempt, s.name, s.error,"
+	" s.model IS NOT NULL"
 	" FROM prometheus._step s WHERE s.task_id = $1 ORDER BY s.step",
 	1,
 	{INT8OID},
@@ -70,6 +71,15 @@ static void
 take_review(PromProgress *progress, uint64 row, const char *status,
 			int32 retried_attempt)
 {
+	if (prom_row_bool(row, 11))
+	{
+		/* By a model: what it says is a verdict. */
+		if (progress->counsel_attempt != prom_row_int32(row, 8))
+			progress->counsels = 0;
+		progress->counsel_attempt = prom_row_int32(row, 8);
+		progress->counsels++;
+		return;
+	}
 	progress->review_attempt = prom_row_int32(row, 8);
 	progress->reviewed_answer = progress->review_attempt > retried_attempt &&
 								strcmp(prom_row_text(row, 9), "answer") == 0;

@@ -26,7 +26,11 @@ typedef struct PromProgress
 	int vetoes;       /* tool calls that were not allowed, */
 	const char *veto; /* and why the last one was not */
 
-	/* The last review that is a step of its own. */
+	/* Reviews by models in the last attempt that had any. */
+	int counsels;
+	int32 counsel_attempt;
+
+	/* The last review by conditions, which is a step of its own. */
 	int32 review_attempt;    /* of which attempt; 0: there is none */
 	bool reviewed_answer;    /* of the answer that turn is */
 	const char *review_veto; /* why it was not allowed; NULL: it was */

@@ -33,10 +33,12 @@
 #include "agent.h"
 #include "compat.h"
 #include "encoding.h"
+#include "judged.h"
 #include "prompt.h"
 #include "provider/provider.h"
 #include "role.h"
 #include "schema.h"
+#include "sofia.h"
 #include "task.h"
 #include "toolcall.h"
 #include "xact.h"
@@ -546,7 +548,9 @@ prom_prompt_read_facts(int64 task_id, int32 attempt, PromPromptFacts *facts)
 /* prometheus_prompt() */
 
 static PromStatement step_statement = {
-	"SELECT s.kind, coalesce(s.call_id, s.event_id), s.attempt"
+	"SELECT s.kind, coalesce(s.call_id, s.event_id), s.attempt,"
+	" CASE WHEN s.kind OPERATOR(pg_catalog.=) 'review'"
+	"   THEN s.arguments END"
 	" FROM prometheus._step s"
 	" WHERE s.task_id OPERATOR(pg_catalog.=) $1"
 	"   AND s.step OPERATOR(pg_catalog.=) $2",
@@ -554,6 +558,37 @@ static PromStatement step_statement = {
 	{INT8OID, INT4OID},
 	NULL,
 };
+
+/* The same of a review by a model; by what its step says of it, as JSON. */
+static void
+build_counsel(int64 task_id, int32 attempt, const char *described,
+			  StringInfo body)
+{
+	Jsonb *json = DatumGetJsonbP(
+		DirectFunctionCall1(jsonb_in, CStringGetDatum(described)));
+	PromPromptFacts facts;
+	PromJudged judged;
+	PromModel *model;
+	JsonbValue value;
+	const char *name;
+	int64 version;
+	int32 step = 0;
+
+	(void) getKeyJsonValueFromContainer(&json->root, "model", 5, &value);
+	name = pnstrdup(value.val.string.val, value.val.string.len);
+	(void) getKeyJsonValueFromContainer(&json->root, "version", 7, &value);
+	version = DatumGetInt64(DirectFunctionCall1(
+		numeric_int8, NumericGetDatum(value.val.numeric)));
+	if (getKeyJsonValueFromContainer(&json->root, "step", 4, &value) != NULL)
+		step = DatumGetInt32(DirectFunctionCall1(
+			numeric_int4, NumericGetDatum(value.val.numeric)));
+	prom_prompt_read_facts(task_id, attempt, &facts);
+	model = prom_model_read(name, version);
+	if (!prom_judged_read(&facts, attempt, step, &judged))
+		elog(ERROR, "task %lld has nothing to be judged at step %d",
+			 (long long) task_id, step);
+	prom_provider_build(body, model, prom_sofia_prompt(&judged, model));
+}
 
 /* The body of a step's request, in UTF-8; as the extension's owner. */
 static void
@@ -571,6 +606,11 @@ build_body(int64 task_id, int32 step, StringInfo body)
 							   step),
 						errhint("SELECT step FROM prometheus.step WHERE task_id = %lld lists them.",
 								(long long) task_id)));
+	if (prom_row_text_or_null(0, 4) != NULL)
+	{
+		build_counsel(task_id, prom_row_int32(0, 3), prom_row_text(0, 4), body);
+		return;
+	}
 	if (strcmp(prom_row_text(0, 1), "chat") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -10,4 +10,7 @@
 /* A job: it is judged by policies with conditions.  See prom_act(). */
 extern void prom_act_review(PromJob *job);
 
+/* A job: it is judged by a model that is a function. */
+extern void prom_act_counsel(PromJob *job);
+
 #endif

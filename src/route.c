@@ -95,16 +95,26 @@ raise_no_gate(void)
 
 /* Is there room before a model?  Then the attempt is on its way to it. */
 static bool
-pass_gate(PromAttempt *attempt, PromGate *gate, const PromModel *model,
-		  TimestampTz now)
+enter_gate(PromAttempt *attempt, PromGate *gate, const PromModel *model,
+		   TimestampTz now)
 {
 	if (prom_gate_room(gate, 0, now) == 0)
 		return false;
-	attempt->model = model;
 	if (prom_llm_is_local(model->api))
 		return true;
 	attempt->generation = prom_gate_began(gate);
 	attempt->gate = gate;
+	return true;
+}
+
+/* The same, for a turn of that model. */
+static bool
+pass_gate(PromAttempt *attempt, PromGate *gate, const PromModel *model,
+		  TimestampTz now)
+{
+	if (!enter_gate(attempt, gate, model, now))
+		return false;
+	attempt->model = model;
 	return true;
 }
 
@@ -171,6 +181,29 @@ prom_route_keep(PromAttempt *attempt, const PromRoute *route, TimestampTz now)
 	return false;
 }
 
+bool
+prom_route_reviewer(PromAttempt *attempt, const char *name, TimestampTz now,
+					const PromModel **model)
+{
+	Datum value = CStringGetTextDatum(name);
+	PromGate *gate;
+
+	prom_statement_run(&newest_statement, &value, NULL, true);
+	*model = SPI_processed == 0
+				 ? NULL
+				 : prom_model_version(name, prom_row_int64(0, 1));
+	if (*model == NULL)
+		return true;
+	gate = gate_of(name, (*model)->version);
+	if (gate == NULL)
+		raise_no_gate();
+	attempt->seen = prom_gate_changes(prom_my_database, gate);
+	if (enter_gate(attempt, gate, *model, now))
+		return true;
+	attempt->opens = prom_gate_opens_next(prom_my_database, gate, now);
+	return false;
+}
+
 void
 prom_route_leave(PromAttempt *attempt)
 {
@@ -211,7 +244,7 @@ prom_route_retry_at(const PromAttempt *attempt, const PromReply *reply,
 					TimestampTz now)
 {
 	const PromGate *gate = prom_gate_find(prom_my_database, PROM_GATE_MODEL,
-										  attempt->model->name);
+										  prom_attempt_called(attempt)->name);
 	int64 wait = reply->retry_after > 0 ? reply->retry_after
 										: backoff_ms(attempt->attempt);
 

@@ -30,6 +30,13 @@ extern bool prom_route_keep(PromAttempt *attempt, const PromRoute *route,
 							TimestampTz now);
 
 /*
+ * The way to a model that is to review, in its newest version; NULL: there is
+ * none of this name.  The attempt keeps the model that it has.
+ */
+extern bool prom_route_reviewer(PromAttempt *attempt, const char *name,
+								TimestampTz now, const PromModel **model);
+
+/*
  * What became of a call tells the gate that it passed; and an attempt that is
  * not to be sent, or was dropped, is not in flight any more.
  */

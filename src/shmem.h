@@ -230,9 +230,10 @@ typedef enum PromJobState
 
 typedef enum PromJobKind
 {
-	PROM_JOB_TOOL,  /* one tool call of a turn */
-	PROM_JOB_CHAT,  /* a turn of a model of api "function" */
-	PROM_JOB_REVIEW /* by policies with conditions */
+	PROM_JOB_TOOL,   /* one tool call of a turn */
+	PROM_JOB_CHAT,   /* a turn of a model of api "function" */
+	PROM_JOB_REVIEW, /* by policies with conditions */
+	PROM_JOB_COUNSEL /* by a model of api "function" */
 } PromJobKind;
 
 /* Why a job is not to be run any more, but its step is to say so. */
@@ -256,6 +257,7 @@ typedef struct PromJob
 	int64 task_id;
 	int32 attempt;
 	int32 step;           /* that it makes */
+	int32 about;          /* that a counsel is about; 0: the request */
 	int64 event_id;       /* of the step of a chat: in the caller's order */
 	TimestampTz deadline; /* of the task */
 	/* What the executor says. */

@@ -71,15 +71,14 @@ ms_or_null(double ms, bool *isnull)
 	return Float4GetDatum((float4) ms);
 }
 
-/* What was asked is in task and agent, what came is here. */
-void
-prom_step_add_chat(PromFactWriter *writer, const PromAttempt *attempt,
-				   const PromReply *reply, TimestampTz now)
+/* What a model replied; what it was asked is in other facts. */
+static void
+fill_reply(Datum *values, bool *nulls, const PromAttempt *attempt,
+		   const PromReply *reply, TimestampTz now)
 {
-	Datum values[STEP_COLUMNS];
-	bool nulls[STEP_COLUMNS] = {false};
-	const PromModel *model = attempt->model;
+	const PromModel *model = prom_attempt_called(attempt);
 
+	memset(nulls, false, STEP_COLUMNS * sizeof(bool));
 	values[STEP_TASK_ID] = Int64GetDatum(attempt->task_id);
 	values[STEP_STEP] = Int32GetDatum(attempt->step);
 	values[STEP_ATTEMPT] = Int32GetDatum(attempt->attempt);
@@ -127,6 +126,39 @@ prom_step_add_chat(PromFactWriter *writer, const PromAttempt *attempt,
 	values[STEP_CALLS] = Int32GetDatum(reply->ncalls);
 	nulls[STEP_CALLS] = reply->ncalls == 0;
 	nulls[STEP_ARGUMENTS] = true;
+}
+
+void
+prom_step_add_chat(PromFactWriter *writer, const PromAttempt *attempt,
+				   const PromReply *reply, TimestampTz now)
+{
+	Datum values[STEP_COLUMNS] = {0};
+	bool nulls[STEP_COLUMNS];
+
+	fill_reply(values, nulls, attempt, reply, now);
+	prom_fact_add(writer, PROM_FACT_STEP, values, nulls);
+}
+
+void
+prom_step_add_counsel(PromFactWriter *writer, const PromAttempt *attempt,
+					  const PromStepCounsel *step, const PromReply *reply,
+					  TimestampTz now)
+{
+	Datum values[STEP_COLUMNS] = {0};
+	bool nulls[STEP_COLUMNS];
+
+	fill_reply(values, nulls, attempt, reply, now);
+	values[STEP_KIND] = CStringGetTextDatum("review");
+	values[STEP_NAME] = CStringGetTextDatum(step->policy);
+	values[STEP_ARGUMENTS] = CStringGetTextDatum(step->judged);
+	nulls[STEP_ARGUMENTS] = false;
+	if (step->veto != NULL)
+	{
+		values[STEP_STATUS] = CStringGetTextDatum("vetoed");
+		values[STEP_ERROR_TYPE] = CStringGetTextDatum("GovernanceVeto");
+		values[STEP_ERROR] = CStringGetTextDatum(step->veto);
+		nulls[STEP_ERROR_TYPE] = nulls[STEP_ERROR] = false;
+	}
 	prom_fact_add(writer, PROM_FACT_STEP, values, nulls);
 }
 

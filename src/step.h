@@ -60,6 +60,19 @@ typedef struct PromStepReview
 	const char *veto;  /* NULL: allowed */
 } PromStepReview;
 
+/* A review by a model; the rest is what its reply says. */
+typedef struct PromStepCounsel
+{
+	const char *policy; /* that asked for it: the step's name */
+	const char *judged; /* what and by whom, as JSON */
+	const char *veto;   /* NULL: allowed */
+} PromStepCounsel;
+
+extern void prom_step_add_counsel(PromFactWriter *writer,
+								  const PromAttempt *attempt,
+								  const PromStepCounsel *step,
+								  const PromReply *reply, TimestampTz now);
+
 extern void prom_step_add_review(PromFactWriter *writer,
 								 const PromStepReview *step, TimestampTz now);
 

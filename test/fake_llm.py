@@ -16,6 +16,7 @@ and do not disturb each other.  With "stream": true a good answer is streamed.
                                n-th request, or the last line
     fake-auth                  "authorized" if the key is "test-key", else 401
     fake-long-N                an answer of N bytes
+    fake-counsel-N             the counsel of a reviewer, of confidence N / 100
     fake-tools                 the last user message is a JSON list of turns, as
                                create_scripted_model() of PromCluster.pm has it
     fake-tools-lost-N[-N...]   the same, but the first request after N turns is
@@ -516,6 +517,14 @@ def auth(c, r):
         c.send_answer("authorized")
     else:
         c.send_error(401, "Incorrect API key provided: %s" % key.replace("Bearer ", ""), code="invalid_api_key")
+
+
+@behaviour(r"fake-counsel-(\d+)")
+def counsel(c, r, hundredths):
+    virtues = "humility patience service gentleness prudence courage truthfulness".split()
+    said = {virtue: 0.8 for virtue in virtues}
+    said.update(confidence=int(hundredths) / 100, counsel="Mind it.", suggestions=["Do less."])
+    c.send_answer(json.dumps(said))
 
 
 @behaviour(r"fake-long-(\d+)")

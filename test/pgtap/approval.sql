@@ -19,7 +19,7 @@ SELECT columns_are('prometheus', 'approval', ARRAY[
     'policy', 'approvers', 'reasoning', 'target_hash']);
 SELECT columns_are('prometheus', 'verdict', ARRAY[
     'task_id', 'step', 'stage', 'approved', 'risk_level', 'governor', 'reasoning', 'suggestions', 'policy', 'effect', 'policy_version',
-    'target_hash', 'latency_ms', 'attempt', 'judged_at']);
+    'target_hash', 'latency_ms', 'attempt', 'judged_at', 'scores']);
 SELECT function_returns(f, 'void') FROM unnest(ARRAY['prometheus_approve', 'prometheus_reject']) AS f;
 SELECT is_empty('TABLE prometheus.' || v, 'a fresh install has no ' || v) FROM unnest(ARRAY['approval', 'verdict']) AS v;
 
@@ -153,7 +153,7 @@ SELECT is(to_jsonb(a) - '{approval_id,task_id,requested_at,expires_at,decided_at
                              'policy', 'justica.escalation', 'approvers', 'prometheus_agent_admin', 'reasoning', 'It cannot be undone.',
                              'target_hash', repeat('0', 64)), 'prometheus.approval')
   FROM prometheus.approval a WHERE approval_id = pg_temp.id_of('admin');
-SELECT results_eq($$SELECT to_jsonb(v) - '{task_id,judged_at,target_hash}'::text[] FROM prometheus.verdict v JOIN made m USING (task_id)
+SELECT results_eq($$SELECT to_jsonb(v) - '{task_id,judged_at,target_hash,scores}'::text[] FROM prometheus.verdict v JOIN made m USING (task_id)
                      WHERE m.name = 'open' ORDER BY step NULLS FIRST$$, ARRAY[
     '{"step": null, "stage": "task", "approved": true, "risk_level": "LOW", "governor": "JUSTICA", "reasoning": null, "suggestions": null,
       "policy": null, "effect": "allow", "policy_version": 6, "latency_ms": 0.25, "attempt": 1}',

@@ -1,7 +1,7 @@
 -- What prometheus_set_policy() writes and refuses, and what prometheus.policy
 -- shows.  What policies do is in t/.
 BEGIN;
-SELECT plan(113);
+SELECT plan(130);
 
 SET LOCAL client_min_messages = error;
 
@@ -41,11 +41,14 @@ SELECT results_eq($$SELECT concat_ws(' ', name, stage, effect, match) FROM prome
     'justica.integrity.request task deny {"principle": "integrity"}',
     'justica.proportionality tool escalate {"principle": "proportionality"}',
     'justica.transparency tool deny {"principle": "transparency"}',
-    'justica.transparency.request task deny {"principle": "transparency"}'], 'a fresh install has the constitution');
+    'justica.transparency.request task deny {"principle": "transparency"}',
+    'sofia task deny {"mode": "full"}'], 'a fresh install has the constitution');
 SELECT is((SELECT count(*) FROM prometheus.policy
-            WHERE version = 1 AND reviewer = 'rule' AND on_error = 'deny' AND condition IS NULL AND approvers IS NULL
+            WHERE version = 1 AND name LIKE 'justica.%' AND reviewer = 'rule' AND on_error = 'deny' AND condition IS NULL AND approvers IS NULL
               AND owner = current_user AND reason ~ '\.$' AND suggestion ~ '\.$'), 6::bigint,
           'which says why, and what would help');
+SELECT is(concat_ws(' ', version, reviewer, condition, owner), '1 model ' || current_user, 'and counsel, of the own model')
+  FROM prometheus.policy WHERE name = 'sofia';
 
 -- A new one.
 
@@ -81,7 +84,13 @@ SELECT throws_ok(format($$SELECT prometheus_set_policy('new', stage => %L, effec
     ('tool', 'deny', 'escalate', NULL, '22023', 'on_error "escalate" does not exist'),
     ('task', 'escalate', NULL, NULL, '22023', 'only a tool call can be escalated'),
     ('answer', 'escalate', NULL, NULL, '22023', 'only a tool call can be escalated'),
-    ('tool', 'deny', NULL, 'sofia', '0A000', 'reviewer "sofia" is not supported')) AS v(s, e, o, r, state, message);
+    ('tool', 'deny', NULL, 'sofia', '22023', 'reviewer "sofia" does not exist'),
+    ('tool', 'deny', NULL, 'Model', '22023', 'reviewer "Model" does not exist'),
+    ('tool', 'deny', NULL, 'model:', '42704', 'model "" does not exist'),
+    ('tool', 'deny', NULL, 'model:gone', '42704', 'model "gone" does not exist'),
+    ('tool', 'deny', NULL, 'model:echo', '22023', 'model "echo" cannot review'),
+    ('tool', 'allow', NULL, 'model', '22023', 'a model as reviewer needs an effect for its doubts'),
+    ('task', 'escalate', NULL, 'model', '22023', 'only a tool call can be escalated')) AS v(s, e, o, r, state, message);
 SELECT is(pg_temp.hint_of($$SELECT prometheus_set_policy('new', 'plan', 'deny')$$), 'It is one of: task, tool, answer.',
           'with a hint which stages there are');
 SELECT is(pg_temp.hint_of($$SELECT prometheus_set_policy('new', 'tool', 'forbid')$$), 'It is one of: off, allow, warn, escalate, deny.',
@@ -153,6 +162,20 @@ SELECT is(public.prometheus_set_policy('late', 'tool', 'deny', 'is_late(jsonb)')
 RESET search_path;
 SELECT is(condition, 'prom_test.is_late(pg_catalog.jsonb)', 'is kept as its signature') FROM prometheus.policy WHERE name = 'late';
 SELECT is(search_path, 'prom_test, public, pg_temp', 'with the path of then') FROM prometheus._policy WHERE name = 'late';
+
+-- Reviewers.
+
+SELECT lives_ok($$SELECT prometheus_set_model('elder', 'openai', 'https://example.com/v1')$$, 'a model');
+SELECT is(prometheus_set_policy('counsel', 'tool', 'escalate', reviewer => 'model:elder'), 1::bigint, 'that reviews');
+SELECT is(prometheus_set_policy('counsel', effect => e), v, 'effect ' || e)
+  FROM (VALUES ('off', 2::bigint), ('warn', 3), ('deny', 4)) AS x(e, v);
+SELECT is(reviewer, 'model:elder', 'stays the reviewer') FROM prometheus.policy WHERE name = 'counsel';
+SELECT throws_ok($$SELECT prometheus_set_policy('counsel', condition => 'prom_test.is_late(jsonb)')$$, '0A000',
+                 'a policy whose reviewer is a model has no condition', 'no condition');
+SELECT is(prometheus_set_policy('counsel', reviewer => 'rule', condition => 'prom_test.is_late(jsonb)'), 5::bigint, 'but a rule has one');
+SELECT is(prometheus_set_policy('counsel', reviewer => 'model', condition => '-'), 6::bigint, 'the own model');
+SELECT is(pg_temp.hint_of($$SELECT prometheus_set_policy('new', 'tool', 'deny', reviewer => 'sofia')$$),
+          'It is rule, model (that of the agent which is reviewed), or model:NAME.', 'with a hint what it can be');
 
 -- Versions.
 

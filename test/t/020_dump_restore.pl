@@ -43,7 +43,7 @@ sub content
 	my ($server, $relation, $order, $dbname) = @_;
 	my $row =
 	  $relation =~ /model|agent|tool|policy/
-	  ? q{to_jsonb(x) - CASE WHEN version = 1 AND (name IN ('echo', 'default') OR name LIKE 'justica.%' OR to_jsonb(x) ->> 'kind' = 'builtin')
+	  ? q{to_jsonb(x) - CASE WHEN version = 1 AND (name IN ('echo', 'default', 'sofia') OR name LIKE 'justica.%' OR to_jsonb(x) ->> 'kind' = 'builtin')
 		THEN '{set_at,xid}'::text[] ELSE '{}' END}
 	  : 'x.*';
 
