@@ -17,6 +17,7 @@
 #include "act.h"
 #include "approval.h"
 #include "asked.h"
+#include "counsel.h"
 #include "encoding.h"
 #include "errand.h"
 #include "fault.h"
@@ -374,9 +375,39 @@ prom_act_check_wanted(PromJob *job)
 						errmsg("the job is not wanted any more")));
 }
 
+/*
+ * What models say of a call that the rules allow, if they are to be asked.
+ * False: the caller must have one asked first; else verdict says who doubts.
+ */
+static bool
+take_counsel(const PromPolicies *policies, const PromJudged *judged,
+			 PromVerdict *verdict)
+{
+	const PromPolicy *policy;
+	PromCounsel counsel;
+	PromVerdict said;
+
+	/* A person decides about it, or nobody can allow it. */
+	if (!prom_verdict_allows(verdict) ||
+		judged->tool->tier == PROM_TIER_DESTRUCTIVE)
+		return true;
+	switch (prom_counsel_find(policies, judged, &counsel, &policy, &said))
+	{
+		case PROM_COUNSEL_GIVEN:
+			break;
+		case PROM_COUNSEL_WANTED:
+			return false;
+		case PROM_COUNSEL_DOUBTS:
+			said.integrity = verdict->integrity;
+			*verdict = said;
+			break;
+	}
+	return true;
+}
+
 bool
-prom_act_judge(const PromJudged *judged, const PromAgent *agent,
-			   TimestampTz deadline, PromVerdict *verdict, PromToolStep *step)
+prom_act_judge(PromJob *job, const PromJudged *judged, const PromAgent *agent,
+			   PromVerdict *verdict, PromToolStep *step)
 {
 	const PromPolicies *policies = prom_policies();
 	PromFactWriter *writer;
@@ -384,6 +415,11 @@ prom_act_judge(const PromJudged *judged, const PromAgent *agent,
 	TimestampTz now;
 
 	prom_judge(policies, judged, verdict);
+	if (!take_counsel(policies, judged, verdict))
+	{
+		job->asks = true;
+		return false;
+	}
 	now = GetCurrentTimestamp();
 	prom_approval_find(policies, judged, verdict, now, &approval);
 	if (approval.state == PROM_APPROVAL_OPEN)
@@ -392,11 +428,13 @@ prom_act_judge(const PromJudged *judged, const PromAgent *agent,
 	{
 		verdict->effect = PROM_EFFECT_ALLOW;
 		verdict->reasoning = approval.words;
+		verdict->opinion = NULL;
 	}
 	else if (approval.state != PROM_APPROVAL_NONE)
 	{
 		verdict->effect = PROM_EFFECT_DENY;
 		verdict->reasoning = approval.words;
+		verdict->opinion = NULL;
 	}
 	else if (verdict->effect != PROM_EFFECT_ESCALATE &&
 			 judged->tool->tier == PROM_TIER_DESTRUCTIVE)
@@ -413,11 +451,12 @@ prom_act_judge(const PromJudged *judged, const PromAgent *agent,
 			verdict->reasoning = prom_errand_sent_before(judged->again,
 														 verdict->reasoning);
 		writer = prom_fact_begin();
-		prom_verdict_add(writer, judged, verdict, now);
+		if (verdict->opinion == NULL)
+			prom_verdict_add(writer, judged, verdict, now);
 		prom_approval_add(writer, judged, verdict,
 						  Min(TimestampTzPlusMilliseconds(
 								  now, agent->approval_timeout),
-							  deadline),
+							  job->deadline),
 						  now);
 		prom_fact_end(writer);
 		return false;
@@ -480,8 +519,7 @@ act_tool(PromJob *job)
 	if (is_judged)
 	{
 		prom_asked_judged(&asked, &judged);
-		if (!prom_act_judge(&judged, asked.facts.agent, job->deadline,
-							&verdict, &step))
+		if (!prom_act_judge(job, &judged, asked.facts.agent, &verdict, &step))
 			return;
 	}
 	judged_at = GetCurrentTimestamp();
@@ -489,7 +527,8 @@ act_tool(PromJob *job)
 		waits = !run_tool(job, &asked.facts, asked.tool, &verdict, &step);
 	prom_act_check_wanted(job);
 	writer = prom_fact_begin();
-	if (is_judged)
+	/* What a model said was recorded when it was asked. */
+	if (is_judged && verdict.opinion == NULL)
 		prom_verdict_add(writer, &judged, &verdict, judged_at);
 	if (!waits)
 		prom_step_add_tool(writer, &step, GetCurrentTimestamp());

@@ -37,10 +37,11 @@ extern void prom_act_check_wanted(PromJob *job);
 
 /*
  * What the policies say of a call.  False: it waits for a person, who has been
- * asked; else the step says that it is vetoed, or it may be run.
+ * asked, or for a model (job->asks); else it may be run, or the step says that
+ * it may not.
  */
-extern bool prom_act_judge(const PromJudged *judged, const PromAgent *agent,
-						   TimestampTz deadline, PromVerdict *verdict,
+extern bool prom_act_judge(PromJob *job, const PromJudged *judged,
+						   const PromAgent *agent, PromVerdict *verdict,
 						   PromToolStep *step);
 
 #endif

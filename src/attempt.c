@@ -196,6 +196,19 @@ prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 		prom_outcome_of_reply(writer, attempt, &reply, now);
 }
 
+void
+prom_attempt_take_job(PromAttempt *attempt, const PromJobEnd *end)
+{
+	if (end->chat_failed)
+	{
+		attempt->chat_failed = true;
+		attempt->retry = end->retry;
+	}
+	if (end->asks != 0 && attempt->nasking < PROM_MAX_ASKING)
+		attempt->asking[attempt->nasking++] = end->asks;
+	attempt->tokens += end->tokens;
+}
+
 static PromStatement reason_statement = {
 	"SELECT reason FROM prometheus._cancel WHERE task_id = $1"
 	" AND requested_at >= coalesce((SELECT max(r.retried_at)"

@@ -9,6 +9,7 @@
 #include "counsel.h"
 #include "fact.h"
 #include "guilt.h"
+#include "job.h"
 #include "llm.h"
 #include "shmem.h"
 #include "utils/timestamp.h"
@@ -27,6 +28,12 @@ typedef enum PromAttemptNext
 	PROM_NEXT_READ,   /* it waits for other tasks: read it anew */
 	PROM_NEXT_AGAIN   /* in another turn: this one is full */
 } PromAttemptNext;
+
+/*
+ * Tool calls whose reviews are noted at once; further ones ask again when these
+ * have been reviewed.
+ */
+#define PROM_MAX_ASKING 16
 
 /* A task that this process has claimed.  It owns call and reservation. */
 typedef struct PromAttempt
@@ -68,6 +75,10 @@ typedef struct PromAttempt
 	bool chat_failed;
 	PromRetry retry; /* with it */
 
+	/* Tool calls, by their steps, about which models are to be asked. */
+	int nasking;
+	int32 asking[PROM_MAX_ASKING];
+
 	/* What the policies said when it was begun. */
 	int64 policy_version;
 	double review_ms;
@@ -104,6 +115,9 @@ extern void prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts,
  */
 extern void prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 								TimestampTz now);
+
+/* A job of it has ended: what is to be known of that when it goes on. */
+extern void prom_attempt_take_job(PromAttempt *attempt, const PromJobEnd *end);
 
 /* End an attempt whose request was dropped, since the task is cancelled. */
 extern void prom_attempt_cancel(PromFactWriter *writer, PromAttempt *attempt,

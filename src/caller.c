@@ -266,14 +266,9 @@ take_jobs(TimestampTz now)
 		PromWork *work =
 			(PromWork *) ((char *) end.owner - offsetof(PromWork, jobs));
 
-		if (end.chat_failed)
-		{
-			work->attempt.chat_failed = true;
-			work->attempt.retry = end.retry;
-		}
 		if (end.failed)
 			strlcpy(work->failure, end.error, sizeof(work->failure));
-		work->attempt.tokens += end.tokens;
+		prom_attempt_take_job(&work->attempt, &end);
 		if (end.send && pg_atomic_read_u32(&slot_of(work)->cancel) == 0)
 			begin_errand(work, end.step);
 		if (end.owner->n > 0 || work->nerrands > 0)

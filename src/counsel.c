@@ -89,6 +89,8 @@ prom_counsel_find(const PromPolicies *policies, const PromJudged *judged,
 				  PromCounsel *counsel, const PromPolicy **policy,
 				  PromVerdict *verdict)
 {
+	Bitmapset *escalated = NULL;
+
 	memset(counsel, 0, sizeof(*counsel));
 	memset(verdict, 0, sizeof(*verdict));
 	*policy = NULL;
@@ -116,8 +118,12 @@ prom_counsel_find(const PromPolicies *policies, const PromJudged *judged,
 		}
 		else if (said.effect > verdict->effect)
 			*verdict = said;
+		if (said.effect == PROM_EFFECT_ESCALATE)
+			escalated = bms_add_member(escalated, i);
 	}
-	/* Who denies need not be heard by the others. */
+	/* Each of those who escalate has its own approvers. */
+	verdict->escalated = escalated;
+	/* After one who denies the others need not be heard. */
 	if (*policy == NULL || verdict->effect == PROM_EFFECT_DENY)
 		return verdict->effect >= PROM_EFFECT_ESCALATE ? PROM_COUNSEL_DOUBTS
 													   : PROM_COUNSEL_GIVEN;

@@ -20,6 +20,7 @@
 #include "fault.h"
 #include "gate.h"
 #include "judge.h"
+#include "judged.h"
 #include "outcome.h"
 #include "progress.h"
 #include "prompt.h"
@@ -461,34 +462,27 @@ reach_reviewer(PromAttempt *attempt, const PromLoaded *loaded, const char *name,
 }
 
 /*
- * What the rules have allowed, models may be asked about, one after another: a
- * request before each turn, an answer before it is the task's.
+ * Have the models asked that policies want to hear about one thing, one after
+ * another.  A doubt ends the task; but if it is about a tool call, an executor
+ * finds it.
  */
 static Review
-take_counsel(PromFactWriter *writer, PromAttempt *attempt,
-			 const PromLoaded *loaded, const PromProgress *progress,
-			 bool begun, Judgement *judgement, TimestampTz now)
+ask_models(PromFactWriter *writer, PromAttempt *attempt,
+		   const PromLoaded *loaded, bool begun, Judgement *judgement,
+		   TimestampTz now)
 {
-	bool answered = progress->turn > 0 && progress->ncalls == 0;
-	PromJudged *judged = &judgement->judged;
+	const PromJudged *judged = &judgement->judged;
 	const PromPolicy *policy;
 	PromVerdict verdict;
 	const char *name;
 
-	if (!prom_counsel_is_possible(judgement->policies,
-								  answered ? PROM_STAGE_ANSWER
-										   : PROM_STAGE_TASK))
-		return REVIEW_ALLOWS;
-	if (judged->request == NULL && answered)
-		judge_answer(loaded, attempt, progress, judged);
-	else if (judged->request == NULL)
-		judge_begin(loaded, attempt, PROM_STAGE_TASK, judged);
 	for (;;)
 	{
 		PromCounselState state = prom_counsel_find(
 			judgement->policies, judged, &attempt->counsel, &policy, &verdict);
 
-		if (state == PROM_COUNSEL_GIVEN)
+		if (state == PROM_COUNSEL_GIVEN ||
+			(state == PROM_COUNSEL_DOUBTS && judged->stage == PROM_STAGE_TOOL))
 			return REVIEW_ALLOWS;
 		if (state == PROM_COUNSEL_DOUBTS)
 		{
@@ -514,6 +508,64 @@ take_counsel(PromFactWriter *writer, PromAttempt *attempt,
 		prom_fact_flush(writer);
 		attempt->counsel.model = NULL;
 	}
+}
+
+/*
+ * What the rules have allowed, models may be asked about, one after another: a
+ * request before each turn, an answer before it is the task's.
+ */
+static Review
+take_counsel(PromFactWriter *writer, PromAttempt *attempt,
+			 const PromLoaded *loaded, const PromProgress *progress,
+			 bool begun, Judgement *judgement, TimestampTz now)
+{
+	bool answered = progress->turn > 0 && progress->ncalls == 0;
+	PromJudged *judged = &judgement->judged;
+	PromStage stage = answered ? PROM_STAGE_ANSWER : PROM_STAGE_TASK;
+
+	if (!prom_counsel_is_possible(judgement->policies, stage))
+		return REVIEW_ALLOWS;
+	if (judged->request == NULL && answered)
+		judge_answer(loaded, attempt, progress, judged);
+	else if (judged->request == NULL)
+		judge_begin(loaded, attempt, stage, judged);
+	return ask_models(writer, attempt, loaded, begun, judgement, now);
+}
+
+/*
+ * The same of tool calls, for which executors have asked: each is given to them
+ * again when all has been said of it.
+ */
+static Review
+ask_about_calls(PromFactWriter *writer, PromAttempt *attempt,
+				const PromLoaded *loaded, Judgement *judgement,
+				TimestampTz now)
+{
+	PromPromptFacts facts;
+
+	if (attempt->nasking == 0)
+		return REVIEW_ALLOWS;
+	prom_prompt_read_facts(attempt->task_id, attempt->attempt, &facts);
+	while (attempt->nasking > 0)
+	{
+		int first = 0;
+
+		for (int i = 1; i < attempt->nasking; i++)
+			if (attempt->asking[i] < attempt->asking[first])
+				first = i;
+		if (prom_judged_read(&facts, attempt->attempt, attempt->asking[first],
+							 &judgement->judged) &&
+			judgement->judged.stage == PROM_STAGE_TOOL)
+		{
+			Review came = ask_models(writer, attempt, loaded, true, judgement,
+									 now);
+
+			if (came != REVIEW_ALLOWS)
+				return came;
+		}
+		attempt->asking[first] = attempt->asking[--attempt->nasking];
+	}
+	return REVIEW_ALLOWS;
 }
 
 /* The task waits for a person or a child, and holds nothing. */
@@ -639,13 +691,16 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 		attempt->used = loaded->used;
 		/* Perhaps of a turn that failed, and so was not begun. */
 		attempt->policy_version = 0;
+		attempt->nasking = 0;
 	}
 	attempt->max_attempts = loaded->max_attempts;
 	came = answered ? review_answer(writer, attempt, loaded, &progress,
 									&judgement, now)
 					: review_request(writer, attempt, loaded, &progress, begun,
 									 &judgement, now);
-	if (came == REVIEW_ALLOWS && progress.npending == 0)
+	if (came == REVIEW_ALLOWS && progress.npending > 0)
+		came = ask_about_calls(writer, attempt, loaded, &judgement, now);
+	else if (came == REVIEW_ALLOWS)
 		came = take_counsel(writer, attempt, loaded, &progress, begun,
 							&judgement, now);
 	if (came == REVIEW_DENIES || came == REVIEW_PARKS)

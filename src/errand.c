@@ -127,12 +127,13 @@ prom_errand_judge(PromJob *job, const PromAsked *asked, PromToolStep *step)
 		job->send = true;
 		return;
 	}
-	if (!prom_act_judge(&judged, asked->facts.agent, job->deadline, &verdict,
-						step))
+	if (!prom_act_judge(job, &judged, asked->facts.agent, &verdict, step))
 		return;
 	prom_act_check_wanted(job);
 	writer = prom_fact_begin();
-	prom_verdict_add(writer, &judged, &verdict, GetCurrentTimestamp());
+	/* What a model said was recorded when it was asked; it is a veto here. */
+	if (verdict.opinion == NULL)
+		prom_verdict_add(writer, &judged, &verdict, GetCurrentTimestamp());
 	if (step->error == NULL)
 		job->send = true;
 	else

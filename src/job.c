@@ -170,7 +170,7 @@ give(Job *job, int number)
 	place->about = job->spec.about;
 	place->event_id = job->spec.event_id;
 	place->deadline = owner->deadline;
-	place->overdue = place->chat_failed = place->send = false;
+	place->overdue = place->chat_failed = place->send = place->asks = false;
 	place->tokens = 0;
 	place->retry = job->end.retry;
 	strlcpy(place->error, job->error, sizeof(place->error));
@@ -302,6 +302,7 @@ take_done(Job *job)
 	job->end.retry = place->retry;
 	job->end.tokens = place->tokens;
 	job->end.send = place->send && !job->dropped;
+	job->end.asks = place->asks ? job->spec.step : 0;
 	leave_place(job);
 	end_job(job);
 }

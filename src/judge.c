@@ -560,6 +560,7 @@ void
 prom_verdict_refuse(PromVerdict *verdict, const char *what)
 {
 	verdict->effect = PROM_EFFECT_DENY;
+	verdict->opinion = NULL;
 	verdict->policy = verdict->integrity;
 	verdict->reasoning = reasoning_of(verdict->integrity, what);
 }

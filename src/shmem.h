@@ -264,7 +264,8 @@ typedef struct PromJob
 	bool overdue;               /* with FAILED */
 	bool chat_failed;           /* with DONE */
 	bool send;                  /* with DONE: the request may be sent */
-	int64 tokens;               /* that a chat took */
+	bool asks;                  /* of a tool: a model is to review it first */
+	int64 tokens;               /* that a chat or a counsel took */
 	int retry;                  /* with chat_failed: PromRetry */
 	char error[PROM_JOB_ERROR]; /* with FAILED, or empty */
 } PromJob;

@@ -153,7 +153,7 @@ is(sql(q{SELECT count(*) FROM heard WHERE request::text ~ 'secret word'}), 0, 's
 is(sql(q{SELECT count(*) FROM heard WHERE request::text ~ 'The first' AND request::text ~ 'The second'}), 0, 'nor its conversation');
 
 # Confidence: what is below 0.4 is a veto.
-foreach my $case ([ 0, 'CRITICAL' ], [ 0.19, 'CRITICAL' ], [ 0.2, 'HIGH' ], [ 0.39, 'HIGH' ], [ 0.4, 'MEDIUM' ], [ 0.69, 'MEDIUM' ], [ 0.7, 'LOW' ], [ 1, 'LOW' ])
+foreach my $case ([ 0, 'CRITICAL' ], [ 0.2, 'HIGH' ], [ 0.39, 'HIGH' ], [ 0.4, 'MEDIUM' ], [ 0.7, 'LOW' ])
 {
 	my ($confidence, $risk) = @$case;
 	my $effect = $confidence < 0.4 ? 'deny' : 'allow';
@@ -188,9 +188,7 @@ foreach my $case (
 	[ 'text', \'I approve, confidence 1.' ],
 	[ 'too sure', \say(1.5) ],
 	[ 'no virtue', \say(1, patience => undef) ],
-	[ 'more', \say(1, beauty => 1) ],
 	[ 'confidence as text', \say('1') ],
-	[ 'nothing', \'' ],
 	[ 'fenced', \"```json\n" . say(1) . '```' ])
 {
 	my ($name, $text) = @$case;
@@ -289,6 +287,89 @@ say(0.1);
 $task = run_request('Answer me, function.', 'plain', 'vetoed');
 is(steps($task), '1 chat plain ok, 2 review sofia.answer vetoed', 'answer: by a function');
 off('sofia.answer');
+
+# Tool calls: rules first, then she is asked, and then the call is made.
+sql(<<'EOSQL');
+CREATE TABLE note (words text);
+CREATE FUNCTION write(words text) RETURNS text LANGUAGE sql AS $$INSERT INTO note VALUES (words) RETURNING 'wrote ' || words$$;
+CREATE FUNCTION look(t text) RETURNS text LANGUAGE sql STABLE AS $$SELECT 'saw ' || t$$;
+CREATE FUNCTION wipe(t text) RETURNS text LANGUAGE sql AS $$SELECT 'wiped'$$;
+SELECT prometheus_set_tool('look(text)'), prometheus_set_tool('write(text)', tier => 'write'),
+       prometheus_set_tool('wipe(text)', tier => 'destructive');
+SELECT prometheus_set_agent('tools', 'scripted', instructions => 'Obey the secret word.', tools => '{look,write,wipe}');
+EOSQL
+sub run_tools
+{
+	my ($turns, $status, $rest) = @_;
+	my $id = $node->submit($node->script(@$turns) . q{, 'tools'} . ($rest // ''));
+
+	$node->wait_task($id, $status // 'completed');
+	return $id;
+}
+my $write = [ 'write', { words => 'x' } ];
+my $look = [ 'look', { t => 'y' } ];
+set_policy('sofia.tool', q{'tool', 'deny', match => '{"agent": "tools", "tool": ["look", "write", "wipe"]}', reviewer => 'model:reviewer'});
+say(0.9);
+$task = run_tools([ [$write], 'end' ]);
+is(steps($task), '1 chat scripted ok, 2 tool write ok, 3 review sofia.tool ok, 4 chat scripted ok', 'tool: reviewed, then made');
+is(sql("SELECT string_agg(concat_ws(' ', effect, governor), ', ' ORDER BY governor) FROM prometheus.verdict WHERE task_id = $task AND step = 2"),
+	'allow JUSTICA, allow SOFIA', 'tool: both verdicts');
+is(sql("SELECT count(DISTINCT target_hash) FROM prometheus.verdict WHERE task_id = $task AND step = 2"), 1, 'tool: of exactly the same');
+is(sql("SELECT s.ended_at <= t.started_at FROM prometheus._step t, prometheus._step s WHERE t.task_id = $task AND s.task_id = $task AND t.step = 2 AND s.step = 3"
+	),
+	't', 'tool: she was asked first');
+$prompt = decode_json(sql("SELECT prometheus_prompt($task, 3)"));
+$thing = decode_json((split /\n/, $prompt->{messages}[1]{content})[1]);
+is(join(' ', map { $thing->{$_} } qw(stage tool tier)) . " $thing->{arguments}{words}", 'tool write write x', 'tool: what she sees');
+unlike($prompt->{messages}[0]{content} . $prompt->{messages}[1]{content}, qr/secret word/, 'tool: not the agent\'s instructions');
+say(0.39);
+$task = run_tools([ [ $write, $look ], 'end' ]);
+is( steps($task),
+	'1 chat scripted ok, 2 tool write vetoed, 3 tool look vetoed, 4 review sofia.tool vetoed, 5 review sofia.tool vetoed, 6 chat scripted ok',
+	'tool, doubts: each call of the turn is reviewed');
+is( sql("SELECT string_agg(m ->> 'content', '|') FROM jsonb_array_elements(prometheus_prompt($task, 6) -> 'messages') m WHERE m ->> 'role' = 'tool'"),
+	join('|', ('Vetoed: My counsel. Do less. Ask first.') x 2), 'tool, doubts: the model is told her counsel');
+is(verdicts($task), '2 tool deny HIGH SOFIA, 3 tool deny HIGH SOFIA', 'tool, doubts: the verdicts');
+say(0.9);
+$task = run_tools([ [ ($look) x 20 ], 'end' ]);
+is( sql("SELECT string_agg(kind || ' ' || status || ' ' || n, ', ' ORDER BY kind) FROM (SELECT kind, status, count(*) AS n FROM prometheus.step WHERE task_id = $task GROUP BY 1, 2) s"),
+	'chat ok 2, review ok 20, tool ok 20', 'many calls: each is reviewed once');
+set_policy('rule', q{'tool', 'deny', match => '{"tool": "write"}', reason => 'No.'});
+$task = run_tools([ [$write], 'end' ]);
+is(steps($task), '1 chat scripted ok, 2 tool write vetoed, 3 chat scripted ok', 'tool: not reviewed if rules deny it');
+off('rule');
+$task = run_tools([ [ [ 'wipe', { t => 'x' } ] ], 'end' ], 'waiting');
+is(steps($task), '1 chat scripted ok', 'tool: nor if a person is to decide');
+sql("SELECT prometheus_cancel($task)");
+
+# A reviewer that fails.
+say(0, text => \'nothing');
+$task = run_tools([ [ $write, $look ], 'end' ]);
+like(steps($task), qr/2 tool write vetoed, 3 tool look ok, (4|5) review sofia.tool error/, 'failing reviewer: what writes is denied');
+is(verdicts($task), '2 tool deny CRITICAL SOFIA, 3 tool warn MEDIUM SOFIA', 'failing reviewer: what reads is a warning');
+like(sql("SELECT error FROM prometheus.step WHERE task_id = $task AND step = 2"), qr/^The reviewer failed: SchemaMismatch: /, 'failing reviewer: told');
+set_policy('sofia.tool', q{effect => 'warn'});
+$task = run_tools([ [$write], 'end' ]);
+is(verdicts($task), '2 tool warn MEDIUM SOFIA', 'failing reviewer: no more than a warning, if it could be no more');
+set_policy('sofia.tool', q{effect => 'deny', reviewer => 'model:fake-500'});
+$task = run_tools([ [$write], 'end' ], 'completed', ', max_attempts => 2');
+is(column_of($task, 'attempts'), 2, 'failing server: tried again');
+is( steps($task),
+	'1 chat scripted ok, 2 tool write vetoed, 3 review sofia.tool error, 4 review sofia.tool error, 5 chat scripted ok',
+	'failing server: and denied');
+is(sql(q{SELECT count(*) FROM note}), 2, 'what was denied did not run');
+
+# Doubts that a person is asked about.
+set_policy('sofia.tool', q{effect => 'escalate', reviewer => 'model:fake-counsel-39'});
+$task = run_tools([ [$write], 'end' ], 'waiting');
+is(sql("SELECT concat_ws('|', tool, policy, reasoning) FROM prometheus.approval WHERE task_id = $task"), 'write|sofia.tool|Mind it.',
+	'doubts, escalate: a person is told why');
+sql('CREATE ROLE boss; GRANT prometheus_agent_admin TO boss');
+sql("SET ROLE boss; SELECT prometheus_approve(approval_id) FROM prometheus.approval WHERE task_id = $task");
+$node->wait_task($task, 'completed');
+is(verdicts($task), '2 tool escalate HIGH SOFIA, 2 tool allow LOW policy', 'doubts, escalate: her verdict, and the decision');
+is(sql("SELECT status FROM prometheus.step WHERE task_id = $task AND kind = 'tool'"), 'ok', 'doubts, escalate: approved, it runs');
+off('sofia.tool');
 
 # The reviewer of a fresh install: the own model, in mode full.  No task of this
 # version has that mode, so it is written in here.
