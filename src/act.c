@@ -24,6 +24,7 @@
 #include "guard.h"
 #include "handler.h"
 #include "judge.h"
+#include "learning.h"
 #include "prompt.h"
 #include "review.h"
 #include "schema.h"
@@ -398,6 +399,7 @@ take_counsel(const PromPolicies *policies, const PromJudged *judged,
 		case PROM_COUNSEL_WANTED:
 			return false;
 		case PROM_COUNSEL_DOUBTS:
+			/* A person may yet allow it: then it is held against that. */
 			said.integrity = verdict->integrity;
 			*verdict = said;
 			break;
@@ -533,6 +535,8 @@ act_tool(PromJob *job)
 	if (!waits)
 		prom_step_add_tool(writer, &step, GetCurrentTimestamp());
 	prom_fact_end(writer);
+	if (step.vetoed)
+		prom_learn(&judged, &verdict);
 }
 
 /*

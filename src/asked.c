@@ -114,6 +114,7 @@ prom_asked_judged(const PromAsked *asked, PromJudged *judged)
 	judged->step = asked->step;
 	judged->agent = asked->facts.source.agent;
 	judged->submitter = asked->facts.source.submitter;
+	judged->submitter_oid = asked->facts.source.submitter_oid;
 	judged->mode = asked->facts.mode;
 	judged->request = asked->facts.source.request;
 	judged->tool = asked->tool;

@@ -123,6 +123,7 @@ prom_counsel_find(const PromPolicies *policies, const PromJudged *judged,
 	}
 	/* Each of those who escalate has its own approvers. */
 	verdict->escalated = escalated;
+	verdict->learns = prom_judge_learns(policies);
 	/* After one who denies the others need not be heard. */
 	if (*policy == NULL || verdict->effect == PROM_EFFECT_DENY)
 		return verdict->effect >= PROM_EFFECT_ESCALATE ? PROM_COUNSEL_DOUBTS

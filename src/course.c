@@ -21,6 +21,7 @@
 #include "gate.h"
 #include "judge.h"
 #include "judged.h"
+#include "learning.h"
 #include "outcome.h"
 #include "progress.h"
 #include "prompt.h"
@@ -321,6 +322,7 @@ judge_begin(const PromLoaded *loaded, const PromAttempt *attempt,
 	judged->attempt = attempt->attempt;
 	judged->agent = loaded->agent;
 	judged->submitter = loaded->source.submitter;
+	judged->submitter_oid = loaded->source.submitter_oid;
 	judged->mode = loaded->mode;
 	judged->request = TextDatumGetCString(loaded->request);
 }
@@ -373,6 +375,7 @@ review(PromFactWriter *writer, PromAttempt *attempt, const PromLoaded *loaded,
 	if (prom_verdict_allows(verdict))
 		return REVIEW_ALLOWS;
 	prom_verdict_add(writer, judged, verdict, now);
+	prom_learn(judged, verdict);
 	end_vetoed(writer, attempt, loaded, prom_verdict_words(verdict), now);
 	return REVIEW_DENIES;
 }
@@ -486,6 +489,7 @@ ask_models(PromFactWriter *writer, PromAttempt *attempt,
 			return REVIEW_ALLOWS;
 		if (state == PROM_COUNSEL_DOUBTS)
 		{
+			prom_learn(judged, &verdict);
 			end_vetoed(writer, attempt, loaded, prom_verdict_words(&verdict),
 					   now);
 			return REVIEW_DENIES;

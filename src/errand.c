@@ -27,6 +27,7 @@
 #include "endpoint.h"
 #include "errand.h"
 #include "fault.h"
+#include "learning.h"
 #include "xact.h"
 
 /* The verdict that lets a call be sent: by rules, or a person whom they ask. */
@@ -134,6 +135,8 @@ prom_errand_judge(PromJob *job, const PromAsked *asked, PromToolStep *step)
 	/* What a model said was recorded when it was asked; it is a veto here. */
 	if (verdict.opinion == NULL)
 		prom_verdict_add(writer, &judged, &verdict, GetCurrentTimestamp());
+	if (step->vetoed)
+		prom_learn(&judged, &verdict);
 	if (step->error == NULL)
 		job->send = true;
 	else

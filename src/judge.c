@@ -486,6 +486,15 @@ holds_while_run(const PromPolicy *policy, const PromJudged *judged)
 	return effect >= PROM_EFFECT_ESCALATE;
 }
 
+bool
+prom_judge_learns(const PromPolicies *policies)
+{
+	for (int i = 0; i < policies->n; i++)
+		if (strcmp(policies->list[i].name, PROM_JUSTICA_LEARNING) == 0)
+			return true;
+	return false;
+}
+
 void
 prom_judge(const PromPolicies *policies, const PromJudged *judged,
 		   PromVerdict *verdict)
@@ -497,6 +506,7 @@ prom_judge(const PromPolicies *policies, const PromJudged *judged,
 	memset(verdict, 0, sizeof(*verdict));
 	verdict->effect = PROM_EFFECT_OFF;
 	verdict->policy_version = policies->version;
+	verdict->learns = prom_judge_learns(policies);
 	for (int i = 0; i < policies->n; i++)
 	{
 		const PromPolicy *policy = &policies->list[i];

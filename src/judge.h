@@ -21,6 +21,7 @@ typedef struct PromJudged
 	int32 step; /* that it is about; 0: none */
 	const char *agent;
 	const char *submitter;
+	Oid submitter_oid;
 	const char *mode;
 	const char *request;
 	const PromTool *tool;  /* these two of a tool call */
@@ -54,6 +55,7 @@ typedef struct PromVerdict
 	const PromPolicy *integrity;
 
 	const PromOpinion *opinion; /* NULL: by rules */
+	bool learns;                /* if it is a veto, it is to be remembered */
 } PromVerdict;
 
 /*
@@ -86,6 +88,9 @@ extern void prom_judge_deny(const PromJudged *judged, const char *why,
 
 /* Let this policy be the one that decided. */
 extern void prom_verdict_name(PromVerdict *verdict, const PromPolicy *policy);
+
+/* Is a veto to be remembered? */
+extern bool prom_judge_learns(const PromPolicies *policies);
 
 /* Is it approved as it is?  Else denied, or to be approved by a person. */
 extern bool prom_verdict_allows(const PromVerdict *verdict);

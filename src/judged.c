@@ -63,6 +63,7 @@ prom_judged_read(const PromPromptFacts *facts, int32 attempt, int32 step,
 	judged->step = step;
 	judged->agent = facts->source.agent;
 	judged->submitter = facts->source.submitter;
+	judged->submitter_oid = facts->source.submitter_oid;
 	judged->mode = facts->mode;
 	judged->request = facts->source.request;
 	if (step == 0)

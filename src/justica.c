@@ -642,10 +642,18 @@ breaks_transparency(const PromJudged *judged, const char **detail)
 	return *detail != NULL;
 }
 
+/* It is about what follows a veto, and cannot be broken. */
+static bool
+breaks_learning(const PromJudged *judged, const char **detail)
+{
+	return false;
+}
+
 static const Principle principles[] = {
 	{"integrity", breaks_integrity},
 	{"proportionality", breaks_proportionality},
 	{"transparency", breaks_transparency},
+	{"learning", breaks_learning},
 };
 
 static const Principle *
@@ -657,7 +665,7 @@ find_principle(const char *name)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("principle \"%s\" does not exist", name),
-			 errhint("The principles that a match can name are integrity, proportionality and transparency.")));
+			 errhint("The principles that a match can name are integrity, proportionality, transparency and learning.")));
 	return NULL;
 }
 

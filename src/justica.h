@@ -7,6 +7,9 @@
 
 #include "judge.h"
 
+/* The policy by which vetoes are remembered: as long as it is not off. */
+#define PROM_JUSTICA_LEARNING "justica.learning"
+
 /* Raise unless there is a principle of this name. */
 extern void prom_justica_check(const char *principle);
 

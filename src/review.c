@@ -15,6 +15,7 @@
 #include "handler.h"
 #include "judge.h"
 #include "judged.h"
+#include "learning.h"
 #include "prompt.h"
 #include "review.h"
 #include "sofia.h"
@@ -68,6 +69,7 @@ prom_act_review(PromJob *job)
 	judged.stage = judged.answer == NULL ? PROM_STAGE_TASK : PROM_STAGE_ANSWER;
 	judged.agent = facts.source.agent;
 	judged.submitter = facts.source.submitter;
+	judged.submitter_oid = facts.source.submitter_oid;
 	judged.mode = facts.mode;
 	judged.request = facts.source.request;
 	if (prom_act_refused(job) != NULL)
@@ -85,6 +87,8 @@ prom_act_review(PromJob *job)
 	prom_verdict_add(writer, &judged, &verdict, now);
 	prom_step_add_review(writer, &step, now);
 	prom_fact_end(writer);
+	if (step.veto != NULL)
+		prom_learn(&judged, &verdict);
 }
 
 static PromStatement newest_statement = {

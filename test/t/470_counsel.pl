@@ -424,6 +424,50 @@ $node->wait_task($task, 'completed');
 is(steps($task), '1 review sofia.task ok, 2 chat plain ok', 'a gate that opens: the newest policy counts');
 off('sofia.task');
 
+# Learning: a veto is a memory of who submitted, for that agent.
+sub memories
+{
+	return sql("SELECT string_agg(content, '|' ORDER BY memory_id) FROM prometheus.memory WHERE agent = '$_[0]'");
+}
+sql('UPDATE prometheus._memory SET forgotten = true');
+set_policy('no', q{'tool', 'deny', match => '{"tool": "write"}', reason => 'Not now.', suggestion => 'Later.'});
+$task = run_tools([ [ $write, $write, [ 'write', { words => "a\n" . 'b' x 300 } ] ], 'end' ]);
+my $why = 'Not allowed: a call of the tool write with {"words": "x"}. Not now. Later.';
+my $long = 'Not allowed: a call of the tool write with {"words": "a\\n' . ('b' x 186) . '.... Not now. Later.';
+is_deeply([ sort split /\|/, memories('tools') ], [ sort $why, $long ], 'learning: what was vetoed, and why, once');
+is( sql("SELECT concat_ws(' ', owner, kind, importance, task_id, metadata) FROM prometheus.memory WHERE content LIKE '%\"x\"%' AND agent = 'tools'"),
+	sql("SELECT current_user || ' procedural 0.7 $task ' || jsonb_build_object('source', 'veto', 'task_id', $task, 'policy', 'no')"),
+	'learning: the memory');
+is(sql(q{SELECT content FROM prometheus_recall('tools', 'may the tool write be called', k => 1)}) =~ /^Not allowed/, 1, 'learning: it is recalled');
+sql(q{SELECT prometheus_forget(memory_id) FROM prometheus.memory WHERE agent = 'tools'});
+run_tools([ [$write], 'end' ]);
+is(memories('tools'), $why, 'learning: what was forgotten is learnt again');
+off('no');
+set_policy('sofia.task', q{match => '{"agent": "plain"}', effect => 'deny', reviewer => 'model:fake-counsel-39'});
+run_request('Do "it".', 'plain', 'vetoed');
+off('sofia.task');
+set_policy('sofia.answer', q{effect => 'deny', reviewer => 'model:fake-counsel-39'});
+run_request('Answer it.', 'plain', 'vetoed');
+off('sofia.answer');
+run_request('Plain' . join('', map { chr } (0xE2, 0x80, 0x8B) x 30), 'plain', 'vetoed');
+is( memories('plain'),
+	join('|',
+		'Not allowed: the request "Do "it".". Mind it. Do less.',
+		'Not allowed: an answer to the request "Answer it.". Mind it. Do less.',
+		'Not allowed: the request "(with hidden characters)". ' . sql(q{SELECT reason || ' (' || substring(reasoning, '[(](.*)[)]$') || ') ' || suggestion FROM prometheus.policy p, prometheus.verdict v WHERE p.name = v.policy AND v.policy = 'justica.transparency.request'})),
+	'learning: of requests and answers, but nothing that is hidden');
+off('justica.learning');
+run_request('DROP TABLE note', 'a', 'vetoed');
+is(memories('a'), '', 'learning: off');
+set_policy('justica.learning', q{effect => 'allow'});
+set_policy('no', q{'task', 'deny', match => '{"text": "refused"}', reason => repeat('long ', 300)});
+$node->append_conf('postgresql.conf', 'prometheus.max_request = 1kB');
+$node->restart;
+my $offset = $node->log_end;
+$task = run_request('It is refused.', 'plain', 'vetoed');
+is(column_of($task, 'error_type'), 'GovernanceVeto', 'learning: what cannot be remembered is vetoed all the same');
+ok($node->log_contains("veto of task $task is not remembered: a memory is too long", $offset), 'learning: and the log says so');
+
 $node->check_invariants('facts fit together', all_ended => 1, retried => [$retried]);
 $node->stop;
 done_testing();

@@ -1,0 +1,171 @@
+/*
+ * learning.c
+ *	  A veto becomes a memory, so that the agent is told next time.
+ *
+ * It is in the transaction of the veto, and in a subtransaction of that: what
+ * goes wrong here is in the log, and the veto stands.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "fmgr.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/json.h"
+#include "utils/lsyscache.h"
+#include "utils/resowner.h"
+
+#include "encoding.h"
+#include "hidden.h"
+#include "learning.h"
+#include "memory.h"
+#include "xact.h"
+
+#define IMPORTANCE 0.7
+
+/* Bytes that are quoted of what was vetoed. */
+#define MAX_QUOTE 200
+
+static PromStatement known_statement = {
+	"SELECT FROM prometheus._memory m"
+	" WHERE m.owner = $1 AND m.owner_oid = $2 AND m.agent = $3"
+	"   AND m.kind = 'procedural' AND m.content = $4 AND NOT m.forgotten"
+	"   AND NOT EXISTS (SELECT FROM prometheus._memory n"
+	"     WHERE n.memory_id = m.memory_id AND n.version > m.version)"
+	" LIMIT 1",
+	4,
+	{TEXTOID, OIDOID, TEXTOID, TEXTOID},
+	NULL,
+};
+
+/*
+ * The beginning of a text on one line; but what cannot be seen must not come
+ * back with a memory.
+ */
+static const char *
+quote(const char *text)
+{
+	int length = strlen(text);
+	int clipped = prom_encoding_clip(text, length, MAX_QUOTE);
+	char *line = pnstrdup(text, clipped);
+
+	if (prom_hidden_in(line) != NULL)
+		return "(with hidden characters)";
+	for (char *c = line; *c != '\0'; c++)
+		if ((unsigned char) *c < ' ')
+			*c = ' ';
+	return clipped < length ? psprintf("%s...", line) : line;
+}
+
+static const char *
+describe(const PromJudged *judged, const char *why)
+{
+	switch (judged->stage)
+	{
+		case PROM_STAGE_TASK:
+			return psprintf("Not allowed: the request \"%s\". %s",
+							quote(judged->request), why);
+		case PROM_STAGE_TOOL:
+			return psprintf("Not allowed: a call of the tool %s with %s. %s",
+							judged->tool->name, quote(judged->arguments), why);
+		case PROM_STAGE_ANSWER:
+			/* What was withheld is not repeated. */
+			return psprintf("Not allowed: an answer to the request \"%s\". %s",
+							quote(judged->request), why);
+	}
+	return why;
+}
+
+static Jsonb *
+metadata_of(const PromJudged *judged, const PromVerdict *verdict)
+{
+	const char *policy = NULL;
+	StringInfoData json;
+
+	if (verdict->opinion != NULL)
+		policy = verdict->opinion->policy;
+	else if (verdict->policy != NULL)
+		policy = verdict->policy->name;
+	initStringInfo(&json);
+	appendStringInfo(&json, "{\"source\":\"veto\",\"task_id\":%lld",
+					 (long long) judged->task_id);
+	if (policy != NULL)
+	{
+		appendStringInfoString(&json, ",\"policy\":");
+		escape_json(&json, policy);
+	}
+	appendStringInfoChar(&json, '}');
+	return DatumGetJsonbP(
+		DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data)));
+}
+
+/* One at a time, or two calls of a turn would both find it missing. */
+static void
+lock_content(const PromMemoryOwner *owner, const char *content)
+{
+	const char *key = psprintf("%s\n%s\n%s", owner->name, owner->agent,
+							   content);
+
+	LockDatabaseObject(
+		get_relname_relid("_memory", get_namespace_oid("prometheus", false)),
+		hash_bytes((const unsigned char *) key, strlen(key)), 0, ExclusiveLock);
+}
+
+static void
+remember(const PromJudged *judged, const PromVerdict *verdict)
+{
+	PromMemoryOwner owner = {.name = judged->submitter,
+							 .oid = judged->submitter_oid,
+							 .agent = judged->agent};
+	PromMemory memory = {.kind = "procedural",
+						 .importance = IMPORTANCE,
+						 .task_id = judged->task_id};
+	Datum values[4];
+
+	memory.content = describe(judged, prom_verdict_words(verdict));
+	memory.metadata = metadata_of(judged, verdict);
+	lock_content(&owner, memory.content);
+	values[0] = CStringGetTextDatum(owner.name);
+	values[1] = ObjectIdGetDatum(owner.oid);
+	values[2] = CStringGetTextDatum(owner.agent);
+	values[3] = CStringGetTextDatum(memory.content);
+	/* By a snapshot of this moment: another may just have written it. */
+	prom_statement_run(&known_statement, values, NULL, false);
+	if (SPI_processed == 0)
+		(void) prom_memory_add(&owner, &memory);
+}
+
+void
+prom_learn(const PromJudged *judged, const PromVerdict *verdict)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner resources = CurrentResourceOwner;
+
+	if (!verdict->learns)
+		return;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		remember(judged, verdict);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData *failure;
+
+		MemoryContextSwitchTo(context);
+		failure = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		ereport(LOG, (errmsg("veto of task %lld is not remembered: %s",
+							 (long long) judged->task_id, failure->message)));
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = resources;
+}
