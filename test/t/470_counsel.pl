@@ -288,6 +288,19 @@ $task = run_request('Answer me, function.', 'plain', 'vetoed');
 is(steps($task), '1 chat plain ok, 2 review sofia.answer vetoed', 'answer: by a function');
 off('sofia.answer');
 
+# Budgets: a review falls under those of its model.
+set_policy('sofia.task', q{effect => 'deny', reviewer => 'model:fake-counsel-95'});
+sql(q{SELECT prometheus_set_budget('model:fake-counsel-95', 'month', tokens => 1)});
+$task = run_request('Too dear.', 'plain', 'failed');
+is(column_of($task, 'error_type') . '|' . steps($task), 'BudgetExceeded|', 'budget: a review that does not fit is not sent');
+sql(q{SELECT prometheus_set_budget('model:fake-counsel-95', 'month', tokens => 1000000)});
+$task = run_request('Not too dear.', 'plain');
+is(sql("SELECT reserved_tokens > 0 FROM prometheus.call WHERE task_id = $task AND kind = 'review'"), 't', 'budget: it reserves');
+sql(q{SELECT prometheus_set_budget('model:reviewer', 'month', tokens => 1000000)});
+is(sql(q{SELECT spent_tokens = (SELECT sum(tokens_in + tokens_out) FROM prometheus.step WHERE model = 'reviewer') FROM prometheus.budget WHERE scope = 'model:reviewer'}),
+	't', 'budget: what functions used as reviewers counts');
+off('sofia.task');
+
 # Tool calls: rules first, then she is asked, and then the call is made.
 sql(<<'EOSQL');
 CREATE TABLE note (words text);
