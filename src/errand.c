@@ -135,8 +135,6 @@ prom_errand_judge(PromJob *job, const PromAsked *asked, PromToolStep *step)
 	/* What a model said was recorded when it was asked; it is a veto here. */
 	if (verdict.opinion == NULL)
 		prom_verdict_add(writer, &judged, &verdict, GetCurrentTimestamp());
-	if (step->vetoed)
-		prom_learn(&judged, &verdict);
 	if (step->error == NULL)
 		job->send = true;
 	else
@@ -146,6 +144,8 @@ prom_errand_judge(PromJob *job, const PromAsked *asked, PromToolStep *step)
 		prom_step_add_tool(writer, step, GetCurrentTimestamp());
 	}
 	prom_fact_end(writer);
+	if (step->vetoed)
+		prom_learn(&judged, &verdict);
 }
 
 

@@ -41,9 +41,9 @@ typedef struct PromJobEnd
 	int retry;        /* and this what is to become of it: PromRetry */
 	int64 tokens;     /* that a chat or a counsel took */
 	int32 step;
-	bool send;        /* its request may be sent; the step comes from that */
-	int32 asks;       /* the tool's step that a model is to review; 0: none */
-	bool failed;      /* it can never be done, and error says why */
+	bool send;   /* its request may be sent; the step comes from that */
+	int32 asks;  /* the tool's step that a model is to review; 0: none */
+	bool failed; /* it can never be done, and error says why */
 	char error[PROM_JOB_ERROR];
 } PromJobEnd;
 
