@@ -103,7 +103,7 @@ begin_errand(PromWork *task, int32 step)
 	errand->task_id = work->attempt.task_id = task->attempt.task_id;
 	errand->attempt = work->attempt.attempt = task->attempt.attempt;
 	errand->step = work->attempt.step = step;
-	errand->turn = task->attempt.turn - 1;
+	errand->turn = task->attempt.turn;
 	errand->deadline = task->attempt.deadline;
 	work->attempt.slot = task->attempt.slot;
 	work->errand = errand;

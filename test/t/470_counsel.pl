@@ -355,6 +355,25 @@ $task = run_tools([ [ [ 'wipe', { t => 'x' } ] ], 'end' ], 'waiting');
 is(steps($task), '1 chat scripted ok', 'tool: nor if a person is to decide');
 sql("SELECT prometheus_cancel($task)");
 
+# A tool that is an endpoint, before it is sent.
+my $url = $llm->url('/tool/echo/order');
+sql(<<"EOSQL");
+SELECT prometheus_set_http_tool('order', 'POST', '$url', '{"type": "object", "properties": {"n": {"type": "integer"}}}', tier => 'write');
+SELECT prometheus_set_agent('tools', tools => '{look,write,wipe,order}');
+EOSQL
+sub orders { return scalar grep { $_->{path} eq '/tool/echo/order' } @{ $llm->requests } }
+set_policy('sofia.tool', q{match => '{"agent": "tools"}', reviewer => 'model:fake-counsel-95'});
+$task = run_tools([ [ [ 'order', { n => 1 } ], $look, [ 'order', { n => 2 } ] ], [ [ 'order', { n => 3 } ] ], 'end' ]);
+is(orders(), 3, 'endpoint: sent once each');
+is( sql("SELECT string_agg(concat_ws(' ', turn, call, kind, status), ', ' ORDER BY turn, kind, call) FROM prometheus.call WHERE task_id = $task"),
+	'1 2 review done, 1 3 review done, 1 4 review done, 1 2 tool done, 1 4 tool done, 2 5 review done, 2 2 tool done',
+	'endpoint: after its review');
+set_policy('sofia.tool', q{reviewer => 'model:fake-counsel-39'});
+$task = run_tools([ [ [ 'order', { n => 4 } ] ], 'end' ]);
+is(orders(), 3, 'endpoint, doubts: not sent');
+is(steps($task), '1 chat scripted ok, 2 tool order vetoed, 3 review sofia.tool vetoed, 4 chat scripted ok', 'endpoint, doubts: vetoed');
+set_policy('sofia.tool', q{match => '{"agent": "tools", "tool": ["look", "write", "wipe"]}', reviewer => 'model:reviewer'});
+
 # A reviewer that fails.
 say(0, text => \'nothing');
 $task = run_tools([ [ $write, $look ], 'end' ]);
