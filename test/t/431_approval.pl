@@ -74,7 +74,7 @@ CREATE FUNCTION wipe(words text) RETURNS text LANGUAGE sql AS
 	$$INSERT INTO note (words) VALUES ('wiped ' || words) RETURNING note.words$$;
 SELECT prometheus_set_tool('write(text)', tier => 'write'), prometheus_set_tool('wipe(text)', tier => 'destructive');
 SELECT prometheus_set_agent('a', 'scripted', tools => '{write,wipe}');
-SELECT prometheus_set_agent('hasty', 'scripted', tools => '{write,wipe}', options => '{"approval_timeout": "1s"}');
+SELECT prometheus_set_agent('hasty', 'scripted', tools => '{write,wipe}', options => '{"approval_timeout": "3s"}');
 EOSQL
 my $write = [ 'write', { words => 'x' } ];
 my $why = 'Escalation: what cannot be undone is for a person to decide.';
