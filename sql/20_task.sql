@@ -73,7 +73,7 @@ CREATE TABLE prometheus._call (
     reserved numeric,
     reserved_tokens bigint,
     step integer,
-    UNIQUE (task_id, attempt, turn, kind, call)
+    UNIQUE (task_id, attempt, turn, call)
 );
 CREATE INDEX _call_sent ON prometheus._call (sent_at);
 COMMENT ON TABLE prometheus._call IS

@@ -197,8 +197,8 @@ COMMENT ON COLUMN prometheus.call.call_id IS 'Its id.';
 COMMENT ON COLUMN prometheus.call.task_id IS 'The task.';
 COMMENT ON COLUMN prometheus.call.attempt IS 'The attempt that sent it.';
 COMMENT ON COLUMN prometheus.call.turn IS 'The turn of the conversation with the model, from 1; of a tool the one that asked for it.';
-COMMENT ON COLUMN prometheus.call.call IS 'Its number in the turn, among those of its kind: 1 is the turn itself; tools that it asks for, and the attempt''s reviews by models, from 2.';
-COMMENT ON COLUMN prometheus.call.kind IS 'chat (a turn of the model), tool, or review (by a model).';
+COMMENT ON COLUMN prometheus.call.call IS 'Its number in the turn: 1 is the model, tools follow; 0 and below: the attempt''s reviews by models.';
+COMMENT ON COLUMN prometheus.call.kind IS 'chat (a turn of the model), review (by a model) or tool.';
 COMMENT ON COLUMN prometheus.call.target IS 'What was called: model:NAME or tool:NAME.';
 COMMENT ON COLUMN prometheus.call.status IS
     'open, done, failed, or ambiguous: nobody knows whether the peer did, and billed, the work.';

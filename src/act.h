@@ -37,8 +37,8 @@ extern void prom_act_check_wanted(PromJob *job);
 
 /*
  * What the policies say of a call.  False: it waits for a person, who has been
- * asked, or for a model (job->asks); else it may be run, or the step says that
- * it may not.
+ * asked, or for a model, as the job then says; else it may be run, or the step
+ * says that it is vetoed.  A verdict with an opinion has been recorded.
  */
 extern bool prom_act_judge(PromJob *job, const PromJudged *judged,
 						   const PromAgent *agent, PromVerdict *verdict,

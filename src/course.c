@@ -234,8 +234,8 @@ begin_turn(PromFactWriter *writer, PromAttempt *attempt,
 }
 
 /*
- * Have the model asked that is to review.  In a turn the own model's call is
- * the first, and reviews are the next ones.  The bytes that this loaded.
+ * Have the model asked that is to review.  In a turn the own model's call is 1,
+ * and its tools' follow; reviews are 0 and below.  The bytes that this loaded.
  */
 static int64
 begin_counsel(PromFactWriter *writer, PromAttempt *attempt,
@@ -261,7 +261,7 @@ begin_counsel(PromFactWriter *writer, PromAttempt *attempt,
 	}
 	attempt->call_id = prom_fact_next_id();
 	attempt->prompt = prompt;
-	add_call(writer, attempt, before + 2);
+	add_call(writer, attempt, -before);
 	attempt->next = PROM_NEXT_SEND;
 	return prom_prompt_bytes(attempt->prompt);
 }

@@ -457,8 +457,8 @@ my %invariants = (
 		SELECT call_id, task_id FROM prometheus._call
 		 WHERE target LIKE 'model:%' AND coalesce(reserved_tokens, 0) <= 0},
 	'one call twice' => q{
-		SELECT task_id, attempt, turn, kind, call, count(*) FROM prometheus._call
-		 GROUP BY task_id, attempt, turn, kind, call HAVING count(*) > 1},
+		SELECT task_id, attempt, turn, call, count(*) FROM prometheus._call
+		 GROUP BY task_id, attempt, turn, call HAVING count(*) > 1},
 );
 
 # The outcomes after which a task does not go on by itself.

@@ -226,7 +226,7 @@ foreach my $model (sort keys %fails)
 	like(sql("SELECT reasoning FROM prometheus.verdict WHERE task_id = $task AND governor = 'SOFIA'"), qr/^The reviewer failed: $fails{$model}: /, "$model: why");
 	is( sql("SELECT string_agg(concat_ws(' ', attempt, turn, call, kind, target, status), ', ' ORDER BY call_id) FROM prometheus.call WHERE task_id = $task"),
 		join(', ',
-			(map { "$_ 1 2 review model:$model " . ($model =~ /hang|html/ ? 'ambiguous' : 'failed') } $passing ? (1, 2) : 1),
+			(map { "$_ 1 0 review model:$model " . ($model =~ /hang|html/ ? 'ambiguous' : 'failed') } $passing ? (1, 2) : 1),
 			($passing ? 2 : 1) . ' 1 1 chat model:plain done'),
 		"$model: the calls");
 }
@@ -277,7 +277,7 @@ is(column_of($task, 'result'), 'Answer me.', 'answer: and given');
 is( sql("SELECT string_agg(concat_ws(' ', step, stage, effect, governor), ', ' ORDER BY governor) FROM prometheus.verdict WHERE task_id = $task AND stage = 'answer'"),
 	'1 answer allow JUSTICA, 1 answer allow SOFIA', 'answer: the verdicts');
 is(sql("SELECT string_agg(concat_ws(' ', turn, call, kind), ', ' ORDER BY call_id) FROM prometheus.call WHERE task_id = $task"),
-	'1 1 chat, 1 2 review', 'answer: the calls');
+	'1 1 chat, 1 0 review', 'answer: the calls');
 like(sql("SELECT prometheus_prompt($task, 2)"), qr/\\"answer\\":\\"Answer me/, 'answer: is in the prompt');
 set_policy('sofia.answer', q{reviewer => 'model:fake-counsel-39'});
 $task = run_request('Answer me not.', 'plain', 'vetoed');
@@ -365,8 +365,8 @@ sub orders { return scalar grep { $_->{path} eq '/tool/echo/order' } @{ $llm->re
 set_policy('sofia.tool', q{match => '{"agent": "tools"}', reviewer => 'model:fake-counsel-95'});
 $task = run_tools([ [ [ 'order', { n => 1 } ], $look, [ 'order', { n => 2 } ] ], [ [ 'order', { n => 3 } ] ], 'end' ]);
 is(orders(), 3, 'endpoint: sent once each');
-is( sql("SELECT string_agg(concat_ws(' ', turn, call, kind, status), ', ' ORDER BY turn, kind, call) FROM prometheus.call WHERE task_id = $task"),
-	'1 2 review done, 1 3 review done, 1 4 review done, 1 2 tool done, 1 4 tool done, 2 5 review done, 2 2 tool done',
+is( sql("SELECT string_agg(concat_ws(' ', turn, call, kind, status), ', ' ORDER BY turn, call) FROM prometheus.call WHERE task_id = $task"),
+	'1 -2 review done, 1 -1 review done, 1 0 review done, 1 2 tool done, 1 4 tool done, 2 -3 review done, 2 2 tool done',
 	'endpoint: after its review');
 set_policy('sofia.tool', q{reviewer => 'model:fake-counsel-39'});
 $task = run_tools([ [ [ 'order', { n => 4 } ] ], 'end' ]);
