@@ -15,6 +15,8 @@ export PERL5LIB=$PWD/test/perl${PERL5LIB:+:$PERL5LIB}
 # whole run ends, with its sum.
 export PG_TEST_TIMEOUT_DEFAULT=${PG_TEST_TIMEOUT_DEFAULT:-120}
 readonly limit=${PROM_TIMEOUT:-1150}
+# TAP files at a time: most of what they do is to wait.
+readonly jobs=${PROM_JOBS:-$(($(nproc) + 1))}
 
 logs=$(mktemp -d)
 pid=
@@ -99,10 +101,10 @@ suite style count_closing bash test/style/check.sh
 tap=(REGRESS= ISOLATION=)
 [ "$only" != faults ] || suite faults count_closing "${check[@]}" "${tap[@]}" \
 	PROVE_TESTS='test/t/310_fault_points.pl test/t/311_fault_points.pl test/t/320_guilt.pl test/t/330_http_tool_faults.pl' \
-	PROVE_FLAGS="--harness=PromHarness -j${PROM_JOBS:-2}"
+	PROVE_FLAGS="--harness=PromHarness -j$jobs"
 ! any 'test/t/*.pl' ||
 	suite tap count_closing "${check[@]}" "${tap[@]}" \
-		PROVE_FLAGS="--harness=PromHarness -j${PROM_JOBS:-2}"
+		PROVE_FLAGS="--harness=PromHarness -j$jobs"
 
 if [ -n "$sum" ] && [ "$only" = faults ]; then
 	echo "$total_passed $total_failed" >"$sum"
