@@ -217,6 +217,17 @@ answers_again();
 $node->start;
 check('immediate', @tasks);
 
+# What was begun, and has been forbidden since.
+my $forbidden = $node->submit("'forbidden', 'fake-hang-before-headers'");
+$node->wait_task($forbidden, 'running');
+sql(q{SELECT prometheus_set_policy('stop', 'task', 'deny', match => '{"text": "^forbidden$"}')});
+$log = $node->log_end;
+$node->signal_worker('KILL', 'caller');
+$node->wait_for_log(qr/all server processes terminated; reinitializing/, $log);
+$node->wait_task($forbidden, 'vetoed');
+is( sql("SELECT string_agg(outcome, ' ' ORDER BY attempt) FROM prometheus.attempt WHERE task_id = $forbidden"),
+	'lost vetoed', 'one that is forbidden meanwhile is lost, and ends');
+
 is($node->log_count(qr/ (ERROR|PANIC): /), 0, 'no error in the log');
 $node->stop;
 $llm->stop;
