@@ -23,6 +23,9 @@ CREATE TABLE prometheus._memory (
 );
 CREATE INDEX _memory_agent
     ON prometheus._memory (owner, agent, importance DESC);
+CREATE INDEX _memory_content
+    ON prometheus._memory (owner, agent, pg_catalog.md5(content))
+    WHERE kind = 'procedural';
 CREATE INDEX _memory_words ON prometheus._memory USING gin (words);
 COMMENT ON TABLE prometheus._memory IS
     'Every version of every memory. forgotten: from that version on it is not recalled. words: of content, by the configuration simple. mark: the newest mark when it was written, 0 before the first.';

@@ -192,11 +192,11 @@ SELECT s.*
                      WHEN 'review' THEN substr(c.target, 7)
                      ELSE a.model END
                  AND p.version = CASE
-                     WHEN c.kind <> 'review' OR p.name = a.model
-                     THEN a.model_version
-                     WHEN s.step IS NOT NULL
+                     WHEN c.kind = 'review' AND s.step IS NOT NULL
                      THEN (prometheus._json(s.arguments)
                          ->> 'version')::bigint
+                     WHEN c.kind <> 'review' OR p.name = a.model
+                     THEN a.model_version
                      ELSE (SELECT max(m.version) FROM prometheus._model m
                             WHERE m.name = p.name) END
          LEFT JOIN LATERAL (

@@ -272,7 +272,6 @@ prom_errand_record(PromFactWriter *writer, PromErrand *errand, TimestampTz now)
 						 .step = errand->step,
 						 .started_at = errand->sent_at,
 						 .call_id = errand->call_id,
-						 .ambiguous = result->ambiguous,
 						 .http_status = result->http_status,
 						 .connect_ms = result->connect_ms,
 						 .first_byte_ms = result->first_byte_ms};
@@ -302,6 +301,9 @@ prom_errand_record(PromFactWriter *writer, PromErrand *errand, TimestampTz now)
 		step.result = result_text(result, max_result);
 	else
 		step.error = prom_encoding_from_utf8(result->error);
+	/* What only reads has failed, whatever the server may have done. */
+	step.ambiguous = result->ambiguous &&
+					 (changes || result->http_status < 300);
 	if (step.error != NULL && result->ambiguous && changes)
 	{
 		step.unknown = true;

@@ -169,6 +169,8 @@ finish_status(PromFetch *fetch)
 				 (long long) (retry_after + 999) / 1000);
 	fail(fetch, what, words);
 	free(words);
+	/* A gateway may give up what goes on behind it, or send one elsewhere. */
+	fetch->result.ambiguous = status < 400 || status >= 500;
 }
 
 /* Is this a type of text?  That of nothing is. */
@@ -191,13 +193,16 @@ finish_body(PromFetch *fetch)
 	char what[200];
 	char *text;
 
+	/* It was done all the same. */
 	if (fetch->length > 0 && !is_text_type(type))
 	{
-		snprintf(what, sizeof(what),
-				 "the server answered HTTP %d, with a body of type %s, which is not text",
-				 fetch->http_result.headers.status, type);
-		fail(fetch, what, NULL);
-		return;
+		fetch->length =
+			Min(snprintf(what, sizeof(what),
+						 "the server answered HTTP %d, with a body of type %s, which is not text",
+						 fetch->http_result.headers.status, type),
+				sizeof(what) - 1);
+		fetch->is_cut = false;
+		memcpy(fetch->bytes, what, fetch->length);
 	}
 	/* What is not UTF-8 becomes three bytes each. */
 	text = hold(fetch, fetch->held + 3 * fetch->length)

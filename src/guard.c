@@ -154,7 +154,7 @@ disarm(void)
 
 /* An error, for a model and for people: without where it was. */
 static void
-describe(PromGuardEnd *end, const ErrorData *failure)
+describe(PromGuardEnd *end, const PromGuard *guard, const ErrorData *failure)
 {
 	StringInfoData text;
 
@@ -169,7 +169,8 @@ describe(PromGuardEnd *end, const ErrorData *failure)
 	end->error = text.data;
 	end->sqlstate = failure->sqlerrcode;
 	end->was_cancelled = failure->sqlerrcode == ERRCODE_QUERY_CANCELED;
-	if (failure->sqlerrcode == ERRCODE_PROM_INTEGRITY &&
+	/* The code of others may raise it as well. */
+	if (guard->integrity && failure->sqlerrcode == ERRCODE_PROM_INTEGRITY &&
 		prom_integrity_refused() != NULL)
 		end->refused = pstrdup(prom_integrity_refused());
 }
@@ -215,5 +216,5 @@ prom_guard_run(const PromGuard *guard, void (*run)(void *arg), void *arg,
 	LockReleaseSession(USER_LOCKMETHOD);
 	end->ok = failure == NULL;
 	if (failure != NULL)
-		describe(end, failure);
+		describe(end, guard, failure);
 }

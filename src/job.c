@@ -412,6 +412,9 @@ prom_jobs_next_moment(void)
 	TimestampTz next = DT_NOEND;
 	dlist_iter iter;
 
+	/* Some may have been dropped since they were last asked for. */
+	if (!dlist_is_empty(&ended))
+		return DT_NOBEGIN;
 	if (nopen == 0)
 		return next;
 	dlist_foreach(iter, &owners)

@@ -33,7 +33,8 @@
 static PromStatement known_statement = {
 	"SELECT FROM prometheus._memory m"
 	" WHERE m.owner = $1 AND m.owner_oid = $2 AND m.agent = $3"
-	"   AND m.kind = 'procedural' AND m.content = $4 AND NOT m.forgotten"
+	"   AND m.kind = 'procedural' AND md5(m.content) = md5($4)"
+	"   AND m.content = $4 AND NOT m.forgotten"
 	"   AND NOT EXISTS (SELECT FROM prometheus._memory n"
 	"     WHERE n.memory_id = m.memory_id AND n.version > m.version)"
 	" LIMIT 1",

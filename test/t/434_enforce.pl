@@ -273,6 +273,8 @@ is(status_of_tried(), 'ok ok', 'a warning forbids nothing');
 sql($undo);
 set_integrity(q{effect => 'off'});
 is(status_of_tried(), 'ok ok', 'lifted');
+is_deeply([ told('a', coded(q{DO $$BEGIN RAISE EXCEPTION 'own words' USING ERRCODE = 'PM005'; END$$})) ],
+	[ [ 'error', 'own words' ] ], 'lifted: a tool that raises what a refusal raises');
 sql($undo);
 
 # Escalated: a person is asked of what can be read, and has then allowed it; what

@@ -202,10 +202,18 @@ my ($dump) = run_command([ 'pg_dump', '--data-only', $node->connstr('postgres') 
 unlike($dump, qr/\Q$key\E/, 'key: in no table');
 unlike(slurp_file($node->logfile), qr/\Q$key\E/, 'key: not in the log');
 
+# Whether a server has done it, its status does not always say.
+set_tool('status_write', 'POST', '/tool/status/{status}', object({ status => { type => 'integer' } }, 'status'), q{tier => 'write'});
+sql(q{SELECT prometheus_set_agent('writes', 'scripted', tools => '{status_write}')});
+$task = run_script('writes', [ [ map { [ 'status_write', { status => $_ } ] } 504, 303, 404 ], 'end' ]);
+is( sql("SELECT string_agg(concat_ws(' ', status, output ->> 'http_status'), ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $task AND kind = 'tool'"),
+	'unknown 504, unknown 303, error 404', 'writes: nobody knows after 504 and 303');
+like((told($task, 5))[0], qr/^Unknown: nobody knows whether it was done: the server answered HTTP 504/, 'writes: told');
+
 # Bodies.
 is(told_of('word', { word => 'utf8' }), "a\x{fffd}b\x{fffd}c\x{e9}", 'body: what is not UTF-8');
 is(told_of('word', { word => 'empty' }), '', 'body: none');
-is(told_of('word', { word => 'image' }), 'Error: the server answered HTTP 200, with a body of type image/png, which is not text', 'body: no text');
+is(told_of('word', { word => 'image' }), 'the server answered HTTP 200, with a body of type image/png, which is not text', 'body: no text');
 is(told_of('huge', { n => 256 }, 'short'), 'x' x 256, 'body: as long as it may be');
 is(told_of('huge', { n => 257 }, 'short'), 'x' x 256 . "\n[cut: the first 256 bytes; ask for less]", 'body: longer');
 is(told_of('huge', { n => 3000000 }, 'short'), 'x' x 256 . "\n[cut: the first 256 bytes; ask for less]", 'body: much longer');
