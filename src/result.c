@@ -26,6 +26,7 @@
 #include "guc.h"
 #include "shmem.h"
 #include "task.h"
+#include "timer.h"
 #include "wakeup.h"
 #include "xact.h"
 
@@ -130,8 +131,7 @@ sleep_until_told(PromWaiter *me, TimestampTz until)
 {
 	while (pg_atomic_read_u32(&me->ended) == 0)
 	{
-		long timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-													   until);
+		long timeout = prom_timer_wait(GetCurrentTimestamp(), until);
 
 		if (timeout <= 0)
 			return;

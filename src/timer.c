@@ -2,10 +2,22 @@
  * timer.c
  *	  A binary heap of timers that live in the structures they belong to.
  */
+#include <limits.h>
 #include <stdlib.h>
 
 #include "timer.h"
 
+int
+prom_timer_wait(int64_t now, int64_t until)
+{
+	uint64_t ms;
+
+	if (until <= now)
+		return 0;
+	/* Unsigned: from the beginning of time to its end is not too far. */
+	ms = ((uint64_t) until - (uint64_t) now - 1) / 1000 + 1;
+	return ms < INT_MAX ? (int) ms : INT_MAX;
+}
 
 static void
 put(PromTimerHeap *heap, int place, PromTimer *timer)

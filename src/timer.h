@@ -10,6 +10,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/*
+ * How long to wait from one moment to another, both in microseconds: in ms,
+ * rounded up, 0 if that is over, and never more than an int holds, however far
+ * apart they are.
+ */
+extern int prom_timer_wait(int64_t now, int64_t until);
+
 /* Part of the structure it wakes up.  due is changed by the functions only. */
 typedef struct PromTimer
 {

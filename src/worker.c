@@ -27,6 +27,7 @@
 #include "fault.h"
 #include "guilt.h"
 #include "shmem.h"
+#include "timer.h"
 #include "worker.h"
 #include "xact.h"
 
@@ -342,7 +343,8 @@ prom_worker_wait_time(TimestampTz until)
 {
 	if (until == DT_NOEND)
 		return -1;
-	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+	/* Not by the server's function: in 15 the beginning of time is ahead. */
+	return prom_timer_wait(GetCurrentTimestamp(), until);
 }
 
 long

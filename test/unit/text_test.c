@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
 #include <time.h>
 
 #include <curl/curl.h>
@@ -512,6 +513,22 @@ test_addresses(void)
 }
 
 static void
+test_waits(void)
+{
+	check(prom_timer_wait(5000000, 5000000) == 0, "now is no wait");
+	check(prom_timer_wait(5000000, 4999999) == 0, "nor is what is over");
+	check(prom_timer_wait(5000000, 5000001) == 1, "a wait is rounded up");
+	check(prom_timer_wait(5000000, 5001000) == 1, "but not beyond");
+	check(prom_timer_wait(5000000, 5001001) == 2, "nor below");
+	check(prom_timer_wait(5000000, INT64_MIN) == 0,
+		  "the beginning of time is over");
+	check(prom_timer_wait(INT64_MIN + 1, INT64_MAX) == INT_MAX,
+		  "its end is as far as can be waited");
+	check(prom_timer_wait(0, 1000LL * INT_MAX + 1) == INT_MAX,
+		  "so is what is a little further");
+}
+
+static void
 test_timers(void)
 {
 	enum
@@ -620,6 +637,7 @@ main(void)
 	test_peer();
 	test_addresses();
 	test_timers();
+	test_waits();
 	test_retry();
 	return report();
 }
