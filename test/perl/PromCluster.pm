@@ -18,6 +18,7 @@ use parent 'PostgreSQL::Test::Cluster';
 use Carp qw(croak);
 use JSON::PP ();
 use PostgreSQL::Test::Utils qw(slurp_file); # its others are not methods
+use PromSession;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
@@ -221,14 +222,14 @@ sub wait_for
 	my $dbname = $params{dbname} // 'postgres';
 	my $timeout = $params{timeout} // $PostgreSQL::Test::Utils::timeout_default;
 	my $end = time + $timeout;
+	my $session = PromSession->new($self, $dbname);
 	my $last;
 
 	$expected //= 't';
 	for (;;)
 	{
-		my ($rc, $out, $err) = $self->psql($dbname, $query);
-		return if $rc == 0 && $out eq $expected;
-		$last = $rc == 0 ? $out : "$out$err";
+		(my $ok, $last) = $session->ask($query);
+		return if $ok && $last eq $expected;
 		last if time >= $end;
 		usleep(20_000);
 	}

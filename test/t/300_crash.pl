@@ -28,7 +28,7 @@ SELECT string_agg(id::text, ',') FROM (
 	UNION ALL
 	SELECT prometheus_submit('$name again ' || n, 'fake-500-then-ok', max_attempts => 9) FROM generate_series(1, 50) n
 	UNION ALL
-	SELECT prometheus_submit('$name wait ' || n, 'fake-429-ms-then-ok-2') FROM generate_series(1, 50) n
+	SELECT prometheus_submit('$name wait ' || n, 'fake-429-ms-then-ok-2') FROM generate_series(1, 10) n
 	UNION ALL
 	SELECT prometheus_submit('$name later ' || n, 'fake-echo', run_at => clock_timestamp() + n * interval '20 ms') FROM generate_series(1, 50) n
 ) x(id)
