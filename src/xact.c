@@ -13,6 +13,7 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/snapmgr.h"
@@ -34,6 +35,17 @@ prom_xact_begin(const char *activity)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	pgstat_report_activity(STATE_RUNNING, activity);
 	MemoryContextSwitchTo(outer_context);
+}
+
+/*
+ * What waits inside of a transaction (for a lock, for a standby) takes what
+ * woke it from the latch, also if that was meant for the loop around: it looks
+ * once more before it waits.
+ */
+static void
+look_again(void)
+{
+	SetLatch(MyLatch);
 }
 
 TimestampTz
@@ -70,6 +82,7 @@ prom_xact_commit(void)
 		statistics_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	MemoryContextSwitchTo(outer_context);
+	look_again();
 }
 
 /* autovacuum's order; the error must still be on the stack. */
@@ -84,6 +97,7 @@ end_after_error(bool report)
 	is_open = false;
 	pgstat_report_activity(STATE_IDLE, NULL);
 	MemoryContextSwitchTo(outer_context);
+	look_again();
 	RESUME_INTERRUPTS();
 }
 

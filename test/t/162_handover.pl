@@ -169,6 +169,18 @@ sql("SELECT prometheus_cancel($child)");
 $node->wait_task($child, 'cancelled');
 pass('a task that waits for another lets it have its turn');
 
+# The caller waits for a lock while it is told of a task: what woke it there has
+# not woken it for the task.
+sql(q{BEGIN; LOCK TABLE prometheus._outcome IN EXCLUSIVE MODE; PREPARE TRANSACTION 'lock'});
+my $locked = $node->submit(q{'locked'});
+$node->wait_for('the caller waits for a lock',
+	q{SELECT wait_event_type FROM pg_stat_activity WHERE backend_type = 'prometheus caller'}, 'Lock');
+my $told = $node->submit(q{'told'});
+$node->wait_for('it has a slot', "SELECT status FROM prometheus.queue WHERE task_id = $told", 'running');
+sql(q{ROLLBACK PREPARED 'lock'});
+$node->wait_task($_, 'completed') foreach $locked, $told;
+pass('a task that comes while the caller waits for a lock is not forgotten');
+
 # The turns of a conversation keep their order before any gate.
 sql(q{SELECT prometheus_pause('agent:fake-echo')});
 $node->wait_for('it is paused', q{SELECT state FROM prometheus.gate WHERE target = 'agent:fake-echo'}, 'paused');
