@@ -75,7 +75,7 @@ RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_set_policy';
 COMMENT ON FUNCTION @extschema@.prometheus_set_policy(
     text, text, text, regprocedure, jsonb, text, text, text, text, text) IS
-    'Writes a new version of a policy and returns its number; it counts from the commit on, also for tasks that run. stage: task (the request), tool (a tool call) or answer. effect: deny, escalate (a person must approve a tool call first), warn (it is noted), allow, or off; deny counts before escalate, that before the others. It applies if all of match fits (agent, tool, tier, submitter, mode: a text or an array of texts; arguments: contained in the tool''s; text: a regular expression, found in request, arguments or answer; principle: integrity, proportionality, transparency or learning, the rules of JUSTICA; what a tool executes is held against integrity as well, whatever the arguments are) and condition, a function f(jsonb) RETURNS boolean of the thing judged, is true; it runs read-only as the policy''s owner. on_error: deny, warn or allow if the condition fails. reviewer: rule, or a model that is asked about what the rules have allowed: model (that of the agent which is reviewed) or model:NAME; then effect (deny, escalate or warn) is that of a confidence below 0.4, and there is no condition. approvers: the role whose members may approve (default prometheus_agent_admin); never who submitted. reason and suggestion are told to model and user. Raises invalid_parameter_value for what cannot be, undefined_object for a model or role that does not exist.';
+    'Writes a new version of a policy and returns its number; it counts from the commit on, also for tasks that run. stage: task (the request), tool (a tool call) or answer. effect: deny, escalate (a person must approve a tool call first), warn (it is noted), allow, or off; deny counts before escalate, that before the others. It applies if all of match fits (agent, tool, tier, submitter, mode: a text or an array of texts; arguments: contained in the tool''s; text: a regular expression, found in request, arguments or answer; principle: integrity, proportionality, transparency or learning, the rules of JUSTICA; what a tool executes is held against integrity, and the rows that it changes against the agent''s max_rows, whatever the arguments are) and condition, a function f(jsonb) RETURNS boolean of the thing judged, is true; it runs read-only as the policy''s owner. on_error: deny, warn or allow if the condition fails. reviewer: rule, or a model that is asked about what the rules have allowed: model (that of the agent which is reviewed) or model:NAME; then effect (deny, escalate or warn) is that of a confidence below 0.4, and there is no condition. approvers: the role whose members may approve (default prometheus_agent_admin); never who submitted. reason and suggestion are told to model and user. Raises invalid_parameter_value for what cannot be, undefined_object for a model or role that does not exist.';
 
 -- The constitution: what JUSTICA forbids, and what she asks a person about.
 INSERT INTO prometheus._policy
@@ -102,8 +102,8 @@ SELECT 1, prometheus._xid(), 0, clock_timestamp(), r.oid, r.rolname,
         'Remove invisible characters from the request.'),
        ('justica.proportionality', 'tool', 'escalate',
         '{"principle": "proportionality"}',
-        'Proportionality: it would change every row of a table.',
-        'Say which rows are meant.'),
+        'Proportionality: it would change every row of a table, or more rows than its agent may.',
+        'Say which rows are meant, and take fewer of them in one call.'),
        ('justica.escalation', 'tool', 'escalate',
         '{"tier": "destructive"}',
         'Escalation: what cannot be undone is for a person to decide.',

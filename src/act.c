@@ -281,17 +281,25 @@ run_builtin(void *arg)
 	run->builtin->run(&run->call);
 }
 
+/* It did what a policy forbids, and was undone. */
+static void
+refuse_run(PromToolStep *step, PromVerdict *verdict, const PromPolicy *policy,
+		   const char *what)
+{
+	prom_verdict_refuse(verdict, policy, what);
+	step->vetoed = true;
+	step->error = prom_verdict_words(verdict);
+}
+
 /* Why the guard's run failed, as step and verdict say it. */
 static void
 end_run(PromToolStep *step, const PromGuard *guard, const PromGuardEnd *end,
 		PromVerdict *verdict)
 {
-	if (end->refused != NULL)
-	{
-		prom_verdict_refuse(verdict, end->refused);
-		step->vetoed = true;
-		step->error = prom_verdict_words(verdict);
-	}
+	if (end->forbidden != NULL)
+		refuse_run(step, verdict, verdict->integrity, end->forbidden);
+	else if (end->too_much != NULL)
+		refuse_run(step, verdict, verdict->proportionality, end->too_much);
 	else if (end->was_cancelled &&
 			 TimestampDifferenceExceeds(step->started_at, GetCurrentTimestamp(),
 										(int) guard->timeout))
@@ -303,7 +311,7 @@ end_run(PromToolStep *step, const PromGuard *guard, const PromGuardEnd *end,
 
 /*
  * Run the tool, and fill in what came of it; also in the verdict, if it did
- * what integrity forbids.  False: that comes later, from a task that it made.
+ * what a policy forbids.  False: that comes later, from a task that it made.
  */
 static bool
 run_tool(const PromJob *job, const PromPromptFacts *facts,
@@ -341,6 +349,8 @@ run_tool(const PromJob *job, const PromPromptFacts *facts,
 	/* What is built in runs our own statements, but for a model's. */
 	guard.integrity = verdict->integrity != NULL &&
 					  (!tool->is_builtin || run.builtin->as_role);
+	if (verdict->proportionality != NULL && !tool->is_builtin)
+		guard.max_rows = facts->agent->max_rows;
 	if (tool->is_builtin)
 	{
 		if (run.builtin->as_submitter &&
@@ -401,6 +411,7 @@ take_counsel(const PromPolicies *policies, const PromJudged *judged,
 		case PROM_COUNSEL_DOUBTS:
 			/* A person may yet allow it: then it is held against that. */
 			said.integrity = verdict->integrity;
+			said.proportionality = verdict->proportionality;
 			*verdict = said;
 			break;
 	}

@@ -38,6 +38,7 @@ typedef struct PromAgent
 	int64 tool_timeout;     /* ms that one tool may take */
 	int64 approval_timeout; /* ms that a person has to decide */
 	int64 max_result;       /* bytes of one result; more is cut off */
+	int64 max_rows;         /* that one tool call may change */
 	int max_depth;          /* levels of tasks that it may delegate */
 } PromAgent;
 

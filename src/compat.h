@@ -78,6 +78,17 @@ typedef RangeTblEntry PromAccess;
 #define PROM_CHECK_PASSED accesses, raise
 #endif
 
+/* ExecutorRun_hook: how far a query is to be run. */
+#if PG_VERSION_NUM >= 180000
+#define PROM_RUN_ARGUMENTS \
+	QueryDesc *query, ScanDirection direction, uint64 rows
+#define PROM_RUN_PASSED query, direction, rows
+#else
+#define PROM_RUN_ARGUMENTS \
+	QueryDesc *query, ScanDirection direction, uint64 rows, bool once
+#define PROM_RUN_PASSED query, direction, rows, once
+#endif
+
 /* This process's index into an array of MaxBackends + aux entries. */
 #if PG_VERSION_NUM >= 170000
 #define prom_my_proc_number() ((int) MyProcNumber)

@@ -20,7 +20,8 @@
  *	  process ends, which nothing can catch.
  * 7. Only now are arguments converted: casts, domains and defaults are code.
  *	  If a policy says so, what any of it executes is held against integrity
- *	  (integrity.c), whatever the role may do.
+ *	  (integrity.c), whatever the role may do, and the rows that it changes are
+ *	  counted (proportion.c).
  * 8. All of that is undone, and advisory locks of the session are released.
  *	  What sequences gave it before, to us too, is forgotten at the beginning.
  */
@@ -45,6 +46,7 @@
 #include "errcodes.h"
 #include "guard.h"
 #include "integrity.h"
+#include "proportion.h"
 #include "worker.h"
 
 /* From the cancel to the end of the process, ms. */
@@ -85,6 +87,7 @@ prom_guard_init(volatile bool *overdue)
 	previous_planner = planner_hook;
 	planner_hook = plan_alone;
 	prom_integrity_init();
+	prom_proportion_init();
 }
 
 Oid
@@ -130,6 +133,7 @@ enter(const PromGuard *guard)
 	enable_timeout_after(STATEMENT_TIMEOUT, (int) guard->timeout);
 	enable_timeout_after(end_timeout, (int) guard->timeout + GRACE);
 	prom_integrity_enforce(guard->integrity);
+	prom_proportion_enforce(guard->max_rows);
 	return nest_level;
 }
 
@@ -147,6 +151,7 @@ static void
 disarm(void)
 {
 	prom_integrity_enforce(false);
+	prom_proportion_enforce(0);
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	disable_timeout(end_timeout, false);
 	QueryCancelPending = false;
@@ -172,7 +177,11 @@ describe(PromGuardEnd *end, const PromGuard *guard, const ErrorData *failure)
 	/* The code of others may raise it as well. */
 	if (guard->integrity && failure->sqlerrcode == ERRCODE_PROM_INTEGRITY &&
 		prom_integrity_refused() != NULL)
-		end->refused = pstrdup(prom_integrity_refused());
+		end->forbidden = pstrdup(prom_integrity_refused());
+	if (guard->max_rows > 0 &&
+		failure->sqlerrcode == ERRCODE_PROM_PROPORTIONALITY &&
+		prom_proportion_refused() != NULL)
+		end->too_much = pstrdup(prom_proportion_refused());
 }
 
 void

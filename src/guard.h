@@ -14,6 +14,7 @@ typedef struct PromGuard
 	const char *search_path; /* NULL: pg_catalog */
 	bool read_only;
 	bool integrity; /* what is executed against it is refused */
+	int64 max_rows; /* that it may change; 0: no limit */
 	int64 timeout;  /* ms */
 } PromGuard;
 
@@ -22,9 +23,10 @@ typedef struct PromGuardEnd
 {
 	bool ok; /* else it has changed nothing, and: */
 	int sqlstate;
-	const char *error;   /* message, detail and hint */
-	bool was_cancelled;  /* or took longer than it might */
-	const char *refused; /* by integrity, and so it ended; or NULL */
+	const char *error;     /* message, detail and hint */
+	bool was_cancelled;    /* or took longer than it might */
+	const char *forbidden; /* by integrity, and so it ended; or NULL */
+	const char *too_much;  /* the same by max_rows */
 } PromGuardEnd;
 
 /* For an executor, before its first use; told may be set by a signal. */

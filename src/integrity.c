@@ -164,13 +164,7 @@ prom_integrity_is_secret(const char *relation)
 static bool
 is_checked(void)
 {
-	Oid user;
-	int context;
-
-	if (!is_enforced)
-		return false;
-	GetUserIdAndSecContext(&user, &context);
-	return (context & PROM_SECURITY_OWN) == 0;
+	return is_enforced && !prom_role_acts_as_owner();
 }
 
 static void

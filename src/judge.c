@@ -458,27 +458,28 @@ reasoning_of(const PromPolicy *policy, const char *detail)
 }
 
 static bool
-names_integrity(const PromPolicy *policy)
+names_principle(const PromPolicy *policy, const char *principle)
 {
 	JsonbValue value;
 
 	return getKeyJsonValueFromContainer(&policy->match->root, "principle",
 										strlen("principle"), &value) != NULL &&
-		   is_text(&value, "integrity");
+		   is_text(&value, principle);
 }
 
 /*
- * Would a policy forbid this call, if it broke integrity?  So it does as long
- * as it runs: what it then tries cannot be shown to a person any more.
+ * Would a policy forbid this call, if it broke the principle?  So it does as
+ * long as it runs: what it then tries cannot be shown to a person any more.
  */
 static bool
-holds_while_run(const PromPolicy *policy, const PromJudged *judged)
+holds_while_run(const PromPolicy *policy, const char *principle,
+				const PromJudged *judged)
 {
 	PromEffect effect = policy->effect;
 	const char *detail = NULL;
 
 	if (policy->stage != PROM_STAGE_TOOL || judged->stage != PROM_STAGE_TOOL ||
-		policy->reviewer != NULL || !names_integrity(policy) ||
+		policy->reviewer != NULL || !names_principle(policy, principle) ||
 		!match_fits(policy, judged, false, &detail))
 		return false;
 	if (policy->condition != NULL)
@@ -493,6 +494,16 @@ prom_judge_learns(const PromPolicies *policies)
 		if (strcmp(policies->list[i].name, PROM_JUSTICA_LEARNING) == 0)
 			return true;
 	return false;
+}
+
+/* It is run only if a person has allowed what the policy escalated. */
+static void
+lift_escalated(const PromPolicies *policies, const PromPolicy **policy,
+			   const PromVerdict *verdict)
+{
+	if (*policy != NULL &&
+		bms_is_member(*policy - policies->list, verdict->escalated))
+		*policy = NULL;
 }
 
 void
@@ -513,8 +524,12 @@ prom_judge(const PromPolicies *policies, const PromJudged *judged,
 		const char *detail = NULL;
 		PromEffect effect = policy->effect;
 
-		if (verdict->integrity == NULL && holds_while_run(policy, judged))
+		if (verdict->integrity == NULL &&
+			holds_while_run(policy, "integrity", judged))
 			verdict->integrity = policy;
+		if (verdict->proportionality == NULL &&
+			holds_while_run(policy, "proportionality", judged))
+			verdict->proportionality = policy;
 		/*
 		 * No need to ask one that cannot make it stronger; but of those that
 		 * escalate each may have approvers of its own.
@@ -535,10 +550,8 @@ prom_judge(const PromPolicies *policies, const PromJudged *judged,
 		verdict->policy = policy;
 		verdict->reasoning = reasoning_of(policy, detail);
 	}
-	/* It is run only if a person has allowed what the policy escalated. */
-	if (verdict->integrity != NULL &&
-		bms_is_member(verdict->integrity - policies->list, verdict->escalated))
-		verdict->integrity = NULL;
+	lift_escalated(policies, &verdict->integrity, verdict);
+	lift_escalated(policies, &verdict->proportionality, verdict);
 	INSTR_TIME_SET_CURRENT(end);
 	INSTR_TIME_SUBTRACT(end, start);
 	verdict->latency_ms = INSTR_TIME_GET_MILLISEC(end);
@@ -567,12 +580,13 @@ prom_verdict_allows(const PromVerdict *verdict)
 }
 
 void
-prom_verdict_refuse(PromVerdict *verdict, const char *what)
+prom_verdict_refuse(PromVerdict *verdict, const PromPolicy *policy,
+					const char *what)
 {
 	verdict->effect = PROM_EFFECT_DENY;
 	verdict->opinion = NULL;
-	verdict->policy = verdict->integrity;
-	verdict->reasoning = reasoning_of(verdict->integrity, what);
+	verdict->policy = policy;
+	verdict->reasoning = reasoning_of(policy, what);
 }
 
 static const char *

@@ -51,8 +51,9 @@ typedef struct PromVerdict
 	Bitmapset *escalated;     /* the policies that escalate it, by place */
 	double latency_ms;
 
-	/* It is to be held against integrity while it runs; NULL: it is not. */
+	/* It is to be held against these while it runs; NULL: it is not. */
 	const PromPolicy *integrity;
+	const PromPolicy *proportionality;
 
 	const PromOpinion *opinion; /* NULL: by rules */
 	bool learns;                /* if it is a veto, it is to be remembered */
@@ -95,8 +96,9 @@ extern bool prom_judge_learns(const PromPolicies *policies);
 /* Is it approved as it is?  Else denied, or to be approved by a person. */
 extern bool prom_verdict_allows(const PromVerdict *verdict);
 
-/* Deny what was allowed: it did what integrity forbids, and was undone. */
-extern void prom_verdict_refuse(PromVerdict *verdict, const char *what);
+/* Deny what was allowed: it did what one of those forbids, and was undone. */
+extern void prom_verdict_refuse(PromVerdict *verdict, const PromPolicy *policy,
+								const char *what);
 
 /* What a model or a user is told of a denial. */
 extern const char *prom_verdict_words(const PromVerdict *verdict);

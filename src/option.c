@@ -65,6 +65,7 @@ static const Option agent_options[] = {
 	{"max_duration", OPTION_INTERVAL, 1000, INT64CONST(366) * 86400000},
 	{"max_result", OPTION_SIZE, 256, INT64CONST(16) * 1024 * 1024},
 	{"max_results", OPTION_SIZE, 256, INT64CONST(64) * 1024 * 1024},
+	{"max_rows", OPTION_INTEGER, 1, INT64CONST(1000000000000)},
 	{"max_tokens", OPTION_INTEGER, 1, INT64CONST(1000000000000)},
 	{"max_tool_calls", OPTION_INTEGER, 1, 10000},
 	{"max_turns", OPTION_INTEGER, 1, 1000},
@@ -447,5 +448,6 @@ prom_option_read_agent(Jsonb *options, PromAgent *agent)
 										  INT64CONST(7) * 86400000);
 	agent->max_depth = integer_or(&from, "max_depth", 3);
 	agent->max_result = size_or(&from, "max_result", 64 * 1024);
+	agent->max_rows = integer_or(&from, "max_rows", 10000);
 	agent->tool_timeout = interval_or(&from, "tool_timeout", 30000);
 }

@@ -76,6 +76,16 @@ prom_role_restore(const PromOwner *before)
 	SetUserIdAndSecContext(before->user, before->context);
 }
 
+bool
+prom_role_acts_as_owner(void)
+{
+	Oid user;
+	int context;
+
+	GetUserIdAndSecContext(&user, &context);
+	return (context & PROM_SECURITY_OWN) != 0;
+}
+
 void
 prom_role_require_admin(const char *function)
 {

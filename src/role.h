@@ -47,6 +47,9 @@ typedef struct PromOwner
 extern void prom_role_become_owner(PromOwner *before);
 extern void prom_role_restore(const PromOwner *before);
 
+/* Are the statements of now such ones? */
+extern bool prom_role_acts_as_owner(void);
+
 /* Raise unless prom_role_is_admin(). */
 extern void prom_role_require_admin(const char *function);
 
