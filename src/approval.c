@@ -4,16 +4,23 @@
  *
  * What a person decides is a row with the approval's id as its key, and so is
  * that nobody did in time: whichever commits first counts, and the other fails.
+ * Who decides holds a lock on it meanwhile.  His transaction may be open for
+ * long, so nobody of us waits for it: as long as it is, the approval is open,
+ * and is looked at again a little later.
+ *
  * An approval is for the hash of what was judged; a call that differs in
  * anything has none.
  */
 #include "postgres.h"
 
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
 #include "approval.h"
 #include "compat.h"
@@ -23,6 +30,9 @@
 #include "wakeup.h"
 #include "worker.h"
 #include "xact.h"
+
+/* When to look again at one that is being decided, ms. */
+#define AGAIN 1000
 
 static PromStatement find_statement = {
 	"SELECT a.approval_id, a.expires_at, d.decision, d.decided_by, d.note"
@@ -45,6 +55,39 @@ static PromStatement expire_statement = {
 	{INT8OID, TIMESTAMPTZOID, INT8OID},
 	NULL,
 };
+
+/* Whoever decides about it, or finds that nobody did, until his end. */
+static LOCKTAG
+lock_of(int64 approval_id)
+{
+	Oid relation = get_relname_relid("_approval",
+									 get_namespace_oid("prometheus", false));
+	LOCKTAG tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, relation, (uint32) approval_id,
+					   (uint16) (approval_id >> 32));
+	return tag;
+}
+
+static bool
+lock_at_once(int64 approval_id)
+{
+	LOCKTAG tag = lock_of(approval_id);
+
+	return LockAcquire(&tag, ExclusiveLock, false, true) !=
+		   LOCKACQUIRE_NOT_AVAIL;
+}
+
+static bool
+is_being_decided(int64 approval_id)
+{
+	LOCKTAG tag = lock_of(approval_id);
+
+	if (!lock_at_once(approval_id))
+		return true;
+	(void) LockRelease(&tag, ExclusiveLock, false);
+	return false;
+}
 
 static const char *
 words_of(const char *decision, const char *by, const char *note)
@@ -84,7 +127,8 @@ find_decision(const PromJudged *judged, const char *hash,
 		return;
 	approval->approval_id = prom_row_int64(0, 1);
 	decision = prom_row_text_or_null(0, 3);
-	if (decision == NULL && prom_row_time(0, 2) > now)
+	if (decision == NULL && (prom_row_time(0, 2) > now ||
+							 !lock_at_once(approval->approval_id)))
 	{
 		approval->state = PROM_APPROVAL_OPEN;
 		return;
@@ -167,15 +211,15 @@ prom_approval_add(PromFactWriter *writer, const PromJudged *judged,
 
 /* Its own end wakes the task that waits for a child; and the deadline. */
 static PromStatement open_statement = {
-	"SELECT a.step, a.expires_at FROM prometheus._approval a"
-	" WHERE a.task_id = $1 AND a.expires_at > $2"
+	"SELECT a.step, a.expires_at, a.approval_id FROM prometheus._approval a"
+	" WHERE a.task_id = $1"
 	"   AND NOT EXISTS (SELECT FROM prometheus._decision d"
 	"     WHERE d.approval_id = a.approval_id)"
 	" UNION ALL"
-	" SELECT t.parent_step, $3 FROM prometheus._task t"
+	" SELECT t.parent_step, $2, NULL FROM prometheus._task t"
 	" WHERE t.parent_id = $1 AND NOT " PROM_HAS_ENDED,
-	3,
-	{INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID},
+	2,
+	{INT8OID, TIMESTAMPTZOID},
 	NULL,
 };
 
@@ -183,22 +227,30 @@ TimestampTz
 prom_approval_leave_out(int64 task_id, int32 *steps, int *n,
 						TimestampTz deadline, TimestampTz now)
 {
-	Datum values[3] = {Int64GetDatum(task_id), TimestampTzGetDatum(now),
-					   TimestampTzGetDatum(deadline)};
+	Datum values[2] = {Int64GetDatum(task_id), TimestampTzGetDatum(deadline)};
 	TimestampTz first = DT_NOEND;
 
 	prom_statement_run(&open_statement, values, NULL, true);
 	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		TimestampTz until = prom_row_time(row, 2);
+		int64 approval_id = prom_row_int64_or(row, 3, 0);
+
 		for (int i = 0; i < *n; i++)
 		{
-			TimestampTz expires = prom_row_time(row, 2);
-
 			if (steps[i] != prom_row_int32(row, 1))
 				continue;
-			first = Min(first, expires);
+			if (approval_id != 0 && until <= now)
+			{
+				if (!is_being_decided(approval_id))
+					break;
+				until = TimestampTzPlusMilliseconds(now, AGAIN);
+			}
+			first = Min(first, until);
 			memmove(&steps[i], &steps[i + 1], (--*n - i) * sizeof(int32));
 			break;
 		}
+	}
 	SPI_freetuptable(SPI_tuptable);
 	return first;
 }
@@ -329,6 +381,7 @@ decide(FunctionCallInfo fcinfo, const char *function, const char *decision)
 	int64 approval_id;
 	text *note = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1);
 	Oid user = GetUserId();
+	LOCKTAG tag;
 	PromHint hint = {.kind = PROM_HINT_READ};
 	MemoryContext context = CurrentMemoryContext;
 	PromTaskEnd end;
@@ -355,6 +408,12 @@ decide(FunctionCallInfo fcinfo, const char *function, const char *decision)
 	read_open(approval_id, &open);
 	prom_role_restore(&owner);
 	check_may_decide(&open, user);
+	/* Others who may do so wait; then what they find here is the last word. */
+	tag = lock_of(approval_id);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	prom_role_become_owner(&owner);
+	read_open(approval_id, &open);
+	prom_role_restore(&owner);
 	if (open.decision != NULL && strcmp(open.decision, "expired") != 0)
 		raise_decided(psprintf("was %s already", open.decision));
 	prom_role_become_owner(&owner);

@@ -29,7 +29,8 @@ typedef struct PromApproval
  * rejected, whatever the policies say since.  Else, if it was escalated, each
  * of those must approve that the policies name: verdict->policy becomes the one
  * whose approvers have not.  What has just expired is decided so, in this
- * transaction.  With SPI connected.
+ * transaction; but as long as a person's decision is not committed, it is open.
+ * With SPI connected.
  */
 extern void prom_approval_find(const PromPolicies *policies,
 							   const PromJudged *judged, PromVerdict *verdict,
@@ -43,7 +44,8 @@ extern void prom_approval_add(PromFactWriter *writer, const PromJudged *judged,
 /*
  * Caller: of n steps of a task that are to be made, leave out those that wait
  * for a person, or for a task that was delegated; when the first of these may
- * go on by itself, at the latest at the deadline.  With SPI connected.
+ * go on by itself, or is to be looked at again; at the latest at the deadline.
+ * With SPI connected.
  */
 extern TimestampTz prom_approval_leave_out(int64 task_id, int32 *steps, int *n,
 										   TimestampTz deadline,

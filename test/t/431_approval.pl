@@ -181,15 +181,25 @@ is( sql("SELECT data - '{approval_id}'::text[] FROM prometheus.event WHERE task_
 is($node->error_of("SET ROLE boss; SELECT prometheus_approve($id)")->{state}, '55000', 'expired: it is too late');
 is(notes(), 'x', 'expired: it did not run');
 
-# A person who decides just then: the transaction that began first counts.
+# A person who decides just then, and takes his time: as long as his transaction
+# is open the task waits for it, and holds up nobody.
 foreach my $end ('COMMIT', 'ROLLBACK')
 {
 	sql('TRUNCATE note');
 	$task = ask('hasty', [ [ [ 'wipe', { words => 'x' } ] ], 'end' ]);
 	my $session = $node->background_psql('postgres');
 	$session->query_safe('SET ROLE boss; BEGIN; SELECT prometheus_approve(' . id_of($task, 2) . ')');
-	$node->wait_for('the executor waits for what he says',
-		q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'prometheus executor' AND wait_event_type = 'Lock'}, '1');
+	foreach my $time ('is looked at again, later', 'and once more')
+	{
+		my $due = sql("SELECT due_at FROM prometheus.queue WHERE task_id = $task");
+		$node->wait_for("$end: $time",
+			"SELECT q.status = 'waiting' AND q.due_at > greatest('$due', a.expires_at) FROM prometheus.queue q JOIN prometheus.approval a USING (task_id) WHERE task_id = $task");
+	}
+	my $free = $node->submit($node->script([$write], 'end') . q{, 'a'});
+	$node->wait_task($free, 'completed');
+	is(sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ '^prometheus' AND wait_event_type = 'Lock'}), 0, "$end: no worker waits for it");
+	is(sql("SELECT count(*) FROM prometheus.attempt WHERE task_id = $task"), 1, "$end: that is no attempt");
+	sql('TRUNCATE note');
 	$session->query_safe($end);
 	$session->quit;
 	$node->wait_task($task, 'completed');
