@@ -161,8 +161,12 @@ prom_approval_find(const PromPolicies *policies, const PromJudged *judged,
 				   PromVerdict *verdict, TimestampTz now,
 				   PromApproval *approval)
 {
-	const char *hash = prom_judge_hash(judged);
+	const char *hash;
 
+	memset(approval, 0, sizeof(*approval));
+	if (!judged->waited)
+		return;
+	hash = prom_judge_hash(judged);
 	if (verdict->effect != PROM_EFFECT_ESCALATE)
 	{
 		find_decision(judged, hash, NULL, now, approval);

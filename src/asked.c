@@ -22,7 +22,9 @@
 
 static PromStatement turn_statement = {
 	"SELECT s.step, s.raw, EXISTS (SELECT FROM prometheus._step x"
-	"   WHERE x.task_id = $1 AND x.step = $2)"
+	"   WHERE x.task_id = $1 AND x.step = $2),"
+	"  EXISTS (SELECT FROM prometheus._approval a"
+	"   WHERE a.task_id = $1 AND a.step = $2)"
 	" FROM prometheus._step s WHERE s.task_id = $1 AND s.step < $2"
 	"   AND s.kind = 'chat' AND s.status = 'ok' ORDER BY s.step DESC LIMIT 1",
 	2,
@@ -81,6 +83,7 @@ prom_asked_read(int64 task_id, int32 attempt, int32 step, PromAsked *asked)
 	asked->attempt = attempt;
 	asked->step = step;
 	asked->number = step - prom_row_int32(0, 1);
+	asked->waited = prom_row_bool(0, 4);
 	calls = prom_toolcall_read(prom_encoding_to_utf8(prom_row_text(0, 2)),
 							   &ncalls, &regular);
 	SPI_freetuptable(SPI_tuptable);
@@ -119,6 +122,7 @@ prom_asked_judged(const PromAsked *asked, PromJudged *judged)
 	judged->request = asked->facts.source.request;
 	judged->tool = asked->tool;
 	judged->arguments = asked->arguments;
+	judged->waited = asked->waited;
 	if (asked->last_call != 0 && !prom_asked_may_repeat(asked))
 		judged->again = asked->last_call;
 }

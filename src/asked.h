@@ -18,6 +18,7 @@ typedef struct PromAsked
 	const char *name;      /* as the model called it */
 	const char *arguments; /* as the model wrote them */
 	const PromTool *tool;  /* NULL: it was offered none of this name */
+	bool waited;           /* a person was asked about it */
 	PromPromptFacts facts;
 
 	/* Calls that were to be sent for it, and have no step; 0: none. */

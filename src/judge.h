@@ -27,6 +27,7 @@ typedef struct PromJudged
 	const PromTool *tool;  /* these two of a tool call */
 	const char *arguments; /* JSON */
 	int64 again;           /* the call that sent it before; 0: none */
+	bool waited;           /* a person was asked about it, in some form */
 	const char *answer;    /* of an answer */
 } PromJudged;
 
