@@ -48,13 +48,27 @@ prom_role_init(void)
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, roles_changed, (Datum) 0);
 }
 
-bool
-prom_role_is_admin(void)
+static bool
+is_admin(Oid role)
 {
 	Oid admin = get_role_oid(PROM_ROLE_ADMIN, true);
 
-	return superuser() ||
-		   (OidIsValid(admin) && has_privs_of_role(GetUserId(), admin));
+	return superuser_arg(role) ||
+		   (OidIsValid(admin) && has_privs_of_role(role, admin));
+}
+
+bool
+prom_role_is_admin(void)
+{
+	return is_admin(GetUserId());
+}
+
+bool
+prom_role_names_admin(const char *name, Oid oid)
+{
+	char *now = GetUserNameFromId(oid, true);
+
+	return now != NULL && strcmp(now, name) == 0 && is_admin(oid);
 }
 
 void

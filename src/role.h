@@ -30,6 +30,9 @@ extern bool prom_role_is_submitter(const PromSubmitter *submitter);
 /* Is the current user a superuser or a member of prometheus_agent_admin? */
 extern bool prom_role_is_admin(void);
 
+/* The same of a role.  Name and oid must agree. */
+extern bool prom_role_names_admin(const char *name, Oid oid);
+
 /* The user that prom_role_become_owner() found. */
 typedef struct PromOwner
 {

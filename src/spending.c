@@ -25,6 +25,7 @@
 #include "utils/snapmgr.h"
 
 #include "budget.h"
+#include "role.h"
 #include "spending.h"
 #include "step.h"
 #include "xact.h"
@@ -227,13 +228,31 @@ words_of_tokens(int64 tokens)
 	return words.data;
 }
 
-/* Which budget is used up, and when it is refilled. */
-static const char *
-refusal(const Counter *counter, const PromAmount *amount)
+/* As in the view prometheus.budget: a budget of a role is the spender's own. */
+static bool
+may_see(const Spender *spender, const Counter *counter)
 {
+	return prom_budget_name_in(counter->scope, "role") != NULL ||
+		   prom_role_names_admin(spender->submitter, spender->submitter_oid);
+}
+
+/*
+ * Which budget is used up, and when it is refilled; and by how much, if the
+ * spender may know what others spend.
+ */
+static const char *
+refusal(const Counter *counter, const Spender *spender,
+		const PromAmount *amount)
+{
+	bool of_tokens = !tokens_fit(counter, amount);
 	const char *used;
 
-	if (!tokens_fit(counter, amount))
+	if (!may_see(spender, counter))
+		used = of_tokens ? psprintf("this call may need %s tokens",
+									words_of_tokens(amount->tokens))
+						 : psprintf("this call may cost %s",
+									numeric_normalize(amount->cost));
+	else if (of_tokens)
 		used = psprintf("%s of %s tokens spent, %s reserved, this call may need %s",
 						words_of_tokens(counter->spent.tokens),
 						words_of_tokens(counter->tokens),
@@ -650,7 +669,7 @@ prom_spending_reserve(PromAttempt *attempt, const PromModel *model,
 		if (falls_under(&spender, &counters[i]) &&
 			(!tokens_fit(&counters[i], &amount) ||
 			 !cost_fits(&counters[i], &amount)))
-			return refusal(&counters[i], &amount);
+			return refusal(&counters[i], &spender, &amount);
 	keep(attempt, &spender, &amount, is_call);
 	return NULL;
 }

@@ -151,6 +151,26 @@ my $jims = sql(q{SET ROLE jim; SELECT prometheus_submit('x', 'second')});
 $node->wait_task($jims, 'completed');
 is(join(', ', map { used($_) } 'role:joe', 'agent:second', 'model:first'), '6 0, 12 0, 18 0', 'the sums of all three');
 is(sql(q{SET ROLE joe; SELECT string_agg(scope || ' ' || spent_tokens, ',') FROM prometheus.budget}), 'role:joe 6', 'he sees his own');
+
+# Who is refused is told of no budget what he may not see in the view.
+like(error_of_task($joes), qr/: 6 of 105 tokens spent, 0 reserved, this call may need 105; it refills at /, 'and is told how much of it is spent');
+foreach my $scope ('all', 'agent:second', 'model:first')
+{
+	set_budget($scope, 'tokens => 7');
+	$jims = sql(q{SET ROLE jim; SELECT prometheus_submit('x', 'second')});
+	$node->wait_task($jims, 'failed');
+	is(error_of_task($jims), "BudgetExceeded: budget $scope per month is used up: this call may need 105 tokens; it refills at $month 00:00:00+00", "$scope: who may not see it is told no numbers");
+	refused('x', 'second', qr/^BudgetExceeded: budget \Q$scope\E per month is used up: \d+ of 7 tokens spent, 0 reserved/, "$scope: who may see it is told");
+	sql(q{GRANT prometheus_agent_admin TO jim});
+	$jims = sql(q{SET ROLE jim; SELECT prometheus_submit('x', 'second')});
+	$node->wait_task($jims, 'failed');
+	sql(q{REVOKE prometheus_agent_admin FROM jim});
+	like(error_of_task($jims), qr/is used up: \d+ of 7 tokens spent/, "$scope: an administrator is told");
+	set_budget($scope, 'tokens => 1000000');
+}
+set_budget('agent:second', 'tokens => 1000');
+set_budget('model:first', 'tokens => 1000');
+set_budget('all', 'NULL, NULL');
 set_budget('all', 'tokens => 0', 'hour');
 refused('x', 'first', qr/^BudgetExceeded: budget all per hour is used up: [\d,]+ of 0 tokens spent/, 'nothing for anybody');
 run('x', 'default'); # echo, which uses none
