@@ -367,6 +367,11 @@ review(PromFactWriter *writer, PromAttempt *attempt, const PromLoaded *loaded,
 	if (prom_judge_needs_executor(judgement->policies, judged))
 		return REVIEW_WAITS;
 	prom_judge(judgement->policies, judged, verdict);
+	if (verdict->undecided && verdict->effect != PROM_EFFECT_DENY)
+	{
+		memset(verdict, 0, sizeof(*verdict));
+		return REVIEW_WAITS;
+	}
 	if (judged->stage == PROM_STAGE_TASK)
 	{
 		attempt->policy_version = verdict->policy_version;

@@ -26,11 +26,15 @@
 #include "judge.h"
 #include "justica.h"
 #include "schema.h"
+#include "search.h"
 #include "signature.h"
 #include "toolcall.h"
+#include "worker.h"
 
-/* What a condition may take, ms. */
+/* What a condition may take, ms; and to search a text. */
 #define CONDITION_TIMEOUT 2000
+#define SEARCH_TIMEOUT 1000
+#define CALLER_SEARCH_TIMEOUT 100
 
 static const char *const tiers[] = {
 	[PROM_TIER_READ] = "read",
@@ -98,13 +102,49 @@ searched_text(const PromJudged *judged)
 	return "";
 }
 
-static bool
-regex_fits(const JsonbValue *value, const char *text)
+/* Does a policy apply, by its match? */
+typedef enum Fit
 {
-	return DatumGetBool(DirectFunctionCall2Coll(
-		textregexeq, DEFAULT_COLLATION_OID, CStringGetTextDatum(text),
-		PointerGetDatum(cstring_to_text_with_len(value->val.string.val,
-												 value->val.string.len))));
+	FIT_NO,
+	FIT_YES,
+	FIT_UNKNOWN /* the text could not be searched to the end */
+} Fit;
+
+static text *
+regex_of(const JsonbValue *value)
+{
+	return cstring_to_text_with_len(value->val.string.val,
+									value->val.string.len);
+}
+
+/* The caller has the tasks of a whole database to care for. */
+static bool
+is_executor(void)
+{
+	return prom_my_worker >= &prom_my_database->worker[PROM_EXECUTOR];
+}
+
+static Fit
+text_fits(const PromPolicy *policy, const JsonbValue *value,
+		  const PromJudged *judged)
+{
+	const char *why;
+
+	switch (prom_search(regex_of(value), searched_text(judged),
+						is_executor() ? SEARCH_TIMEOUT : CALLER_SEARCH_TIMEOUT,
+						&why))
+	{
+		case PROM_SEARCH_FOUND:
+			return FIT_YES;
+		case PROM_SEARCH_NOT_FOUND:
+			return FIT_NO;
+		case PROM_SEARCH_GAVE_UP:
+			break;
+	}
+	if (is_executor())
+		ereport(LOG, (errmsg("match of policy \"%s\" failed: %s", policy->name,
+							 why)));
+	return FIT_UNKNOWN;
 }
 
 static bool
@@ -119,31 +159,27 @@ arguments_contain(JsonbValue *value, const char *arguments)
 	return DatumGetBool(DirectFunctionCall2(jsonb_contains, given, wanted));
 }
 
-/* One member of a match; detail is what a principle says. */
+/* One member of a match, of those that are cheap. */
 static bool
-member_fits(const char *key, JsonbValue *value, const PromJudged *judged,
-			const char **detail)
+member_fits(const char *key, JsonbValue *value, const PromJudged *judged)
 {
 	const char *named = named_value(judged, key);
 
-	if (named != NULL)
-		return is_among(value, named);
-	if (strcmp(key, "text") == 0)
-		return regex_fits(value, searched_text(judged));
-	if (strcmp(key, "arguments") == 0)
-		return arguments_contain(value, judged->arguments);
-	return prom_justica_is_broken(pnstrdup(value->val.string.val,
-										   value->val.string.len),
-								  judged, detail);
+	return named != NULL ? is_among(value, named)
+						 : arguments_contain(value, judged->arguments);
 }
 
-static bool
+/* The text is searched if the others fit; detail is what a principle says. */
+static Fit
 match_fits(const PromPolicy *policy, const PromJudged *judged, bool principles,
 		   const char **detail)
 {
 	JsonbIterator *iterator = JsonbIteratorInit(&policy->match->root);
 	JsonbValue key;
 	JsonbValue value;
+	JsonbValue searched = {.type = jbvNull};
+	JsonbValue principle = {.type = jbvNull};
+	Fit fit = FIT_YES;
 
 	(void) JsonbIteratorNext(&iterator, &key, true);
 	while (JsonbIteratorNext(&iterator, &key, true) == WJB_KEY)
@@ -151,12 +187,21 @@ match_fits(const PromPolicy *policy, const PromJudged *judged, bool principles,
 		char *name = pnstrdup(key.val.string.val, key.val.string.len);
 
 		(void) JsonbIteratorNext(&iterator, &value, true);
-		if (!principles && strcmp(name, "principle") == 0)
-			continue;
-		if (!member_fits(name, &value, judged, detail))
-			return false;
+		if (strcmp(name, "text") == 0)
+			searched = value;
+		else if (strcmp(name, "principle") == 0)
+			principle = value;
+		else if (!member_fits(name, &value, judged))
+			return FIT_NO;
 	}
-	return true;
+	if (searched.type == jbvString)
+		fit = text_fits(policy, &searched, judged);
+	if (fit != FIT_NO && principles && principle.type == jbvString &&
+		!prom_justica_is_broken(pnstrdup(principle.val.string.val,
+										 principle.val.string.len),
+								judged, detail))
+		return FIT_NO;
+	return fit;
 }
 
 static pg_noreturn void
@@ -204,7 +249,9 @@ check_member(const char *key, JsonbValue *value)
 	{
 		if (value->type != jbvString)
 			raise_match(key, "a regular expression");
-		(void) regex_fits(value, "");
+		(void) DirectFunctionCall2Coll(textregexeq, DEFAULT_COLLATION_OID,
+									   CStringGetTextDatum(""),
+									   PointerGetDatum(regex_of(value)));
 	}
 	else if (strcmp(key, "principle") == 0)
 	{
@@ -423,7 +470,7 @@ prom_judge_needs_executor(const PromPolicies *policies,
 
 		if (policy->stage == judged->stage && policy->condition != NULL &&
 			policy->reviewer == NULL &&
-			match_fits(policy, judged, false, &detail))
+			match_fits(policy, judged, false, &detail) != FIT_NO)
 			return true;
 	}
 	return false;
@@ -444,7 +491,21 @@ prom_judge_fits(const PromPolicy *policy, const PromJudged *judged)
 	const char *detail = NULL;
 
 	return policy->stage == judged->stage &&
-		   match_fits(policy, judged, true, &detail);
+		   match_fits(policy, judged, true, &detail) != FIT_NO;
+}
+
+/* The effect of a policy whose match fits, or may fit. */
+static PromEffect
+effect_of(const PromPolicy *policy, const PromJudged *judged, Fit fit,
+		  const char **detail)
+{
+	if (fit == FIT_UNKNOWN)
+	{
+		*detail = "its match failed";
+		return policy->on_error;
+	}
+	return policy->condition == NULL ? policy->effect
+									 : ask_condition(policy, judged, detail);
 }
 
 static const char *
@@ -475,16 +536,15 @@ static bool
 holds_while_run(const PromPolicy *policy, const char *principle,
 				const PromJudged *judged)
 {
-	PromEffect effect = policy->effect;
 	const char *detail = NULL;
+	Fit fit;
 
 	if (policy->stage != PROM_STAGE_TOOL || judged->stage != PROM_STAGE_TOOL ||
-		policy->reviewer != NULL || !names_principle(policy, principle) ||
-		!match_fits(policy, judged, false, &detail))
+		policy->reviewer != NULL || !names_principle(policy, principle))
 		return false;
-	if (policy->condition != NULL)
-		effect = ask_condition(policy, judged, &detail);
-	return effect >= PROM_EFFECT_ESCALATE;
+	fit = match_fits(policy, judged, false, &detail);
+	return fit != FIT_NO && effect_of(policy, judged, fit, &detail) >=
+								PROM_EFFECT_ESCALATE;
 }
 
 bool
@@ -522,7 +582,8 @@ prom_judge(const PromPolicies *policies, const PromJudged *judged,
 	{
 		const PromPolicy *policy = &policies->list[i];
 		const char *detail = NULL;
-		PromEffect effect = policy->effect;
+		PromEffect effect;
+		Fit fit;
 
 		if (verdict->integrity == NULL &&
 			holds_while_run(policy, "integrity", judged))
@@ -535,13 +596,16 @@ prom_judge(const PromPolicies *policies, const PromJudged *judged,
 		 * escalate each may have approvers of its own.
 		 */
 		if (policy->stage != judged->stage || policy->reviewer != NULL ||
-			Max(effect, policy->on_error) <
+			Max(policy->effect, policy->on_error) <
 				Min(verdict->effect + 1, PROM_EFFECT_ESCALATE) ||
-			verdict->effect == PROM_EFFECT_DENY ||
-			!match_fits(policy, judged, true, &detail))
+			verdict->effect == PROM_EFFECT_DENY)
 			continue;
-		if (policy->condition != NULL)
-			effect = ask_condition(policy, judged, &detail);
+		fit = match_fits(policy, judged, true, &detail);
+		if (fit == FIT_UNKNOWN && !is_executor())
+			verdict->undecided = true;
+		if (fit == FIT_NO || (fit == FIT_UNKNOWN && !is_executor()))
+			continue;
+		effect = effect_of(policy, judged, fit, &detail);
 		if (effect == PROM_EFFECT_ESCALATE)
 			verdict->escalated = bms_add_member(verdict->escalated, i);
 		if (effect <= verdict->effect)

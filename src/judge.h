@@ -56,6 +56,7 @@ typedef struct PromVerdict
 	const PromPolicy *integrity;
 	const PromPolicy *proportionality;
 
+	bool undecided;             /* an executor has more time for it */
 	const PromOpinion *opinion; /* NULL: by rules */
 	bool learns;                /* if it is a veto, it is to be remembered */
 } PromVerdict;
@@ -73,7 +74,8 @@ extern bool prom_judge_has(const PromPolicies *policies, PromStage stage);
 
 /*
  * Judge it.  Conditions are run under the rules of guard.c, so only an executor
- * may judge what needs one.  In a worker's transaction with SPI connected.
+ * may judge what needs one.  What takes the caller too long is undecided, if it
+ * is not denied.  In a worker's transaction with SPI connected.
  */
 extern void prom_judge(const PromPolicies *policies, const PromJudged *judged,
 					   PromVerdict *verdict);

@@ -252,6 +252,44 @@ sql('ALTER ROLE jury RENAME TO judge');
 run_request('fine');
 off('gone');
 
+# A match whose regular expression has no end for a text: an executor gives it up
+# in the end, and the caller, which has all other tasks, does so soon.
+sub set_slow
+{
+	my ($rest) = @_;
+	return sql("SELECT prometheus_set_policy('slow', $rest)");
+}
+my $slow = q{"text": "c(a*)(a*)(a*)(a*)\\\\4\\\\3\\\\2\\\\1b"};
+my $text = 'c' . 'a' x 1001 . 'b';
+my $failed = 'policy "slow" (its match failed)';
+my $offset = $node->log_end;
+set_slow(qq{'task', 'warn', match => '{$slow}'});
+my @others = split /\n/, sql(q{SELECT prometheus_submit_many(ARRAY['one', 'two', 'three'])});
+my $held = $node->submit("'$text'");
+$node->wait_task($_, 'completed') foreach @others;
+$node->wait_task($held, 'vetoed');
+is(verdicts($held) . ' ' . reasoning($held, 'task'), "0 task deny slow $failed", 'no end: on_error counts');
+is(steps($held), '1 review task vetoed', 'no end: an executor has tried');
+is(steps($others[0]), '1 chat echo ok', 'no end: others need no executor');
+ok($node->log_count(qr/match of policy "slow" failed: it was not found within \d+ ms/, $offset), 'no end: the log says why');
+set_slow(qq{on_error => 'warn', match => '{$slow}'});
+$held = run_request($text);
+is(verdicts($held), '0 task warn slow', 'no end: it may be a warning');
+set_slow(qq{on_error => 'allow', match => '{$slow}'});
+is(verdicts(run_request($text)), '0 task allow slow', 'no end: or nothing');
+set_slow(qq{on_error => 'deny', match => '{"agent": "a", $slow}'});
+is(steps(run_request($text)), '1 chat echo ok', 'no end: a text is searched only if all else fits');
+sql(q{SELECT prometheus_set_policy('no', 'task', 'deny', reason => 'No.')});
+set_slow(qq{match => '{$slow}'});
+$held = run_request($text, 'vetoed');
+is(steps($held) . verdicts($held), '0 task deny no', 'no end: what another policy denies is denied at once');
+off('no');
+set_slow(qq{stage => 'tool'});
+$held = run_script('a', [ [ [ 'say', { t => $text } ], [ 'say', { t => 'x' } ] ], 'end' ]);
+is(sql("SELECT string_agg(concat_ws(' ', status, error), ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $held AND kind = 'tool'"),
+	"vetoed $failed, ok", 'no end: of a call');
+off('slow');
+
 # Many at once, with others that hold nothing up.
 set_policy('many', 'task', 'is_bad');
 my @many = split /\n/, sql(q{SELECT prometheus_submit_many(ARRAY(SELECT CASE WHEN i % 5 = 0 THEN 'bad ' ELSE 'good ' END || i FROM generate_series(1, 100) i))});
