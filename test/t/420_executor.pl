@@ -4,6 +4,7 @@
 use strict;
 use warnings FATAL => 'all';
 
+use FakeLLM;
 use PromCluster;
 use Test::More;
 
@@ -154,6 +155,22 @@ check_done('more', $task, 5);
 sql('ALTER SYSTEM SET prometheus.executors = 2');
 $node->reload;
 $node->wait_for('fewer executors: those that are too many end', $executors, '2');
+
+# All calls of a task wait, since executors are at those of another one: a cancel
+# ends it at once, although nothing else happens.  The caller's statistics would
+# wake it ten seconds after its last transaction; so there is less time.
+my $llm = FakeLLM->new;
+$node->fake_agent($llm, 'fake-tools', name => 'net');
+sql(q{SELECT prometheus_set_agent('net', 'net', tools => '{enter}')});
+($task, @pids) = hold('busy', 2);
+my $waits = $node->submit($node->script([ map { [ 'enter', { words => "waits $_" } ] } 1 .. 3 ], 'end') . q{, 'net'});
+$node->wait_for('its calls wait', q{SELECT value FROM prometheus_health() WHERE check_name = 'executors'}, '2 of 2, for 5 jobs');
+sql("SELECT prometheus_cancel($waits)");
+$node->wait_task($waits, 'cancelled', timeout => 8);
+check_nothing('waits');
+is($node->health('executors'), 'ok|2 of 2, for 2 jobs|', 'waits: its calls are wanted no more');
+unbar();
+check_done('busy', $task, 2);
 
 # What only reads has written nothing while it runs, not even its verdict: it is
 # in nobody's way.
