@@ -182,6 +182,44 @@ sub script
 	return "\$script\$$json\$script\$";
 }
 
+# Submit such a request to an agent, its turns in an array, and wait until its
+# task has a status (default: completed); the task.
+sub run_script
+{
+	my ($self, $agent, $turns, $status) = @_;
+	my $task = $self->submit($self->script(@$turns) . ", '$agent'");
+
+	$self->wait_task($task, $status // 'completed');
+	return $task;
+}
+
+# The same of a request in words, to the agent default if there is no other.
+sub run_request
+{
+	my ($self, $request, $status, $agent) = @_;
+	my $task = $self->submit(sprintf q{$r$%s$r$, '%s'}, $request, $agent // 'default');
+
+	$self->wait_task($task, $status // 'completed');
+	return $task;
+}
+
+# What the model of a task was told of its tool calls before a step.
+sub told
+{
+	my ($self, $task, $step) = @_;
+	my $prompt = JSON::PP::decode_json($self->safe_psql('postgres',
+		"SELECT prometheus_prompt($task, $step)"));
+	return map { $_->{content} } grep { $_->{role} eq 'tool' } @{ $prompt->{messages} };
+}
+
+# The steps of a task, in order: number, kind, name, status.
+sub steps
+{
+	my ($self, $task) = @_;
+	return $self->safe_psql('postgres',
+		"SELECT string_agg(concat_ws(' ', step, kind, name, status), ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $task");
+}
+
 # The error that a statement ends with: state (empty if there is none), message,
 # detail and hint.
 sub error_of

@@ -5,7 +5,6 @@ use warnings FATAL => 'all';
 
 use Digest::SHA qw(sha256_hex);
 use FakeLLM;
-use JSON::PP;
 use PromCluster;
 use Test::More;
 
@@ -13,40 +12,6 @@ my $node = PromCluster->new('main');
 my $llm = FakeLLM->new;
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
-
-# Submit a script to an agent and wait for the end; the task.
-sub run_script
-{
-	my ($agent, $turns, $status) = @_;
-	my $task = $node->submit($node->script(@$turns) . ", '$agent'");
-
-	$node->wait_task($task, $status // 'completed');
-	return $task;
-}
-
-# Submit a request in words and wait for the end; the task.
-sub run_request
-{
-	my ($request, $status, $agent) = @_;
-	my $task = $node->submit(sprintf q{$r$%s$r$, '%s'}, $request, $agent // 'default');
-
-	$node->wait_task($task, $status // 'completed');
-	return $task;
-}
-
-# What the model was told of its calls before a step.
-sub told
-{
-	my ($task, $step) = @_;
-	my $prompt = decode_json(sql("SELECT prometheus_prompt($task, $step)"));
-	return map { $_->{content} } grep { $_->{role} eq 'tool' } @{ $prompt->{messages} };
-}
-
-sub steps
-{
-	return sql("SELECT string_agg(concat_ws(' ', step, kind, name, status), ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $_[0]"
-	);
-}
 
 # The verdicts of a task, in order: step, stage, effect, risk, policy.
 sub verdicts
@@ -92,7 +57,7 @@ my $integrity = 'Integrity: an agent must not change prometheus itself, the cata
 
 # Every tool step has the verdict of exactly what ran.
 my @ran = ([ 'write', '{"words":   "x"}' ], [ 'say', '{"t": "\u00fc"}' ], [ 'say', '{"t": "\u00fc" }' ], [ 'run', '{"sql": "SELECT 1"}' ]);
-my $task = run_script('a', [ [ @ran[ 0 .. 2 ] ], [ $ran[3] ], 'end' ]);
+my $task = $node->run_script('a', [ [ @ran[ 0 .. 2 ] ], [ $ran[3] ], 'end' ]);
 my @hashes = map { hash_of('tool', 'a', $_->[1], $_->[0], sql("SELECT hash FROM prometheus._tool WHERE name = '$_->[0]'")) } @ran;
 is( sql("SELECT string_agg(concat_ws(' ', step, name, target_hash), ',' ORDER BY step) FROM prometheus.step LEFT JOIN prometheus.verdict USING (task_id, step) WHERE task_id = $task AND kind = 'tool'"
 	),
@@ -109,7 +74,7 @@ is( sql("SELECT target_hash = prometheus._hash('task', 'a', request) FROM promet
 	),
 	't', 'verdict: the hash of the request');
 set_policy('counts', q{'answer', 'off'});
-$task = run_script('a', [ [$write], 'end' ]);
+$task = $node->run_script('a', [ [$write], 'end' ]);
 is( sql("SELECT count(DISTINCT policy_version) || ' ' || bool_and(policy_version = (SELECT count(*) FROM prometheus._policy)) FROM prometheus.verdict WHERE task_id = $task"
 	),
 	'1 true', 'verdict: the version is one more after a policy was set');
@@ -136,18 +101,18 @@ is( sql("SELECT concat_ws('|', step, stage, approved, risk_level, governor, effe
 	),
 	'task|f|CRITICAL|JUSTICA|deny|justica.integrity.request|Integrity: the request is itself a statement that would change roles, the schema, or all of a table. (DROP TABLE)|Say what is to be reached, not how; or run the statement yourself.',
 	'veto: the verdict says who');
-is(steps($harmful), '', 'veto: no step');
+is($node->steps($harmful), '', 'veto: no step');
 is(sql("SELECT prometheus_retry($harmful)"), 't', 'veto: retried by hand');
 $node->wait_for('it is judged again',
 	"SELECT count(*) FROM prometheus.attempt WHERE task_id = $harmful AND outcome = 'vetoed'", '2');
 is(verdicts($harmful), join(', ', ('0 task deny CRITICAL justica.integrity.request') x 2), 'veto: by a verdict of its own');
 
 # A tool call that is vetoed is told, and another way may be gone.
-$task = run_script('a', [ [ $drop, $write ], [$write], 'end' ]);
-is( steps($task),
+$task = $node->run_script('a', [ [ $drop, $write ], [$write], 'end' ]);
+is( $node->steps($task),
 	'1 chat scripted ok, 2 tool run vetoed, 3 tool write ok, 4 chat scripted ok, 5 tool write ok, 6 chat scripted ok',
 	'tool veto: the rest of the turn, and the next, go on');
-is((told($task, 4))[0],
+is(($node->told($task, 4))[0],
 	"Vetoed: $integrity (DROP TABLE) Ask for a function that does just what is needed, made a tool by an administrator.",
 	'tool veto: the model is told why, and what would help');
 is( sql("SELECT concat_ws('|', approved, risk_level, governor, policy, target_hash) FROM prometheus.verdict WHERE task_id = $task AND step = 2"),
@@ -162,16 +127,16 @@ foreach my $case ([ 'a', 3 ], [ 'two', 2 ], [ 'zero', 0 ])
 	my ($agent, $max) = @$case;
 	sql("SELECT prometheus_set_agent('$agent', 'scripted', tools => '{run,write}', options => '{\"max_vetoes\": $max}')")
 	  if $agent ne 'a';
-	$task = run_script($agent, [ ([$drop]) x $max, [$write], 'end' ]);
+	$task = $node->run_script($agent, [ ([$drop]) x $max, [$write], 'end' ]);
 	is(sql("SELECT count(*) FROM prometheus.step WHERE task_id = $task AND status = 'vetoed'"),
 		$max, "max_vetoes $max: as many may be vetoed");
-	$task = run_script($agent, [ ([$drop]) x ($max + 1), [$write], 'end' ], 'vetoed');
+	$task = $node->run_script($agent, [ ([$drop]) x ($max + 1), [$write], 'end' ], 'vetoed');
 	is(sql("SELECT string_agg(DISTINCT status, ',') || count(*) FROM prometheus.step WHERE task_id = $task AND kind = 'tool'"),
 		'vetoed' . ($max + 1), "max_vetoes $max: one more ends the task");
 	like(error_of_task($task), qr/^@{[ $max + 1 ]} tool calls? w\w+ not allowed, the last one: \Q$integrity\E/,
 		"max_vetoes $max: it says why");
 	is(sql("SELECT error_type FROM prometheus.task WHERE task_id = $task"), 'GovernanceVeto', "max_vetoes $max: a veto");
-	run_script($agent, [ [$write], 'end' ]);
+	$node->run_script($agent, [ [$write], 'end' ]);
 }
 
 # The strongest effect counts; among equals the first by name.
@@ -181,27 +146,27 @@ set_policy('o.2', "'tool', 'warn', $match, reason => 'Mind it.'");
 set_policy('o.3', "'tool', 'escalate', $match");
 set_policy('o.4', "'tool', 'deny', $match, reason => 'Not now.', suggestion => 'Later.'");
 set_policy('o.5', "'tool', 'deny', $match");
-$task = run_script('a', [ [$write], 'end' ]);
+$task = $node->run_script('a', [ [$write], 'end' ]);
 is(verdicts($task), '0 task allow LOW, 2 tool deny CRITICAL o.4', 'order: deny before escalate');
-is((told($task, 3))[0], 'Vetoed: Not now. Later.', 'order: with its words');
+is(($node->told($task, 3))[0], 'Vetoed: Not now. Later.', 'order: with its words');
 is(sql("SELECT governor FROM prometheus.verdict WHERE task_id = $task AND step = 2"), 'policy', 'order: the governor is a policy');
 off('o.4');
-$task = run_script('a', [ [$write], 'end' ]);
+$task = $node->run_script('a', [ [$write], 'end' ]);
 is(verdicts($task), '0 task allow LOW, 2 tool deny CRITICAL o.5', 'order: the next one');
-is((told($task, 3))[0], 'Vetoed: policy "o.5"', 'order: without words it is named');
+is(($node->told($task, 3))[0], 'Vetoed: policy "o.5"', 'order: without words it is named');
 off('o.5');
-$task = run_script('a', [ [$write], 'end' ], 'waiting');
+$task = $node->run_script('a', [ [$write], 'end' ], 'waiting');
 is(verdicts($task), '0 task allow LOW, 2 tool escalate HIGH o.3', 'order: escalate before warn');
 off('o.3');
 sql("SELECT prometheus_cancel($task)");
-$task = run_script('a', [ [$write], 'end' ]);
+$task = $node->run_script('a', [ [$write], 'end' ]);
 is(verdicts($task), '0 task allow LOW, 2 tool warn MEDIUM o.2', 'order: warn before allow');
 is(sql("SELECT approved || ' ' || reasoning FROM prometheus.verdict WHERE task_id = $task AND step = 2"), 'true Mind it.',
 	'order: which is noted, and runs');
 off('o.2');
-$task = run_script('a', [ [$write], 'end' ]);
+$task = $node->run_script('a', [ [$write], 'end' ]);
 is(verdicts($task), '0 task allow LOW, 2 tool allow LOW o.1', 'order: allow');
-$task = run_script('a', [ [ [ 'wipe', { t => 'nothing' } ] ], 'end' ], 'waiting');
+$task = $node->run_script('a', [ [ [ 'wipe', { t => 'nothing' } ] ], 'end' ], 'waiting');
 is(verdicts($task), '0 task allow LOW, 2 tool escalate HIGH justica.escalation', 'order: what is destructive is escalated');
 sql("SELECT prometheus_cancel($task)");
 
@@ -212,8 +177,8 @@ sql(q{INSERT INTO note (words) VALUES ('kept')});
 foreach my $allowed (1, 0)
 {
 	off('o.6') unless $allowed;
-	$task = run_script('a', [ [ [ 'wipe', { t => 'kept' } ] ], 'end' ]);
-	is((told($task, 3))[0], 'Vetoed: a destructive tool needs a policy that escalates it to a person',
+	$task = $node->run_script('a', [ [ [ 'wipe', { t => 'kept' } ] ], 'end' ]);
+	is(($node->told($task, 3))[0], 'Vetoed: a destructive tool needs a policy that escalates it to a person',
 		"destructive, not escalated, allowed $allowed: is denied");
 	like(verdicts($task), qr/2 tool deny CRITICAL/, "destructive, not escalated, allowed $allowed: the verdict");
 }
@@ -245,7 +210,7 @@ foreach my $case (
 	set_policy('match', "'tool', 'deny', match => '$wanted'");
 	# An empty match keeps the one of before.
 	set_policy('match any', q{'tool', 'deny'}) if $wanted eq '{}';
-	$task = run_script('a', [ [ grep { defined } $denied, $allowed ], 'end' ]);
+	$task = $node->run_script('a', [ [ grep { defined } $denied, $allowed ], 'end' ]);
 	is( sql("SELECT string_agg(name || ' ' || status, ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $task AND kind = 'tool'"),
 		join(', ', $denied ? "$denied->[0] vetoed" : (), $allowed ? "$allowed->[0] ok" : ()),
 		"match $wanted");
@@ -255,8 +220,8 @@ foreach my $case (
 
 # Arguments that are no JSON fit no arguments, and the call fails as ever.
 set_policy('match', q{'tool', 'deny', match => '{"arguments": {}}'});
-$task = run_script('a', [ [ [ 'say', '{"t": ' ], [ 'nope', '{}' ], [ 'say', '{"t": "x"}' ] ], 'end' ]);
-is( steps($task),
+$task = $node->run_script('a', [ [ [ 'say', '{"t": ' ], [ 'nope', '{}' ], [ 'say', '{"t": "x"}' ] ], 'end' ]);
+is( $node->steps($task),
 	'1 chat scripted ok, 2 tool say error, 3 tool nope error, 4 tool say vetoed, 5 chat scripted ok',
 	'arguments that cannot be read, and a tool that is none');
 is(sql("SELECT count(*) FROM prometheus.verdict WHERE task_id = $task AND step = 3"), 0, 'what is no tool is not judged');
@@ -271,7 +236,7 @@ set_policy('now', q{'tool', 'deny', match => '{"tool": "write"}'});
 $session->query_safe('SELECT pg_advisory_unlock(430)');
 $session->quit;
 $node->wait_task($task, 'completed');
-is( steps($task),
+is( $node->steps($task),
 	'1 chat scripted ok, 2 tool write ok, 3 tool hold ok, 4 chat scripted ok, 5 tool write vetoed, 6 chat scripted ok',
 	'a policy set in the middle of a task counts from the next call on');
 is( sql("SELECT b.policy_version - a.policy_version FROM prometheus.verdict a JOIN prometheus.verdict b USING (task_id) WHERE task_id = $task AND a.step = 2 AND b.step = 5"
@@ -312,10 +277,10 @@ foreach my $agent (qw(default a openai streamed))
 is( sql("SELECT target_hash = prometheus._hash('answer', 'default', 'a cat') FROM prometheus.verdict JOIN prometheus.task USING (task_id) WHERE stage = 'answer' AND NOT approved AND agent = 'default'"
 	),
 	't', 'answer: the hash of it');
-$task = run_script('a', [ [$say], 'cat' ], 'vetoed');
+$task = $node->run_script('a', [ [$say], 'cat' ], 'vetoed');
 is(verdicts($task), '0 task allow LOW, 2 tool allow LOW, 3 answer deny CRITICAL no cats', 'answer: after tools');
 set_policy('no cats', q{effect => 'warn'});
-my $warned = run_request('cat');
+my $warned = $node->run_request('cat');
 is(verdicts($warned), '0 task allow LOW, 1 answer warn MEDIUM no cats', 'answer: a warning');
 is(sql("SELECT prometheus_retry($task)"), 't', 'answer: retried by hand');
 $node->wait_task($task, 'completed');

@@ -3,7 +3,6 @@
 use strict;
 use warnings FATAL => 'all';
 
-use JSON::PP;
 use PromCluster;
 use Test::More;
 
@@ -22,20 +21,6 @@ sub ask
 
 	$node->wait_task($task, 'waiting');
 	return $task;
-}
-
-# What the model was told of its calls before a step.
-sub told
-{
-	my ($task, $step) = @_;
-	my $prompt = decode_json(sql("SELECT prometheus_prompt($task, $step)"));
-	return map { $_->{content} } grep { $_->{role} eq 'tool' } @{ $prompt->{messages} };
-}
-
-sub steps
-{
-	return sql("SELECT string_agg(concat_ws(' ', step, kind, name, status), ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $_[0]"
-	);
 }
 
 # The approval of a step.
@@ -82,7 +67,7 @@ my $why = 'Escalation: what cannot be undone is for a person to decide.';
 # It waits, and holds nothing.
 my $task = ask('a', [ [ $write, [ 'wipe', '{"words":   "a\u0062"}' ] ], [$write], 'end' ], q{, concurrency_key => 'k', timeout => '30 days'});
 my $id = id_of($task, 3);
-is(steps($task), '1 chat scripted ok, 2 tool write ok', 'waits: the other call of the turn was made');
+is($node->steps($task), '1 chat scripted ok, 2 tool write ok', 'waits: the other call of the turn was made');
 is(attempts($task), '1 waiting', 'waits: no attempt is open');
 is( sql("SELECT concat_ws('|', status, why, due_at) FROM prometheus.queue WHERE task_id = $task"),
 	sql("SELECT concat_ws('|', 'waiting', 'waits for a person to decide (prometheus.approval), or for a task that it delegated', expires_at) FROM prometheus.approval WHERE approval_id = $id"),
@@ -110,11 +95,11 @@ is(attempts($task), '1 waiting', 'restart: it did not try');
 is($node->error_of("SELECT prometheus_approve($id)")->{state}, '42501', 'restart: the submitter may not approve');
 boss("SELECT prometheus_approve($id, 'Go on.')");
 $node->wait_task($task, 'completed');
-is( steps($task),
+is( $node->steps($task),
 	'1 chat scripted ok, 2 tool write ok, 3 tool wipe ok, 4 chat scripted ok, 5 tool write ok, 6 chat scripted ok',
 	'approved: it went on');
 is(notes(), 'x,wiped ab,x', 'approved: each call was made once, with those arguments');
-is((told($task, 4))[1], 'wiped ab', 'approved: the model is told what came of it');
+is(($node->told($task, 4))[1], 'wiped ab', 'approved: the model is told what came of it');
 is(verdicts($task, 3), "escalate f $why, allow t approved by boss: Go on.", 'approved: the verdicts say who');
 is( sql("SELECT count(DISTINCT target_hash) FROM prometheus.verdict WHERE task_id = $task AND step = 3"),
 	1, 'approved: both are of the same');
@@ -132,9 +117,9 @@ $node->wait_for('the second asks, too', "SELECT count(*) FROM prometheus.approva
 $node->wait_task($task, 'waiting');
 boss('SELECT prometheus_reject(' . id_of($task, 4) . q{, 'Once is enough.')});
 $node->wait_task($task, 'completed');
-is(steps($task), '1 chat scripted ok, 2 tool wipe ok, 3 chat scripted ok, 4 tool wipe vetoed, 5 chat scripted ok',
+is($node->steps($task), '1 chat scripted ok, 2 tool wipe ok, 3 chat scripted ok, 4 tool wipe vetoed, 5 chat scripted ok',
 	'the same call again must be approved again');
-is((told($task, 5))[1],
+is(($node->told($task, 5))[1],
 	'Vetoed: rejected by boss: Once is enough. Wait for the decision, or go a way that can be undone.',
 	'rejected: the model is told, with the note');
 is(verdicts($task, 4), "escalate f $why, deny f rejected by boss: Once is enough.", 'rejected: the verdicts');
@@ -146,14 +131,14 @@ is(sql("SELECT count(*) FROM prometheus.approval WHERE task_id = $task AND decis
 boss('SELECT prometheus_approve(' . id_of($task, 4) . ')');
 $node->wait_for('the third has run', 'SELECT count(*) FROM note', '1');
 $node->wait_task($task, 'waiting');
-is(steps($task), '1 chat scripted ok, 4 tool wipe ok', 'three: the one that was approved runs, and the others wait');
+is($node->steps($task), '1 chat scripted ok, 4 tool wipe ok', 'three: the one that was approved runs, and the others wait');
 boss('SELECT prometheus_reject(' . id_of($task, 2) . ')');
 $node->wait_for('the first is told', "SELECT count(*) FROM prometheus.step WHERE task_id = $task AND status = 'vetoed'", '1');
 $node->wait_task($task, 'waiting');
 boss('SELECT prometheus_approve(' . id_of($task, 3) . ')');
 $node->wait_task($task, 'completed');
 is(notes(), 'wiped 3,wiped 2', 'three: what was approved ran, once');
-is_deeply([ map { s/ Wait for.*//r } told($task, 5) ], [ 'Vetoed: rejected by boss', 'wiped 2', 'wiped 3' ],
+is_deeply([ map { s/ Wait for.*//r } $node->told($task, 5) ], [ 'Vetoed: rejected by boss', 'wiped 2', 'wiped 3' ],
 	'three: the model is told in its order');
 
 # Two decisions in one transaction; and one that is taken back.
@@ -170,9 +155,9 @@ sql('TRUNCATE note');
 $task = ask('hasty', [ [ [ 'wipe', { words => 'x' } ] ], [$write], 'end' ]);
 $id = id_of($task, 2);
 $node->wait_task($task, 'completed');
-is(steps($task), '1 chat scripted ok, 2 tool wipe vetoed, 3 chat scripted ok, 4 tool write ok, 5 chat scripted ok',
+is($node->steps($task), '1 chat scripted ok, 2 tool wipe vetoed, 3 chat scripted ok, 4 tool write ok, 5 chat scripted ok',
 	'expired: it went another way');
-like((told($task, 3))[0], qr/^Vetoed: nobody approved it in time /, 'expired: the model is told');
+like(($node->told($task, 3))[0], qr/^Vetoed: nobody approved it in time /, 'expired: the model is told');
 is(verdicts($task, 2), "escalate f $why, deny f nobody approved it in time", 'expired: the verdicts');
 is( sql("SELECT concat_ws('|', decision, decided_by, note) FROM prometheus.approval WHERE approval_id = $id"),
 	'expired', 'expired: is on record');
@@ -206,7 +191,7 @@ foreach my $end ('COMMIT', 'ROLLBACK')
 	my $approved = $end eq 'COMMIT';
 	is( sql("SELECT decision FROM prometheus.approval WHERE task_id = $task"),
 		$approved ? 'approved' : 'expired', "approved as it expires, $end: the decision");
-	is(steps($task), '1 chat scripted ok, 2 tool wipe ' . ($approved ? 'ok' : 'vetoed') . ', 3 chat scripted ok',
+	is($node->steps($task), '1 chat scripted ok, 2 tool wipe ' . ($approved ? 'ok' : 'vetoed') . ', 3 chat scripted ok',
 		"approved as it expires, $end: the steps");
 	is(notes(), $approved ? 'wiped x' : '', "approved as it expires, $end: it ran if it was approved");
 }
@@ -236,7 +221,7 @@ $task = ask('a', [ [ [ 'wipe', { words => 'x' } ] ], 'end' ]);
 sql(q{SELECT prometheus_set_policy('stop', 'tool', 'deny', match => '{"tool": "wipe"}', reason => 'Stop.')});
 boss('SELECT prometheus_approve(' . id_of($task, 2) . ')');
 $node->wait_task($task, 'completed');
-is((told($task, 3))[0], 'Vetoed: Stop.', 'approved, and denied since: does not run');
+is(($node->told($task, 3))[0], 'Vetoed: Stop.', 'approved, and denied since: does not run');
 sql(q{SELECT prometheus_set_policy('stop', effect => 'off')});
 is(notes(), '', 'approved, and denied since: nothing ran');
 
@@ -297,7 +282,7 @@ boss('SELECT prometheus_reject(' . id_of($task, 2) . ')');
 sql(q{SELECT prometheus_set_policy('board', effect => 'off')});
 sql('SELECT prometheus_resume()');
 $node->wait_task($task, 'completed');
-is(steps($task), '1 chat scripted ok, 2 tool write vetoed, 3 chat scripted ok', 'rejected: whatever the policies say since');
+is($node->steps($task), '1 chat scripted ok, 2 tool write vetoed, 3 chat scripted ok', 'rejected: whatever the policies say since');
 is(notes(), '', 'rejected: it did not run');
 
 # A server that crashes: what waits, waits; what was approved runs.

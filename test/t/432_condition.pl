@@ -13,32 +13,6 @@ my $llm = FakeLLM->new;
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
-# Submit a script to an agent and wait for the end; the task.
-sub run_script
-{
-	my ($agent, $turns, $status) = @_;
-	my $task = $node->submit($node->script(@$turns) . ", '$agent'");
-
-	$node->wait_task($task, $status // 'completed');
-	return $task;
-}
-
-# Submit a request in words and wait for the end; the task.
-sub run_request
-{
-	my ($request, $status, $agent) = @_;
-	my $task = $node->submit(sprintf q{$r$%s$r$, '%s'}, $request, $agent // 'default');
-
-	$node->wait_task($task, $status // 'completed');
-	return $task;
-}
-
-sub steps
-{
-	return sql("SELECT string_agg(concat_ws(' ', step, kind, name, status), ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $_[0]"
-	);
-}
-
 # The verdicts of a task, in order: step, stage, effect, policy.
 sub verdicts
 {
@@ -107,24 +81,24 @@ EOSQL
 set_policy('request', 'task', 'is_bad', q{reason => 'It is bad.', suggestion => 'Be good.'});
 foreach my $agent (qw(default openai))
 {
-	my $task = run_request('bad', 'vetoed', $agent);
-	is(steps($task), '1 review task vetoed', "task, $agent: the review is a step");
+	my $task = $node->run_request('bad', 'vetoed', $agent);
+	is($node->steps($task), '1 review task vetoed', "task, $agent: the review is a step");
 	is(verdicts($task), '0 task deny request', "task, $agent: the verdict");
 	is(sql("SELECT error FROM prometheus.task WHERE task_id = $task"), 'It is bad. Be good.', "task, $agent: the error");
 	is($node->error_of("SELECT prometheus_result($task)")->{state}, 'PM002', "task, $agent: the result raises");
-	$task = run_request('fine', 'completed', $agent);
-	like(steps($task), qr/^1 review task ok, 2 chat \S+ ok$/, "task, $agent: another goes on");
+	$task = $node->run_request('fine', 'completed', $agent);
+	like($node->steps($task), qr/^1 review task ok, 2 chat \S+ ok$/, "task, $agent: another goes on");
 	is(verdicts($task), '0 task allow', "task, $agent: and has its verdict");
 	is(sql("SELECT attempts FROM prometheus.task WHERE task_id = $task"), 1, "task, $agent: in one attempt");
 }
 is(scalar(grep { $_->{body}{messages}[-1]{content} eq 'bad' } @{ $llm->requests }), 0, 'task: the model was not asked');
-my $task = run_script('a', [ [ [ 'say', { t => 'x' } ] ], 'end' ]);
-is(steps($task), '1 review task ok, 2 chat scripted ok, 3 tool say ok, 4 chat scripted ok', 'task: reviewed once, not each turn');
+my $task = $node->run_script('a', [ [ [ 'say', { t => 'x' } ] ], 'end' ]);
+is($node->steps($task), '1 review task ok, 2 chat scripted ok, 3 tool say ok, 4 chat scripted ok', 'task: reviewed once, not each turn');
 off('request');
 
 set_policy('call', 'tool', 'is_bad', q{match => '{"tool": "say"}', reason => 'It is bad.'});
-$task = run_script('a', [ [ [ 'say', { t => 'bad' } ], [ 'say', { t => 'x' } ] ], 'end' ]);
-is(steps($task), '1 chat scripted ok, 2 tool say vetoed, 3 tool say ok, 4 chat scripted ok', 'tool: a call');
+$task = $node->run_script('a', [ [ [ 'say', { t => 'bad' } ], [ 'say', { t => 'x' } ] ], 'end' ]);
+is($node->steps($task), '1 chat scripted ok, 2 tool say vetoed, 3 tool say ok, 4 chat scripted ok', 'tool: a call');
 is(verdicts($task), '0 task allow, 2 tool deny call, 3 tool allow', 'tool: the verdicts');
 off('call');
 
@@ -132,17 +106,17 @@ set_policy('words', 'answer', 'is_bad', q{reason => 'It is bad.'});
 foreach my $agent (qw(default openai a))
 {
 	my $ask = sub { return $agent eq 'a' ? $node->script(@_) : $_[0] };
-	my $bad = run_request($agent eq 'a' ? '["bad"]' : 'bad', 'vetoed', $agent);
-	like(steps($bad), qr/^1 chat \S+ ok, 2 review answer vetoed$/, "answer, $agent: the review is a step");
+	my $bad = $node->run_request($agent eq 'a' ? '["bad"]' : 'bad', 'vetoed', $agent);
+	like($node->steps($bad), qr/^1 chat \S+ ok, 2 review answer vetoed$/, "answer, $agent: the review is a step");
 	is(verdicts($bad), '0 task allow, 1 answer deny words', "answer, $agent: the verdict");
 	is(sql("SELECT concat(result, prometheus.task.error) FROM prometheus.task WHERE task_id = $bad"), 'It is bad.', "answer, $agent: there is no result");
-	my $fine = run_request($agent eq 'a' ? '["fine"]' : 'fine', 'completed', $agent);
-	like(steps($fine), qr/^1 chat \S+ ok, 2 review answer ok$/, "answer, $agent: another is given");
+	my $fine = $node->run_request($agent eq 'a' ? '["fine"]' : 'fine', 'completed', $agent);
+	like($node->steps($fine), qr/^1 chat \S+ ok, 2 review answer ok$/, "answer, $agent: another is given");
 	is(sql("SELECT prometheus_result($fine)"), 'fine', "answer, $agent: as it was") if $agent ne 'openai';
 	is(sql("SELECT attempts FROM prometheus.task WHERE task_id = $fine"), 1, "answer, $agent: in one attempt");
 }
 # Retried by hand, it is judged by the policies of then.
-$task = run_request('bad', 'vetoed');
+$task = $node->run_request('bad', 'vetoed');
 is(sql("SELECT prometheus_retry($task)"), 't', 'answer: retried with the same policies');
 $node->wait_for('it is vetoed twice',
 	"SELECT count(*) FROM prometheus.attempt WHERE task_id = $task AND outcome = 'vetoed'", '2');
@@ -182,12 +156,12 @@ foreach my $name (sort keys %as)
 {
 	set_policy('as', 'task', $name, q{reason => 'As it is.'});
 	my $offset = $node->log_end;
-	my $asked = run_request("as $name", 'vetoed');
+	my $asked = $node->run_request("as $name", 'vetoed');
 	is(reasoning($asked, 'task'), 'As it is.' . ($as{$name} ? ' (its condition failed)' : ''), "condition $name: counts");
 	ok($node->log_count(qr/condition of policy "as" failed: $as{$name}/, $offset), "condition $name: the log says why") if $as{$name};
 }
 set_policy('as', 'task', 'silent');
-run_request('NULL is no');
+$node->run_request('NULL is no');
 off('as');
 is(sql('SELECT count(*) FROM note'), 0, 'a condition writes nothing');
 
@@ -198,7 +172,7 @@ foreach my $stage (qw(task tool answer))
 	{
 		set_policy('fails', $stage, 'raises', "on_error => '$on_error', reason => 'Look.'");
 		my $denied = $on_error eq 'deny';
-		my $asked = run_script('a', [ [ [ 'say', { t => 'x' } ] ], 'end' ], $denied && $stage ne 'tool' ? 'vetoed' : 'completed');
+		my $asked = $node->run_script('a', [ [ [ 'say', { t => 'x' } ] ], 'end' ], $denied && $stage ne 'tool' ? 'vetoed' : 'completed');
 		is(sql("SELECT concat_ws(' ', effect, policy, reasoning) FROM prometheus.verdict WHERE task_id = $asked AND stage = '$stage' ORDER BY judged_at LIMIT 1"),
 			"$on_error fails Look. (its condition failed)", "raises at $stage, on_error $on_error");
 		is(sql("SELECT count(*) FROM prometheus.step WHERE task_id = $asked AND status = 'vetoed'"), $denied ? 1 : 0,
@@ -210,7 +184,7 @@ foreach my $on_error (qw(deny warn))
 {
 	set_policy('hangs', 'task', 'hangs', "on_error => '$on_error'");
 	my $offset = $node->log_end;
-	my $asked = run_request("hangs $on_error", $on_error eq 'deny' ? 'vetoed' : 'completed');
+	my $asked = $node->run_request("hangs $on_error", $on_error eq 'deny' ? 'vetoed' : 'completed');
 	is(sql("SELECT concat_ws(' ', effect, reasoning) FROM prometheus.verdict WHERE task_id = $asked"),
 		qq{$on_error policy "hangs" (its condition failed)}, "hangs, on_error $on_error");
 	ok($node->log_count(qr/condition of policy "hangs" failed: canceling statement/, $offset), "hangs, on_error $on_error: was stopped");
@@ -221,35 +195,35 @@ off('hangs');
 foreach my $stage (qw(task answer tool))
 {
 	set_policy('stubborn', $stage, 'stubborn', q{on_error => 'allow'});
-	my $asked = run_script('a', [ [ [ 'say', { t => 'x' } ] ], 'end' ], $stage eq 'tool' ? 'completed' : 'vetoed');
+	my $asked = $node->run_script('a', [ [ [ 'say', { t => 'x' } ] ], 'end' ], $stage eq 'tool' ? 'completed' : 'vetoed');
 	my $error = $stage eq 'tool' ? "(SELECT error FROM prometheus.step WHERE task_id = $asked AND kind = 'tool')"
 	  : "(SELECT error FROM prometheus.task WHERE task_id = $asked)";
 	like(sql("SELECT $error"), qr/did not end when it was to be stopped/, "cannot be stopped, at stage $stage");
-	unlike(steps($asked), qr/tool say ok/, "cannot be stopped, at stage $stage: the call was not made") if $stage eq 'tool';
+	unlike($node->steps($asked), qr/tool say ok/, "cannot be stopped, at stage $stage: the call was not made") if $stage eq 'tool';
 	is(verdicts($asked), '0 task deny', 'cannot be stopped: the verdict') if $stage eq 'task';
 	off('stubborn');
 }
-run_request('now it goes on');
+$node->run_request('now it goes on');
 
 # A condition, or its role, that is no more.
 sql(q{CREATE FUNCTION gone(j jsonb) RETURNS boolean LANGUAGE sql AS 'SELECT false'});
 set_policy('gone', 'task', 'gone');
-run_request('fine');
+$node->run_request('fine');
 sql(q{CREATE OR REPLACE FUNCTION gone(j jsonb) RETURNS boolean LANGUAGE sql AS 'SELECT NULL::boolean'});
-$task = run_request('fine', 'vetoed');
+$task = $node->run_request('fine', 'vetoed');
 like(reasoning($task, 'task'), qr/its condition failed/, 'changed: it is not the function that was set');
 set_policy('gone', 'task', 'gone');
-run_request('fine');
+$node->run_request('fine');
 sql('DROP FUNCTION gone(jsonb)');
-$task = run_request('fine', 'vetoed');
+$task = $node->run_request('fine', 'vetoed');
 like(reasoning($task, 'task'), qr/its condition failed/, 'gone: the function');
 off('gone');
 set_policy('gone', 'task', 'is_bad');
 sql('ALTER ROLE judge RENAME TO jury');
-$task = run_request('fine', 'vetoed');
+$task = $node->run_request('fine', 'vetoed');
 like(reasoning($task, 'task'), qr/its condition failed/, 'gone: the role');
 sql('ALTER ROLE jury RENAME TO judge');
-run_request('fine');
+$node->run_request('fine');
 off('gone');
 
 # A match whose regular expression has no end for a text: an executor gives it up
@@ -269,23 +243,23 @@ my $held = $node->submit("'$text'");
 $node->wait_task($_, 'completed') foreach @others;
 $node->wait_task($held, 'vetoed');
 is(verdicts($held) . ' ' . reasoning($held, 'task'), "0 task deny slow $failed", 'no end: on_error counts');
-is(steps($held), '1 review task vetoed', 'no end: an executor has tried');
-is(steps($others[0]), '1 chat echo ok', 'no end: others need no executor');
+is($node->steps($held), '1 review task vetoed', 'no end: an executor has tried');
+is($node->steps($others[0]), '1 chat echo ok', 'no end: others need no executor');
 ok($node->log_count(qr/match of policy "slow" failed: it was not found within \d+ ms/, $offset), 'no end: the log says why');
 set_slow(qq{on_error => 'warn', match => '{$slow}'});
-$held = run_request($text);
+$held = $node->run_request($text);
 is(verdicts($held), '0 task warn slow', 'no end: it may be a warning');
 set_slow(qq{on_error => 'allow', match => '{$slow}'});
-is(verdicts(run_request($text)), '0 task allow slow', 'no end: or nothing');
+is(verdicts($node->run_request($text)), '0 task allow slow', 'no end: or nothing');
 set_slow(qq{on_error => 'deny', match => '{"agent": "a", $slow}'});
-is(steps(run_request($text)), '1 chat echo ok', 'no end: a text is searched only if all else fits');
+is($node->steps($node->run_request($text)), '1 chat echo ok', 'no end: a text is searched only if all else fits');
 sql(q{SELECT prometheus_set_policy('no', 'task', 'deny', reason => 'No.')});
 set_slow(qq{match => '{$slow}'});
-$held = run_request($text, 'vetoed');
-is(steps($held) . verdicts($held), '0 task deny no', 'no end: what another policy denies is denied at once');
+$held = $node->run_request($text, 'vetoed');
+is($node->steps($held) . verdicts($held), '0 task deny no', 'no end: what another policy denies is denied at once');
 off('no');
 set_slow(qq{stage => 'tool'});
-$held = run_script('a', [ [ [ 'say', { t => $text } ], [ 'say', { t => 'x' } ] ], 'end' ]);
+$held = $node->run_script('a', [ [ [ 'say', { t => $text } ], [ 'say', { t => 'x' } ] ], 'end' ]);
 is(sql("SELECT string_agg(concat_ws(' ', status, error), ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $held AND kind = 'tool'"),
 	"vetoed $failed, ok", 'no end: of a call');
 off('slow');
