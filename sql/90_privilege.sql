@@ -40,6 +40,8 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_remember(
 REVOKE ALL ON FUNCTION @extschema@.prometheus_recall(
     text, text, text[], integer, real[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_forget(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_mark(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_drop_mark(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_approve(bigint, text)
     FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_reject(bigint, text)
@@ -67,6 +69,7 @@ GRANT SELECT ON
     prometheus.verdict,
     prometheus.approval,
     prometheus.memory,
+    prometheus.mark,
     prometheus.worker,
     prometheus.gate,
     prometheus.span,
@@ -74,6 +77,8 @@ GRANT SELECT ON
     TO prometheus_agent_user, prometheus_agent_admin;
 GRANT EXECUTE ON FUNCTION
     prometheus._may_see(text, oid),
+    prometheus._seen(xid8),
+    prometheus._seen_at(xid8, timestamptz),
     prometheus._milliseconds(timestamptz, timestamptz),
     prometheus._json(text),
     prometheus._hash(text, text, text),
@@ -104,6 +109,8 @@ GRANT EXECUTE ON FUNCTION
         text, text, text, real, jsonb, real[], interval),
     @extschema@.prometheus_recall(text, text, text[], integer, real[]),
     @extschema@.prometheus_forget(bigint),
+    @extschema@.prometheus_mark(text),
+    @extschema@.prometheus_drop_mark(text),
     @extschema@.prometheus_approve(bigint, text),
     @extschema@.prometheus_reject(bigint, text),
     @extschema@.prometheus_version(),

@@ -4,6 +4,8 @@
  * One statement each: several in one SELECT update the same tuple.
  */
 SELECT pg_catalog.pg_extension_config_dump('prometheus._era', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._mark', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._mark_name', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._task', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._attempt', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._call', '');

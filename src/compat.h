@@ -45,10 +45,35 @@ extern PGDLLEXPORT void _PG_init(void);
 	ExecInsertIndexTuples((rri), (slot), (estate), false, false, NULL, NIL, \
 						  false)
 #define prom_guc_strdup(s) guc_strdup(ERROR, (s))
+#define prom_guc_malloc(size) guc_malloc(ERROR, (size))
+#define prom_guc_free(place) guc_free(place)
 #else
 #define prom_insert_index_tuples(rri, slot, estate) \
 	ExecInsertIndexTuples((rri), (slot), (estate), false, false, NULL, NIL)
 #define prom_guc_strdup(s) strdup(s)
+#define prom_guc_malloc(size) malloc(size)
+#define prom_guc_free(place) free(place)
+#endif
+
+/* 0: it is a time. */
+#if PG_VERSION_NUM >= 160000
+#define prom_decode_time(fields, types, n, kind, tm, fsec, zone)         \
+	DecodeDateTime((fields), (types), (n), (kind), (tm), (fsec), (zone), \
+				   &(DateTimeErrorExtra){0})
+#else
+#define prom_decode_time(fields, types, n, kind, tm, fsec, zone) \
+	DecodeDateTime((fields), (types), (n), (kind), (tm), (fsec), (zone))
+#endif
+
+/* ExecutorRun_hook: how a statement is run. */
+#if PG_VERSION_NUM >= 180000
+#define PROM_RUN_ARGUMENTS \
+	QueryDesc *query, ScanDirection direction, uint64 count
+#define PROM_RUN_PASSED query, direction, count
+#else
+#define PROM_RUN_ARGUMENTS \
+	QueryDesc *query, ScanDirection direction, uint64 count, bool once
+#define PROM_RUN_PASSED query, direction, count, once
 #endif
 
 #if PG_VERSION_NUM >= 160000

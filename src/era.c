@@ -40,7 +40,9 @@
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "as_of.h"
 #include "era.h"
+#include "mark.h"
 #include "role.h"
 #include "wakeup.h"
 #include "worker.h"
@@ -349,9 +351,32 @@ era_for_writing(void)
 FullTransactionId
 prom_era_xid(void)
 {
-	FullTransactionId xid = GetTopFullTransactionId();
+	FullTransactionId xid;
 
+	prom_as_of_forbid_writing();
+	prom_mark_wrote();
+	xid = GetTopFullTransactionId();
 	return with_era(era_for_writing(), xid);
+}
+
+/* By what is committed now: rows are never changed. */
+bool
+prom_era_is_current(uint64 xid)
+{
+	View view;
+
+	look(era_relation(), SnapshotSelf, &view);
+	return view.is_ours && (int32) (xid >> ERA_SHIFT) == view.highest;
+}
+
+/* It is not older than half of all xids, and not of the future. */
+FullTransactionId
+prom_era_widen(TransactionId xid)
+{
+	uint64 next = U64FromFullTransactionId(ReadNextFullTransactionId());
+	uint32 age = (TransactionId) next - xid;
+
+	return FullTransactionIdFromU64(next - age);
 }
 
 bool

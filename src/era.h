@@ -37,4 +37,13 @@ extern bool prom_era_xact_begin(const char *activity);
 /* What the active snapshot sees. */
 extern void prom_era_read(PromEra *era);
 
+/* The xid in an xid of facts; the rest is the era. */
+#define PROM_ERA_MASK UINT64CONST(0xFFFFFFFFFFFF)
+
+/* Is an xid of facts of the era that is ours now? */
+extern bool prom_era_is_current(uint64 xid);
+
+/* An xid of a snapshot with its epoch, without the era. */
+extern FullTransactionId prom_era_widen(TransactionId xid);
+
 #endif

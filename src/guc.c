@@ -10,6 +10,7 @@
 #include "utils/guc.h"
 #include "utils/varlena.h"
 
+#include "as_of.h"
 #include "compat.h"
 #include "fault.h"
 #include "guc.h"
@@ -18,6 +19,7 @@
 bool prom_guc_allow_private_endpoints = false;
 char *prom_guc_databases = NULL;
 int prom_guc_executors = 2;
+int prom_guc_mark_interval = 1000;
 int prom_guc_max_crashes = 2;
 int prom_guc_max_databases = 8;
 int prom_guc_max_in_flight = 1000;
@@ -128,12 +130,19 @@ prom_guc_define(void)
 		"Off, every such address is refused after resolving, and http with it.",
 		&prom_guc_allow_private_endpoints, false, PGC_SIGHUP, 0, NULL, NULL,
 		NULL);
+	prom_as_of_define();
 	DefineCustomStringVariable(
 		"prometheus.databases",
 		"Databases whose tasks are run, separated by commas.",
 		"Empty: no workers but the launcher.", &prom_guc_databases, "",
 		PGC_SIGHUP, GUC_LIST_INPUT, check_databases, NULL, NULL);
 	define_limits();
+	DefineCustomIntVariable(
+		"prometheus.mark_interval",
+		"Time between two marks while facts change.",
+		"AS OF shows what the last mark before a moment saw.",
+		&prom_guc_mark_interval, 1000, 10, 3600000, PGC_SIGHUP, GUC_UNIT_MS,
+		NULL, NULL, NULL);
 	DefineCustomIntVariable(
 		"prometheus.rescan_interval",
 		"Time after which a scheduler looks for tasks that came without a hint.",

@@ -10,6 +10,7 @@
 extern bool prom_guc_allow_private_endpoints;
 extern char *prom_guc_databases;
 extern int prom_guc_executors;
+extern int prom_guc_mark_interval; /* ms */
 extern int prom_guc_max_crashes;
 extern int prom_guc_max_databases;
 extern int prom_guc_max_in_flight;

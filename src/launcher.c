@@ -280,6 +280,8 @@ forget_tasks(PromDatabase *db)
 	for (int i = 0; i < PROM_MAX_EXECUTORS; i++)
 		pg_atomic_write_u32(&db->jobs[i].state, PROM_JOB_NONE);
 	prom_gate_reset(db);
+	pg_atomic_write_u32(&db->marks.relation, 0);
+	pg_atomic_write_u32(&db->marks.changed, 0);
 }
 
 static void

@@ -19,6 +19,7 @@
 
 #include "fact.h"
 #include "guc.h"
+#include "mark.h"
 #include "memory.h"
 #include "role.h"
 #include "shmem.h"
@@ -78,17 +79,18 @@ prom_memory_add(const PromMemoryOwner *owner, const PromMemory *memory)
 		"INSERT INTO prometheus._memory (memory_id, version, xid, mark,"
 		" task_id, created_at, expires_at, owner_oid, importance, forgotten,"
 		" owner, agent, kind, content, metadata, words, embedding)"
-		" VALUES ($1, 1, prometheus._xid(), 0, $2, $3,"
+		" VALUES ($1, 1, prometheus._xid(), $13, $2, $3,"
 		" $3 OPERATOR(pg_catalog.+) coalesce($4,"
 		"   CASE WHEN $9 OPERATOR(pg_catalog.=) 'resource'"
 		"     THEN '1 hour'::pg_catalog.interval END),"
 		" $5, $6, false, $7, $8, $9, $10, coalesce($11, '{}'),"
 		" pg_catalog.to_tsvector('pg_catalog.simple', $10), $12)";
-	Oid types[12] = {INT8OID, INT8OID, TIMESTAMPTZOID, INTERVALOID,
+	Oid types[13] = {INT8OID, INT8OID, TIMESTAMPTZOID, INTERVALOID,
 					 OIDOID, FLOAT4OID, TEXTOID, TEXTOID,
-					 TEXTOID, TEXTOID, JSONBOID, FLOAT4ARRAYOID};
-	Datum values[12];
-	char nulls[13] = "            ";
+					 TEXTOID, TEXTOID, JSONBOID, FLOAT4ARRAYOID,
+					 INT8OID};
+	Datum values[13];
+	char nulls[14] = "             ";
 	int64 id;
 
 	check_memory(owner, memory);
@@ -109,7 +111,8 @@ prom_memory_add(const PromMemoryOwner *owner, const PromMemory *memory)
 	nulls[10] = memory->metadata == NULL ? 'n' : ' ';
 	values[11] = PointerGetDatum(memory->embedding);
 	nulls[11] = memory->embedding == NULL ? 'n' : ' ';
-	if (prom_execute_now(add_sql, 12, types, values, nulls, false) !=
+	values[12] = Int64GetDatum(prom_mark_newest());
+	if (prom_execute_now(add_sql, 13, types, values, nulls, false) !=
 		SPI_OK_INSERT)
 		elog(ERROR, "could not write prometheus._memory");
 	return id;
@@ -267,15 +270,17 @@ prom_forget(PG_FUNCTION_ARGS)
 		" task_id, created_at, expires_at, owner_oid, importance, forgotten,"
 		" owner, agent, kind, content, metadata, words, embedding)"
 		" SELECT m.memory_id, m.version OPERATOR(pg_catalog.+) 1,"
-		" prometheus._xid(), 0, NULL, pg_catalog.clock_timestamp(),"
+		" prometheus._xid(), greatest($2, m.mark), NULL,"
+		" pg_catalog.clock_timestamp(),"
 		" m.expires_at, m.owner_oid, m.importance, true, m.owner, m.agent,"
 		" m.kind, m.content, m.metadata, m.words, m.embedding"
 		" FROM prometheus._memory m"
 		" WHERE m.memory_id OPERATOR(pg_catalog.=) $1"
 		" ORDER BY m.version DESC LIMIT 1"
 		" ON CONFLICT (memory_id, version) DO NOTHING";
-	Oid type = INT8OID;
-	Datum value = Int64GetDatum(PG_GETARG_INT64(0));
+	Oid types[2] = {INT8OID, INT8OID};
+	Datum values[2] = {Int64GetDatum(PG_GETARG_INT64(0)),
+					   Int64GetDatum(prom_mark_newest())};
 	PromOwner before;
 	char *name = NULL;
 	Oid oid = InvalidOid;
@@ -287,7 +292,7 @@ prom_forget(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("prometheus_forget()");
 	SPI_connect();
 	prom_role_become_owner(&before);
-	if (prom_execute_now(find_sql, 1, &type, &value, NULL, true) !=
+	if (prom_execute_now(find_sql, 1, types, values, NULL, true) !=
 		SPI_OK_SELECT)
 		elog(ERROR, "could not read prometheus._memory");
 	if (SPI_processed > 0)
@@ -301,7 +306,7 @@ prom_forget(PG_FUNCTION_ARGS)
 	if (may)
 	{
 		prom_role_become_owner(&before);
-		if (prom_execute_now(forget_sql, 1, &type, &value, NULL, false) !=
+		if (prom_execute_now(forget_sql, 2, types, values, NULL, false) !=
 			SPI_OK_INSERT)
 			elog(ERROR, "could not write prometheus._memory");
 		written = SPI_processed > 0;

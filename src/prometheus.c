@@ -8,11 +8,14 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
+#include "as_of.h"
 #include "compat.h"
 #include "era.h"
 #include "extension.h"
 #include "guc.h"
 #include "launcher.h"
+#include "mark.h"
+#include "moment.h"
 #include "role.h"
 #include "shmem.h"
 #include "utility.h"
@@ -35,6 +38,9 @@ _PG_init(void)
 	prom_era_init();
 	prom_role_init();
 	prom_wakeup_init();
+	prom_mark_init();
+	prom_moment_init();
+	prom_as_of_init();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 	{
 		prom_shmem_init();

@@ -1,6 +1,6 @@
 /*
  * publisher.c
- *	  Tells listeners that there is something new, and writes checkpoints.
+ *	  Tells listeners that there is something new, writes marks and checkpoints.
  *
  * It is the only process that sends NOTIFY, whose commit takes a lock of the
  * whole cluster: no submit and no task waits for that.  The first change is
@@ -20,6 +20,7 @@
 #include "era.h"
 #include "fault.h"
 #include "live.h"
+#include "mark.h"
 #include "shmem.h"
 #include "worker.h"
 #include "xact.h"
@@ -119,6 +120,8 @@ publish(TimestampTz now)
 												notify_failed ? 1000 : WINDOW);
 		hint_pending = notify_failed;
 	}
+	if (prom_mark_due() <= now && !try(prom_mark_write, false))
+		prom_mark_failed();
 	if (checkpoint_pending && checkpoint_hints > 0 &&
 		pg_atomic_read_u64(&prom_my_database->ring.head) >= checkpoint_hints)
 		next_checkpoint = Min(next_checkpoint, soonest_checkpoint);
@@ -137,6 +140,7 @@ wait_time(void)
 
 	if (hint_pending)
 		next = next_hint;
+	next = Min(next, prom_mark_due());
 	if (checkpoint_pending)
 		next = Min(next, next_checkpoint);
 	return prom_worker_wait_time(next);
@@ -150,6 +154,7 @@ prom_publisher_main(Datum main_arg)
 	prom_worker_begin(PROM_PUBLISHER, main_arg);
 	if (!prom_worker_xact_begin("looking for the extension"))
 		proc_exit(0);
+	prom_mark_begin();
 	prom_xact_commit();
 	context = AllocSetContextCreate(TopMemoryContext, "prometheus publisher",
 									ALLOCSET_DEFAULT_SIZES);
@@ -163,11 +168,11 @@ prom_publisher_main(Datum main_arg)
 		MemoryContextReset(context);
 		prom_worker_wait(wait_time(), "PrometheusPublisher");
 	}
+	prom_worker_finish();
+	if (prom_mark_due() != DT_NOEND)
+		(void) try(prom_mark_write, false);
 	if (checkpoint_pending ||
 		pg_atomic_read_u32(&prom_my_database->changed) != 0)
-	{
-		prom_worker_finish();
 		(void) try(write_checkpoint, false);
-	}
 	proc_exit(0);
 }

@@ -21,6 +21,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "mark.h"
 #include "setting.h"
 #include "shmem.h"
 
@@ -82,7 +83,7 @@ prom_setting_begin(PromSetting *setting, const PromSettingKind *kind,
 	SPI_connect();
 	prom_role_become_owner(&setting->before);
 	if (prom_execute_now(
-			psprintf("SELECT version, owner_oid, owner, options, %s FROM prometheus.%s"
+			psprintf("SELECT version, owner_oid, owner, options, %s, mark FROM prometheus.%s"
 					 " WHERE name OPERATOR(pg_catalog.=) $1 ORDER BY version DESC LIMIT 1",
 					 kind->columns, kind->table),
 			1, &type, &value, NULL, true) != SPI_OK_SELECT)
@@ -103,6 +104,8 @@ prom_setting_begin(PromSetting *setting, const PromSettingKind *kind,
 		setting->columns[i] = text == NULL ? NULL
 										   : MemoryContextStrdup(context, text);
 	}
+	setting->mark = DatumGetInt64(
+		SPI_getbinval(row, desc, COMMON + kind->ncolumns, &isnull));
 }
 
 Jsonb *
@@ -160,9 +163,11 @@ prom_setting_end(PromSetting *setting, char **texts, Jsonb *options)
 	if (SPI_execute_with_args(
 			psprintf("INSERT INTO prometheus.%s"
 					 " (version, xid, mark, set_at, owner_oid, owner, name, options, %s)"
-					 " VALUES ($1, prometheus._xid(), 0,"
+					 " VALUES ($1, prometheus._xid(), %lld,"
 					 " pg_catalog.clock_timestamp(), $2, $3, $4, $5, %s)",
-					 kind->table, kind->columns, kind->places),
+					 kind->table, kind->columns,
+					 (long long) Max(prom_mark_newest(), setting->mark),
+					 kind->places),
 			COMMON + kind->ncolumns, types, values, nulls, false,
 			0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write prometheus.%s", kind->table);

@@ -31,6 +31,7 @@ typedef struct PromSetting
 	PromOwner before;
 	bool exists;                         /* else there is no version */
 	int64 version;                       /* the newest; 0: none */
+	int64 mark;                          /* of the newest; it never falls */
 	char *columns[PROM_SETTING_COLUMNS]; /* of the newest, as text */
 	Oid owner_oid;
 	char *owner;

@@ -80,7 +80,7 @@ request_shmem(void)
 	if (previous_request_hook)
 		previous_request_hook();
 	RequestAddinShmemSpace(shared_size());
-	RequestNamedLWLockTranche("prometheus", 1 + 2 * prom_guc_max_databases);
+	RequestNamedLWLockTranche("prometheus", 1 + 3 * prom_guc_max_databases);
 }
 
 static void
@@ -98,6 +98,18 @@ init_pipe(PromPipe *pipe, char **free_space)
 	pipe->size = pipe_size();
 	pipe->items = (int32 *) *free_space;
 	*free_space += MAXALIGN(pipe->size * sizeof(int32));
+}
+
+static void
+init_marks(PromMarks *marks, LWLock *lock)
+{
+	pg_atomic_init_u32(&marks->changed, 0);
+	pg_atomic_init_u32(&marks->asked, 0);
+	pg_atomic_init_u32(&marks->relation, 0);
+	pg_atomic_init_u64(&marks->newest, 0);
+	ConditionVariableInit(&marks->made);
+	marks->lock = lock;
+	marks->state = PROM_MARK_FREE;
 }
 
 /* Lay out one database's part at *free_space, and move that on. */
@@ -143,6 +155,7 @@ init_database(PromDatabase *db, LWLockPadded *locks, char **free_space)
 	pg_atomic_init_u32(&db->ngates, 0);
 	prom_gate_reset(db);
 	db->queue_lock = &locks[1].lock;
+	init_marks(&db->marks, &locks[2].lock);
 	db->queue_dsa = DSA_HANDLE_INVALID;
 	db->queue_root = InvalidDsaPointer;
 }
@@ -182,7 +195,7 @@ startup_shmem(void)
 
 		prom_shared->ndatabases = prom_guc_max_databases;
 		for (int i = 0; i < prom_shared->ndatabases; i++)
-			init_database(&prom_shared->databases[i], &locks[1 + 2 * i],
+			init_database(&prom_shared->databases[i], &locks[1 + 3 * i],
 						  &free_space);
 	}
 	LWLockRelease(AddinShmemInitLock);

@@ -270,6 +270,34 @@ typedef struct PromJob
 	char error[PROM_JOB_ERROR]; /* with FAILED, or empty */
 } PromJob;
 
+typedef enum PromMarkState
+{
+	PROM_MARK_FREE,   /* a session may ask */
+	PROM_MARK_ASKED,  /* the publisher's */
+	PROM_MARK_MADE,   /* mark_id is valid */
+	PROM_MARK_TAKEN,  /* there is another one of that name */
+	PROM_MARK_REFUSED /* it could not be written */
+} PromMarkState;
+
+/*
+ * Marks, and what is asked of the publisher, which writes them.  A name is
+ * asked for by one session at a time.
+ */
+typedef struct PromMarks
+{
+	pg_atomic_uint32 changed;  /* facts were written since the newest one */
+	pg_atomic_uint32 asked;    /* a session waits for one */
+	pg_atomic_uint32 relation; /* whose newest one it is; 0: not known */
+	pg_atomic_uint64 newest;
+	ConditionVariable made; /* there is a new one, or an answer */
+	LWLock *lock;           /* guards the rest */
+	PromMarkState state;
+	uint64 number; /* of the question */
+	int64 mark_id;
+	Oid role;               /* that asks */
+	char name[NAMEDATALEN]; /* empty: none is wanted */
+} PromMarks;
+
 /* One database that is served.  lock guards what has no other comment. */
 typedef struct PromDatabase
 {
@@ -294,6 +322,7 @@ typedef struct PromDatabase
 		changed; /* publisher: facts were written since its last look */
 	pg_atomic_uint64
 		rescans; /* times the scheduler read the table, start included */
+	PromMarks marks;
 
 	LWLock *gate_lock; /* guards the making of gates, and what views read */
 	pg_atomic_uint32 ngates;

@@ -33,6 +33,7 @@
 
 #include "compat.h"
 #include "extension.h"
+#include "mark.h"
 #include "shmem.h"
 #include "utility.h"
 #include "worker.h"
@@ -261,6 +262,15 @@ drops_extension(Node *statement)
 	return false;
 }
 
+/* Its facts, if there are any, are seen from now on. */
+static bool
+commits_prepared(Node *statement)
+{
+	return IsA(statement, TransactionStmt) &&
+		   castNode(TransactionStmt, statement)->kind ==
+			   TRANS_STMT_COMMIT_PREPARED;
+}
+
 static void
 end_executors(void)
 {
@@ -302,8 +312,12 @@ process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
 		end_executors();
 	if (db == NULL)
 	{
+		bool prepared = commits_prepared(statement->utilityStmt);
+
 		go_on(statement, text, read_only_tree, context, params, environment,
 			  receiver, completion);
+		if (prepared)
+			prom_mark_changed();
 		return;
 	}
 	PG_TRY();

@@ -34,6 +34,8 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'SELECT prometheus.step', 'SELECT prometheus.event', 'SELECT prometheus.agent', 'SELECT prometheus.model',
     'SELECT prometheus.tool', 'SELECT prometheus.worker', 'SELECT prometheus.gate', 'SELECT prometheus.span', 'SELECT prometheus.usage',
     'SELECT prometheus.policy', 'SELECT prometheus.budget', 'SELECT prometheus.verdict', 'SELECT prometheus.approval', 'SELECT prometheus.memory',
+    'SELECT prometheus.mark', 'EXECUTE prometheus._seen(xid8)', 'EXECUTE prometheus._seen_at(xid8,timestamp with time zone)',
+    'EXECUTE prometheus_mark(text)', 'EXECUTE prometheus_drop_mark(text)',
     'EXECUTE prometheus._hash(text,text,text)', 'EXECUTE prometheus._may_approve(text)',
     'EXECUTE prometheus_approve(bigint,text)', 'EXECUTE prometheus_reject(bigint,text)',
     'EXECUTE prometheus._bar(numeric,numeric,integer,boolean,boolean)', 'EXECUTE prometheus._columns(text)',

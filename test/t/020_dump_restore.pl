@@ -172,6 +172,7 @@ $node->safe_psql('postgres',
 my $open = $node->submit("'open', 'fake-hang-before-headers'");
 $node->wait_task($open, 'running');
 my $requests = $llm->stats->{requests};
+$node->safe_psql('postgres', q{SELECT prometheus_mark('dumped')});
 $node->append_conf('postgresql.conf', "prometheus.databases = ''\n");
 $node->restart;
 cmp_ok($node->safe_psql('postgres', 'SELECT count(*) FROM prometheus._checkpoint'),
