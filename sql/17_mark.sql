@@ -42,6 +42,47 @@ CREATE FUNCTION prometheus._seen_at(xid xid8, at timestamptz) RETURNS boolean
 COMMENT ON FUNCTION prometheus._seen_at(xid8, timestamptz) IS
     'True if a fact of that transaction is seen at that moment. Raises if nobody can say for ever what was seen then.';
 
+CREATE FUNCTION prometheus._seen_in(xid xid8, mark_id bigint) RETURNS boolean
+    LANGUAGE c STABLE STRICT PARALLEL SAFE LEAKPROOF COST 1
+    SUPPORT prometheus._seen_support
+    AS 'MODULE_PATHNAME', 'prom_seen_in';
+COMMENT ON FUNCTION prometheus._seen_in(xid8, bigint) IS
+    'True if a mark sees a fact of that transaction.';
+
+CREATE FUNCTION prometheus._last_mark() RETURNS bigint
+    LANGUAGE c STABLE PARALLEL SAFE COST 1
+    AS 'MODULE_PATHNAME', 'prom_last_mark';
+COMMENT ON FUNCTION prometheus._last_mark() IS
+    'The mark of prometheus.as_of: versions that are seen then have it or an older one. Without the setting the highest number.';
+
+CREATE FUNCTION prometheus._moment() RETURNS timestamptz
+    LANGUAGE c STABLE PARALLEL SAFE COST 1
+    AS 'MODULE_PATHNAME', 'prom_moment';
+COMMENT ON FUNCTION prometheus._moment() IS
+    'The time of the mark of prometheus.as_of; null: it is not set.';
+
+CREATE FUNCTION prometheus._mark_at(at timestamptz) RETURNS bigint
+    LANGUAGE c STABLE STRICT PARALLEL SAFE COST 1
+    AS 'MODULE_PATHNAME', 'prom_mark_at';
+COMMENT ON FUNCTION prometheus._mark_at(timestamptz) IS
+    'The mark that answers for a moment. Raises if nobody can say for ever what was seen then.';
+
+CREATE FUNCTION prometheus._hidden_marks(
+    OUT mark_id bigint,
+    OUT at timestamptz)
+RETURNS SETOF record
+LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 1
+AS 'MODULE_PATHNAME', 'prom_hidden_marks';
+COMMENT ON FUNCTION prometheus._hidden_marks() IS
+    'The marks that are committed, but after the snapshot of the statement.';
+
+CREATE VIEW prometheus._every_mark WITH (security_barrier) AS
+SELECT m.mark_id, m.at FROM prometheus._mark m
+UNION ALL
+SELECT h.mark_id, h.at FROM prometheus._hidden_marks() h;
+COMMENT ON VIEW prometheus._every_mark IS
+    'The marks that can answer for a moment: all that are committed now.';
+
 CREATE VIEW prometheus.mark WITH (security_barrier) AS
 SELECT m.mark_id, n.name, m.at
   FROM prometheus._mark m

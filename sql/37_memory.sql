@@ -73,11 +73,14 @@ SELECT m.memory_id, m.owner, m.agent, m.kind, m.importance, m.content,
        m.metadata, m.version, m.created_at, m.expires_at, m.task_id
   FROM prometheus._memory m
  WHERE NOT m.forgotten
-   AND (m.expires_at IS NULL OR m.expires_at > now())
+   AND (m.expires_at IS NULL
+        OR m.expires_at > coalesce(prometheus._moment(), now()))
+   AND prometheus._seen(m.xid)
    AND prometheus._may_see(m.owner, m.owner_oid)
    AND NOT EXISTS (SELECT FROM prometheus._memory n
                     WHERE n.memory_id = m.memory_id
-                      AND n.version > m.version);
+                      AND n.version > m.version
+                      AND prometheus._seen(n.xid));
 COMMENT ON VIEW prometheus.memory IS
     'What agents remember for you: the newest version of each memory that is not forgotten.';
 COMMENT ON COLUMN prometheus.memory.memory_id IS 'Its id.';

@@ -20,6 +20,8 @@ CREATE TABLE prometheus._budget (
     options jsonb NOT NULL,
     PRIMARY KEY (name, version)
 );
+CREATE INDEX _budget_mark
+    ON prometheus._budget (name, mark DESC, version DESC);
 COMMENT ON TABLE prometheus._budget IS
     'Every version of every budget; without tokens and cost it is off. name: its scope and period in words. role_oid: of a role, which counts while it has that name. mark: the newest mark when it was written, 0 before the first.';
 
@@ -53,19 +55,21 @@ SELECT c.sent_at AS charged_at,
        SELECT x.ambiguous, x.tokens_in, x.tokens_out, x.cost, x.http_status
          FROM prometheus._step x
         WHERE x.task_id = c.task_id AND x.call_id = c.call_id
+          AND prometheus._seen(x.xid)
         LIMIT 1) s ON true
   LEFT JOIN LATERAL (
        SELECT x.attempt
          FROM prometheus._outcome x
         WHERE s.ambiguous IS NULL
           AND x.task_id = c.task_id AND x.attempt = c.attempt
+          AND prometheus._seen(x.xid)
         LIMIT 1) o ON true
  CROSS JOIN LATERAL (
        SELECT coalesce(s.ambiguous, true)
               OR s.http_status BETWEEN 200 AND 299
                  AND (s.tokens_in IS NULL OR s.tokens_out IS NULL)
               AS as_reserved) a
- WHERE c.target LIKE 'model:%'
+ WHERE c.target LIKE 'model:%' AND prometheus._seen(c.xid)
 UNION ALL
 SELECT s.started_at, t.agent, t.submitter, t.submitter_oid,
        CASE s.kind WHEN 'review' THEN prometheus._json(s.arguments) ->> 'model'
@@ -78,7 +82,8 @@ SELECT s.started_at, t.agent, t.submitter, t.submitter_oid,
          FROM prometheus._task x
         WHERE x.task_id = s.task_id
         LIMIT 1) t
- WHERE s.call_id IS NULL AND (s.tokens_in > 0 OR s.tokens_out > 0);
+ WHERE s.call_id IS NULL AND (s.tokens_in > 0 OR s.tokens_out > 0)
+   AND prometheus._seen(s.xid);
 COMMENT ON VIEW prometheus._charge IS
     'What each call of a model is charged with, and each turn of a function that is one; is_open: it is only reserved.';
 

@@ -4,6 +4,12 @@
  * role, and by members of prometheus_agent_admin; agents and models are for
  * all to read.  Look-ups are by LATERAL and LIMIT 1, which stays an index scan
  * whatever is joined: filter by task_id.
+ *
+ * Every fact passes prometheus._seen(): under prometheus.as_of it must have
+ * been there then.  What another fact could only follow (its task, its
+ * attempt, the version that is pinned) need not be asked about again, and who
+ * may see a row is decided by what is now.  A thing that is set was set first
+ * as version 1; its newest version that is seen is found by the index of marks.
  */
 CREATE VIEW prometheus._visible_task WITH (security_barrier) AS
 SELECT t.*
@@ -32,7 +38,8 @@ SELECT t.task_id,
            AS attempts,
        t.submitted_at,
        (SELECT f.started_at FROM prometheus._attempt f
-         WHERE f.task_id = t.task_id ORDER BY f.attempt LIMIT 1) AS started_at,
+         WHERE f.task_id = t.task_id AND prometheus._seen(f.xid)
+         ORDER BY f.attempt LIMIT 1) AS started_at,
        e.ended_at,
        e.ended_at - t.submitted_at AS duration,
        s.tokens_in,
@@ -56,17 +63,17 @@ SELECT t.task_id,
        SELECT x.attempt, x.attempts, x.outcome, x.step, x.ended_at,
               x.error, x.error_type
          FROM prometheus._outcome x
-        WHERE x.task_id = t.task_id
+        WHERE x.task_id = t.task_id AND prometheus._seen(x.xid)
         ORDER BY x.attempt DESC LIMIT 1) o ON true
   LEFT JOIN LATERAL (
        SELECT x.attempt
          FROM prometheus._attempt x
-        WHERE x.task_id = t.task_id
+        WHERE x.task_id = t.task_id AND prometheus._seen(x.xid)
         ORDER BY x.attempt DESC LIMIT 1) a ON true
   LEFT JOIN LATERAL (
        SELECT x.attempt
          FROM prometheus._retry x
-        WHERE x.task_id = t.task_id
+        WHERE x.task_id = t.task_id AND prometheus._seen(x.xid)
         ORDER BY x.attempt DESC LIMIT 1) r ON true
   LEFT JOIN LATERAL (
        SELECT o.ended_at
@@ -77,11 +84,12 @@ SELECT t.task_id,
               sum(x.tokens_out)::bigint AS tokens_out,
               sum(x.cost) AS cost
          FROM prometheus._step x
-        WHERE x.task_id = t.task_id) s ON true
- WHERE prometheus._may_see(t.submitter, t.submitter_oid)
-    OR t.agent = ANY (ARRAY(
-       SELECT n.name FROM prometheus._agent n
-        WHERE prometheus._may_see(n.owner, n.owner_oid)))
+        WHERE x.task_id = t.task_id AND prometheus._seen(x.xid)) s ON true
+ WHERE prometheus._seen(t.xid)
+   AND (prometheus._may_see(t.submitter, t.submitter_oid)
+        OR t.agent = ANY (ARRAY(
+           SELECT n.name FROM prometheus._agent n
+            WHERE prometheus._may_see(n.owner, n.owner_oid))))
  ORDER BY t.task_id DESC;
 COMMENT ON VIEW prometheus.task IS
     'Every task that you may see, the newest first: what was asked, where it is, what came of it.';
@@ -141,14 +149,18 @@ SELECT t.task_id,
        o.next_run_at
   FROM prometheus._visible_task t
  CROSS JOIN LATERAL (
-       SELECT x.attempt FROM prometheus._attempt x WHERE x.task_id = t.task_id
+       SELECT x.attempt FROM prometheus._attempt x
+        WHERE x.task_id = t.task_id AND prometheus._seen(x.xid)
        UNION
-       SELECT x.attempt FROM prometheus._outcome x WHERE x.task_id = t.task_id
+       SELECT x.attempt FROM prometheus._outcome x
+        WHERE x.task_id = t.task_id AND prometheus._seen(x.xid)
        ) k
   LEFT JOIN prometheus._attempt a
        ON a.task_id = t.task_id AND a.attempt = k.attempt
+          AND prometheus._seen(a.xid)
   LEFT JOIN prometheus._outcome o
-       ON o.task_id = t.task_id AND o.attempt = k.attempt;
+       ON o.task_id = t.task_id AND o.attempt = k.attempt
+          AND prometheus._seen(o.xid);
 COMMENT ON VIEW prometheus.attempt IS
     'Every run of every task that you may see, and how it ended.';
 COMMENT ON COLUMN prometheus.attempt.task_id IS 'The task.';
@@ -188,9 +200,13 @@ SELECT c.call_id,
   LEFT JOIN LATERAL (
        SELECT x.status, x.ambiguous, x.ended_at, x.http_status, x.request_id
          FROM prometheus._step x
-        WHERE x.task_id = c.task_id AND x.call_id = c.call_id LIMIT 1) s ON true
+        WHERE x.task_id = c.task_id AND x.call_id = c.call_id
+          AND prometheus._seen(x.xid)
+        LIMIT 1) s ON true
   LEFT JOIN prometheus._outcome o
-       ON o.task_id = c.task_id AND o.attempt = c.attempt;
+       ON o.task_id = c.task_id AND o.attempt = c.attempt
+          AND prometheus._seen(o.xid)
+ WHERE prometheus._seen(c.xid);
 COMMENT ON VIEW prometheus.call IS
     'Every request on the network of the tasks that you may see; recorded before it is sent.';
 COMMENT ON COLUMN prometheus.call.call_id IS 'Its id.';
@@ -267,7 +283,8 @@ SELECT s.task_id,
   LEFT JOIN LATERAL (
        SELECT x.instructions FROM prometheus._agent x
         WHERE x.name = t.agent AND x.version = a.agent_version
-        LIMIT 1) i ON true;
+        LIMIT 1) i ON true
+ WHERE prometheus._seen(s.xid);
 COMMENT ON VIEW prometheus.step IS
     'Every step of the tasks that you may see, in order: what went in, what came out, how long, how much.';
 COMMENT ON COLUMN prometheus.step.task_id IS 'The task.';
@@ -308,6 +325,7 @@ SELECT e.*
                   'mode', t.mode) AS data,
               NULL::bigint AS caused_by
          FROM prometheus._visible_task t
+        WHERE prometheus._seen(t.xid)
        UNION ALL
        SELECT s.event_id, 'step.executed', s.task_id, t.agent, NULL, s.ended_at,
               jsonb_build_object(
@@ -320,6 +338,7 @@ SELECT e.*
               NULL
          FROM prometheus._step s
          JOIN prometheus._visible_task t ON t.task_id = s.task_id
+        WHERE prometheus._seen(s.xid)
        UNION ALL
        SELECT o.event_id,
               CASE o.outcome
@@ -335,7 +354,8 @@ SELECT e.*
                       (SELECT r.answer FROM prometheus._step r
                         WHERE r.task_id = o.task_id AND r.step = o.step),
                       'steps', (SELECT count(*) FROM prometheus._step r
-                                 WHERE r.task_id = o.task_id),
+                                 WHERE r.task_id = o.task_id
+                                   AND prometheus._seen(r.xid)),
                       'duration_ms',
                       prometheus._milliseconds(t.submitted_at, o.ended_at))
                   WHEN 'retry' THEN jsonb_build_object(
@@ -350,7 +370,7 @@ SELECT e.*
               NULL
          FROM prometheus._outcome o
          JOIN prometheus._visible_task t ON t.task_id = o.task_id
-        WHERE o.outcome NOT IN ('lost', 'waiting')
+        WHERE o.outcome NOT IN ('lost', 'waiting') AND prometheus._seen(o.xid)
        UNION ALL
        SELECT a.approval_id, 'approval.requested', a.task_id, t.agent, NULL,
               a.requested_at,
@@ -364,6 +384,7 @@ SELECT e.*
               NULL
          FROM prometheus._approval a
          JOIN prometheus._visible_task t ON t.task_id = a.task_id
+        WHERE prometheus._seen(a.xid)
        UNION ALL
        SELECT d.event_id, 'approval.decided', a.task_id, t.agent, NULL,
               d.decided_at,
@@ -376,7 +397,8 @@ SELECT e.*
               a.approval_id
          FROM prometheus._decision d
          JOIN prometheus._approval a ON a.approval_id = d.approval_id
-         JOIN prometheus._visible_task t ON t.task_id = a.task_id) e;
+         JOIN prometheus._visible_task t ON t.task_id = a.task_id
+        WHERE prometheus._seen(d.xid)) e;
 COMMENT ON VIEW prometheus.event IS
     'What happened to the tasks that you may see, read from their facts. In no order: sort by created_at, event_id.';
 COMMENT ON COLUMN prometheus.event.event_id IS 'Its id; ids are not in the order of commits.';
@@ -390,12 +412,17 @@ COMMENT ON COLUMN prometheus.event.data IS 'Its fields; README lists them for ea
 COMMENT ON COLUMN prometheus.event.caused_by IS 'The event that caused it, if that is known.';
 
 CREATE VIEW prometheus.agent WITH (security_barrier) AS
-SELECT a.name, a.model, a.mode, coalesce(a.tools, '{}') AS tools, a.run_as,
+SELECT f.name, a.model, a.mode, coalesce(a.tools, '{}') AS tools, a.run_as,
        a.owner, a.version, a.set_at,
        a.instructions, a.options
-  FROM prometheus._agent a
- WHERE NOT EXISTS (SELECT FROM prometheus._agent n
-                    WHERE n.name = a.name AND n.version > a.version);
+  FROM prometheus._agent f
+ CROSS JOIN LATERAL (
+       SELECT x.*
+         FROM prometheus._agent x
+        WHERE x.name = f.name AND x.mark <= prometheus._last_mark()
+          AND prometheus._seen(x.xid)
+        ORDER BY x.mark DESC, x.version DESC LIMIT 1) a
+ WHERE f.version = 1;
 COMMENT ON VIEW prometheus.agent IS 'The newest version of each agent.';
 COMMENT ON COLUMN prometheus.agent.name IS 'What prometheus_submit() is given.';
 COMMENT ON COLUMN prometheus.agent.model IS 'The name of its model in prometheus.model.';
@@ -409,12 +436,17 @@ COMMENT ON COLUMN prometheus.agent.instructions IS 'The system message of its pr
 COMMENT ON COLUMN prometheus.agent.options IS 'As given to prometheus_set_agent().';
 
 CREATE VIEW prometheus.model WITH (security_barrier) AS
-SELECT m.name, m.api, m.endpoint, m.model, m.secret, m.handler, m.owner,
+SELECT f.name, m.api, m.endpoint, m.model, m.secret, m.handler, m.owner,
        m.version,
        m.set_at, m.options
-  FROM prometheus._model m
- WHERE NOT EXISTS (SELECT FROM prometheus._model n
-                    WHERE n.name = m.name AND n.version > m.version);
+  FROM prometheus._model f
+ CROSS JOIN LATERAL (
+       SELECT x.*
+         FROM prometheus._model x
+        WHERE x.name = f.name AND x.mark <= prometheus._last_mark()
+          AND prometheus._seen(x.xid)
+        ORDER BY x.mark DESC, x.version DESC LIMIT 1) m
+ WHERE f.version = 1;
 COMMENT ON VIEW prometheus.model IS 'The newest version of each model.';
 COMMENT ON COLUMN prometheus.model.name IS 'What prometheus_set_agent() is given.';
 COMMENT ON COLUMN prometheus.model.api IS 'The format of requests: openai, function or echo.';
@@ -428,11 +460,16 @@ COMMENT ON COLUMN prometheus.model.set_at IS 'When this version was set.';
 COMMENT ON COLUMN prometheus.model.options IS 'As given to prometheus_set_model().';
 
 CREATE VIEW prometheus.tool WITH (security_barrier) AS
-SELECT t.name, t.kind, t.function, t.tier, t.idempotent, t.owner, t.version,
+SELECT f.name, t.kind, t.function, t.tier, t.idempotent, t.owner, t.version,
        t.set_at, t.description, t.schema, t.method, t.url, t.secret
-  FROM prometheus._tool t
- WHERE NOT EXISTS (SELECT FROM prometheus._tool n
-                    WHERE n.name = t.name AND n.version > t.version);
+  FROM prometheus._tool f
+ CROSS JOIN LATERAL (
+       SELECT x.*
+         FROM prometheus._tool x
+        WHERE x.name = f.name AND x.mark <= prometheus._last_mark()
+          AND prometheus._seen(x.xid)
+        ORDER BY x.mark DESC, x.version DESC LIMIT 1) t
+ WHERE f.version = 1;
 COMMENT ON VIEW prometheus.tool IS 'The newest version of each tool.';
 COMMENT ON COLUMN prometheus.tool.name IS 'What models call it, and prometheus_set_agent() is given.';
 COMMENT ON COLUMN prometheus.tool.kind IS 'function, http or builtin.';
@@ -449,12 +486,17 @@ COMMENT ON COLUMN prometheus.tool.url IS 'Of http: where they go, with a {name} 
 COMMENT ON COLUMN prometheus.tool.secret IS 'Of http: where its key is: NAME or env:NAME; never a key.';
 
 CREATE VIEW prometheus.policy WITH (security_barrier) AS
-SELECT p.name, p.stage, p.effect, p.match, p.condition, p.reviewer,
+SELECT f.name, p.stage, p.effect, p.match, p.condition, p.reviewer,
        p.approvers, p.on_error, p.owner, p.version, p.set_at, p.reason,
        p.suggestion
-  FROM prometheus._policy p
- WHERE NOT EXISTS (SELECT FROM prometheus._policy n
-                    WHERE n.name = p.name AND n.version > p.version);
+  FROM prometheus._policy f
+ CROSS JOIN LATERAL (
+       SELECT x.*
+         FROM prometheus._policy x
+        WHERE x.name = f.name AND x.mark <= prometheus._last_mark()
+          AND prometheus._seen(x.xid)
+        ORDER BY x.mark DESC, x.version DESC LIMIT 1) p
+ WHERE f.version = 1;
 COMMENT ON VIEW prometheus.policy IS
     'The newest version of each policy: what counts now. Those named justica.* are the constitution.';
 COMMENT ON COLUMN prometheus.policy.name IS 'Its name.';
@@ -486,11 +528,18 @@ SELECT b.scope,
        b.set_by,
        b.set_at,
        b.version
-  FROM prometheus._budget b
+  FROM prometheus._budget f
  CROSS JOIN LATERAL (
-       SELECT date_trunc(b.period, statement_timestamp(), 'UTC')
-                  AS starts_at,
-              (date_trunc(b.period, statement_timestamp() AT TIME ZONE 'UTC')
+       SELECT x.*
+         FROM prometheus._budget x
+        WHERE x.name = f.name AND x.mark <= prometheus._last_mark()
+          AND prometheus._seen(x.xid)
+        ORDER BY x.mark DESC, x.version DESC LIMIT 1) b
+ CROSS JOIN LATERAL (
+       SELECT coalesce(prometheus._moment(), statement_timestamp()) AS now) w
+ CROSS JOIN LATERAL (
+       SELECT date_trunc(b.period, w.now, 'UTC') AS starts_at,
+              (date_trunc(b.period, w.now AT TIME ZONE 'UTC')
                + ('1 ' || b.period)::interval) AT TIME ZONE 'UTC'
                   AS refills_at) p
  CROSS JOIN LATERAL (
@@ -510,8 +559,7 @@ SELECT b.scope,
               WHEN 'role' THEN c.submitter = substr(b.scope, 6)
                                AND c.submitter_oid = b.role_oid
               ELSE true END) u
- WHERE NOT EXISTS (SELECT FROM prometheus._budget n
-                    WHERE n.name = b.name AND n.version > b.version)
+ WHERE f.version = 1
    AND (b.tokens IS NOT NULL OR b.cost IS NOT NULL)
    AND prometheus._may_see(substr(b.scope, 6), coalesce(b.role_oid, '0'));
 COMMENT ON VIEW prometheus.budget IS
@@ -552,6 +600,7 @@ SELECT v.*
               x.scores
          FROM prometheus._verdict x
          JOIN prometheus._visible_task t ON t.task_id = x.task_id
+        WHERE prometheus._seen(x.xid)
        UNION ALL
        SELECT a.task_id, NULL, 'task', true, 'LOW', 'JUSTICA', NULL, NULL, NULL,
               'allow', a.policy_version,
@@ -560,9 +609,11 @@ SELECT v.*
          FROM prometheus._attempt a
          JOIN prometheus._visible_task t ON t.task_id = a.task_id
         WHERE a.policy_version IS NOT NULL
+          AND prometheus._seen(a.xid)
           AND NOT EXISTS (SELECT FROM prometheus._verdict x
                            WHERE x.task_id = a.task_id
                              AND x.attempt = a.attempt
+                             AND prometheus._seen(x.xid)
                              AND x.stage = 'task'
                              AND x.governor IN ('JUSTICA', 'policy'))) v;
 COMMENT ON VIEW prometheus.verdict IS
@@ -592,15 +643,18 @@ SELECT a.approval_id,
        a.requested_at,
        a.expires_at,
        coalesce(d.decision,
-                CASE WHEN a.expires_at <= now() THEN 'expired'
+                CASE WHEN a.expires_at <= coalesce(prometheus._moment(), now())
+                     THEN 'expired'
                      WHEN EXISTS (
                           SELECT FROM prometheus._outcome x
                            WHERE x.task_id = a.task_id
                              AND x.outcome NOT IN ('retry', 'waiting', 'lost')
+                             AND prometheus._seen(x.xid)
                              AND NOT EXISTS (
                                  SELECT FROM prometheus._retry y
                                   WHERE y.task_id = x.task_id
-                                    AND y.attempt >= x.attempt))
+                                    AND y.attempt >= x.attempt
+                                    AND prometheus._seen(y.xid)))
                      THEN 'ended' END) AS decision,
        d.decided_by,
        d.note,
@@ -611,10 +665,12 @@ SELECT a.approval_id,
        a.reasoning,
        a.target_hash
   FROM prometheus._approval a
-  LEFT JOIN prometheus._decision d ON d.approval_id = a.approval_id
- WHERE prometheus._may_approve(a.approvers)
-    OR EXISTS (SELECT FROM prometheus._visible_task t
-                WHERE t.task_id = a.task_id);
+  LEFT JOIN prometheus._decision d
+       ON d.approval_id = a.approval_id AND prometheus._seen(d.xid)
+ WHERE prometheus._seen(a.xid)
+   AND (prometheus._may_approve(a.approvers)
+        OR EXISTS (SELECT FROM prometheus._visible_task t
+                    WHERE t.task_id = a.task_id));
 COMMENT ON VIEW prometheus.approval IS
     'Tool calls that wait, or waited, for a person: of the tasks that you may see, and those that you may decide about with prometheus_approve() and prometheus_reject().';
 COMMENT ON COLUMN prometheus.approval.approval_id IS 'Its id.';

@@ -59,14 +59,14 @@ SELECT s.*
          LEFT JOIN LATERAL (
               SELECT x.attempt, x.agent_version, x.model, x.model_version
                 FROM prometheus._attempt x
-               WHERE x.task_id = t.task_id
+               WHERE x.task_id = t.task_id AND prometheus._seen(x.xid)
                ORDER BY x.attempt DESC LIMIT 1) a ON true
          LEFT JOIN prometheus._peer p
               ON p.name = a.model AND p.version = a.model_version
          LEFT JOIN LATERAL (
               SELECT x.attempt, x.outcome, x.ended_at, x.error_type
                 FROM prometheus._outcome x
-               WHERE x.task_id = t.task_id
+               WHERE x.task_id = t.task_id AND prometheus._seen(x.xid)
                ORDER BY x.attempt DESC LIMIT 1) o ON true
          LEFT JOIN LATERAL (
               SELECT o.outcome, o.ended_at, o.error_type
@@ -74,14 +74,17 @@ SELECT s.*
                  AND NOT EXISTS (
                      SELECT FROM prometheus._retry x
                       WHERE x.task_id = t.task_id
-                        AND x.attempt >= o.attempt)) e ON true
+                        AND x.attempt >= o.attempt
+                        AND prometheus._seen(x.xid))) e ON true
          LEFT JOIN LATERAL (
               SELECT sum(x.tokens_in) AS tokens_in,
                      sum(x.tokens_out) AS tokens_out,
                      sum(x.cached_tokens) AS cached_tokens,
                      sum(x.cost) AS cost
                 FROM prometheus._step x
-               WHERE x.task_id = t.task_id) u ON true
+               WHERE x.task_id = t.task_id AND prometheus._seen(x.xid)) u
+              ON true
+        WHERE prometheus._seen(t.xid)
        UNION ALL
        SELECT replace(t.trace_id::text, '-', ''),
               lpad(to_hex(s.event_id), 16, '0'),
@@ -137,6 +140,7 @@ SELECT s.*
                      WHEN 'review'
                      THEN (prometheus._json(s.arguments)
                          ->> 'version')::bigint END
+        WHERE prometheus._seen(s.xid)
        UNION ALL
        SELECT replace(t.trace_id::text, '-', ''),
               lpad(to_hex(c.call_id), 16, '0'),
@@ -182,8 +186,10 @@ SELECT s.*
          JOIN prometheus._visible_task t ON t.task_id = c.task_id
          LEFT JOIN prometheus._step s
               ON s.task_id = c.task_id AND s.call_id = c.call_id
+                 AND prometheus._seen(s.xid)
          LEFT JOIN prometheus._outcome o
               ON o.task_id = c.task_id AND o.attempt = c.attempt
+                 AND prometheus._seen(o.xid)
          LEFT JOIN prometheus._attempt a
               ON a.task_id = c.task_id AND a.attempt = c.attempt
          LEFT JOIN prometheus._peer p
@@ -198,7 +204,8 @@ SELECT s.*
                      WHEN c.kind <> 'review' OR p.name = a.model
                      THEN a.model_version
                      ELSE (SELECT max(m.version) FROM prometheus._model m
-                            WHERE m.name = p.name) END
+                            WHERE m.name = p.name
+                              AND prometheus._seen(m.xid)) END
          LEFT JOIN LATERAL (
               SELECT x.method, x.url,
                      btrim(substring(x.url, '://([[][^]]*[]]|[^/:]+)'), '[]')
@@ -213,7 +220,8 @@ SELECT s.*
                      ON x.name = substr(c.target, 6) AND x.version =
                         a.tool_versions[array_position(g.tools, x.name)]
                WHERE c.kind = 'tool' AND g.name = t.agent
-                 AND g.version = a.agent_version LIMIT 1) h ON true) s;
+                 AND g.version = a.agent_version LIMIT 1) h ON true
+        WHERE prometheus._seen(c.xid)) s;
 COMMENT ON VIEW prometheus.span IS
     'The traces of the tasks that you may see, read from their facts: each task, its steps, their calls. Ids as in W3C Trace Context, names and attributes as in the OpenTelemetry semantic conventions for generative AI and HTTP (1.41); never what was asked or answered.';
 COMMENT ON COLUMN prometheus.span.trace_id IS
@@ -260,6 +268,7 @@ SELECT u.day,
               sum(s.cost) AS cost
          FROM prometheus._step s
         WHERE s.model IS NOT NULL -- others use none
+          AND prometheus._seen(s.xid)
         GROUP BY 1, 2, 3
        UNION ALL
        -- requests of which no reply was recorded
@@ -279,12 +288,15 @@ SELECT u.day,
                      WHEN c.kind <> 'review' OR p.name = a.model
                      THEN a.model_version
                      ELSE (SELECT max(m.version) FROM prometheus._model m
-                            WHERE m.name = p.name) END
+                            WHERE m.name = p.name
+                              AND prometheus._seen(m.xid)) END
         WHERE o.outcome NOT IN ('completed', 'retry')
+          AND prometheus._seen(o.xid)
           AND c.kind <> 'tool'
           AND NOT EXISTS (
               SELECT FROM prometheus._step s
-               WHERE s.task_id = c.task_id AND s.call_id = c.call_id)) u
+               WHERE s.task_id = c.task_id AND s.call_id = c.call_id
+                 AND prometheus._seen(s.xid))) u
   JOIN prometheus._visible_task t ON t.task_id = u.task_id
  GROUP BY 1, 2, 3, 4;
 COMMENT ON VIEW prometheus.usage IS

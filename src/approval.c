@@ -23,6 +23,7 @@
 #include "utils/lsyscache.h"
 
 #include "approval.h"
+#include "as_of.h"
 #include "compat.h"
 #include "live.h"
 #include "role.h"
@@ -406,6 +407,7 @@ decide(FunctionCallInfo fcinfo, const char *function, const char *decision)
 						errdetail("It may have %d bytes.", PROM_MAX_REASON)));
 	PreventCommandDuringRecovery(function);
 	PreventCommandIfReadOnly(function);
+	prom_as_of_forbid_writing();
 	SPI_connect();
 	MemoryContextSwitchTo(context);
 	prom_role_become_owner(&owner);

@@ -58,13 +58,13 @@ prom_as_of_forbid_writing(void)
 }
 
 void
-prom_as_of_forbid_reading(const char *relation)
+prom_as_of_forbid_reading(const char *what)
 {
 	if (prom_as_of() != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("%s shows what is now, and prometheus.as_of is set",
-						relation),
+				 errmsg("%s is about what is now, but prometheus.as_of is set",
+						what),
 				 errhint("RESET prometheus.as_of brings the session back to now.")));
 }
 

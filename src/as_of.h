@@ -25,6 +25,6 @@ extern PromAsOf *prom_as_of(void);
 extern void prom_as_of_forbid_writing(void);
 
 /* and for what is only now. */
-extern void prom_as_of_forbid_reading(const char *relation);
+extern void prom_as_of_forbid_reading(const char *what);
 
 #endif

@@ -17,10 +17,12 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
+#include "as_of.h"
 #include "fact.h"
 #include "guc.h"
 #include "mark.h"
 #include "memory.h"
+#include "moment.h"
 #include "role.h"
 #include "shmem.h"
 #include "xact.h"
@@ -118,6 +120,15 @@ prom_memory_add(const PromMemoryOwner *owner, const PromMemory *memory)
 	return id;
 }
 
+/* The time by which memories are old and expire. */
+static TimestampTz
+now_or_then(void)
+{
+	const PromMoment *moment = prom_moment_current();
+
+	return moment == NULL ? GetCurrentTimestamp() : prom_moment_time(moment);
+}
+
 /*
  * Those that have a word of the query, by the index; if there are none, all.
  * Similarity is the part of the query's words that a memory has.
@@ -134,12 +145,13 @@ prom_memory_find(const PromMemoryOwner *owner, const char *query,
 		"     AND m.owner_oid OPERATOR(pg_catalog.=) $2"
 		"     AND m.agent OPERATOR(pg_catalog.=) $3"
 		"     AND ($5 IS NULL OR m.kind OPERATOR(pg_catalog.=) ANY ($5))"
-		"     AND NOT m.forgotten"
+		"     AND NOT m.forgotten AND prometheus._seen(m.xid)"
 		"     AND (m.expires_at IS NULL"
 		"       OR m.expires_at OPERATOR(pg_catalog.>) $7)"
 		"     AND NOT EXISTS (SELECT FROM prometheus._memory n"
 		"       WHERE n.memory_id OPERATOR(pg_catalog.=) m.memory_id"
-		"         AND n.version OPERATOR(pg_catalog.>) m.version)),"
+		"         AND n.version OPERATOR(pg_catalog.>) m.version"
+		"         AND prometheus._seen(n.xid))),"
 		" fit AS (SELECT m.*, (SELECT pg_catalog.count(*)"
 		"     FROM pg_catalog.unnest(q.words) w"
 		"     WHERE m.words OPERATOR(pg_catalog.@@)"
@@ -183,7 +195,7 @@ prom_memory_find(const PromMemoryOwner *owner, const char *query,
 	values[4] = PointerGetDatum(kinds);
 	nulls[4] = kinds == NULL ? 'n' : ' ';
 	values[5] = Int64GetDatum(k);
-	values[6] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[6] = TimestampTzGetDatum(now_or_then());
 	if (SPI_execute_with_args(find_sql, 7, types, values, nulls, false, 0) !=
 		SPI_OK_SELECT)
 		elog(ERROR, "could not read prometheus._memory");
@@ -290,6 +302,7 @@ prom_forget(PG_FUNCTION_ARGS)
 
 	PreventCommandDuringRecovery("prometheus_forget()");
 	PreventCommandIfReadOnly("prometheus_forget()");
+	prom_as_of_forbid_writing();
 	SPI_connect();
 	prom_role_become_owner(&before);
 	if (prom_execute_now(find_sql, 1, types, values, NULL, true) !=

@@ -25,6 +25,7 @@
 #include "catalog/pg_collation.h"
 #include "commands/dbcommands.h"
 #include "fmgr.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/supportnodes.h"
 #include "storage/procarray.h"
@@ -518,6 +519,74 @@ prom_seen(PG_FUNCTION_ARGS)
 
 	PG_RETURN_BOOL(moment == NULL ||
 				   prom_moment_sees(moment, PG_GETARG_FULLTRANSACTIONID(0)));
+}
+
+PG_FUNCTION_INFO_V1(prom_seen_in);
+
+Datum
+prom_seen_in(PG_FUNCTION_ARGS)
+{
+	const PromMoment *moment = prom_moment_of_mark(PG_GETARG_INT64(1));
+
+	PG_RETURN_BOOL(prom_moment_sees(moment, PG_GETARG_FULLTRANSACTIONID(0)));
+}
+
+PG_FUNCTION_INFO_V1(prom_last_mark);
+
+Datum
+prom_last_mark(PG_FUNCTION_ARGS)
+{
+	const PromMoment *moment = prom_moment_current();
+
+	PG_RETURN_INT64(moment == NULL ? PG_INT64_MAX : moment->mark_id);
+}
+
+PG_FUNCTION_INFO_V1(prom_moment);
+
+Datum
+prom_moment(PG_FUNCTION_ARGS)
+{
+	const PromMoment *moment = prom_moment_current();
+
+	if (moment == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TIMESTAMPTZ(moment->at);
+}
+
+PG_FUNCTION_INFO_V1(prom_mark_at);
+
+Datum
+prom_mark_at(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(prom_moment_at(PG_GETARG_TIMESTAMPTZ(0))->mark_id);
+}
+
+PG_FUNCTION_INFO_V1(prom_hidden_marks);
+
+/* From the newest back to the first that the statement's snapshot sees. */
+Datum
+prom_hidden_marks(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	int64 mark_id = prom_mark_newest();
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (; mark_id > 0; mark_id--)
+	{
+		PromMoment *moment = mark_by_id(mark_id, SnapshotSelf);
+		Datum values[2];
+		bool nulls[2] = {false};
+
+		if (mark_by_id(mark_id, GetActiveSnapshot()) != NULL)
+			break;
+		if (moment == NULL)
+			continue;
+		values[0] = Int64GetDatum(mark_id);
+		values[1] = TimestampTzGetDatum(moment->at);
+		tuplestore_putvalues(result->setResult, result->setDesc, values,
+							 nulls);
+	}
+	return (Datum) 0;
 }
 
 PG_FUNCTION_INFO_V1(prom_seen_support);

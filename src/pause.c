@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
+#include "as_of.h"
 #include "fault.h"
 #include "gate.h"
 #include "pause.h"
@@ -136,6 +137,7 @@ set_pause(FunctionCallInfo fcinfo, const char *function, bool pauses)
 	prom_role_require_admin(function);
 	PreventCommandDuringRecovery(call);
 	PreventCommandIfReadOnly(call);
+	prom_as_of_forbid_writing();
 	target_argument(fcinfo, &given, &target);
 	SPI_connect();
 	prom_role_become_owner(&owner);

@@ -553,7 +553,7 @@ static PromStatement step_statement = {
 	"   THEN s.arguments END"
 	" FROM prometheus._step s"
 	" WHERE s.task_id OPERATOR(pg_catalog.=) $1"
-	"   AND s.step OPERATOR(pg_catalog.=) $2",
+	"   AND s.step OPERATOR(pg_catalog.=) $2 AND prometheus._seen(s.xid)",
 	2,
 	{INT8OID, INT4OID},
 	NULL,

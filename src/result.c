@@ -21,6 +21,7 @@
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
+#include "as_of.h"
 #include "compat.h"
 #include "errcodes.h"
 #include "guc.h"
@@ -201,6 +202,7 @@ prom_wait(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 						errmsg("task_id must not be null")));
 	task_id = PG_GETARG_INT64(0);
+	prom_as_of_forbid_reading("prometheus_wait()");
 	if (prom_wakeup_is_pending(task_id))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -29,6 +29,7 @@
 #include "utils/snapmgr.h"
 #include "utils/uuid.h"
 
+#include "as_of.h"
 #include "compat.h"
 #include "fact.h"
 #include "fault.h"
@@ -119,6 +120,7 @@ prom_cancel(PG_FUNCTION_ARGS)
 	task_id = PG_GETARG_INT64(0);
 	PreventCommandDuringRecovery("prometheus_cancel()");
 	PreventCommandIfReadOnly("prometheus_cancel()");
+	prom_as_of_forbid_writing();
 	prom_task_end(task_id, &end);
 	if (end.ended)
 		PG_RETURN_BOOL(false);
@@ -186,6 +188,7 @@ prom_retry(PG_FUNCTION_ARGS)
 
 	PreventCommandDuringRecovery("prometheus_retry()");
 	PreventCommandIfReadOnly("prometheus_retry()");
+	prom_as_of_forbid_writing();
 	prom_task_end(task_id, &end);
 	if (!end.ended || strcmp(end.status, "completed") == 0 ||
 		!write_retry(task_id))

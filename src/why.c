@@ -15,6 +15,7 @@
 
 #include "commands/dbcommands.h"
 
+#include "as_of.h"
 #include "compat.h"
 #include "gate.h"
 #include "guc.h"
@@ -242,6 +243,7 @@ prom_queue(PG_FUNCTION_ARGS)
 	bool admin = prom_role_is_admin();
 	Queue queue;
 
+	prom_as_of_forbid_reading("prometheus.queue");
 	InitMaterializedSRF(fcinfo, 0);
 	if (db == NULL)
 		return (Datum) 0;
@@ -312,6 +314,7 @@ prom_why(PG_FUNCTION_ARGS)
 	PromTaskEnd end;
 	Queue queue = {0};
 
+	prom_as_of_forbid_reading("prometheus_why()");
 	prom_task_end(task_id, &end);
 	if (end.ended)
 		PG_RETURN_TEXT_P(
@@ -391,6 +394,7 @@ prom_gates(PG_FUNCTION_ARGS)
 	uint32 ngates;
 	int n;
 
+	prom_as_of_forbid_reading("prometheus.gate");
 	InitMaterializedSRF(fcinfo, 0);
 	if (db == NULL)
 		return (Datum) 0;

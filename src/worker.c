@@ -22,6 +22,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 
+#include "as_of.h"
 #include "compat.h"
 #include "extension.h"
 #include "fault.h"
@@ -410,6 +411,7 @@ prom_worker(PG_FUNCTION_ARGS)
 	PromWorker launcher;
 	int ncopies = 0;
 
+	prom_as_of_forbid_reading("prometheus.worker");
 	InitMaterializedSRF(fcinfo, 0);
 	if (prom_shared == NULL)
 		return (Datum) 0;

@@ -83,10 +83,10 @@ SELECT throws_ok($$INSERT INTO prometheus._model SELECT * FROM prometheus._model
 -- The views are to be read.
 
 SET LOCAL ROLE prom_test_admin;
-SELECT throws_ok($$UPDATE prometheus.agent SET owner = 'prom_test_other' WHERE name = 'mine'$$, '42501', NULL,
+SELECT throws_ok($$UPDATE prometheus.agent SET owner = 'prom_test_other' WHERE name = 'mine'$$, '55000', NULL,
                  'an administrator may not write to the view');
-SELECT throws_ok($$INSERT INTO prometheus.model (name) VALUES ('x')$$, '42501', NULL, 'of models neither');
-SELECT throws_ok($$DELETE FROM prometheus.agent$$, '42501', NULL, 'nor delete');
+SELECT throws_ok($$INSERT INTO prometheus.model (name) VALUES ('x')$$, '55000', NULL, 'of models neither');
+SELECT throws_ok($$DELETE FROM prometheus.agent$$, '55000', NULL, 'nor delete');
 RESET ROLE;
 
 -- Read-only transactions.

@@ -1,6 +1,6 @@
 -- The two roles, and what each of them may do.
 BEGIN;
-SELECT plan(74);
+SELECT plan(77);
 
 SET LOCAL client_min_messages = error;
 
@@ -35,6 +35,23 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'SELECT prometheus.tool', 'SELECT prometheus.worker', 'SELECT prometheus.gate', 'SELECT prometheus.span', 'SELECT prometheus.usage',
     'SELECT prometheus.policy', 'SELECT prometheus.budget', 'SELECT prometheus.verdict', 'SELECT prometheus.approval', 'SELECT prometheus.memory',
     'SELECT prometheus.mark', 'EXECUTE prometheus._seen(xid8)', 'EXECUTE prometheus._seen_at(xid8,timestamp with time zone)',
+    'EXECUTE prometheus._seen_in(xid8,bigint)', 'EXECUTE prometheus._last_mark()', 'EXECUTE prometheus._moment()',
+    'EXECUTE prometheus._mark_at(timestamp with time zone)', 'EXECUTE prometheus._hidden_marks()',
+    'SELECT prometheus.task_history', 'EXECUTE prometheus.task_at(timestamp with time zone)',
+    'SELECT prometheus.attempt_history', 'EXECUTE prometheus.attempt_at(timestamp with time zone)',
+    'SELECT prometheus.call_history', 'EXECUTE prometheus.call_at(timestamp with time zone)',
+    'SELECT prometheus.step_history', 'EXECUTE prometheus.step_at(timestamp with time zone)',
+    'SELECT prometheus.event_history', 'EXECUTE prometheus.event_at(timestamp with time zone)',
+    'SELECT prometheus.agent_history', 'EXECUTE prometheus.agent_at(timestamp with time zone)',
+    'SELECT prometheus.model_history', 'EXECUTE prometheus.model_at(timestamp with time zone)',
+    'SELECT prometheus.tool_history', 'EXECUTE prometheus.tool_at(timestamp with time zone)',
+    'SELECT prometheus.policy_history', 'EXECUTE prometheus.policy_at(timestamp with time zone)',
+    'SELECT prometheus.budget_history', 'EXECUTE prometheus.budget_at(timestamp with time zone)',
+    'SELECT prometheus.verdict_history', 'EXECUTE prometheus.verdict_at(timestamp with time zone)',
+    'SELECT prometheus.approval_history', 'EXECUTE prometheus.approval_at(timestamp with time zone)',
+    'SELECT prometheus.memory_history', 'EXECUTE prometheus.memory_at(timestamp with time zone)',
+    'SELECT prometheus.span_history', 'EXECUTE prometheus.span_at(timestamp with time zone)',
+    'SELECT prometheus.usage_history', 'EXECUTE prometheus.usage_at(timestamp with time zone)',
     'EXECUTE prometheus_mark(text)', 'EXECUTE prometheus_drop_mark(text)',
     'EXECUTE prometheus._hash(text,text,text)', 'EXECUTE prometheus._may_approve(text)',
     'EXECUTE prometheus_approve(bigint,text)', 'EXECUTE prometheus_reject(bigint,text)',
@@ -96,7 +113,7 @@ SET LOCAL ROLE prom_test_admin;
 SELECT throws_ok('SELECT * FROM prometheus.' || v, '42501', NULL, 'not even an administrator reads ' || v)
   FROM unnest(ARRAY['_task', '_attempt', '_call', '_step', '_outcome', '_cancel', '_strike', '_model', '_tool', '_agent',
                     '_policy', '_budget', '_charge', '_verdict', '_approval', '_decision', '_checkpoint', '_era',
-                    '_visible_task', '_task_id', '_fact_id']) AS v;
+                    '_visible_task', '_task_id', '_fact_id', '_mark', '_mark_name', '_every_mark']) AS v;
 RESET ROLE;
 
 SELECT * FROM finish();

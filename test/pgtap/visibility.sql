@@ -17,7 +17,7 @@ GRANT prom_test_a TO prom_test_apart;
 -- This one inherits nothing, so it needs the rights of a user itself.
 GRANT USAGE ON SCHEMA prometheus TO prom_test_apart;
 GRANT SELECT ON prometheus.task, prometheus.attempt, prometheus.call, prometheus.step, prometheus.event TO prom_test_apart;
-GRANT EXECUTE ON FUNCTION prometheus._may_see(text, oid),
+GRANT EXECUTE ON FUNCTION prometheus._may_see(text, oid), prometheus._seen(xid8),
     prometheus_submit(text, text, text, integer, timestamptz, text, bigint[], text, text, jsonb, interval, integer, text, jsonb) TO prom_test_apart;
 SELECT 'prom_test_a'::regrole::oid AS a, 'prom_test_b'::regrole::oid AS b \gset
 
