@@ -45,14 +45,15 @@ CREATE INDEX _agent_mark ON prometheus._agent (name, mark DESC, version DESC);
 COMMENT ON TABLE prometheus._agent IS
     'Every version of every agent. mark: the newest mark when it was written, 0 before the first.';
 
--- What makes a fresh install answer at once.
+-- What makes a fresh install answer at once.  What this script inserts has the
+-- transaction 1, which every mark sees: it is inserted again before a restore.
 INSERT INTO prometheus._model
     (version, xid, mark, set_at, owner_oid, owner, name, api, options)
-SELECT 1, prometheus._xid(), 0, clock_timestamp(), r.oid, r.rolname,
+SELECT 1, '1', 0, clock_timestamp(), r.oid, r.rolname,
        'echo', 'echo', '{}'
   FROM pg_catalog.pg_roles r WHERE r.rolname = current_user;
 INSERT INTO prometheus._agent
     (version, xid, mark, set_at, owner_oid, owner, name, model, mode, options)
-SELECT 1, prometheus._xid(), 0, clock_timestamp(), r.oid, r.rolname,
+SELECT 1, '1', 0, clock_timestamp(), r.oid, r.rolname,
        'default', 'echo', 'fast', '{}'
   FROM pg_catalog.pg_roles r WHERE r.rolname = current_user;

@@ -81,7 +81,7 @@ COMMENT ON FUNCTION @extschema@.prometheus_set_policy(
 INSERT INTO prometheus._policy
     (version, xid, mark, set_at, owner_oid, owner, name, stage, effect, match,
      reason, suggestion, reviewer, on_error, options)
-SELECT 1, prometheus._xid(), 0, clock_timestamp(), r.oid, r.rolname,
+SELECT 1, '1', 0, clock_timestamp(), r.oid, r.rolname,
        p.name, p.stage, p.effect, p.match::jsonb, p.reason, p.suggestion,
        'rule', 'deny', '{}'
   FROM pg_catalog.pg_roles r, (VALUES
@@ -118,7 +118,7 @@ SELECT 1, prometheus._xid(), 0, clock_timestamp(), r.oid, r.rolname,
 INSERT INTO prometheus._policy
     (version, xid, mark, set_at, owner_oid, owner, name, stage, effect, match,
      reviewer, on_error, options)
-SELECT 1, prometheus._xid(), 0, clock_timestamp(), r.oid, r.rolname, 'sofia',
+SELECT 1, '1', 0, clock_timestamp(), r.oid, r.rolname, 'sofia',
        'task', 'deny', '{"mode": "full"}', 'model', 'deny', '{}'
   FROM pg_catalog.pg_roles r
  WHERE r.rolname = current_user;

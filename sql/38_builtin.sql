@@ -4,7 +4,7 @@
 INSERT INTO prometheus._tool
     (version, xid, mark, set_at, owner_oid, owner, name, kind, function,
      search_path, hash, description, tier, idempotent, schema, options)
-SELECT 1, prometheus._xid(), 0, clock_timestamp(), r.oid, r.rolname, b.name,
+SELECT 1, '1', 0, clock_timestamp(), r.oid, r.rolname, b.name,
        'builtin', b.name, 'pg_catalog, pg_temp', 'builtin', b.description,
        b.tier, false, b.schema::jsonb, '{}'
   FROM pg_catalog.pg_roles r, (VALUES

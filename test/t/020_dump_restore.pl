@@ -85,7 +85,21 @@ sub check_copy
 			q{SELECT prometheus_set_model('fake-fixed', options => '{"max_tokens": 5}'), prometheus_set_model('echo'), prometheus_set_agent('default', instructions => 'again'), prometheus_set_tool('tools.feel(tools.mood, int, text[])')}
 		),
 		'3|2|3|2', "$what: versions go on");
+	is(dumped($server, $dbname), $ours{dumped}, "$what: AS OF a mark of before the dump");
 	return;
+}
+
+# What is seen AS OF the mark that was written before the dump.
+sub dumped
+{
+	my ($server, $dbname) = @_;
+	return $server->safe_psql($dbname,
+		q{SET prometheus.as_of = 'mark:dumped';
+		SELECT count(*), md5(string_agg(x::text, ' ' ORDER BY x::text)) FROM prometheus.task x;
+		SELECT count(*), md5(string_agg(x::text, ' ' ORDER BY x::text)) FROM prometheus.event x;
+		SELECT count(*), sum(version) FROM prometheus.agent;
+		SELECT count(*), sum(version) FROM prometheus.tool}
+	);
 }
 
 # What a task of the clerk's did, and what its tools said.
@@ -198,6 +212,7 @@ EOSQL
 	q{SELECT relname FROM pg_class WHERE relnamespace = 'prometheus'::regnamespace AND relkind = 'r' AND relname NOT IN ('_checkpoint', '_era', '_gate') ORDER BY 1});
 cmp_ok(scalar @facts, '>', 8, 'the facts are known');
 $ours{$_} = content($node, $_, $views{$_}, 'postgres') foreach @facts, keys %views;
+$ours{dumped} = dumped($node, 'postgres');
 cmp_ok(length $ours{$_}, '>', 0, "there is something in $_") foreach sort keys %ours;
 
 # Another database of the same server.

@@ -119,6 +119,28 @@ is( $node->error_of(q{SELECT prometheus._seen_at('1', now() + interval '1 minute
 like( $node->error_of(q{SELECT prometheus._seen_at('1', '2020-01-01')})->{message},
 	qr/^nothing is known of 2020-01-01/, 'nor what was before the first');
 
+# Statements that are prepared, and parallel ones.
+my ($first, $second) = split /\n/,
+  sql(q{SELECT m.at FROM prometheus.mark m WHERE name IN ('before', 'without') ORDER BY mark_id});
+is( sql(qq{PREPARE p AS SELECT count(*) FROM prometheus.memory;
+	SET plan_cache_mode = force_generic_plan;
+	SET prometheus.as_of = '$first'; EXECUTE p;
+	SET prometheus.as_of = '$second'; EXECUTE p;
+	SET prometheus.as_of = 'mark:before'; EXECUTE p;
+	RESET prometheus.as_of; EXECUTE p}),
+	"2\n2\n2\n5", 'a prepared statement goes by the setting');
+sql(q{SELECT count(*) FROM prometheus_submit_many(ARRAY(SELECT 'x' FROM generate_series(1, 3000)))});
+$node->wait_for('all are done',
+	q{SELECT count(*) FROM prometheus._outcome WHERE outcome = 'completed'}, '3001');
+sql(q{ANALYZE; SELECT prometheus_mark('parallel')});
+sql(q{SELECT count(*) FROM prometheus_submit_many(ARRAY(SELECT 'y' FROM generate_series(1, 3000)))});
+my $parallel = q{SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0;
+	SET TimeZone = 'Asia/Tokyo';};
+my $count = q{SELECT count(*) FROM prometheus._task WHERE prometheus._seen(xid)};
+like(sql("$parallel EXPLAIN $count"), qr/Parallel Seq Scan/, 'a plan is parallel');
+is(sql("$parallel SET prometheus.as_of = 'mark:parallel'; SET parallel_leader_participation = off; $count; SET prometheus.as_of = '$first'; $count"),
+	"3001\n1", 'and parallel workers see the same');
+
 # A transaction whose snapshot is older.
 my $old = $node->background_psql('postgres', on_error_stop => 0);
 $old->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
