@@ -65,17 +65,6 @@ extern PGDLLEXPORT void _PG_init(void);
 	DecodeDateTime((fields), (types), (n), (kind), (tm), (fsec), (zone))
 #endif
 
-/* ExecutorRun_hook: how a statement is run. */
-#if PG_VERSION_NUM >= 180000
-#define PROM_RUN_ARGUMENTS \
-	QueryDesc *query, ScanDirection direction, uint64 count
-#define PROM_RUN_PASSED query, direction, count
-#else
-#define PROM_RUN_ARGUMENTS \
-	QueryDesc *query, ScanDirection direction, uint64 count, bool once
-#define PROM_RUN_PASSED query, direction, count, once
-#endif
-
 #if PG_VERSION_NUM >= 160000
 #define prom_owns_database(oid, role) \
 	object_ownercheck(DatabaseRelationId, (oid), (role))
