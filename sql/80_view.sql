@@ -9,7 +9,8 @@
  * been there then.  What another fact could only follow (its task, its
  * attempt, the version that is pinned) need not be asked about again, and who
  * may see a row is decided by what is now.  A thing that is set was set first
- * as version 1; its newest version that is seen is found by the index of marks.
+ * as version 1, and whose snapshot is older than that sees nothing of it; its
+ * newest version that is seen is found by the index of marks.
  */
 CREATE VIEW prometheus._visible_task WITH (security_barrier) AS
 SELECT t.*
