@@ -42,6 +42,16 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_recall(
 REVOKE ALL ON FUNCTION @extschema@.prometheus_forget(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_mark(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_drop_mark(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_save_state(
+    text, jsonb, text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_state(
+    text, text, timestamptz, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_state_history(
+    text, text, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_restore_state(
+    text, text, bigint, timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_diff_state(
+    text, bigint, bigint, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_approve(bigint, text)
     FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_reject(bigint, text)
@@ -70,6 +80,7 @@ GRANT SELECT ON
     prometheus.approval,
     prometheus.memory,
     prometheus.mark,
+    prometheus.state,
     prometheus.worker,
     prometheus.gate,
     prometheus.span,
@@ -87,6 +98,7 @@ GRANT SELECT ON
     prometheus.verdict_history,
     prometheus.approval_history,
     prometheus.memory_history,
+    prometheus.state_history,
     prometheus.span_history,
     prometheus.usage_history
     TO prometheus_agent_user, prometheus_agent_admin;
@@ -112,6 +124,7 @@ GRANT EXECUTE ON FUNCTION
     prometheus.verdict_at(timestamptz),
     prometheus.approval_at(timestamptz),
     prometheus.memory_at(timestamptz),
+    prometheus.state_at(timestamptz),
     prometheus.span_at(timestamptz),
     prometheus.usage_at(timestamptz),
     prometheus._milliseconds(timestamptz, timestamptz),
@@ -124,6 +137,7 @@ GRANT EXECUTE ON FUNCTION
     prometheus._columns(text),
     prometheus._fold(text, integer, integer),
     prometheus._bar(numeric, numeric, integer, boolean, boolean),
+    prometheus._state_value(text, oid, text, text, bigint),
     prometheus._queue(),
     prometheus._gates(),
     prometheus._worker(),
@@ -146,6 +160,11 @@ GRANT EXECUTE ON FUNCTION
     @extschema@.prometheus_forget(bigint),
     @extschema@.prometheus_mark(text),
     @extschema@.prometheus_drop_mark(text),
+    @extschema@.prometheus_save_state(text, jsonb, text, bigint),
+    @extschema@.prometheus_state(text, text, timestamptz, bigint),
+    @extschema@.prometheus_state_history(text, text, integer),
+    @extschema@.prometheus_restore_state(text, text, bigint, timestamptz),
+    @extschema@.prometheus_diff_state(text, bigint, bigint, text),
     @extschema@.prometheus_approve(bigint, text),
     @extschema@.prometheus_reject(bigint, text),
     @extschema@.prometheus_version(),

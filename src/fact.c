@@ -1,6 +1,7 @@
 /*
  * fact.c
- *	  Writes facts about tasks: rows and their index entries, in batches.
+ *	  Writes facts about tasks, and versions of states: rows and their index
+ *	  entries, in batches.
  *
  * Everything that is written about tasks goes through here, by
  * table_multi_insert(), at half the cost of SPI.  That passes over defaults,
@@ -87,6 +88,12 @@ static FactRelation relations[PROM_NFACTS] = {
 	 .columns = {"approval_id", "task_id", "attempt", "step", "requested_at",
 				 "expires_at", "tool", "policy", "approvers", "target_hash",
 				 "reasoning", "arguments"}},
+	{.name = "_state",
+	 .ncolumns = STATE_COLUMNS,
+	 .columns = {"version", "mark", "base_version", "task_id",
+				 "restored_from", "saved_at", "owner_oid", "bytes", "run",
+				 "checksum", "codec", "form", "owner", "agent", "key",
+				 "frame"}},
 };
 
 typedef struct Batch
@@ -133,12 +140,10 @@ find_columns(FactRelation *facts, Oid relid)
 	facts->relid = relid;
 }
 
-static void
-open_batch(PromFactWriter *writer, PromFactKind kind)
+Oid
+prom_fact_require(PromFactKind kind, const AttrNumber **columns)
 {
-	Batch *batch = &writer->batches[kind];
 	Oid relid = prom_fact_relation(kind);
-	Relation relation;
 
 	if (!OidIsValid(relid))
 		ereport(ERROR,
@@ -148,6 +153,17 @@ open_batch(PromFactWriter *writer, PromFactKind kind)
 				 errhint("Run CREATE EXTENSION prometheus in this database.")));
 	if (relations[kind].relid != relid)
 		find_columns(&relations[kind], relid);
+	if (columns != NULL)
+		*columns = relations[kind].attnum;
+	return relid;
+}
+
+static void
+open_batch(PromFactWriter *writer, PromFactKind kind)
+{
+	Batch *batch = &writer->batches[kind];
+	Oid relid = prom_fact_require(kind, NULL);
+	Relation relation;
 
 	relation = table_open(relid, RowExclusiveLock);
 	batch->result = makeNode(ResultRelInfo);

@@ -1,10 +1,11 @@
 /*
  * fact.h
- *	  The one writer of facts about tasks.
+ *	  The one writer of facts about tasks, and of versions of states.
  */
 #ifndef PROM_FACT_H
 #define PROM_FACT_H
 
+#include "access/attnum.h"
 #include "access/transam.h"
 #include "utils/snapshot.h"
 
@@ -19,6 +20,7 @@ typedef enum PromFactKind
 	PROM_FACT_STRIKE,
 	PROM_FACT_VERDICT,
 	PROM_FACT_APPROVAL,
+	PROM_FACT_STATE,
 	PROM_NFACTS
 } PromFactKind;
 
@@ -186,6 +188,27 @@ enum
 	APPROVAL_COLUMNS
 };
 
+enum
+{
+	STATE_VERSION,
+	STATE_MARK,
+	STATE_BASE_VERSION,
+	STATE_TASK_ID,
+	STATE_RESTORED_FROM,
+	STATE_SAVED_AT,
+	STATE_OWNER_OID,
+	STATE_BYTES,
+	STATE_RUN,
+	STATE_CHECKSUM,
+	STATE_CODEC,
+	STATE_FORM,
+	STATE_OWNER,
+	STATE_AGENT,
+	STATE_KEY,
+	STATE_FRAME,
+	STATE_COLUMNS
+};
+
 #define PROM_FACT_MAX_COLUMNS STEP_COLUMNS
 
 typedef struct PromFactWriter PromFactWriter;
@@ -213,5 +236,8 @@ extern int64 prom_fact_next_id(void);
 
 /* The relation of a kind of facts; InvalidOid if the extension is not there. */
 extern Oid prom_fact_relation(PromFactKind kind);
+
+/* The same, or an error; and the numbers of its columns, in the order above. */
+extern Oid prom_fact_require(PromFactKind kind, const AttrNumber **columns);
 
 #endif

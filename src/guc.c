@@ -24,6 +24,7 @@ int prom_guc_max_crashes = 2;
 int prom_guc_max_databases = 8;
 int prom_guc_max_in_flight = 1000;
 int prom_guc_max_request = 1024;
+int prom_guc_max_state = 65536;
 int prom_guc_network_memory = 262144;
 int prom_guc_queue_memory = 65536;
 int prom_guc_rescan_interval = 30000;
@@ -101,6 +102,11 @@ define_limits(void)
 							"Longest request that can be submitted.",
 							"An output_schema and an agent's instructions may be as long.",
 							&prom_guc_max_request, 1024, 1, 65536, PGC_SUSET,
+							GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("prometheus.max_state",
+							"Longest value of a state that can be saved.",
+							"In bytes of jsonb, which itself allows no more than 256 MB.",
+							&prom_guc_max_state, 65536, 1, 262143, PGC_SUSET,
 							GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable(
 		"prometheus.network_memory",

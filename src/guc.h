@@ -15,6 +15,7 @@ extern int prom_guc_max_crashes;
 extern int prom_guc_max_databases;
 extern int prom_guc_max_in_flight;
 extern int prom_guc_max_request;     /* kB */
+extern int prom_guc_max_state;       /* kB */
 extern int prom_guc_network_memory;  /* kB */
 extern int prom_guc_queue_memory;    /* kB */
 extern int prom_guc_rescan_interval; /* ms */

@@ -16,6 +16,8 @@ static const PromBuiltin *const builtins[] = {
 	&prom_builtin_remember,
 	&prom_builtin_recall,
 	&prom_builtin_query,
+	&prom_builtin_read_state,
+	&prom_builtin_save_state,
 };
 
 const PromBuiltin *
@@ -52,6 +54,14 @@ prom_builtin_numeric(const PromBuiltinCall *call, const char *name,
 
 	*isnull = value == NULL || value->type != jbvNumeric;
 	return *isnull ? (Datum) 0 : NumericGetDatum(value->val.numeric);
+}
+
+Jsonb *
+prom_builtin_value(const PromBuiltinCall *call, const char *name)
+{
+	JsonbValue *value = member(call, name);
+
+	return value == NULL ? NULL : JsonbValueToJsonb(value);
 }
 
 bool

@@ -56,6 +56,9 @@ extern char *prom_builtin_text(const PromBuiltinCall *call, const char *name);
 extern Datum prom_builtin_numeric(const PromBuiltinCall *call,
 								  const char *name, bool *isnull);
 
+/* One of any kind, also null; NULL: it is missing. */
+extern Jsonb *prom_builtin_value(const PromBuiltinCall *call, const char *name);
+
 /* Append a row to a result that is an array; false: that is enough. */
 extern bool prom_builtin_add_row(PromBuiltinCall *call, HeapTuple row,
 								 TupleDesc desc);
@@ -78,5 +81,7 @@ extern const PromBuiltin prom_builtin_delegate;
 extern const PromBuiltin prom_builtin_remember;
 extern const PromBuiltin prom_builtin_recall;
 extern const PromBuiltin prom_builtin_query;
+extern const PromBuiltin prom_builtin_read_state;
+extern const PromBuiltin prom_builtin_save_state;
 
 #endif

@@ -498,6 +498,10 @@ my %invariants = (
 	'one call twice' => q{
 		SELECT task_id, attempt, turn, call, count(*) FROM prometheus._call
 		 GROUP BY task_id, attempt, turn, call HAVING count(*) > 1},
+	'versions of a state with a gap' => q{
+		SELECT owner, agent, key, count(*), max(version) FROM prometheus._state
+		 GROUP BY owner, owner_oid, agent, key
+		HAVING min(version) <> 1 OR max(version) <> count(*)},
 );
 
 # The outcomes after which a task does not go on by itself.

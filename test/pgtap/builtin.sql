@@ -1,7 +1,7 @@
 -- The tools that are built in: their rows, schemas and names.  How they run is
 -- in t/.
 BEGIN;
-SELECT plan(41);
+SELECT plan(54);
 
 SET LOCAL client_min_messages = error;
 
@@ -16,8 +16,10 @@ SELECT results_eq(
     $$SELECT name, kind, function, tier, idempotent, version FROM prometheus.tool ORDER BY name$$,
     $$VALUES ('delegate', 'builtin', 'delegate', 'write', false, 1::bigint),
              ('query', 'builtin', 'query', 'read', false, 1::bigint),
+             ('read_state', 'builtin', 'read_state', 'read', false, 1::bigint),
              ('recall', 'builtin', 'recall', 'read', false, 1::bigint),
-             ('remember', 'builtin', 'remember', 'write', false, 1::bigint)$$,
+             ('remember', 'builtin', 'remember', 'write', false, 1::bigint),
+             ('save_state', 'builtin', 'save_state', 'write', false, 1::bigint)$$,
     'a fresh install has these tools');
 SELECT is_empty($$SELECT name FROM prometheus.tool WHERE coalesce(description, '') !~ '\.$'$$,
                 'each has a description that is a sentence');
@@ -51,6 +53,17 @@ SELECT is(prometheus._schema_mismatch((SELECT schema FROM prometheus.tool WHERE 
     ('recall', '{"query": "x", "k": 1.5}', false),
     ('recall', '{"k": 1}', false),
     ('recall', '{"query": "x", "agent": "another"}', false),
+    ('read_state', '{}', true),
+    ('read_state', '{"key": "plan"}', true),
+    ('read_state', '{"key": null}', true),
+    ('read_state', '{"key": ""}', false),
+    ('read_state', '{"agent": "another"}', false),
+    ('save_state', '{"value": {"a": 1}}', true),
+    ('save_state', '{"value": null, "key": "plan", "expected_version": 0}', true),
+    ('save_state', '{}', false),
+    ('save_state', '{"value": 1, "expected_version": -1}', false),
+    ('save_state', '{"value": 1, "expected_version": 1.5}', false),
+    ('save_state', '{"value": 1, "owner": "postgres"}', false),
     ('query', '{"sql": "SELECT 1"}', true),
     ('query', '{"sql": null}', false),
     ('query', '{"sql": ["SELECT 1"]}', false),
@@ -67,7 +80,7 @@ SET LOCAL ROLE prom_test_admin;
 CREATE FUNCTION prom_test.query(sql text) RETURNS text LANGUAGE sql AS $$SELECT 'mine'$$;
 SELECT throws_ok(format('SELECT public.prometheus_set_tool(''prom_test.query(text)'', %L)', name), '42939',
                  format('tool "%s" is built in', name), name || ' cannot be set')
-  FROM unnest('{remember,recall,query,delegate}'::text[]) AS name;
+  FROM unnest('{remember,recall,query,delegate,read_state,save_state}'::text[]) AS name;
 SELECT throws_ok($$SELECT public.prometheus_set_tool('prom_test.query(text)')$$, '42939', NULL,
                  'nor by the name of a function');
 SELECT lives_ok($$SELECT public.prometheus_set_tool('prom_test.query(text)', 'Query')$$,
@@ -80,7 +93,7 @@ SELECT throws_ok($$SELECT public.prometheus_set_tool('prom_test.query(text)', 'q
                  'who is no administrator sets no tool');
 RESET ROLE;
 SELECT is((SELECT array_agg(name ORDER BY name) FROM prometheus.tool WHERE kind = 'builtin' AND version = 1),
-          '{delegate,query,recall,remember}', 'they are as they were');
+          '{delegate,query,read_state,recall,remember,save_state}', 'they are as they were');
 
 -- Agents.
 

@@ -1,10 +1,10 @@
 -- What each mark saw: by the setting, and by the functions.  The marks and the
 -- transactions are made by hand: 100 to 105, a mark after each.
 BEGIN;
-SELECT plan(78);
+SELECT plan(81);
 
 CREATE TEMP TABLE relation (name text PRIMARY KEY);
-INSERT INTO relation SELECT unnest('{task,attempt,call,step,event,agent,model,tool,policy,budget,verdict,approval,memory,span,usage}'::text[]);
+INSERT INTO relation SELECT unnest('{task,attempt,call,step,event,agent,model,tool,policy,budget,verdict,approval,memory,state,span,usage}'::text[]);
 GRANT SELECT ON relation TO PUBLIC;
 
 -- Every view of facts has both; those of what is now, and of marks, have none.
@@ -36,7 +36,7 @@ SELECT prometheus_set_model('priced', 'echo', options => '{"price_in": 1}') \gse
 SELECT prometheus_set_agent('mine', 'priced') \gset
 SET LOCAL client_min_messages = error;
 SELECT prometheus_submit('what', 'mine') AS task \gset
-SELECT prometheus_set_budget('all', 'day', 1000), prometheus_remember('mine', 'first'),
+SELECT prometheus_set_budget('all', 'day', 1000), prometheus_remember('mine', 'first'), prometheus_save_state('mine', '1'),
        prometheus_set_policy('mine', 'task', 'warn', match => '{"agent": "mine"}') \gset
 UPDATE prometheus._task SET xid = '100' WHERE task_id = :task;
 UPDATE prometheus._agent SET xid = '100', mark = 0 WHERE name = 'mine';
@@ -44,12 +44,15 @@ UPDATE prometheus._model SET xid = '100', mark = 0 WHERE name = 'priced';
 UPDATE prometheus._budget SET xid = '100', mark = 0;
 UPDATE prometheus._policy SET xid = '100', mark = 0 WHERE name = 'mine';
 UPDATE prometheus._memory SET xid = '100', mark = 0, created_at = '2020-01-01';
+UPDATE prometheus._state SET xid = '100', mark = 0;
 INSERT INTO prometheus._attempt (task_id, attempt, xid, started_at, agent_version, model, model_version, policy_version, review_ms)
 VALUES (:task, 1, '101', '2020-01-02', 1, 'priced', 1, 1, 1);
 INSERT INTO prometheus._call (call_id, task_id, attempt, turn, call, xid, sent_at, kind, target, reserved, reserved_tokens)
 VALUES (nextval('prometheus._fact_id'), :task, 1, 1, 1, '101', '2020-01-03 00:00+00', 'chat', 'model:priced', 1, 100);
 SELECT prometheus_set_agent('mine', instructions => 'second') \gset
+SELECT prometheus_save_state('mine', '2') \gset
 UPDATE prometheus._agent SET xid = '102', mark = 2 WHERE name = 'mine' AND version = 2;
+UPDATE prometheus._state SET xid = '102', mark = 2 WHERE version = 2;
 INSERT INTO prometheus._step (task_id, step, attempt, event_id, call_id, xid, started_at, ended_at, ambiguous, kind, name, status,
                               model, tokens_in, tokens_out, cost, answer)
 SELECT :task, 1, 1, nextval('prometheus._fact_id'), call_id, '102', '2020-01-03', '2020-01-03', false, 'chat', 'priced', 'ok', 'priced',
@@ -88,6 +91,7 @@ INSERT INTO asked VALUES
     ('the model', 'SELECT version FROM prometheus.model WHERE name = ''priced''', '{NULL,1,1,1,1,1,1}'),
     ('the policy', 'SELECT version FROM prometheus.policy WHERE name = ''mine''', '{NULL,1,1,1,1,1,1}'),
     ('the memory', 'SELECT content FROM prometheus.memory', '{NULL,first,first,first,first,NULL,NULL}'),
+    ('the state', 'SELECT value FROM prometheus.state', '{NULL,1,1,2,2,2,2}'),
     -- what expires at the moment of a mark has
     ('the approval', 'SELECT coalesce(decision, ''open'') FROM prometheus.approval', '{NULL,NULL,NULL,open,ended,expired,rejected}'),
     -- the call was sent on the day of the third mark

@@ -1,6 +1,6 @@
 -- The two roles, and what each of them may do.
 BEGIN;
-SELECT plan(77);
+SELECT plan(80);
 
 SET LOCAL client_min_messages = error;
 
@@ -33,7 +33,6 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'SELECT prometheus.task', 'SELECT prometheus.queue', 'SELECT prometheus.attempt', 'SELECT prometheus.call',
     'SELECT prometheus.step', 'SELECT prometheus.event', 'SELECT prometheus.agent', 'SELECT prometheus.model',
     'SELECT prometheus.tool', 'SELECT prometheus.worker', 'SELECT prometheus.gate', 'SELECT prometheus.span', 'SELECT prometheus.usage',
-    'SELECT prometheus.policy', 'SELECT prometheus.budget', 'SELECT prometheus.verdict', 'SELECT prometheus.approval', 'SELECT prometheus.memory',
     'SELECT prometheus.mark', 'EXECUTE prometheus._seen(xid8)', 'EXECUTE prometheus._seen_at(xid8,timestamp with time zone)',
     'EXECUTE prometheus._seen_in(xid8,bigint)', 'EXECUTE prometheus._last_mark()', 'EXECUTE prometheus._moment()',
     'EXECUTE prometheus._mark_at(timestamp with time zone)', 'EXECUTE prometheus._hidden_marks()',
@@ -50,9 +49,11 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'SELECT prometheus.verdict_history', 'EXECUTE prometheus.verdict_at(timestamp with time zone)',
     'SELECT prometheus.approval_history', 'EXECUTE prometheus.approval_at(timestamp with time zone)',
     'SELECT prometheus.memory_history', 'EXECUTE prometheus.memory_at(timestamp with time zone)',
+    'SELECT prometheus.state_history', 'EXECUTE prometheus.state_at(timestamp with time zone)',
     'SELECT prometheus.span_history', 'EXECUTE prometheus.span_at(timestamp with time zone)',
     'SELECT prometheus.usage_history', 'EXECUTE prometheus.usage_at(timestamp with time zone)',
     'EXECUTE prometheus_mark(text)', 'EXECUTE prometheus_drop_mark(text)',
+    'SELECT prometheus.policy', 'SELECT prometheus.budget', 'SELECT prometheus.verdict', 'SELECT prometheus.approval', 'SELECT prometheus.memory', 'SELECT prometheus.state',
     'EXECUTE prometheus._hash(text,text,text)', 'EXECUTE prometheus._may_approve(text)',
     'EXECUTE prometheus_approve(bigint,text)', 'EXECUTE prometheus_reject(bigint,text)',
     'EXECUTE prometheus._bar(numeric,numeric,integer,boolean,boolean)', 'EXECUTE prometheus._columns(text)',
@@ -66,6 +67,12 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'EXECUTE prometheus_retry(bigint)', 'EXECUTE prometheus_why(bigint)',
     'EXECUTE prometheus_remember(text,text,text,real,jsonb,real[],interval)',
     'EXECUTE prometheus_recall(text,text,text[],integer,real[])', 'EXECUTE prometheus_forget(bigint)',
+    'EXECUTE prometheus_save_state(text,jsonb,text,bigint)',
+    'EXECUTE prometheus_state(text,text,timestamp with time zone,bigint)',
+    'EXECUTE prometheus_state_history(text,text,integer)',
+    'EXECUTE prometheus_restore_state(text,text,bigint,timestamp with time zone)',
+    'EXECUTE prometheus_diff_state(text,bigint,bigint,text)',
+    'EXECUTE prometheus._state_value(text,oid,text,text,bigint)',
     'EXECUTE prometheus_wait(bigint,interval)', 'EXECUTE prometheus_result(bigint)',
     'EXECUTE prometheus_prompt(bigint,integer)',
     'EXECUTE prometheus_cancel(bigint,text)', 'EXECUTE prometheus_ask(text,text,interval,text)',
@@ -95,7 +102,7 @@ GRANT prometheus_agent_admin TO prom_test_admin;
 SET LOCAL ROLE prom_test_nobody;
 SELECT throws_ok('SELECT * FROM prometheus.' || v, '42501', NULL, 'nobody reads ' || v)
   FROM unnest(ARRAY['task', 'queue', 'attempt', 'call', 'step', 'event', 'agent', 'model', 'tool', 'policy', 'budget',
-                    'verdict', 'approval', 'worker']) AS v;
+                    'verdict', 'approval', 'state', 'worker']) AS v;
 SELECT throws_ok(s, '42501', NULL, 'nobody: ' || s)
   FROM unnest(ARRAY[$$SELECT prometheus_submit('x')$$, $$SELECT prometheus_wait(1)$$, $$SELECT prometheus_result(1)$$,
                     $$SELECT prometheus_cancel(1)$$, $$SELECT prometheus_approve(1)$$, $$SELECT prometheus_reject(1)$$, $$CALL prometheus_ask('x')$$, $$SELECT prometheus_version()$$,
@@ -105,14 +112,14 @@ SELECT throws_ok(s, '42501', NULL, 'nobody: ' || s)
 SET LOCAL ROLE prom_test_user;
 SELECT lives_ok('SELECT * FROM prometheus.' || v, 'a user reads ' || v)
   FROM unnest(ARRAY['task', 'queue', 'attempt', 'call', 'step', 'event', 'agent', 'model', 'tool', 'policy', 'budget',
-                    'verdict', 'approval', 'worker']) AS v;
+                    'verdict', 'approval', 'state', 'worker']) AS v;
 SELECT lives_ok($$SELECT prometheus_submit('x')$$, 'and submits');
 SELECT throws_ok($$SELECT prometheus._installed()$$, '42501', NULL, 'but does not say that the extension is there');
 
 SET LOCAL ROLE prom_test_admin;
 SELECT throws_ok('SELECT * FROM prometheus.' || v, '42501', NULL, 'not even an administrator reads ' || v)
   FROM unnest(ARRAY['_task', '_attempt', '_call', '_step', '_outcome', '_cancel', '_strike', '_model', '_tool', '_agent',
-                    '_policy', '_budget', '_charge', '_verdict', '_approval', '_decision', '_checkpoint', '_era',
+                    '_policy', '_budget', '_charge', '_state', '_verdict', '_approval', '_decision', '_checkpoint', '_era',
                     '_visible_task', '_task_id', '_fact_id', '_mark', '_mark_name', '_every_mark']) AS v;
 RESET ROLE;
 

@@ -156,6 +156,43 @@ CALL prometheus_ask('in vain', timeout => '0');
 \echo :SQLSTATE
 SELECT request, status FROM prometheus.task WHERE task_id > :last AND task_id < 100;
 
+-- States.
+SELECT prometheus_save_state('a', '{"n": 1}') AS version;
+SELECT prometheus_save_state('a', '{"n": 2}', expected_version => 2);
+\echo :SQLSTATE
+SELECT prometheus_save_state('a', '{"n": 2}', 'new', expected_version => 1);
+\echo :SQLSTATE
+SELECT prometheus_save_state('a', '{"n": 2}', expected_version => -1);
+\echo :SQLSTATE
+SELECT prometheus_save_state('a', NULL);
+\echo :SQLSTATE
+SELECT prometheus_save_state('', '1');
+\echo :SQLSTATE
+SELECT prometheus_save_state('a', '1', '');
+\echo :SQLSTATE
+SET prometheus.max_state = '1kB';
+SELECT prometheus_save_state('a', to_jsonb(repeat('x', 1017)));
+\echo :SQLSTATE
+RESET prometheus.max_state;
+SELECT prometheus_restore_state('a');
+\echo :SQLSTATE
+SELECT prometheus_restore_state('a', to_version => 2);
+\echo :SQLSTATE
+SELECT prometheus_diff_state('a', 1, 2);
+\echo :SQLSTATE
+SELECT * FROM prometheus_state_history('a', max_rows => 0);
+\echo :SQLSTATE
+SELECT prometheus_state('a', as_of => now(), version => 1);
+\echo :SQLSTATE
+BEGIN READ ONLY;
+SELECT prometheus_save_state('a', '1');
+\echo :SQLSTATE
+ROLLBACK;
+UPDATE prometheus._state SET checksum = checksum # 1;
+SELECT prometheus_state('a');
+\echo :SQLSTATE
+DELETE FROM prometheus._state;
+
 -- Models.
 SET ROLE prom_test_user;
 SELECT prometheus_set_model('m', 'echo');

@@ -19,6 +19,7 @@ my %views = (
 	event => 'event_id',
 	agent => 'name',
 	model => 'name',
+	state => 'agent, key',
 	tool => 'name');
 my %ours;
 my $fingerprint;
@@ -197,6 +198,7 @@ cmp_ok($node->safe_psql('postgres', 'SELECT count(*) FROM prometheus._checkpoint
 # What a person decided about, as the workers and he would write it.
 $node->safe_psql('postgres', <<'EOSQL');
 SELECT prometheus_remember('default', 'The sky is blue.');
+SELECT prometheus_save_state('default', jsonb_build_object('n', n, 'text', repeat(md5('x'), 100))) FROM generate_series(1, 3) n;
 INSERT INTO prometheus._approval (approval_id, task_id, attempt, step, xid, requested_at, expires_at, tool, policy,
                                   approvers, target_hash, arguments)
 SELECT -1, min(task_id), 1, 2, prometheus._xid(), now(), now() + '1 day', 'note', 'justica.escalation',
