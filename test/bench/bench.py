@@ -3,6 +3,7 @@
 
 import asyncio
 import bisect
+import json
 import os
 import random
 import signal
@@ -620,6 +621,75 @@ def history(server, model):
             times.append((time.perf_counter() - at) * 1000)
     table.row("  one task of prometheus.task, by id", [statistics.median(views)], "ms", "one row of the table",
               [statistics.median(tables)])
+    db.close()
+
+
+def document(n, length=100000):
+    """A document of about that many bytes, in which a little changes with n."""
+    words = random.Random(1)
+    vocabulary = ["".join(words.choices("etaoinshrdlu", k=words.randint(2, 9))) for _ in range(2000)]
+    messages, size = [], 0
+    while size < length:
+        text = " ".join(words.choices(vocabulary, weights=range(2000, 0, -1), k=words.randint(20, 200)))
+        messages.append({"role": "assistant", "content": text, "tokens": len(text) // 4})
+        size += len(text) + 60
+    return json.dumps({"step": n, "plan": "go on with %d" % (n * 7919), "messages": messages})
+
+
+def timed(db, statement):
+    at = time.perf_counter()
+    db.ask(statement)
+    return (time.perf_counter() - at) * 1000
+
+
+def execution(db, statement):
+    """Milliseconds in the server; the least of some, since a probe is shorter than any disturbance."""
+    plan = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) " + statement
+    return min(json.loads(db.value(plan))[0]["Execution Time"] for _ in range(20))
+
+
+def grow(db, versions):
+    """A conversation of that many turns, saved at each; bytes on disk, and of the values."""
+    before = db.number("SELECT pg_total_relation_size('prometheus._state')")
+    messages = json.loads(document(0, versions * 2200))["messages"]
+    for n in range(1, versions + 1):
+        db.ask("SELECT prometheus_save_state('conversation', '%s')"
+               % json.dumps({"turn": n, "messages": messages[:len(messages) * n // versions]}))
+    return (db.number("SELECT pg_total_relation_size('prometheus._state')") - before,
+            db.number("SELECT sum(bytes) FROM prometheus_state_history('conversation', max_rows => %d)" % versions))
+
+
+@part
+def state(server, model):
+    server.start(databases="bench")
+    db = server.connect("bench")
+    db.ask("CREATE TABLE plain_state (n int PRIMARY KEY, value jsonb)")
+    saves, inserts, loads, selects = [], [], [], []
+    for n in range(100 * ROUNDS):
+        text = document(n)
+        saves.append(timed(db, "SELECT prometheus_save_state('bench', '%s')" % text))
+        inserts.append(timed(db, "INSERT INTO plain_state VALUES (%d, '%s')" % (n, text)))
+        loads.append(timed(db, "SELECT prometheus_state('bench')"))
+        selects.append(timed(db, "SELECT value FROM plain_state WHERE n = %d" % n))
+    for what, measured, floor, floors in (("save of a state of 100 kB", saves, "INSERT of it", inserts),
+                                          ("load of it", loads, "SELECT of it", selects)):
+        table.row(what, [statistics.median(measured)], "ms", floor, [statistics.median(floors)], ("<", 1.3), "ratio")
+    for versions in (10, 1000, 100000):
+        save = "SELECT count(prometheus_save_state('past', to_jsonb(n), 'of %d')) FROM generate_series(1, %d) AS n"
+        db.ask(save % (versions, versions // 2))
+        db.ask("SELECT prometheus_mark('half of %d')" % versions)
+        db.ask(save % (versions, versions - versions // 2))
+        db.ask("SELECT prometheus_mark('all of %d')" % versions)
+        at = db.value("SELECT at FROM prometheus.mark WHERE name = 'half of %d'" % versions)
+        read = "SELECT prometheus_state('past', 'of %d', as_of => '%s')" % (versions, at)
+        if db.value(read) != str(versions // 2):
+            raise AssertionError("AS OF shows another version")
+        table.row("  AS OF half of %s versions, execution" % table.number(versions), [execution(db, read)], "ms",
+                  "a row by its key", [execution(db, "SELECT n FROM plain_state WHERE n = 1")], ("<", 0.1))
+    on_disk, saved = grow(db, 200)
+    table.row("  on disk: 200 turns, saved at each", [on_disk / 1e6], "MB", "the values", [saved / 1e6], ("<", 1 / 15),
+              "ratio")
+    db.ask("DROP TABLE plain_state")
     db.close()
 
 
