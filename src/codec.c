@@ -87,10 +87,16 @@ prom_codec_pack(PromSlice document, PromSlice prefix, char *frame, size_t room)
 }
 
 bool
+prom_codec_holds(PromSlice frame, size_t length)
+{
+	return ZSTD_getFrameContentSize(frame.data, frame.length) == length;
+}
+
+bool
 prom_codec_unpack(PromSlice frame, PromSlice prefix, char *document,
 				  size_t length)
 {
-	if (ZSTD_getFrameContentSize(frame.data, frame.length) != length)
+	if (!prom_codec_holds(frame, length))
 		return false;
 	if (unpacker == NULL)
 		unpacker = ZSTD_createDCtx();

@@ -27,6 +27,9 @@ extern size_t prom_codec_bound(size_t length);
 extern size_t prom_codec_pack(PromSlice document, PromSlice prefix,
 							  char *frame, size_t room);
 
+/* Does a frame say that its document has so many bytes? */
+extern bool prom_codec_holds(PromSlice frame, size_t length);
+
 /*
  * The document of a frame, which has exactly so many bytes.  False if it has
  * not, or the frame is damaged, or there was not enough memory.  A frame with

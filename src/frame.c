@@ -85,19 +85,19 @@ read_document(const PromFrame *frame, PromSlice prefix)
 {
 	PromSlice data = data_of(frame);
 	Jsonb *value;
-	bool ok;
+	bool ok = true;
 
+	/* It may be damage that says so: nothing is asked for that is not there. */
 	if (frame->bytes < (int32) sizeof(uint32) ||
-		(Size) frame->bytes > MaxAllocSize - VARHDRSZ)
+		(Size) frame->bytes > MaxAllocSize - VARHDRSZ ||
+		(frame->codec == PROM_CODEC_PLAIN
+			 ? data.length != (size_t) frame->bytes
+			 : !prom_codec_holds(data, frame->bytes)))
 		return NULL;
 	value = palloc(VARHDRSZ + frame->bytes);
 	SET_VARSIZE(value, VARHDRSZ + frame->bytes);
 	if (frame->codec == PROM_CODEC_PLAIN)
-	{
-		ok = data.length == (size_t) frame->bytes;
-		if (ok)
-			memcpy(VARDATA(value), data.data, data.length);
-	}
+		memcpy(VARDATA(value), data.data, data.length);
 	else
 		ok = prom_codec_unpack(data, prefix, VARDATA(value), frame->bytes);
 	if (ok && checksum_of(document_of(value)) == frame->checksum)
