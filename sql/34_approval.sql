@@ -12,13 +12,14 @@ CREATE TABLE prometheus._approval (
     tool text NOT NULL,
     policy text NOT NULL,
     approvers text NOT NULL,
+    approvers_oid oid,
     target_hash text NOT NULL,
     reasoning text,
     arguments text NOT NULL
 );
 CREATE INDEX _approval_task ON prometheus._approval (task_id, step);
 COMMENT ON TABLE prometheus._approval IS
-    'A tool call that waits, or waited, for a person. target_hash: of exactly what is to be approved.';
+    'A tool call that waits, or waited, for a person. target_hash: of exactly what is to be approved. approvers_oid: the role whose members decide, which counts while it has that name; null: prometheus_agent_admin.';
 
 CREATE TABLE prometheus._decision (
     approval_id bigint NOT NULL PRIMARY KEY,
@@ -48,8 +49,9 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_reject';
 COMMENT ON FUNCTION @extschema@.prometheus_reject(bigint, text) IS
     'Rejects a tool call that waits for approval; the model is told so, with the note, and may go another way. Raises as prometheus_approve() does.';
 
-CREATE FUNCTION prometheus._may_approve(approvers text) RETURNS boolean
+CREATE FUNCTION prometheus._may_approve(approvers text, approvers_oid oid)
+RETURNS boolean
 LANGUAGE c STABLE STRICT LEAKPROOF PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'prom_may_approve';
-COMMENT ON FUNCTION prometheus._may_approve(text) IS
-    'May the current user decide what that role may? For the view prometheus.approval.';
+COMMENT ON FUNCTION prometheus._may_approve(text, oid) IS
+    'May the current user decide what that role may? Name and oid must agree; 0: prometheus_agent_admin. For the view prometheus.approval.';

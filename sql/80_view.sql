@@ -669,7 +669,7 @@ SELECT a.approval_id,
   LEFT JOIN prometheus._decision d
        ON d.approval_id = a.approval_id AND prometheus._seen(d.xid)
  WHERE prometheus._seen(a.xid)
-   AND (prometheus._may_approve(a.approvers)
+   AND (prometheus._may_approve(a.approvers, coalesce(a.approvers_oid, '0'))
         OR EXISTS (SELECT FROM prometheus._visible_task t
                     WHERE t.task_id = a.task_id));
 COMMENT ON VIEW prometheus.approval IS
@@ -686,7 +686,7 @@ COMMENT ON COLUMN prometheus.approval.note IS 'What he said; the model is told.'
 COMMENT ON COLUMN prometheus.approval.decided_at IS 'When.';
 COMMENT ON COLUMN prometheus.approval.step IS 'The step that the call is.';
 COMMENT ON COLUMN prometheus.approval.policy IS 'The policy that escalated it.';
-COMMENT ON COLUMN prometheus.approval.approvers IS 'The role whose members may decide.';
+COMMENT ON COLUMN prometheus.approval.approvers IS 'The role whose members may decide, if it is the one that it was.';
 COMMENT ON COLUMN prometheus.approval.reasoning IS 'Why a person is asked.';
 COMMENT ON COLUMN prometheus.approval.target_hash IS 'SHA-256 of what is approved: tool, its definition, arguments.';
 

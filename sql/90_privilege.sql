@@ -130,7 +130,7 @@ GRANT EXECUTE ON FUNCTION
     prometheus._milliseconds(timestamptz, timestamptz),
     prometheus._json(text),
     prometheus._hash(text, text, text),
-    prometheus._may_approve(text),
+    prometheus._may_approve(text, oid),
     prometheus._duration(numeric),
     prometheus._count(numeric),
     prometheus._cost(numeric),

@@ -25,6 +25,7 @@
 #include "approval.h"
 #include "as_of.h"
 #include "compat.h"
+#include "guard.h"
 #include "live.h"
 #include "role.h"
 #include "task.h"
@@ -40,11 +41,12 @@ static PromStatement find_statement = {
 	" FROM prometheus._approval a"
 	" LEFT JOIN prometheus._decision d ON d.approval_id = a.approval_id"
 	" WHERE a.task_id = $1 AND a.step = $2 AND a.target_hash = $3"
-	"   AND (d.decision = 'rejected' OR a.approvers = $4)"
+	"   AND (d.decision = 'rejected'"
+	"    OR a.approvers = $4 AND coalesce(a.approvers_oid, '0') = $5)"
 	" ORDER BY d.decision = 'rejected' DESC NULLS LAST, a.approval_id DESC"
 	" LIMIT 1",
-	4,
-	{INT8OID, INT4OID, TEXTOID, TEXTOID},
+	5,
+	{INT8OID, INT4OID, TEXTOID, TEXTOID, OIDOID},
 	NULL,
 };
 
@@ -110,20 +112,23 @@ approvers_of(const PromPolicy *policy)
 	return policy->approvers != NULL ? policy->approvers : PROM_ROLE_ADMIN;
 }
 
-/* What these approvers decided, or (NULL) whether any rejected it. */
+/* What a policy's approvers decided, or (NULL) whether any rejected it. */
 static void
 find_decision(const PromJudged *judged, const char *hash,
-			  const char *approvers, TimestampTz now, PromApproval *approval)
+			  const PromPolicy *policy, TimestampTz now, PromApproval *approval)
 {
-	Datum values[4] = {Int64GetDatum(judged->task_id),
+	Datum values[5] = {Int64GetDatum(judged->task_id),
 					   Int32GetDatum(judged->step), CStringGetTextDatum(hash)};
 	const char *decision;
 
 	memset(approval, 0, sizeof(*approval));
-	if (approvers != NULL)
-		values[3] = CStringGetTextDatum(approvers);
+	if (policy != NULL)
+	{
+		values[3] = CStringGetTextDatum(approvers_of(policy));
+		values[4] = ObjectIdGetDatum(policy->approvers_oid);
+	}
 	prom_statement_run(&find_statement, values,
-					   approvers == NULL ? "   n" : NULL, true);
+					   policy == NULL ? "   nn" : NULL, true);
 	if (SPI_processed == 0)
 		return;
 	approval->approval_id = prom_row_int64(0, 1);
@@ -179,8 +184,7 @@ prom_approval_find(const PromPolicies *policies, const PromJudged *judged,
 
 		if (!bms_is_member(i, verdict->escalated))
 			continue;
-		find_decision(judged, hash, approvers_of(policy), now,
-					  approval);
+		find_decision(judged, hash, policy, now, approval);
 		if (approval->state == PROM_APPROVAL_APPROVED)
 			continue;
 		if (policy != verdict->policy)
@@ -207,6 +211,10 @@ prom_approval_add(PromFactWriter *writer, const PromJudged *judged,
 	values[APPROVAL_POLICY] = CStringGetTextDatum(verdict->policy->name);
 	values[APPROVAL_APPROVERS] =
 		CStringGetTextDatum(approvers_of(verdict->policy));
+	values[APPROVAL_APPROVERS_OID] =
+		ObjectIdGetDatum(verdict->policy->approvers_oid);
+	nulls[APPROVAL_APPROVERS_OID] =
+		!OidIsValid(verdict->policy->approvers_oid);
 	values[APPROVAL_TARGET_HASH] = CStringGetTextDatum(prom_judge_hash(judged));
 	values[APPROVAL_REASONING] = prom_fact_text(verdict->reasoning,
 												&nulls[APPROVAL_REASONING]);
@@ -263,13 +271,18 @@ prom_approval_leave_out(int64 task_id, int32 *steps, int *n,
 
 /* Deciding. */
 
+/* The administrators' role is known by its name, as everywhere. */
 static bool
-may_approve(const char *approvers)
+may_approve(const char *approvers, Oid oid)
 {
-	Oid role = get_role_oid(approvers, true);
-
+	if (!OidIsValid(oid))
+		oid = strcmp(approvers, PROM_ROLE_ADMIN) == 0
+				  ? get_role_oid(PROM_ROLE_ADMIN, true)
+				  : InvalidOid;
+	else
+		oid = prom_guard_role(approvers, oid);
 	return superuser() ||
-		   (OidIsValid(role) && has_privs_of_role(GetUserId(), role));
+		   (OidIsValid(oid) && has_privs_of_role(GetUserId(), oid));
 }
 
 PG_FUNCTION_INFO_V1(prom_may_approve);
@@ -277,7 +290,8 @@ PG_FUNCTION_INFO_V1(prom_may_approve);
 Datum
 prom_may_approve(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(may_approve(text_to_cstring(PG_GETARG_TEXT_PP(0))));
+	PG_RETURN_BOOL(may_approve(text_to_cstring(PG_GETARG_TEXT_PP(0)),
+							   PG_GETARG_OID(1)));
 }
 
 /* What is to be decided. */
@@ -285,6 +299,7 @@ typedef struct Open
 {
 	int64 task_id;
 	const char *approvers;
+	Oid approvers_oid;
 	const char *submitter;
 	Oid submitter_oid;
 	bool is_over;
@@ -300,7 +315,8 @@ read_open(int64 approval_id, Open *open)
 	if (prom_execute_now(
 			"SELECT a.task_id, a.approvers, t.submitter, t.submitter_oid,"
 			" a.expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp(),"
-			" d.decision"
+			" d.decision,"
+			" COALESCE(a.approvers_oid, '0'::pg_catalog.oid)"
 			" FROM prometheus._approval a JOIN prometheus._task t"
 			"   ON t.task_id OPERATOR(pg_catalog.=) a.task_id"
 			" LEFT JOIN prometheus._decision d"
@@ -319,6 +335,7 @@ read_open(int64 approval_id, Open *open)
 	open->submitter_oid = prom_row_oid(0, 4);
 	open->is_over = prom_row_bool(0, 5);
 	open->decision = prom_row_text_or_null(0, 6);
+	open->approvers_oid = prom_row_oid(0, 7);
 }
 
 /* By name or oid: one is enough to refuse. */
@@ -342,7 +359,7 @@ check_may_decide(const Open *open, Oid user)
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("nobody may decide about his own task"),
 						errhint("%s", hint)));
-	if (!may_approve(open->approvers))
+	if (!may_approve(open->approvers, open->approvers_oid))
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("permission denied to decide about this call"),
 						errhint("%s", hint)));

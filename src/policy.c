@@ -26,10 +26,10 @@ static const PromSettingKind policy_kind = {
 	.called = "a policy",
 	.table = "_policy",
 	.columns = "stage, effect, condition, search_path, match, reason,"
-			   " suggestion, reviewer, approvers, on_error, hash",
+			   " suggestion, reviewer, approvers, on_error, hash, approvers_oid",
 	.places = "$6, $7, $8, $9, $10::pg_catalog.jsonb, $11, $12, $13, $14,"
-			  " $15, $16",
-	.ncolumns = 11,
+			  " $15, $16, $17::pg_catalog.oid",
+	.ncolumns = 12,
 };
 
 enum
@@ -44,7 +44,8 @@ enum
 	POLICY_REVIEWER,
 	POLICY_APPROVERS,
 	POLICY_ON_ERROR,
-	POLICY_HASH
+	POLICY_HASH,
+	POLICY_APPROVERS_OID
 };
 
 static const char *const stages[] = {
@@ -268,6 +269,12 @@ prom_set_policy(PG_FUNCTION_ARGS)
 	if (texts[POLICY_ON_ERROR] == NULL)
 		texts[POLICY_ON_ERROR] = "deny";
 	check_words(texts);
+	texts[POLICY_APPROVERS_OID] = setting.columns[POLICY_APPROVERS_OID];
+	if (!PG_ARGISNULL(POLICY_APPROVERS))
+		texts[POLICY_APPROVERS_OID] =
+			texts[POLICY_APPROVERS] == NULL
+				? NULL
+				: psprintf("%u", get_role_oid(texts[POLICY_APPROVERS], false));
 	prom_judge_check_match(texts[POLICY_MATCH]);
 	CacheInvalidateRelcacheByRelid(prom_setting_relation(&policy_kind));
 	PG_RETURN_INT64(prom_setting_end(&setting, texts,
@@ -288,7 +295,7 @@ static PromStatement newest_statement = {
 	"SELECT DISTINCT ON (p.name) p.name, p.version, p.stage, p.effect,"
 	" p.condition, p.search_path, p.owner, p.owner_oid, p.match, p.reason,"
 	" p.suggestion, p.approvers, p.on_error, count(*) OVER (), p.hash,"
-	" nullif(p.reviewer, 'rule')"
+	" nullif(p.reviewer, 'rule'), coalesce(p.approvers_oid, '0')"
 	" FROM prometheus._policy p ORDER BY p.name, p.version DESC",
 	0,
 	{0},
@@ -314,6 +321,7 @@ read_policy(uint64 row, PromPolicy *policy)
 								 lengthof(effects));
 	policy->hash = prom_row_text_or_null(row, 15);
 	policy->reviewer = prom_row_text_or_null(row, 16);
+	policy->approvers_oid = prom_row_oid(row, 17);
 }
 
 static void

@@ -43,6 +43,7 @@ typedef struct PromPolicy
 	const char *reason; /* these may be NULL */
 	const char *suggestion;
 	const char *approvers;
+	Oid approvers_oid;
 	PromEffect on_error;
 	const char *reviewer; /* the model that is asked; NULL: it is a rule */
 } PromPolicy;

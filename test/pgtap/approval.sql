@@ -1,7 +1,7 @@
 -- Who may decide about what, and what prometheus.approval and verdict show.
 -- How tasks wait, and go on, is in t/.
 BEGIN;
-SELECT plan(68);
+SELECT plan(72);
 
 SET LOCAL client_min_messages = error;
 
@@ -44,9 +44,11 @@ INSERT INTO prometheus._outcome (task_id, attempt, event_id, xid, ended_at, atte
 SELECT task_id, 1, nextval('prometheus._fact_id'), prometheus._xid(), now(), 0, 1,
        CASE name WHEN 'ended' THEN 'cancelled' ELSE 'waiting' END FROM made;
 INSERT INTO prometheus._approval (approval_id, task_id, attempt, step, xid, requested_at, expires_at, tool, policy, approvers,
-                                  target_hash, reasoning, arguments)
-SELECT approval_id, task_id, 1, 2, prometheus._xid(), now(), expires_at, 'wipe', 'justica.escalation', approvers, repeat('0', 64),
-       'It cannot be undone.', '{"t": "x"}' FROM made;
+                                  approvers_oid, target_hash, reasoning, arguments)
+SELECT approval_id, task_id, 1, 2, prometheus._xid(), now(), expires_at, 'wipe', 'justica.escalation', approvers,
+       CASE approvers WHEN 'prom_test_gone' THEN (SELECT max(oid::bigint) + 1 FROM pg_authid)::oid
+                      WHEN 'prometheus_agent_admin' THEN NULL ELSE approvers::regrole::oid END,
+       repeat('0', 64), 'It cannot be undone.', '{"t": "x"}' FROM made;
 INSERT INTO prometheus._verdict (task_id, attempt, step, event_id, xid, judged_at, latency_ms, approved, policy_version, stage, effect,
                                  risk_level, governor, policy, reasoning, suggestion, target_hash)
 SELECT task_id, 1, 2, nextval('prometheus._fact_id'), prometheus._xid(), now(), 0.5, false, 6, 'tool', 'escalate', 'HIGH', 'JUSTICA',
@@ -96,6 +98,20 @@ SELECT is_empty('TABLE prometheus.verdict', 'nor a verdict');
 SET LOCAL ROLE prom_test_board;
 SELECT throws_ok(pg_temp.approve('admin'), '42501', 'permission denied to decide about this call', 'an approver of another policy may not');
 SELECT throws_ok(pg_temp.approve('gone'), '42501', NULL, 'nobody may if the role of approvers is gone');
+RESET ROLE;
+CREATE ROLE prom_test_gone IN ROLE prometheus_agent_user;
+SET LOCAL ROLE prom_test_gone;
+SELECT throws_ok(pg_temp.approve('gone'), '42501', NULL, 'nor one that has its name since');
+SELECT is_empty('TABLE prometheus.approval', 'who does not see it');
+RESET ROLE;
+ALTER ROLE prom_test_gone RENAME TO prom_test_other;
+ALTER ROLE prom_test_board RENAME TO prom_test_gone;
+SET LOCAL ROLE prom_test_gone;
+SELECT throws_ok(pg_temp.approve('open'), '42501', NULL, 'nor the one that it was, by another name');
+SELECT is_empty('TABLE prometheus.approval', 'who does not see it either');
+RESET ROLE;
+ALTER ROLE prom_test_gone RENAME TO prom_test_board;
+SET LOCAL ROLE prom_test_board;
 SELECT is((SELECT string_agg(m.name, ' ' ORDER BY m.name) FROM prometheus.approval JOIN made m USING (approval_id)),
           'ended expired late open rejected super', 'an approver sees what he may decide about');
 SELECT is_empty('SELECT * FROM prometheus.task JOIN made USING (task_id)', 'and not the tasks themselves');

@@ -1,7 +1,7 @@
 -- What prometheus_set_policy() writes and refuses, and what prometheus.policy
 -- shows.  What policies do is in t/.
 BEGIN;
-SELECT plan(130);
+SELECT plan(132);
 
 SET LOCAL client_min_messages = error;
 
@@ -187,6 +187,8 @@ SELECT results_eq($$SELECT DISTINCT stage, effect, condition, search_path, match
                       FROM prometheus._policy WHERE name = 'kept'$$,
                   $$VALUES ('tool', 'escalate', 'prom_test.is_late(pg_catalog.jsonb)', 'public, pg_temp', '{"tool": "x"}'::jsonb,
                             'Why.', 'What.', 'rule', 'prom_test_board', 'warn')$$, 'keeps what is not given');
+SELECT is(array_agg(DISTINCT approvers_oid), ARRAY['prom_test_board'::regrole::oid], 'and which role the approvers are')
+  FROM prometheus._policy WHERE name = 'kept';
 SELECT is(prometheus_set_policy('kept', effect => 'off', reason => '', approvers => '', match => '{"tool": "y"}', condition => '-'),
           3::bigint, 'a value, and none');
 SELECT is(to_jsonb(p) - '{set_at,owner}'::text[],
@@ -194,6 +196,7 @@ SELECT is(to_jsonb(p) - '{set_at,owner}'::text[],
             "suggestion": "What.", "reviewer": "rule", "approvers": null, "on_error": "deny", "version": 3}',
           'are changed; on_error is deny unless said otherwise')
   FROM prometheus.policy p WHERE name = 'kept';
+SELECT is(approvers_oid, NULL, 'no approvers, no role') FROM prometheus._policy WHERE name = 'kept' AND version = 3;
 SELECT is(search_path, NULL, 'no condition, no path') FROM prometheus._policy WHERE name = 'kept' AND version = 3;
 SELECT throws_ok($$SELECT prometheus_set_policy('kept', 'task', 'escalate')$$, '22023', NULL, 'what is kept must fit what is changed');
 SELECT is((SELECT count(*) FROM prometheus.policy WHERE name = 'kept'), 1::bigint, 'the view has the newest only');

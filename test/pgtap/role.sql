@@ -54,7 +54,7 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'SELECT prometheus.usage_history', 'EXECUTE prometheus.usage_at(timestamp with time zone)',
     'EXECUTE prometheus_mark(text)', 'EXECUTE prometheus_drop_mark(text)',
     'SELECT prometheus.policy', 'SELECT prometheus.budget', 'SELECT prometheus.verdict', 'SELECT prometheus.approval', 'SELECT prometheus.memory', 'SELECT prometheus.state',
-    'EXECUTE prometheus._hash(text,text,text)', 'EXECUTE prometheus._may_approve(text)',
+    'EXECUTE prometheus._hash(text,text,text)', 'EXECUTE prometheus._may_approve(text,oid)',
     'EXECUTE prometheus_approve(bigint,text)', 'EXECUTE prometheus_reject(bigint,text)',
     'EXECUTE prometheus._bar(numeric,numeric,integer,boolean,boolean)', 'EXECUTE prometheus._columns(text)',
     'EXECUTE prometheus._cost(numeric)', 'EXECUTE prometheus._count(numeric)', 'EXECUTE prometheus._duration(numeric)',

@@ -126,7 +126,7 @@ SELECT is_empty(
     'no view can be written to by others');
 
 SELECT is_empty(
-    $$SELECT signature FROM fn WHERE proleakproof AND signature NOT IN ('prometheus._may_see(text,oid)', 'prometheus._may_approve(text)', 'prometheus._seen(xid8)',
+    $$SELECT signature FROM fn WHERE proleakproof AND signature NOT IN ('prometheus._may_see(text,oid)', 'prometheus._may_approve(text,oid)', 'prometheus._seen(xid8)',
                                                        'prometheus._seen_at(xid8,timestamp with time zone)', 'prometheus._seen_in(xid8,bigint)')$$,
     'only the tests of visibility are leakproof');
 
