@@ -256,8 +256,7 @@ prom_set_policy(PG_FUNCTION_ARGS)
 	else
 		check_owner(&setting);
 	texts[POLICY_MATCH] = setting.columns[POLICY_MATCH];
-	if (!PG_ARGISNULL(4) && (texts[POLICY_MATCH] == NULL ||
-							 JB_ROOT_COUNT(PG_GETARG_JSONB_P(4)) > 0))
+	if (!PG_ARGISNULL(4))
 		texts[POLICY_MATCH] = JsonbToCString(NULL, &PG_GETARG_JSONB_P(4)->root,
 											 VARSIZE(PG_GETARG_JSONB_P(4)));
 	if (texts[POLICY_MATCH] == NULL)

@@ -1,7 +1,7 @@
 -- What prometheus_set_policy() writes and refuses, and what prometheus.policy
 -- shows.  What policies do is in t/.
 BEGIN;
-SELECT plan(132);
+SELECT plan(134);
 
 SET LOCAL client_min_messages = error;
 
@@ -196,6 +196,8 @@ SELECT is(to_jsonb(p) - '{set_at,owner}'::text[],
             "suggestion": "What.", "reviewer": "rule", "approvers": null, "on_error": "deny", "version": 3}',
           'are changed; on_error is deny unless said otherwise')
   FROM prometheus.policy p WHERE name = 'kept';
+SELECT is(prometheus_set_policy('kept', match => '{}'), 4::bigint, 'a match can be taken away');
+SELECT is(match, '{}', 'and is empty then') FROM prometheus.policy WHERE name = 'kept';
 SELECT is(approvers_oid, NULL, 'no approvers, no role') FROM prometheus._policy WHERE name = 'kept' AND version = 3;
 SELECT is(search_path, NULL, 'no condition, no path') FROM prometheus._policy WHERE name = 'kept' AND version = 3;
 SELECT throws_ok($$SELECT prometheus_set_policy('kept', 'task', 'escalate')$$, '22023', NULL, 'what is kept must fit what is changed');
