@@ -78,10 +78,12 @@ COMMENT ON FUNCTION prometheus._hidden_marks() IS
 
 CREATE VIEW prometheus._every_mark WITH (security_barrier) AS
 SELECT m.mark_id, m.at FROM prometheus._mark m
+ WHERE m.at >= coalesce((SELECT max(h.at) FROM prometheus._horizon h),
+                        '-infinity')
 UNION ALL
 SELECT h.mark_id, h.at FROM prometheus._hidden_marks() h;
 COMMENT ON VIEW prometheus._every_mark IS
-    'The marks that can answer for a moment: all that are committed now.';
+    'The marks that can answer for a moment: all that are committed now, from the horizon on.';
 
 CREATE VIEW prometheus.mark WITH (security_barrier) AS
 SELECT m.mark_id, n.name, m.at

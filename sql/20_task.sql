@@ -41,6 +41,9 @@ CREATE INDEX _task_conversation ON prometheus._task
     (conversation, agent, submitter, task_id) WHERE conversation IS NOT NULL;
 CREATE INDEX _task_parent ON prometheus._task (parent_id, parent_step)
     WHERE parent_id IS NOT NULL;
+-- Who depends on a task; only retention asks.
+CREATE INDEX _task_depends_on ON prometheus._task USING gin (depends_on)
+    WHERE depends_on IS NOT NULL;
 COMMENT ON TABLE prometheus._task IS
     'A task as it was submitted: one row a task. parent_id, parent_step, depth: of one that another task delegated, by that step, so many levels deep.';
 
@@ -165,6 +168,7 @@ CREATE TABLE prometheus._idempotency (
     xid xid8 NOT NULL,
     PRIMARY KEY (submitter, submitter_oid, key)
 );
+CREATE INDEX _idempotency_task ON prometheus._idempotency (task_id);
 COMMENT ON TABLE prometheus._idempotency IS
     'The task that a submitter''s idempotency key stands for.';
 

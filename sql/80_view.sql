@@ -616,9 +616,19 @@ SELECT v.*
                              AND x.attempt = a.attempt
                              AND prometheus._seen(x.xid)
                              AND x.stage = 'task'
-                             AND x.governor IN ('JUSTICA', 'policy'))) v;
+                             AND x.governor IN ('JUSTICA', 'policy'))
+       UNION ALL -- of tasks that were deleted
+       SELECT x.task_id, x.step, x.stage, x.approved, x.risk_level, x.governor,
+              x.reasoning, x.suggestion, x.policy, x.effect, x.policy_version,
+              x.target_hash, x.latency_ms, x.attempt, x.judged_at, x.scores
+         FROM prometheus._audit_verdict x
+        WHERE prometheus._seen(x.xid)
+          AND (prometheus._may_see(x.submitter, x.submitter_oid)
+           OR x.agent = ANY (ARRAY(
+              SELECT n.name FROM prometheus._agent n
+               WHERE prometheus._may_see(n.owner, n.owner_oid))))) v;
 COMMENT ON VIEW prometheus.verdict IS
-    'What the policies said of every request, tool call and answer of the tasks that you may see.';
+    'What the policies said of every request, tool call and answer of the tasks that you may see; also of those that were deleted since, for prometheus.retention_audit.';
 COMMENT ON COLUMN prometheus.verdict.task_id IS 'The task.';
 COMMENT ON COLUMN prometheus.verdict.step IS 'The step that it is about; null: the request.';
 COMMENT ON COLUMN prometheus.verdict.stage IS 'What was judged: task, tool or answer.';
@@ -636,44 +646,66 @@ COMMENT ON COLUMN prometheus.verdict.attempt IS 'The attempt for which it was ju
 COMMENT ON COLUMN prometheus.verdict.judged_at IS 'When.';
 COMMENT ON COLUMN prometheus.verdict.scores IS 'What a model scored, from 0 to 1: confidence, and humility, patience, service, gentleness, prudence, courage, truthfulness; null: no model was asked, or it failed.';
 
+-- The SELECT around the UNION ALL is not idle: see prometheus.event.
 CREATE VIEW prometheus.approval WITH (security_barrier) AS
-SELECT a.approval_id,
-       a.task_id,
-       a.tool,
-       prometheus._json(a.arguments) AS arguments,
-       a.requested_at,
-       a.expires_at,
-       coalesce(d.decision,
-                CASE WHEN a.expires_at <= coalesce(prometheus._moment(), now())
-                     THEN 'expired'
-                     WHEN EXISTS (
-                          SELECT FROM prometheus._outcome x
-                           WHERE x.task_id = a.task_id
-                             AND x.outcome NOT IN ('retry', 'waiting', 'lost')
-                             AND prometheus._seen(x.xid)
-                             AND NOT EXISTS (
-                                 SELECT FROM prometheus._retry y
-                                  WHERE y.task_id = x.task_id
-                                    AND y.attempt >= x.attempt
-                                    AND prometheus._seen(y.xid)))
-                     THEN 'ended' END) AS decision,
-       d.decided_by,
-       d.note,
-       d.decided_at,
-       a.step,
-       a.policy,
-       a.approvers,
-       a.reasoning,
-       a.target_hash
-  FROM prometheus._approval a
-  LEFT JOIN prometheus._decision d
-       ON d.approval_id = a.approval_id AND prometheus._seen(d.xid)
- WHERE prometheus._seen(a.xid)
-   AND (prometheus._may_approve(a.approvers, coalesce(a.approvers_oid, '0'))
-        OR EXISTS (SELECT FROM prometheus._visible_task t
-                    WHERE t.task_id = a.task_id));
+SELECT v.*
+  FROM (
+       SELECT a.approval_id,
+              a.task_id,
+              a.tool,
+              prometheus._json(a.arguments) AS arguments,
+              a.requested_at,
+              a.expires_at,
+              coalesce(d.decision,
+                       CASE WHEN a.expires_at <=
+                                 coalesce(prometheus._moment(), now())
+                            THEN 'expired'
+                            WHEN EXISTS (
+                                 SELECT FROM prometheus._outcome x
+                                  WHERE x.task_id = a.task_id
+                                    AND x.outcome NOT IN (
+                                        'retry', 'waiting', 'lost')
+                                    AND prometheus._seen(x.xid)
+                                    AND NOT EXISTS (
+                                        SELECT FROM prometheus._retry y
+                                         WHERE y.task_id = x.task_id
+                                           AND y.attempt >= x.attempt
+                                           AND prometheus._seen(y.xid)))
+                            THEN 'ended' END) AS decision,
+              d.decided_by,
+              d.note,
+              d.decided_at,
+              a.step,
+              a.policy,
+              a.approvers,
+              a.reasoning,
+              a.target_hash
+         FROM prometheus._approval a
+         LEFT JOIN prometheus._decision d
+              ON d.approval_id = a.approval_id AND prometheus._seen(d.xid)
+        WHERE prometheus._seen(a.xid)
+          AND (prometheus._may_approve(a.approvers,
+                                       coalesce(a.approvers_oid, '0'))
+               OR EXISTS (SELECT FROM prometheus._visible_task t
+                           WHERE t.task_id = a.task_id))
+       UNION ALL -- of tasks that were deleted
+       SELECT x.approval_id, x.task_id, x.tool, prometheus._json(x.arguments),
+              x.requested_at, x.expires_at,
+              coalesce(x.decision, CASE WHEN x.expires_at <= coalesce(
+                            prometheus._moment(), now()) THEN 'expired'
+                            ELSE 'ended' END),
+              x.decided_by, x.note, x.decided_at, x.step, x.policy, x.approvers,
+              x.reasoning, x.target_hash
+         FROM prometheus._audit_approval x
+        WHERE prometheus._seen(x.xid)
+          AND (prometheus._may_approve(x.approvers,
+                                       coalesce(x.approvers_oid, '0'))
+           OR prometheus._may_see(x.submitter, x.submitter_oid)
+           OR x.agent = ANY (ARRAY(
+              SELECT n.name FROM prometheus._agent n
+               WHERE prometheus._may_see(n.owner, n.owner_oid))))) v;
 COMMENT ON VIEW prometheus.approval IS
-    'Tool calls that wait, or waited, for a person: of the tasks that you may see, and those that you may decide about with prometheus_approve() and prometheus_reject().';
+    'Tool calls that wait, or waited, for a person: of the tasks that you may see, and those that you may decide about with prometheus_approve() and prometheus_reject(); also of tasks that were deleted since, for prometheus.retention_audit.';
 COMMENT ON COLUMN prometheus.approval.approval_id IS 'Its id.';
 COMMENT ON COLUMN prometheus.approval.task_id IS 'The task.';
 COMMENT ON COLUMN prometheus.approval.tool IS 'The tool that is to be called.';

@@ -247,60 +247,77 @@ COMMENT ON COLUMN prometheus.span.attributes IS
  * By task first: it makes one row of the steps of a task and day, which then
  * count as one task, and is twice as fast as count(DISTINCT task_id).
  */
+CREATE VIEW prometheus._used WITH (security_barrier) AS
+SELECT s.task_id,
+       (s.ended_at AT TIME ZONE 'UTC')::date AS day,
+       s.model,
+       1 AS tasks,
+       count(s.call_id) AS calls,
+       sum(s.tokens_in) AS tokens_in,
+       sum(s.tokens_out) AS tokens_out,
+       sum(s.cost) AS cost
+  FROM prometheus._step s
+ WHERE s.model IS NOT NULL -- others use none
+   AND prometheus._seen(s.xid)
+ GROUP BY 1, 2, 3
+UNION ALL
+-- requests of which no reply was recorded
+SELECT c.task_id, (o.ended_at AT TIME ZONE 'UTC')::date, p.model, 0, 1,
+       NULL, NULL, NULL
+  FROM prometheus._outcome o
+  JOIN prometheus._call c
+       ON c.task_id = o.task_id AND c.attempt = o.attempt
+  LEFT JOIN prometheus._attempt a
+       ON a.task_id = c.task_id AND a.attempt = c.attempt
+  LEFT JOIN prometheus._peer p
+       ON c.kind <> 'tool'
+          AND p.name = CASE c.kind
+              WHEN 'review' THEN substr(c.target, 7)
+              ELSE a.model END
+          AND p.version = CASE
+              WHEN c.kind <> 'review' OR p.name = a.model
+              THEN a.model_version
+              ELSE (SELECT max(m.version) FROM prometheus._model m
+                     WHERE m.name = p.name
+                       AND prometheus._seen(m.xid)) END
+ WHERE o.outcome NOT IN ('completed', 'retry')
+   AND prometheus._seen(o.xid)
+   AND c.kind <> 'tool'
+   AND NOT EXISTS (
+       SELECT FROM prometheus._step s
+        WHERE s.task_id = c.task_id AND s.call_id = c.call_id
+          AND prometheus._seen(s.xid));
+COMMENT ON VIEW prometheus._used IS
+    'What each task has used, by day and model; read from its steps and calls.';
+
+-- The SELECT around the UNION ALL is not idle: see prometheus.event.
 CREATE VIEW prometheus.usage WITH (security_barrier) AS
 SELECT u.day,
-       t.agent,
+       u.agent,
        u.model,
-       t.submitter,
+       u.submitter,
        sum(u.tasks)::bigint AS tasks,
        sum(u.calls)::bigint AS calls,
        sum(u.tokens_in)::bigint AS tokens_in,
        sum(u.tokens_out)::bigint AS tokens_out,
        sum(u.cost) AS cost
   FROM (
-       SELECT s.task_id,
-              (s.ended_at AT TIME ZONE 'UTC')::date AS day,
-              s.model,
-              1 AS tasks,
-              count(s.call_id) AS calls,
-              sum(s.tokens_in) AS tokens_in,
-              sum(s.tokens_out) AS tokens_out,
-              sum(s.cost) AS cost
-         FROM prometheus._step s
-        WHERE s.model IS NOT NULL -- others use none
-          AND prometheus._seen(s.xid)
-        GROUP BY 1, 2, 3
-       UNION ALL
-       -- requests of which no reply was recorded
-       SELECT c.task_id, (o.ended_at AT TIME ZONE 'UTC')::date, p.model, 0, 1,
-              NULL, NULL, NULL
-         FROM prometheus._outcome o
-         JOIN prometheus._call c
-              ON c.task_id = o.task_id AND c.attempt = o.attempt
-         LEFT JOIN prometheus._attempt a
-              ON a.task_id = c.task_id AND a.attempt = c.attempt
-         LEFT JOIN prometheus._peer p
-              ON c.kind <> 'tool'
-                 AND p.name = CASE c.kind
-                     WHEN 'review' THEN substr(c.target, 7)
-                     ELSE a.model END
-                 AND p.version = CASE
-                     WHEN c.kind <> 'review' OR p.name = a.model
-                     THEN a.model_version
-                     ELSE (SELECT max(m.version) FROM prometheus._model m
-                            WHERE m.name = p.name
-                              AND prometheus._seen(m.xid)) END
-        WHERE o.outcome NOT IN ('completed', 'retry')
-          AND prometheus._seen(o.xid)
-          AND c.kind <> 'tool'
-          AND NOT EXISTS (
-              SELECT FROM prometheus._step s
-               WHERE s.task_id = c.task_id AND s.call_id = c.call_id
-                 AND prometheus._seen(s.xid))) u
-  JOIN prometheus._visible_task t ON t.task_id = u.task_id
+       SELECT x.day, t.agent, x.model, t.submitter, x.tasks, x.calls,
+              x.tokens_in, x.tokens_out, x.cost
+         FROM prometheus._used x
+         JOIN prometheus._visible_task t ON t.task_id = x.task_id
+       UNION ALL -- by tasks that were deleted
+       SELECT x.day, x.agent, x.model, x.submitter, x.tasks, x.calls,
+              x.tokens_in, x.tokens_out, x.cost
+         FROM prometheus._audit_usage x
+        WHERE prometheus._seen(x.xid)
+          AND (prometheus._may_see(x.submitter, x.submitter_oid)
+           OR x.agent = ANY (ARRAY(
+              SELECT n.name FROM prometheus._agent n
+               WHERE prometheus._may_see(n.owner, n.owner_oid))))) u
  GROUP BY 1, 2, 3, 4;
 COMMENT ON VIEW prometheus.usage IS
-    'What the tasks that you may see have used, by day, agent, model and submitter; read from their steps and calls.';
+    'What the tasks that you may see have used, by day, agent, model and submitter; read from their steps and calls, and of those that were deleted since, for prometheus.retention_audit.';
 COMMENT ON COLUMN prometheus.usage.day IS 'The day, in UTC, on which the steps ended.';
 COMMENT ON COLUMN prometheus.usage.agent IS 'The tasks'' agent.';
 COMMENT ON COLUMN prometheus.usage.model IS 'The provider''s name of the model.';

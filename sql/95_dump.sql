@@ -6,6 +6,7 @@
 SELECT pg_catalog.pg_extension_config_dump('prometheus._era', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._mark', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._mark_name', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._horizon', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._task', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._attempt', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._call', '');
@@ -25,6 +26,9 @@ SELECT pg_catalog.pg_extension_config_dump('prometheus._state', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._policy', 'WHERE NOT ((name LIKE ''justica.%'' OR name = ''sofia'') AND version = 1)');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._budget', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._agent', 'WHERE NOT (name = ''default'' AND version = 1)');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._audit_verdict', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._audit_approval', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._audit_usage', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._task_id', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._fact_id', '');
 

@@ -8,6 +8,7 @@
 #include "nodes/pg_list.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/timestamp.h"
 #include "utils/varlena.h"
 
 #include "as_of.h"
@@ -28,6 +29,8 @@ int prom_guc_max_state = 65536;
 int prom_guc_network_memory = 262144;
 int prom_guc_queue_memory = 65536;
 int prom_guc_rescan_interval = 30000;
+int prom_guc_retention = 30 * SECS_PER_DAY;
+int prom_guc_retention_audit = 730 * SECS_PER_DAY;
 int prom_guc_ring_size = 65536;
 char *prom_guc_secrets_dir = NULL;
 
@@ -155,6 +158,16 @@ prom_guc_define(void)
 		"It looks only if transactions ended meanwhile: prepared transactions and logical replication give no hints.",
 		&prom_guc_rescan_interval, 30000, 100, 3600000, PGC_SIGHUP, GUC_UNIT_MS,
 		NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"prometheus.retention",
+		"Time for which tasks are kept after their end, and versions after a newer one.",
+		"0: for ever.", &prom_guc_retention, 30 * SECS_PER_DAY, 0, INT_MAX,
+		PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"prometheus.retention_audit",
+		"Time for which verdicts, approvals and usage of deleted tasks are kept.",
+		"0: for ever.", &prom_guc_retention_audit, 730 * SECS_PER_DAY, 0,
+		INT_MAX, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomStringVariable(
 		"prometheus.secrets_dir",
 		"Directory of the files that hold the keys of models.",

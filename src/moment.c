@@ -42,6 +42,7 @@
 #include "compat.h"
 #include "era.h"
 #include "guc.h"
+#include "horizon.h"
 #include "mark.h"
 #include "moment.h"
 #include "shmem.h"
@@ -390,6 +391,19 @@ has_all(const PromMoment *moment, Snapshot snapshot)
 	return true;
 }
 
+static void
+raise_forgotten(TimestampTz at, TimestampTz horizon)
+{
+	char *moment = pstrdup(timestamptz_to_str(at));
+
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("what was seen at %s is not kept any more", moment),
+			 errdetail("What was superseded before %s may be deleted.",
+					   timestamptz_to_str(horizon)),
+			 errhint("prometheus.retention says how long versions are kept.")));
+}
+
 /*
  * Who sees the mark sees what it shows: that was over before the mark was
  * written, here and in the order in which a standby replays it.
@@ -413,6 +427,8 @@ check_snapshot(PromMoment *moment)
 						timestamptz_to_str(moment->at)),
 				 errdetail("What was committed between them is hidden from it."),
 				 errhint("Begin a new transaction, or ask for an earlier moment.")));
+	if (moment->at < prom_horizon(snapshot))
+		raise_forgotten(moment->at, prom_horizon(snapshot));
 	moment->checked = true;
 	moment->checked_xmin = snapshot->xmin;
 	moment->checked_xmax = snapshot->xmax;

@@ -1,6 +1,7 @@
 /*
  * publisher.c
  *	  Tells listeners that there is something new, writes marks and checkpoints.
+ *	  What was kept for long enough is deleted here, too (retention.c).
  *
  * It is the only process that sends NOTIFY, whose commit takes a lock of the
  * whole cluster: no submit and no task waits for that.  The first change is
@@ -21,6 +22,7 @@
 #include "fault.h"
 #include "live.h"
 #include "mark.h"
+#include "retention.h"
 #include "shmem.h"
 #include "worker.h"
 #include "xact.h"
@@ -131,15 +133,17 @@ publish(TimestampTz now)
 		next_checkpoint = TimestampTzPlusMilliseconds(now, CHECKPOINT_INTERVAL);
 		soonest_checkpoint = TimestampTzPlusMilliseconds(now, FIRST_CHECKPOINT);
 	}
+	if (prom_retention_due() <= now && !try(prom_retention_step, false))
+		prom_retention_failed();
 }
 
 static long
 wait_time(void)
 {
-	TimestampTz next = DT_NOEND;
+	TimestampTz next = prom_retention_due();
 
 	if (hint_pending)
-		next = next_hint;
+		next = Min(next, next_hint);
 	next = Min(next, prom_mark_due());
 	if (checkpoint_pending)
 		next = Min(next, next_checkpoint);
@@ -162,6 +166,7 @@ prom_publisher_main(Datum main_arg)
 	hint_pending = checkpoint_pending = true;
 	next_hint = GetCurrentTimestamp();
 	next_checkpoint = TimestampTzPlusMilliseconds(next_hint, FIRST_CHECKPOINT);
+	prom_retention_begin();
 	while (!prom_worker_should_end())
 	{
 		publish(GetCurrentTimestamp());

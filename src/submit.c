@@ -32,9 +32,11 @@
 #include "utils/uuid.h"
 
 #include "compat.h"
+#include "era.h"
 #include "fact.h"
 #include "fault.h"
 #include "guc.h"
+#include "horizon.h"
 #include "idempotency.h"
 #include "role.h"
 #include "schema.h"
@@ -335,6 +337,7 @@ static PromStatement visible_statement = {
 static void
 check_dependencies(const PromSubmit *submit)
 {
+	(void) prom_era_xid(); /* the horizon asks for it */
 	SPI_connect();
 	for (int i = 0; i < submit->ndepends_on; i++)
 	{
@@ -349,6 +352,7 @@ check_dependencies(const PromSubmit *submit)
 							(long long) task_id),
 					 errdetail("There is none, or you may not see it.")));
 		SPI_freetuptable(SPI_tuptable);
+		prom_horizon_check_task(task_id);
 	}
 	SPI_finish();
 }

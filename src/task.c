@@ -31,9 +31,11 @@
 
 #include "as_of.h"
 #include "compat.h"
+#include "era.h"
 #include "fact.h"
 #include "fault.h"
 #include "guc.h"
+#include "horizon.h"
 #include "role.h"
 #include "task.h"
 #include "wakeup.h"
@@ -163,6 +165,8 @@ write_retry(int64 task_id)
 	PromOwner owner;
 	bool written;
 
+	(void) prom_era_xid(); /* the horizon asks for it */
+	prom_horizon_check_task(task_id);
 	values[0] = Int64GetDatum(task_id);
 	values[1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	values[2] = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));

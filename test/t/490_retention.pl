@@ -1,0 +1,263 @@
+# What was kept for long enough goes: whole trees of tasks that have ended, and
+# versions that nothing needs.  Nothing else goes, and nobody waits for it.
+use strict;
+use warnings FATAL => 'all';
+use feature 'state';
+
+use PostgreSQL::Test::Utils;
+use PromCluster;
+use Test::More;
+
+my $node = PromCluster->new('main');
+my @relations;
+my %task;
+
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+
+# Submit tasks, each a name and the arguments, and wait for their end.  In the
+# arguments, a name in angle brackets is the id of one that was submitted before.
+sub ended
+{
+	my @new = @_;
+	foreach (@new)
+	{
+		my ($name, $arguments) = @$_;
+		$arguments =~ s/<([a-z ]+)>/$task{$1}/g;
+		$task{$name} = $node->submit($arguments);
+	}
+	my $ids = join ',', map { $task{ $_->[0] } } @new;
+	$node->wait_for('they have ended', "SELECT count(*) FROM prometheus.task WHERE ended_at IS NOT NULL AND task_id IN ($ids)", scalar @new);
+	return;
+}
+
+# Let facts of tasks be as old as that.
+sub age
+{
+	my ($days, @names) = @_;
+	my $ids = join ',', map { $task{$_} } @names;
+	my $by = "- interval '$days days'";
+
+	sql(qq{UPDATE prometheus._task SET submitted_at = submitted_at $by, deadline = deadline $by WHERE task_id IN ($ids) AND run_at IS NULL;
+		UPDATE prometheus._task SET submitted_at = submitted_at $by WHERE task_id IN ($ids) AND run_at IS NOT NULL;
+		UPDATE prometheus._attempt SET started_at = started_at $by WHERE task_id IN ($ids);
+		UPDATE prometheus._outcome SET ended_at = ended_at $by WHERE task_id IN ($ids);
+		UPDATE prometheus._step SET started_at = started_at $by, ended_at = ended_at $by WHERE task_id IN ($ids);
+		UPDATE prometheus._retry SET retried_at = retried_at $by WHERE task_id IN ($ids)});
+	return;
+}
+
+# The names of the tasks that are there.
+sub there
+{
+	my %name = reverse %task;
+	return join ' ', sort map { $name{$_} // "?$_" } split /\n/, sql('SELECT task_id FROM prometheus._task');
+}
+
+# What the audit is for: it does not change when the tasks go.
+sub audit
+{
+	my ($role) = @_;
+	return sql(join ';', "SET ROLE $role", map { "SELECT count(*) || E'\n' || coalesce(string_agg(x::text, E'\n' ORDER BY x::text), '') FROM prometheus.$_ x" } qw(verdict approval usage));
+}
+
+sub set_retention
+{
+	my ($value, $name) = @_;
+	$name //= 'retention';
+	sql("ALTER SYSTEM SET prometheus.$name = '$value'");
+	sql('SELECT pg_reload_conf()');
+	return;
+}
+
+# A pass, from its beginning to its end: it deletes old audit rows last.  One
+# begins at once when a setting has changed.
+sub wait_pass
+{
+	my ($what) = @_;
+	state $days = 730;
+	sql(q{INSERT INTO prometheus._audit_usage (first_task, day, xid, submitter_oid, submitter, agent, tasks, calls)
+		VALUES (0, '2000-01-01', prometheus._xid(), 10, 'nobody', 'probe', 1, 1)});
+	set_retention(++$days . 'd', 'retention_audit');
+	$node->wait_for("$what: a pass", q{SELECT count(*) FROM prometheus._audit_usage WHERE agent = 'probe'}, 0);
+	return;
+}
+
+$node->init(conf => "prometheus.retention = 0\n");
+$node->start;
+$node->create_extension;
+$node->create_scripted_model;
+is(sql('SHOW prometheus.retention_audit'), '730d', 'the audit is kept for two years');
+sql(q{CREATE ROLE alice; GRANT prometheus_agent_user TO alice;
+	CREATE ROLE bob; GRANT prometheus_agent_user TO bob;
+	CREATE FUNCTION look(n int) RETURNS int LANGUAGE sql AS 'SELECT n';
+	SELECT prometheus_set_tool('look(int)'), prometheus_set_model('m', 'echo');
+	SELECT prometheus_set_agent('a', 'm'), prometheus_set_agent('tools', 'scripted', tools => '{look}')});
+
+# Of age: one alone, one with tools, a tree of three, one with a key.  Of age,
+# but of a tree that is not: by its child, by what it depends on.
+ended(
+	[ alone => q{'alone'} ],
+	[ tools => $node->script([ [ 'look', { n => 1 } ] ], 'end') . ", 'tools'" ],
+	[ 'tree parent' => q{'x'} ],
+	[ 'tree child' => q{'x'} ],
+	[ 'tree dependent' => q{'x', depends_on => ARRAY[<tree parent>]} ],
+	[ key => q{'x', idempotency_key => 'old'} ],
+	[ 'held by dependent' => q{'x', 'a'} ],
+	[ 'held by child' => q{'x'} ],
+	[ 'young parent' => q{'x', 'a'} ],
+	[ 'held by parent' => q{'x', depends_on => ARRAY[<young parent>]} ],
+	[ young => q{'x', idempotency_key => 'new'} ]);
+$task{alice} = sql(q{SET ROLE alice; SELECT prometheus_submit('of alice')});
+$node->wait_task($task{alice}, 'completed');
+my @old = ('alone', 'tools', 'tree parent', 'tree child', 'tree dependent', 'key', 'alice');
+
+# By who depends on it; and those that have not ended.
+sql(q{SELECT prometheus_set_model('m', options => '{"max_concurrent": 3}'), prometheus_set_agent('a', instructions => 'two')});
+sql(q{SELECT prometheus_set_agent('a', instructions => 'three')});
+sql(q{SELECT prometheus_set_agent('a', instructions => 'four')});
+ended([ 'young dependent' => q{'x', depends_on => ARRAY[<held by dependent>]} ]);
+$task{$_} = $node->submit(q{'x', run_at => now() + interval '1 day'}) foreach 'live child', 'waits';
+sql(qq{UPDATE prometheus._task SET parent_id = $task{'tree parent'}, parent_step = 1, depth = 1 WHERE task_id = $task{'tree child'};
+	UPDATE prometheus._task SET parent_id = $task{'held by child'}, parent_step = 1, depth = 1 WHERE task_id = $task{'live child'}});
+
+# It had failed, and was retried by hand: it lives.
+sql(q{SELECT prometheus_pause('agent:a')});
+sql(q{CREATE FUNCTION broken(jsonb) RETURNS jsonb LANGUAGE sql AS $$ SELECT '1'::jsonb $$;
+	SELECT prometheus_set_model('broken', 'function', handler => 'broken(jsonb)'), prometheus_set_agent('broken', 'broken')});
+ended([ retried => q{'x', 'broken', max_attempts => 1} ], [ failed => q{'x', 'broken', max_attempts => 1} ]);
+sql(q{SELECT prometheus_pause('agent:broken')});
+is(sql("SELECT prometheus_retry($task{retried})"), 't', 'one is retried');
+push @old, 'failed';
+
+# Approvals, as the workers would write them.
+sql(qq{INSERT INTO prometheus._approval (approval_id, task_id, attempt, step, xid, requested_at, expires_at, tool, policy, approvers, target_hash, arguments)
+	SELECT n, id, 1, 2, prometheus._xid(), now(), now() - n * interval '1 hour', 'look', 'p', 'prometheus_agent_admin', 'h', '{}'
+	  FROM unnest('{$task{alone},$task{alice},$task{young}}'::bigint[]) WITH ORDINALITY x(id, n);
+	INSERT INTO prometheus._decision (approval_id, event_id, xid, decided_at, decision, decided_by)
+	VALUES (2, -2, prometheus._xid(), now(), 'rejected', 'somebody')});
+
+# Versions: of an agent that a task which stays has pinned, of one that is not
+# used any more, of a budget, of memories; of a policy.
+my $remembered = sql(q{SELECT prometheus_remember('a', 'to be forgotten')});
+sql("SELECT prometheus_forget($remembered)");
+sql(q{SELECT prometheus_remember('a', 'is kept')});
+sql(join ';', (q{SELECT prometheus_set_agent('unused', 'm')}) x 3,
+	map { "SELECT prometheus_set_budget('agent:unused', 'hour', tokens => $_)" } qw(1 2 3 NULL));
+sql(q{SELECT prometheus_set_policy('justica.learning', effect => 'off')});
+sql(q{SELECT prometheus_set_tool('look(int)'), prometheus_set_model('m')});
+sql(join ';', map { "UPDATE prometheus.$_ SET set_at = set_at - interval '40 days'" } qw(_agent _model _tool _policy _budget));
+sql(q{UPDATE prometheus._memory SET created_at = created_at - interval '40 days'});
+sql(q{SELECT prometheus_set_agent('unused', instructions => 'young')});
+
+age(40, @old, 'held by dependent', 'held by child', 'held by parent', 'retried', 'waits');
+
+# A mark saw that, long ago.
+sql(q{SELECT prometheus_mark('named')});
+sql(q{UPDATE prometheus._mark SET at = at - interval '35 days'});
+my $policies = sql('SELECT count(*) FROM prometheus._policy');
+my %audit = map { $_ => audit($_) } qw(postgres alice bob);
+like($audit{postgres}, qr/look/, 'there is something to be audited');
+
+# For ever; and while all is paused.
+is(sql('SELECT count(*) FROM prometheus._horizon'), 0, 'for ever: there is no horizon');
+sql('SELECT prometheus_pause()');
+set_retention('30d');
+$node->wait_for('a pass finds that all is paused',
+	q{SELECT state || ' ' || query FROM pg_stat_activity WHERE backend_type = 'prometheus publisher'},
+	'idle moving the horizon of retention');
+sql('SELECT prometheus_resume()');
+is(there() . sql('SELECT count(*) FROM prometheus._horizon'), join(' ', sort keys %task) . 0, 'paused: all are there');
+
+# A transaction that is open, and may tie something to a task.
+my $open = $node->background_psql('postgres');
+$open->query_safe('BEGIN; SELECT pg_current_xact_id()');
+my $reader = $node->background_psql('postgres');
+$reader->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
+set_retention('31d');
+$node->wait_for('the horizon is there', q{SELECT at < now() - interval '30 days' FROM prometheus._horizon});
+is(there(), join(' ', sort keys %task), 'a transaction is open: all are there');
+$open->query_safe("SELECT prometheus_submit('too late', depends_on => ARRAY[$task{young}], run_at => now() + interval '1 day')");
+
+# Nothing is tied to what may go at any moment.
+my $error = $node->error_of("SELECT prometheus_submit('x', depends_on => ARRAY[$task{'held by dependent'}])");
+is($error->{state}, '55000', 'nothing can depend on a task that has ended before the horizon');
+like($error->{hint}, qr/prometheus\.retention/, '... and why is said');
+is($node->error_of("SELECT prometheus_retry($task{failed})")->{state}, '55000', 'nor can it be retried');
+$task{'too late'} = $open->query_safe('SELECT max(task_id) FROM prometheus._task');
+$open->query_safe('COMMIT');
+$open->quit;
+
+# They go, and only they.
+my %left = map { $_ => 1 } keys %task;
+delete @left{@old};
+$node->wait_for('the old ones have gone', 'SELECT count(*) FROM prometheus._task', scalar keys %left);
+wait_pass('tasks');
+is(there(), join(' ', sort keys %left), 'whole trees have gone, and nothing else');
+is($reader->query_safe("SELECT count(*) FROM prometheus._task WHERE task_id = $task{alone}"), 1, 'who reads sees what he saw');
+$reader->query_safe('COMMIT');
+$reader->quit;
+@relations = split /\n/, sql(q{SELECT relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'task_id'
+	WHERE relnamespace = 'prometheus'::regnamespace AND relkind = 'r' AND relname !~ '^_audit'});
+cmp_ok(scalar @relations, '>', 8, 'the relations are known');
+is(sql(join ' UNION ALL ', map { "SELECT '$_' FROM prometheus.$_ x WHERE task_id NOT IN (SELECT task_id FROM prometheus._task)" } @relations),
+	'', 'nothing is left behind');
+is(sql('SELECT count(*) FROM prometheus._decision WHERE approval_id NOT IN (SELECT approval_id FROM prometheus._approval)'), 0, 'nor a decision');
+is(audit($_), $audit{$_}, "the audit is what it was for $_") foreach sort keys %audit;
+$node->check_invariants('invariants', retried => [ $task{retried} ]);
+
+# Keys live as long as their tasks.
+is(sql(q{SELECT prometheus_submit('x', idempotency_key => 'new')}), $task{young}, 'a key stays with its task');
+ended([ 'key again' => q{'x', idempotency_key => 'old'} ]);
+cmp_ok($task{'key again'}, '>', $task{young}, 'and goes with it');
+
+# Versions.
+is(sql(q{SELECT name || ' ' || string_agg(version::text, ',' ORDER BY version) FROM prometheus._agent WHERE name IN ('a', 'unused') GROUP BY name ORDER BY 1}),
+	"a 1,4\nunused 1,3,4", 'versions of agents: the first, the newest, the one at the horizon, and what is pinned');
+is(sql(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM prometheus._model WHERE name = 'm'}), '1,3', 'versions of models: what is pinned');
+is(sql(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM prometheus._tool WHERE name = 'look'}), '1,2', 'versions of tools');
+is(sql(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM prometheus._budget}), '1,4', 'versions of budgets');
+is(sql(q{SELECT string_agg(version::text || content, ',' ORDER BY memory_id) FROM prometheus._memory}), '2to be forgotten,1is kept', 'versions of memories');
+is(sql('SELECT count(*) FROM prometheus._policy'), $policies, 'policies stay');
+is(sql("SELECT prometheus_prompt($task{'held by dependent'}, 1) IS NOT NULL AND prometheus_trace($task{'young dependent'}) IS NOT NULL"), 't', 'what stays can be read');
+
+
+# AS OF begins at the horizon.
+is($node->error_of("SET prometheus.as_of = '@{[ sql(q{SELECT at - interval '1 second' FROM prometheus._horizon}) ]}'; SELECT count(*) FROM prometheus.task")->{state},
+	'55000', 'AS OF: nothing is known of what was before the horizon');
+is(sql(q{SET prometheus.as_of = 'mark:named'; SELECT count(*) FROM prometheus.agent WHERE name IN ('a', 'unused')}), 2, 'AS OF: at the horizon all is there');
+is(sql(q{SET prometheus.as_of = 'mark:named'; SELECT string_agg(name || version, ' ' ORDER BY name) FROM prometheus.agent WHERE name IN ('a', 'unused')}),
+	'a4 unused4', 'AS OF: in the versions of then');
+is(sql(q{SELECT count(*) FROM prometheus._mark WHERE at < (SELECT at FROM prometheus._horizon)}), 0, 'marks of before have gone');
+
+# A server that starts finds what lives.
+my $queue = q{SELECT string_agg(task_id::text, ' ' ORDER BY task_id) FROM prometheus.queue};
+my $live = sql($queue);
+$node->restart;
+$node->wait_for('a start finds the same', $queue, $live);
+
+# What a budget counts now stays, however short retention is.
+sql(q{SELECT prometheus_set_budget('all', 'day', tokens => 1000000)});
+set_retention('1s');
+wait_pass('budget');
+is(sql(q{SELECT at < now() - interval '1 day' FROM prometheus._horizon}), 't', 'the current period of a budget stays');
+is(sql(q{SELECT count(*) FROM prometheus.task WHERE task_id = } . $task{'key again'}), 1, '... and the tasks of it');
+sql(q{SELECT prometheus_set_budget('all', 'day', tokens => NULL)});
+$node->wait_for('without it they go', 'SELECT count(*) FROM prometheus._task WHERE task_id = ' . $task{'key again'}, 0);
+is(sql(q{SELECT count(*) FROM prometheus.task WHERE status IN ('queued', 'retrying', 'running')}), 4, 'what lives stays');
+
+like($node->error_of(q{SET prometheus.as_of = 'mark:named'; SELECT count(*) FROM prometheus.task})->{message}, qr/is not kept any more/,
+	'AS OF: a mark with a name is there, but not what it saw');
+
+# A horizon does not move back.
+my $horizon = sql('SELECT at FROM prometheus._horizon');
+set_retention('100d');
+wait_pass('longer');
+cmp_ok(sql("SELECT at >= '$horizon' FROM prometheus._horizon"), 'eq', 't', 'the horizon does not move back');
+
+# The audit goes as well, in its time.
+cmp_ok(sql('SELECT count(*) FROM prometheus.verdict'), '>', 5, 'there is an audit');
+set_retention('1s', 'retention_audit');
+$node->wait_for('the audit goes', 'SELECT (SELECT count(*) FROM prometheus._audit_verdict) + (SELECT count(*) FROM prometheus._audit_approval) + (SELECT count(*) FROM prometheus._audit_usage)', 0);
+is($node->log_count(qr/ (ERROR|PANIC): .*(?:retention|lock)/), 0, 'no error');
+$node->stop;
+done_testing();
