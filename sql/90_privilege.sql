@@ -61,6 +61,7 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_resume(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_why(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_version() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_health() FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_storage() FROM PUBLIC;
 
 GRANT USAGE ON SCHEMA prometheus
     TO prometheus_agent_user, prometheus_agent_admin;
@@ -186,5 +187,6 @@ GRANT EXECUTE ON FUNCTION
         text, text, text, regprocedure, jsonb, text, text, text, text, text),
     @extschema@.prometheus_set_budget(text, text, bigint, numeric),
     @extschema@.prometheus_pause(text),
-    @extschema@.prometheus_resume(text)
+    @extschema@.prometheus_resume(text),
+    @extschema@.prometheus_storage()
     TO prometheus_agent_admin;

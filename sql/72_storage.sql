@@ -1,0 +1,125 @@
+/*
+ * What the relations take, and what will go when.  src/storage.c.  The oldest
+ * rows of facts are found by their keys, whose order is nearly that of time.
+ */
+CREATE VIEW prometheus._storage WITH (security_barrier) AS
+SELECT c.relname::text AS relation,
+       CASE WHEN c.reltuples >= 0 THEN c.reltuples::bigint
+            ELSE pg_stat_get_live_tuples(c.oid) END AS rows,
+       pg_total_relation_size(c.oid) AS bytes,
+       k.oldest,
+       CASE WHEN k.kept = 'audit' THEN now() - s.audit
+            WHEN k.kept IN ('task', 'version', 'mark') THEN s.horizon END
+           AS horizon,
+       CASE k.kept WHEN 'task' THEN s.first_end + s.tasks
+            WHEN 'mark' THEN k.oldest + s.tasks
+            WHEN 'audit' THEN k.oldest + s.audit
+            WHEN 'version' THEN s.tasks + CASE c.relname
+                 WHEN '_agent' THEN (
+                      SELECT min(n.set_at) FROM prometheus._agent n
+                       WHERE EXISTS (SELECT FROM prometheus._agent x
+                                      WHERE x.name = n.name
+                                        AND x.version < n.version))
+                 WHEN '_model' THEN (
+                      SELECT min(n.set_at) FROM prometheus._model n
+                       WHERE EXISTS (SELECT FROM prometheus._model x
+                                      WHERE x.name = n.name
+                                        AND x.version < n.version))
+                 WHEN '_tool' THEN (
+                      SELECT min(n.set_at) FROM prometheus._tool n
+                       WHERE EXISTS (SELECT FROM prometheus._tool x
+                                      WHERE x.name = n.name
+                                        AND x.version < n.version))
+                 WHEN '_budget' THEN (
+                      SELECT min(n.set_at) FROM prometheus._budget n
+                       WHERE EXISTS (SELECT FROM prometheus._budget x
+                                      WHERE x.name = n.name
+                                        AND x.version < n.version))
+                 WHEN '_memory' THEN (
+                      SELECT min(n.created_at) FROM prometheus._memory n
+                       WHERE EXISTS (SELECT FROM prometheus._memory x
+                                      WHERE x.memory_id = n.memory_id
+                                        AND x.version < n.version)) END END
+           AS goes,
+       k.kept
+  FROM pg_class c
+ CROSS JOIN LATERAL (
+       SELECT nullif(current_setting('prometheus.retention'), '0')::interval
+                  AS tasks,
+              nullif(current_setting('prometheus.retention_audit'), '0')
+                  ::interval AS audit,
+              (SELECT max(h.at) FROM prometheus._horizon h) AS horizon,
+              (SELECT o.ended_at FROM prometheus._outcome o
+                WHERE o.outcome NOT IN ('retry', 'waiting', 'lost')
+                ORDER BY o.task_id, o.attempt LIMIT 1) AS first_end) s
+  LEFT JOIN (VALUES
+       ('_task', 'task',
+        (SELECT x.submitted_at FROM prometheus._task x
+          ORDER BY x.task_id LIMIT 1)),
+       ('_attempt', 'task',
+        (SELECT x.started_at FROM prometheus._attempt x
+          ORDER BY x.task_id, x.attempt LIMIT 1)),
+       ('_call', 'task',
+        (SELECT x.sent_at FROM prometheus._call x
+          ORDER BY x.sent_at LIMIT 1)),
+       ('_step', 'task',
+        (SELECT x.started_at FROM prometheus._step x
+          ORDER BY x.task_id, x.step LIMIT 1)),
+       ('_outcome', 'task',
+        (SELECT x.ended_at FROM prometheus._outcome x
+          ORDER BY x.task_id, x.attempt LIMIT 1)),
+       ('_verdict', 'task',
+        (SELECT x.judged_at FROM prometheus._verdict x
+          ORDER BY x.task_id, x.step LIMIT 1)),
+       ('_approval', 'task',
+        (SELECT x.requested_at FROM prometheus._approval x
+          ORDER BY x.task_id, x.step LIMIT 1)),
+       ('_decision', 'task',
+        (SELECT x.decided_at FROM prometheus._decision x
+          ORDER BY x.decided_at LIMIT 1)),
+       ('_cancel', 'task',
+        (SELECT x.requested_at FROM prometheus._cancel x
+          ORDER BY x.requested_at LIMIT 1)),
+       ('_retry', 'task',
+        (SELECT x.retried_at FROM prometheus._retry x
+          ORDER BY x.task_id, x.attempt LIMIT 1)),
+       ('_strike', 'task',
+        (SELECT x.struck_at FROM prometheus._strike x
+          ORDER BY x.task_id, x.struck_at LIMIT 1)),
+       ('_idempotency', 'task', NULL),
+       ('_agent', 'version',
+        (SELECT min(x.set_at) FROM prometheus._agent x)),
+       ('_model', 'version',
+        (SELECT min(x.set_at) FROM prometheus._model x)),
+       ('_tool', 'version',
+        (SELECT min(x.set_at) FROM prometheus._tool x)),
+       ('_budget', 'version',
+        (SELECT min(x.set_at) FROM prometheus._budget x)),
+       ('_memory', 'version',
+        (SELECT min(x.created_at) FROM prometheus._memory x)),
+       ('_policy', 'all', (SELECT min(x.set_at) FROM prometheus._policy x)),
+       ('_mark', 'mark', (SELECT min(x.at) FROM prometheus._mark x)),
+       ('_audit_verdict', 'audit',
+        (SELECT min(x.judged_at) FROM prometheus._audit_verdict x)),
+       ('_audit_approval', 'audit',
+        (SELECT min(x.requested_at) FROM prometheus._audit_approval x)),
+       ('_audit_usage', 'audit',
+        (SELECT min(x.day) FROM prometheus._audit_usage x)))
+       AS k (relation, kept, oldest) ON k.relation = c.relname
+ WHERE c.relnamespace = 'prometheus'::regnamespace AND c.relkind = 'r';
+COMMENT ON VIEW prometheus._storage IS
+    'What prometheus_storage() shows.';
+
+CREATE FUNCTION @extschema@.prometheus_storage(
+    OUT relation text,
+    OUT rows bigint,
+    OUT bytes bigint,
+    OUT oldest timestamptz,
+    OUT horizon timestamptz,
+    OUT goes timestamptz,
+    OUT kept text)
+RETURNS SETOF record
+LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 30
+AS 'MODULE_PATHNAME', 'prom_storage';
+COMMENT ON FUNCTION @extschema@.prometheus_storage() IS
+    'The tables of the extension, the largest first, for administrators. rows: an estimate, of the last VACUUM or ANALYZE, else of the statistics. bytes: with indexes and TOAST. oldest: the time of the first row. horizon: what was before it may be gone; null: nothing is. goes: when something of it can be deleted at the earliest, by the settings of now; null: never, or there is nothing. kept: task (prometheus.retention after the end of its tree), version (after a newer one, unless it is pinned), mark (after it was written), audit (prometheus.retention_audit), all (for ever); null: bookkeeping. Raises insufficient_privilege.';
