@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
+#include "backup.h"
 #include "era.h"
 #include "extension.h"
 #include "gate.h"
@@ -216,6 +217,17 @@ put_notifications(ReturnSetInfo *result)
 					: "A listener that stays in a transaction holds it up.");
 }
 
+static void
+put_backups(ReturnSetInfo *result)
+{
+	PromBackupFinding archiving = prom_backup_archiving();
+	PromBackupFinding last = prom_backup_last();
+
+	put(result, "archiving", archiving.status, archiving.value,
+		archiving.hint);
+	put(result, "backup", last.status, last.value, last.hint);
+}
+
 PG_FUNCTION_INFO_V1(prom_health);
 
 Datum
@@ -244,5 +256,6 @@ prom_health(PG_FUNCTION_ARGS)
 	put_places(result);
 	put_secrets(result);
 	put_notifications(result);
+	put_backups(result);
 	return (Datum) 0;
 }

@@ -208,6 +208,16 @@ INSERT INTO prometheus._decision (approval_id, event_id, xid, decided_at, decisi
 SELECT -1, -2, prometheus._xid(), now(), 'rejected', 'somebody';
 SELECT prometheus_set_policy('justica.escalation', effect => 'off');
 SELECT prometheus_set_budget('all', 'day', tokens => 1000000);
+INSERT INTO prometheus._horizon (at, xid, moved_at, snapshot)
+SELECT '2000-01-01', prometheus._xid(), now(), prometheus._snapshot();
+INSERT INTO prometheus._audit_usage (first_task, day, xid, submitter_oid, submitter, agent, tasks, calls)
+SELECT -1, '2000-01-01', prometheus._xid(), 10, 'somebody', 'gone', 1, 1;
+INSERT INTO prometheus._audit_verdict (task_id, attempt, xid, judged_at, approved, policy_version, submitter_oid, submitter,
+                                       agent, stage, effect, risk_level, governor, target_hash)
+SELECT -1, 1, prometheus._xid(), now(), true, 1, 10, 'somebody', 'gone', 'task', 'allow', 'LOW', 'JUSTICA', 'hash';
+INSERT INTO prometheus._audit_approval (approval_id, task_id, attempt, step, xid, requested_at, expires_at, submitter_oid,
+                                        submitter, agent, tool, policy, approvers, target_hash, arguments)
+SELECT -1, -1, 1, 2, prometheus._xid(), now(), now(), 10, 'somebody', 'gone', 'x', 'x', 'x', 'hash', '{}';
 EOSQL
 
 @facts = split /\n/, $node->safe_psql('postgres',
@@ -225,6 +235,28 @@ $node->command_ok(
 	[ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', "$dump.sql", 'copy' ],
 	'restored by psql');
 check_copy($node, 'copy', 'database');
+
+# In parallel, and in one transaction, from one file.
+sub facts_of
+{
+	my ($dbname) = @_;
+	return $node->safe_psql($dbname, join ' UNION ALL ', map { "SELECT '$_', md5(string_agg((to_jsonb(x) - '{set_at,xid}'::text[])::text, ',' ORDER BY to_jsonb(x) - '{set_at,xid}'::text[])) FROM prometheus.$_ x" } @facts);
+}
+$node->command_ok([ 'pg_dump', '-Fc', '-f', "$dump.c", 'postgres' ], 'pg_dump -Fc');
+foreach my $how ([ 'parallel', '-j4' ], [ 'transaction', '--single-transaction' ])
+{
+	$node->safe_psql('postgres', "CREATE DATABASE $how->[0]");
+	$node->command_ok([ 'pg_restore', '--exit-on-error', $how->[1], '-d', $how->[0], "$dump.c" ], "restored with $how->[1]");
+	is(facts_of($how->[0]), facts_of('postgres'), "$how->[0]: every fact");
+}
+
+# A dump of the schema has nothing, unless it is to have the extension.
+$node->command_ok([ 'pg_dump', '-n', 'prometheus', '-f', "$dump.n", 'postgres' ], 'pg_dump -n');
+unlike(slurp_file("$dump.n"), qr/^(COPY|INSERT|CREATE) /m, '-n: there is nothing in it');
+$node->command_ok([ 'pg_dump', '-n', 'prometheus', '-e', 'prometheus', '-f', "$dump.e", 'postgres' ], 'pg_dump -n -e');
+$node->safe_psql('postgres', 'CREATE DATABASE with_extension');
+$node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', "$dump.e", 'with_extension' ], '-n -e: restored');
+is(facts_of('with_extension'), facts_of('postgres'), '-n -e: every fact');
 
 # Another server: with its roles, in parallel.
 $other->init(databases => []);
