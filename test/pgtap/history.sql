@@ -1,7 +1,7 @@
 -- What each mark saw: by the setting, and by the functions.  The marks and the
 -- transactions are made by hand: 100 to 105, a mark after each.
 BEGIN;
-SELECT plan(81);
+SELECT plan(100);
 
 CREATE TEMP TABLE relation (name text PRIMARY KEY);
 INSERT INTO relation SELECT unnest('{task,attempt,call,step,event,agent,model,tool,policy,budget,verdict,approval,memory,state,span,usage}'::text[]);
@@ -143,6 +143,18 @@ SELECT results_eq(
 SELECT is((SELECT count(*) FROM prometheus.task_at(NULL)), 0::bigint, 'at no moment there is nothing');
 SELECT throws_like($$SELECT * FROM prometheus.task_at('2019-01-01')$$, 'nothing is known of %', 'nor before the first, which is an error');
 SELECT throws_like($$SELECT * FROM prometheus.task_at(now() + interval '1 day')$$, '% is in the future', 'nor in the future');
+
+-- Who may see what is the same as now.
+
+CREATE ROLE prom_test_reader;
+GRANT prometheus_agent_user TO prom_test_reader;
+SET LOCAL ROLE prom_test_reader;
+SELECT lives_ok(format('SELECT * FROM prometheus.%I(''2020-01-05 12:00+00'')', name || '_at'), 'a user may call ' || name || '_at')
+  FROM relation;
+SELECT is((SELECT count(*) FROM prometheus.task_at('2020-01-05 12:00+00')), 0::bigint, 'he sees no task of others');
+SELECT is((SELECT count(*) FROM prometheus.task_history), 0::bigint, 'at no mark');
+SELECT is((SELECT count(*) FROM prometheus.agent_at('2020-01-05 12:00+00') WHERE name = 'mine'), 1::bigint, 'and agents');
+RESET ROLE;
 
 -- Plans: the functions are inlined, and what is asked for is found by indexes.
 
