@@ -10,7 +10,7 @@
  *	SETTLE	the horizon was moved; transactions that may have looked at the
  *			one before are waited for (horizon.c)
  *	TASKS	trees of tasks, in the order of their ids
- *	VERSIONS	of agents, models, tools, budgets and memories
+ *	VERSIONS	that were superseded before the horizon
  *	MARKS	that were written before the horizon
  *	AUDIT	what was kept of tasks that are gone
  *
@@ -24,36 +24,29 @@
  * dependent that is still to run, is there as long as it is.  What stays for
  * the audit is written in the same transaction.
  *
- * A version goes when a newer one was there at the horizon, unless a task pins
- * it.  Tasks that the horizon's snapshot does not see were begun after the
- * newer one was there, so only older ones are looked at.  Policies stay: the
- * number of their rows is the version that verdicts have.
+ * Versions are superseded.c's.
  *
  * While everything is paused nothing is deleted: so a copy, and a server that
  * was restored to look at the past, keep what they have.
  */
 #include "postgres.h"
 
-#include "access/table.h"
 #include "access/transam.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "storage/bufmgr.h"
 #include "storage/ipc.h"
 #include "utils/datum.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "era.h"
 #include "fault.h"
 #include "guc.h"
 #include "retention.h"
+#include "superseded.h"
 #include "worker.h"
 #include "xact.h"
 
@@ -71,7 +64,6 @@
 #define SETTLE_PAUSE 50
 
 #define BATCH 64         /* tasks that are looked at */
-#define BLOCKS 64        /* of a relation of versions */
 #define OLDEST_ROWS 1000 /* that go together */
 
 typedef enum Phase
@@ -98,8 +90,8 @@ static struct
 	TransactionId settled; /* transactions before it must be over */
 	HTAB *looked_at;       /* trees of which a task was found already */
 	int64 last_task;
-	int place;         /* in the list of the phase */
-	BlockNumber block; /* and there */
+	int place; /* in the list of the audit */
+	PromSupersededPlace superseded;
 } pass;
 
 
@@ -236,64 +228,6 @@ static PromStatement batch_statements[] = {
 	DELETE_FROM("_call"),
 	DELETE_FROM("_attempt"),
 	DELETE_FROM("_task"),
-};
-
-
-/* Versions. */
-
-/* Those of which a newer one was there. */
-#define DELETE_VERSIONS(relation, key, time)                   \
-	"DELETE FROM prometheus." relation " x"                    \
-	" WHERE x.ctid >= $3 AND x.ctid < $4"                      \
-	" AND EXISTS (SELECT FROM prometheus." relation " n"       \
-	"   WHERE n." key " = x." key " AND n.version > x.version" \
-	"     AND n." time " < $1 AND pg_visible_in_snapshot(n.xid, $2))"
-
-/* What attempts a have pinned, of tasks t that were there before, too. */
-#define PINNED(columns, join)                                   \
-	"WITH pinned AS MATERIALIZED (SELECT DISTINCT " columns     \
-	" FROM prometheus._task t"                                  \
-	" JOIN prometheus._attempt a ON a.task_id = t.task_id" join \
-	" WHERE t.xid < pg_snapshot_xmax($2)"                       \
-	"   AND pg_visible_in_snapshot(t.xid, $2)) "
-
-/* The first of a name is what the views find it by. */
-#define NOT_FIRST " AND x.version > 1"
-
-#define NOT_PINNED                          \
-	" AND NOT EXISTS (SELECT FROM pinned p" \
-	"   WHERE p.name = x.name AND p.version = x.version)"
-
-#define JOIN_TOOLS                                           \
-	" JOIN prometheus._agent g"                              \
-	"   ON g.name = t.agent AND g.version = a.agent_version" \
-	" CROSS JOIN LATERAL unnest(g.tools, a.tool_versions)"   \
-	"   AS v (name, version)"
-
-#define ARGUMENTS \
-	4, {TIMESTAMPTZOID, PG_SNAPSHOTOID, TIDOID, TIDOID}, NULL
-
-static struct
-{
-	const char *relation;
-	PromStatement statement;
-} versions[] = {
-	{"_agent",
-	 {PINNED("t.agent AS name, a.agent_version AS version", "")
-		  DELETE_VERSIONS("_agent", "name", "set_at") NOT_FIRST NOT_PINNED,
-	  ARGUMENTS}},
-	{"_model",
-	 {PINNED("a.model AS name, a.model_version AS version", "")
-		  DELETE_VERSIONS("_model", "name", "set_at") NOT_FIRST NOT_PINNED,
-	  ARGUMENTS}},
-	{"_tool",
-	 {PINNED("v.name, v.version", JOIN_TOOLS)
-		  DELETE_VERSIONS("_tool", "name", "set_at") NOT_FIRST NOT_PINNED,
-	  ARGUMENTS}},
-	{"_budget",
-	 {DELETE_VERSIONS("_budget", "name", "set_at") NOT_FIRST, ARGUMENTS}},
-	{"_memory",
-	 {DELETE_VERSIONS("_memory", "memory_id", "created_at"), ARGUMENTS}},
 };
 
 
@@ -470,7 +404,7 @@ go_to(Phase phase)
 {
 	pass.phase = phase;
 	pass.place = 0;
-	pass.block = 0;
+	memset(&pass.superseded, 0, sizeof(pass.superseded));
 }
 
 static void
@@ -633,33 +567,6 @@ delete_tasks(void)
 		go_to(VERSIONS);
 }
 
-/* Some blocks of a relation; false: there is none after them. */
-static bool
-delete_from_blocks(const char *name, PromStatement *statement)
-{
-	Relation relation;
-	BlockNumber nblocks;
-	ItemPointerData first;
-	ItemPointerData last;
-	Datum values[4];
-
-	relation = table_open(get_relname_relid(name,
-											get_namespace_oid("prometheus",
-															  false)),
-						  RowExclusiveLock);
-	nblocks = RelationGetNumberOfBlocks(relation);
-	table_close(relation, NoLock);
-	ItemPointerSet(&first, pass.block, 0);
-	pass.block = pass.block + BLOCKS;
-	ItemPointerSet(&last, pass.block, 0);
-	values[0] = TimestampTzGetDatum(pass.cutoff);
-	values[1] = pass.snapshot;
-	values[2] = PointerGetDatum(&first);
-	values[3] = PointerGetDatum(&last);
-	prom_statement_run(statement, values, NULL, false);
-	return pass.block < nblocks;
-}
-
 static void
 delete_versions(void)
 {
@@ -670,13 +577,9 @@ delete_versions(void)
 		rest(0);
 		return;
 	}
-	more = delete_from_blocks(versions[pass.place].relation,
-							  &versions[pass.place].statement);
+	more = prom_superseded_delete(&pass.superseded, pass.cutoff, pass.snapshot);
 	end();
-	if (more)
-		return;
-	pass.block = 0;
-	if (++pass.place == lengthof(versions))
+	if (!more)
 		go_to(MARKS);
 }
 

@@ -1,0 +1,138 @@
+/*
+ * superseded.c
+ *	  Deletes versions of which a newer one has been there for long enough.
+ *
+ * A version goes when a newer one was there at the horizon, unless a task pins
+ * it.  Tasks that the horizon's snapshot does not see were begun after the
+ * newer one was there, so only older ones are looked at.  Policies stay: the
+ * number of their rows is the version that verdicts have.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "storage/bufmgr.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+#include "superseded.h"
+#include "xact.h"
+
+/* Of a relation, in one transaction. */
+#define BLOCKS 64
+
+/* Those of which a newer one was there. */
+#define DELETE_VERSIONS(relation, key, time)                   \
+	"DELETE FROM prometheus." relation " x"                    \
+	" WHERE x.ctid >= $3 AND x.ctid < $4"                      \
+	" AND EXISTS (SELECT FROM prometheus." relation " n"       \
+	"   WHERE n." key " = x." key " AND n.version > x.version" \
+	"     AND n." time " < $1 AND pg_visible_in_snapshot(n.xid, $2))"
+
+/* What attempts a have pinned, of tasks t that were there before, too. */
+#define PINNED(columns, join)                                   \
+	"WITH pinned AS MATERIALIZED (SELECT DISTINCT " columns     \
+	" FROM prometheus._task t"                                  \
+	" JOIN prometheus._attempt a ON a.task_id = t.task_id" join \
+	" WHERE t.xid < pg_snapshot_xmax($2)"                       \
+	"   AND pg_visible_in_snapshot(t.xid, $2)) "
+
+/* The first of a name is what the views find it by. */
+#define NOT_FIRST " AND x.version > 1"
+
+#define NOT_PINNED                          \
+	" AND NOT EXISTS (SELECT FROM pinned p" \
+	"   WHERE p.name = x.name AND p.version = x.version)"
+
+#define JOIN_TOOLS                                           \
+	" JOIN prometheus._agent g"                              \
+	"   ON g.name = t.agent AND g.version = a.agent_version" \
+	" CROSS JOIN LATERAL unnest(g.tools, a.tool_versions)"   \
+	"   AS v (name, version)"
+
+#define ARGUMENTS \
+	4, {TIMESTAMPTZOID, PG_SNAPSHOTOID, TIDOID, TIDOID}, NULL
+
+static struct
+{
+	const char *relation;
+	PromStatement statement;
+} versions[] = {
+	{"_agent",
+	 {PINNED("t.agent AS name, a.agent_version AS version", "")
+		  DELETE_VERSIONS("_agent", "name", "set_at") NOT_FIRST NOT_PINNED,
+	  ARGUMENTS}},
+	{"_model",
+	 {PINNED("a.model AS name, a.model_version AS version", "")
+		  DELETE_VERSIONS("_model", "name", "set_at") NOT_FIRST NOT_PINNED,
+	  ARGUMENTS}},
+	{"_tool",
+	 {PINNED("v.name, v.version", JOIN_TOOLS)
+		  DELETE_VERSIONS("_tool", "name", "set_at") NOT_FIRST NOT_PINNED,
+	  ARGUMENTS}},
+	{"_budget",
+	 {DELETE_VERSIONS("_budget", "name", "set_at") NOT_FIRST, ARGUMENTS}},
+	{"_memory",
+	 {DELETE_VERSIONS("_memory", "memory_id", "created_at"), ARGUMENTS}},
+	/*
+	 * Those before the newest key frame that was there: what comes after that
+	 * needs none of them.  A key frame goes after those that need it.
+	 */
+	{"_state",
+	 {"DELETE FROM prometheus._state x"
+	  " WHERE x.ctid >= $3 AND x.ctid < $4 AND x.version > 1"
+	  " AND EXISTS (SELECT FROM prometheus._state n"
+	  "   WHERE (n.owner, n.owner_oid, n.agent, n.key)"
+	  "       = (x.owner, x.owner_oid, x.agent, x.key)"
+	  "     AND n.version > x.version AND n.base_version IS NULL"
+	  "     AND n.saved_at < $1 AND pg_visible_in_snapshot(n.xid, $2))"
+	  " AND (x.base_version IS NOT NULL OR x.version IS DISTINCT FROM ("
+	  "   SELECT y.base_version FROM prometheus._state y"
+	  "    WHERE (y.owner, y.owner_oid, y.agent, y.key)"
+	  "        = (x.owner, x.owner_oid, x.agent, x.key)"
+	  "      AND y.version > x.version ORDER BY y.version LIMIT 1))",
+	  ARGUMENTS}},
+};
+
+/* Some blocks of a relation; false: there is none after them. */
+static bool
+delete_from_blocks(Oid relid, BlockNumber block, PromStatement *statement,
+				   TimestampTz cutoff, Datum snapshot)
+{
+	Relation relation = table_open(relid, RowExclusiveLock);
+	BlockNumber nblocks = RelationGetNumberOfBlocks(relation);
+	ItemPointerData first;
+	ItemPointerData last;
+	Datum values[4];
+
+	table_close(relation, NoLock);
+	ItemPointerSet(&first, block, 0);
+	ItemPointerSet(&last, block + BLOCKS, 0);
+	values[0] = TimestampTzGetDatum(cutoff);
+	values[1] = snapshot;
+	values[2] = PointerGetDatum(&first);
+	values[3] = PointerGetDatum(&last);
+	prom_statement_run(statement, values, NULL, false);
+	return block + BLOCKS < nblocks;
+}
+
+bool
+prom_superseded_delete(PromSupersededPlace *place, TimestampTz cutoff,
+					   Datum snapshot)
+{
+	Oid relid = get_relname_relid(versions[place->relation].relation,
+								  get_namespace_oid("prometheus", false));
+
+	if (OidIsValid(relid) &&
+		delete_from_blocks(relid, place->block,
+						   &versions[place->relation].statement, cutoff,
+						   snapshot))
+		place->block += BLOCKS;
+	else
+	{
+		place->relation++;
+		place->block = 0;
+	}
+	return place->relation < lengthof(versions);
+}
