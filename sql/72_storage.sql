@@ -39,7 +39,10 @@ SELECT c.relname::text AS relation,
                       SELECT min(n.created_at) FROM prometheus._memory n
                        WHERE EXISTS (SELECT FROM prometheus._memory x
                                       WHERE x.memory_id = n.memory_id
-                                        AND x.version < n.version)) END END
+                                        AND x.version < n.version))
+                 WHEN '_state' THEN (
+                      SELECT min(n.saved_at) FROM prometheus._state n
+                       WHERE n.version > 2) END END
            AS goes,
        k.kept
   FROM pg_class c
@@ -97,6 +100,8 @@ SELECT c.relname::text AS relation,
         (SELECT min(x.set_at) FROM prometheus._budget x)),
        ('_memory', 'version',
         (SELECT min(x.created_at) FROM prometheus._memory x)),
+       ('_state', 'version',
+        (SELECT min(x.saved_at) FROM prometheus._state x)),
        ('_policy', 'all', (SELECT min(x.set_at) FROM prometheus._policy x)),
        ('_mark', 'mark', (SELECT min(x.at) FROM prometheus._mark x)),
        ('_audit_verdict', 'audit',

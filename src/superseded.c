@@ -124,8 +124,7 @@ prom_superseded_delete(PromSupersededPlace *place, TimestampTz cutoff,
 	Oid relid = get_relname_relid(versions[place->relation].relation,
 								  get_namespace_oid("prometheus", false));
 
-	if (OidIsValid(relid) &&
-		delete_from_blocks(relid, place->block,
+	if (delete_from_blocks(relid, place->block,
 						   &versions[place->relation].statement, cutoff,
 						   snapshot))
 		place->block += BLOCKS;

@@ -149,6 +149,19 @@ sql(join ';', map { "UPDATE prometheus.$_ SET set_at = set_at - interval '40 day
 sql(q{UPDATE prometheus._memory SET created_at = created_at - interval '40 days'});
 sql(q{SELECT prometheus_set_agent('unused', instructions => 'young')});
 
+# States: small ones; and one whose newest version is stored by the fourth.
+sql("SELECT prometheus_save_state('a', '$_')") foreach 1 .. 3;
+foreach my $start (0, 1000, 2000)
+{
+	sql("SELECT prometheus_save_state('a', to_jsonb((SELECT string_agg(sha256((i + $start)::text::bytea)::text, '') FROM generate_series(1, 200) i)), 'long')");
+	sql("SELECT prometheus_save_state('a', to_jsonb((prometheus_state('a', 'long') #>> '{}') || 'more'), 'long')") if $start > 0;
+}
+is(sql(q{SELECT string_agg(concat(base_version, '<', version), ' ' ORDER BY version) FROM prometheus._state WHERE key = 'long'}),
+	'<1 <2 2<3 <4 4<5', 'a state is stored as changes of a key frame');
+my $long = sql(q{SELECT prometheus_state('a', 'long')});
+sql(q{UPDATE prometheus._state SET saved_at = saved_at - interval '40 days'});
+sql(q{SELECT prometheus_save_state('a', '4')});
+
 age(40, @old, 'held by dependent', 'held by child', 'held by parent', 'retried', 'waits');
 
 # A mark saw that, long ago.
@@ -217,6 +230,9 @@ is(sql(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM prometheus.
 is(sql(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM prometheus._tool WHERE name = 'look'}), '1,2', 'versions of tools');
 is(sql(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM prometheus._budget}), '1,4', 'versions of budgets');
 is(sql(q{SELECT string_agg(version::text || content, ',' ORDER BY memory_id) FROM prometheus._memory}), '2to be forgotten,1is kept', 'versions of memories');
+is(sql(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM prometheus._state WHERE key = 'state'}), '1,3,4', 'versions of states');
+is(sql(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM prometheus._state WHERE key = 'long' AND version <> 2}), '1,4,5', '... and the key frame of one that stays');
+is(sql(q{SELECT prometheus_state('a', 'long')}), $long, '... which can be read');
 is(sql('SELECT count(*) FROM prometheus._policy'), $policies, 'policies stay');
 is(sql("SELECT prometheus_prompt($task{'held by dependent'}, 1) IS NOT NULL AND prometheus_trace($task{'young dependent'}) IS NOT NULL"), 't', 'what stays can be read');
 
