@@ -59,6 +59,12 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_reject(bigint, text)
 REVOKE ALL ON FUNCTION @extschema@.prometheus_pause(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_resume(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_why(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_track(
+    regclass, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_rows_at(
+    anyelement, timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_undo(bigint, boolean)
+    FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_version() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_health() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_storage() FROM PUBLIC;
@@ -168,6 +174,9 @@ GRANT EXECUTE ON FUNCTION
     @extschema@.prometheus_diff_state(text, bigint, bigint, text),
     @extschema@.prometheus_approve(bigint, text),
     @extschema@.prometheus_reject(bigint, text),
+    @extschema@.prometheus_track(regclass, boolean),
+    @extschema@.prometheus_rows_at(anyelement, timestamptz),
+    @extschema@.prometheus_undo(bigint, boolean),
     @extschema@.prometheus_version(),
     @extschema@.prometheus_health()
     TO prometheus_agent_user, prometheus_agent_admin;

@@ -29,6 +29,9 @@ SELECT pg_catalog.pg_extension_config_dump('prometheus._agent', 'WHERE NOT (name
 SELECT pg_catalog.pg_extension_config_dump('prometheus._audit_verdict', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._audit_approval', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._audit_usage', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._track', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._row_version', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._row_version_id', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._task_id', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._fact_id', '');
 

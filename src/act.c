@@ -31,6 +31,7 @@
 #include "signature.h"
 #include "step.h"
 #include "tool/builtin.h"
+#include "version.h"
 #include "worker.h"
 #include "xact.h"
 
@@ -552,12 +553,14 @@ act_tool(PromJob *job)
 
 /*
  * The writer of facts is made after the code of others has run: until then the
- * transaction has no xid and holds up nobody.
+ * transaction has no xid and holds up nobody.  What that code changes in
+ * tracked tables is the task's; after an error the next job says whose it is.
  */
 void
 prom_act(PromJob *job)
 {
 	prom_act_check_wanted(job);
+	prom_version_set_task(job->task_id, job->step);
 	switch (job->kind)
 	{
 		case PROM_JOB_TOOL:
@@ -573,4 +576,5 @@ prom_act(PromJob *job)
 			prom_act_counsel(job);
 			break;
 	}
+	prom_version_set_task(0, 0);
 }

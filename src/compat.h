@@ -9,6 +9,7 @@
 #include "varatt.h"
 #endif
 #include "access/transam.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_proc.h"
 #include "executor/executor.h"
@@ -70,6 +71,13 @@ extern PGDLLEXPORT void _PG_init(void);
 	object_ownercheck(DatabaseRelationId, (oid), (role))
 #else
 #define prom_owns_database(oid, role) pg_database_ownercheck((oid), (role))
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define prom_owns_relation(oid, role) \
+	object_ownercheck(RelationRelationId, (oid), (role))
+#else
+#define prom_owns_relation(oid, role) pg_class_ownercheck((oid), (role))
 #endif
 
 #if PG_VERSION_NUM >= 160000

@@ -48,8 +48,6 @@
 #include "worker.h"
 #include "xact.h"
 
-#define ERA_SHIFT 48
-
 /* What a snapshot sees. */
 typedef struct View
 {
@@ -91,7 +89,7 @@ prom_era_init(void)
 static FullTransactionId
 with_era(int32 era, FullTransactionId xid)
 {
-	return FullTransactionIdFromU64((uint64) era << ERA_SHIFT |
+	return FullTransactionIdFromU64((uint64) era << PROM_ERA_SHIFT |
 									U64FromFullTransactionId(xid));
 }
 
@@ -281,7 +279,7 @@ raise_era(Oid relid)
 		return;
 	}
 	values[0] = Int32GetDatum(
-		Max(view.highest, (int32) (view.stored >> ERA_SHIFT)) + 1);
+		Max(view.highest, (int32) (view.stored >> PROM_ERA_SHIFT)) + 1);
 	values[1] = Int64GetDatum((int64) GetSystemIdentifier());
 	values[2] = ObjectIdGetDatum(MyDatabaseId);
 	values[3] = Int32GetDatum(view.nforeign);
@@ -366,7 +364,7 @@ prom_era_is_current(uint64 xid)
 	View view;
 
 	look(era_relation(), SnapshotSelf, &view);
-	return view.is_ours && (int32) (xid >> ERA_SHIFT) == view.highest;
+	return view.is_ours && (int32) (xid >> PROM_ERA_SHIFT) == view.highest;
 }
 
 /* It is not older than half of all xids, and not of the future. */

@@ -7,6 +7,9 @@
 
 #include "access/transam.h"
 
+/* In the xid of a fact the era begins at this bit. */
+#define PROM_ERA_SHIFT 48
+
 /* Why a copy is paused, in prometheus._gate; a literal of SQL too. */
 #define PROM_ERA_REASON "this database is a copy: SELECT prometheus_resume() lets it run"
 

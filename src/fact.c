@@ -94,6 +94,15 @@ static FactRelation relations[PROM_NFACTS] = {
 				 "restored_from", "saved_at", "owner_oid", "bytes", "run",
 				 "checksum", "codec", "form", "owner", "agent", "key",
 				 "frame"}},
+	{.name = "_track",
+	 .ncolumns = TRACK_COLUMNS,
+	 .columns = {"track_id", "layout", "last_column", "relation_oid",
+				 "recorded_at", "event", "relation", "reason", "columns",
+				 "attnums", "names", "types", "key"}},
+	{.name = "_row_version",
+	 .ncolumns = ROW_VERSION_COLUMNS,
+	 .columns = {"track_id", "version_id", "changed_at", "task_id", "undoes",
+				 "step", "layout", "operation", "key", "fields"}},
 };
 
 typedef struct Batch
@@ -315,6 +324,12 @@ int64
 prom_fact_next_id(void)
 {
 	return next_of("_fact_id");
+}
+
+int64
+prom_fact_next_row_version(void)
+{
+	return next_of("_row_version_id");
 }
 
 Datum

@@ -21,6 +21,8 @@ typedef enum PromFactKind
 	PROM_FACT_VERDICT,
 	PROM_FACT_APPROVAL,
 	PROM_FACT_STATE,
+	PROM_FACT_TRACK,
+	PROM_FACT_ROW_VERSION,
 	PROM_NFACTS
 } PromFactKind;
 
@@ -210,6 +212,39 @@ enum
 	STATE_COLUMNS
 };
 
+enum
+{
+	TRACK_ID,
+	TRACK_LAYOUT,
+	TRACK_LAST_COLUMN,
+	TRACK_RELATION_OID,
+	TRACK_RECORDED_AT,
+	TRACK_EVENT,
+	TRACK_RELATION,
+	TRACK_REASON,
+	TRACK_COLUMN_IDS,
+	TRACK_ATTNUMS,
+	TRACK_NAMES,
+	TRACK_TYPES,
+	TRACK_KEY,
+	TRACK_COLUMNS
+};
+
+enum
+{
+	ROW_VERSION_TRACK_ID,
+	ROW_VERSION_ID,
+	ROW_VERSION_CHANGED_AT,
+	ROW_VERSION_TASK_ID,
+	ROW_VERSION_UNDOES,
+	ROW_VERSION_STEP,
+	ROW_VERSION_LAYOUT,
+	ROW_VERSION_OPERATION,
+	ROW_VERSION_KEY,
+	ROW_VERSION_FIELDS,
+	ROW_VERSION_COLUMNS
+};
+
 #define PROM_FACT_MAX_COLUMNS STEP_COLUMNS
 
 typedef struct PromFactWriter PromFactWriter;
@@ -234,6 +269,9 @@ extern void prom_fact_flush(PromFactWriter *writer);
 /* The next id of a task, and of an event or a call. */
 extern int64 prom_fact_next_task_id(void);
 extern int64 prom_fact_next_id(void);
+
+/* The next id of a version of a row, while that row is locked. */
+extern int64 prom_fact_next_row_version(void);
 
 /* The relation of a kind of facts; InvalidOid if the extension is not there. */
 extern Oid prom_fact_relation(PromFactKind kind);

@@ -20,6 +20,7 @@
 #include "gate.h"
 #include "guc.h"
 #include "shmem.h"
+#include "track.h"
 #include "worker.h"
 
 /* Processes of the server's own and of one parallel query. */
@@ -228,6 +229,23 @@ put_backups(ReturnSetInfo *result)
 	put(result, "backup", last.status, last.value, last.hint);
 }
 
+/* Tables whose rows are to be recorded. */
+static void
+put_tracking(ReturnSetInfo *result)
+{
+	StringInfoData interrupted;
+	int n;
+
+	initStringInfo(&interrupted);
+	n = prom_track_count(&interrupted);
+	if (interrupted.len == 0)
+		put(result, "tracked tables", "ok", psprintf("%d", n), NULL);
+	else
+		put(result, "tracked tables", "warning",
+			psprintf("%d; not recorded any more: %s", n, interrupted.data),
+			"Their triggers were disabled or dropped, or they were made anew: SELECT prometheus_track('TABLE') begins anew, prometheus_track('TABLE', false) ends it.");
+}
+
 PG_FUNCTION_INFO_V1(prom_health);
 
 Datum
@@ -251,6 +269,7 @@ prom_health(PG_FUNCTION_ARGS)
 		return (Datum) 0;
 	}
 	put_era(result);
+	put_tracking(result);
 	put_process(result, PROM_LAUNCHER, &prom_shared->launcher);
 	put_database(result, db);
 	put_places(result);

@@ -18,7 +18,9 @@
 #include "moment.h"
 #include "role.h"
 #include "shmem.h"
+#include "track.h"
 #include "utility.h"
+#include "version.h"
 #include "wakeup.h"
 
 #ifdef PG_MODULE_MAGIC_EXT
@@ -41,12 +43,14 @@ _PG_init(void)
 	prom_mark_init();
 	prom_moment_init();
 	prom_as_of_init();
+	prom_version_init();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 	{
 		prom_shmem_init();
 		prom_launcher_register();
 		prom_utility_init();
 		prom_extension_init();
+		prom_track_init();
 	}
 }
 

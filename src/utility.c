@@ -9,6 +9,8 @@
  * the launcher sees what has become of the database.  Who may not run the
  * statement does not stop anybody's workers.
  *
+ * After every statement track.c looks whether it altered a tracked table.
+ *
  * DROP EXTENSION waits for whoever uses the extension, and a tool may take
  * long: the executors are ended for it.  If it is rolled back they begin anew.
  */
@@ -35,6 +37,7 @@
 #include "extension.h"
 #include "mark.h"
 #include "shmem.h"
+#include "track.h"
 #include "utility.h"
 #include "worker.h"
 
@@ -296,6 +299,8 @@ go_on(PlannedStmt *statement, const char *text, bool read_only_tree,
 	else
 		standard_ProcessUtility(statement, text, read_only_tree, context,
 								params, environment, receiver, completion);
+	if (context != PROCESS_UTILITY_SUBCOMMAND)
+		prom_track_after_statement();
 }
 
 static void

@@ -1,6 +1,6 @@
 -- The two roles, and what each of them may do.
 BEGIN;
-SELECT plan(80);
+SELECT plan(83);
 
 SET LOCAL client_min_messages = error;
 
@@ -76,6 +76,8 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'EXECUTE prometheus_wait(bigint,interval)', 'EXECUTE prometheus_result(bigint)',
     'EXECUTE prometheus_prompt(bigint,integer)',
     'EXECUTE prometheus_cancel(bigint,text)', 'EXECUTE prometheus_ask(text,text,interval,text)',
+    'EXECUTE prometheus_track(regclass,boolean)', 'EXECUTE prometheus_undo(bigint,boolean)',
+    'EXECUTE prometheus_rows_at(anyelement,timestamp with time zone)',
     'EXECUTE prometheus_version()', 'EXECUTE prometheus_health()'], 'what a user may');
 SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_admin'
                 EXCEPT SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRAY[
@@ -108,7 +110,8 @@ SELECT throws_ok(s, '42501', NULL, 'nobody: ' || s)
   FROM unnest(ARRAY[$$SELECT prometheus_submit('x')$$, $$SELECT prometheus_wait(1)$$, $$SELECT prometheus_result(1)$$,
                     $$SELECT prometheus_cancel(1)$$, $$SELECT prometheus_approve(1)$$, $$SELECT prometheus_reject(1)$$, $$CALL prometheus_ask('x')$$, $$SELECT prometheus_version()$$,
                     $$SELECT * FROM prometheus_health()$$, $$SELECT prometheus._may_see('x', 1)$$,
-                    $$SELECT prometheus._installed()$$]) AS s;
+                    $$SELECT prometheus._installed()$$, $$SELECT prometheus_track('pg_class')$$,
+                    $$SELECT prometheus_undo(1)$$]) AS s;
 
 SET LOCAL ROLE prom_test_user;
 SELECT lives_ok('SELECT * FROM prometheus.' || v, 'a user reads ' || v)
@@ -121,7 +124,8 @@ SET LOCAL ROLE prom_test_admin;
 SELECT throws_ok('SELECT * FROM prometheus.' || v, '42501', NULL, 'not even an administrator reads ' || v)
   FROM unnest(ARRAY['_task', '_attempt', '_call', '_step', '_outcome', '_cancel', '_strike', '_model', '_tool', '_agent',
                     '_policy', '_budget', '_charge', '_state', '_verdict', '_approval', '_decision', '_checkpoint', '_era',
-                    '_visible_task', '_task_id', '_fact_id', '_mark', '_mark_name', '_every_mark']) AS v;
+                    '_visible_task', '_task_id', '_fact_id', '_mark', '_mark_name', '_every_mark',
+                    '_track', '_row_version', '_row_version_id']) AS v;
 RESET ROLE;
 
 SELECT * FROM finish();

@@ -107,6 +107,9 @@ CREATE FUNCTION public.word(word pg_catalog.text, m public.mood DEFAULT 'ok', r 
 CREATE FUNCTION public.reply(pg_catalog.jsonb) RETURNS pg_catalog.jsonb LANGUAGE sql AS 'SELECT $1';
 \pset tuples_only on
 
+CREATE TABLE public.tracked (id int PRIMARY KEY, words pg_catalog.text, number pg_catalog.int4, tags pg_catalog.text[]);
+INSERT INTO public.tracked VALUES (1, 'one', 1, '{a}');
+ALTER TABLE public.tracked OWNER TO prom_test_admin;
 SET ROLE prom_test_admin;
 SET client_min_messages = error;
 SET search_path = hostile, public, pg_catalog;
@@ -144,6 +147,11 @@ SELECT prometheus_wait(:task_id, '0');
 SELECT prometheus_result(:task_id);
 SELECT prometheus_cancel(:task_id, 'no need');
 CALL prometheus_ask('x', timeout => '0');
+SELECT prometheus_track('public.tracked');
+UPDATE public.tracked SET words = 'two', number = 2;
+SELECT verdict FROM prometheus_undo(:task_id);
+SELECT prometheus_rows_at(NULL::public.tracked, '2020-01-01');
+SELECT prometheus_track('public.tracked', false);
 SELECT prometheus_version();
 SELECT status FROM prometheus.task WHERE task_id OPERATOR(pg_catalog.=) :task_id;
 SELECT status FROM prometheus.queue;
@@ -164,6 +172,7 @@ SET search_path = public, pg_catalog;
 SET client_min_messages = warning;
 DROP EXTENSION prometheus;
 DROP OWNED BY prom_test_attacker CASCADE;
+DROP TABLE public.tracked;
 DROP PROCEDURE public.plant;
 DROP FUNCTION public.word, public.reply;
 DROP TYPE public.mood, public.pair;

@@ -218,6 +218,8 @@ SELECT -1, 1, prometheus._xid(), now(), true, 1, 10, 'somebody', 'gone', 'task',
 INSERT INTO prometheus._audit_approval (approval_id, task_id, attempt, step, xid, requested_at, expires_at, submitter_oid,
                                         submitter, agent, tool, policy, approvers, target_hash, arguments)
 SELECT -1, -1, 1, 2, prometheus._xid(), now(), now(), 10, 'somebody', 'gone', 'x', 'x', 'x', 'hash', '{}';
+SELECT prometheus_track('tools.notes');
+SELECT prometheus_track('tools.notes', false);
 EOSQL
 
 @facts = split /\n/, $node->safe_psql('postgres',

@@ -1,0 +1,465 @@
+/*
+ * history.c
+ *	  The rows of a tracked table as they were at a moment.
+ *
+ * Of each key the newest version counts that the moment sees (moment.c); a key
+ * without one had no row.  The versions are ours and are read as the
+ * extension's owner; what they say is for who may read the table itself, all of
+ * its columns and all of its rows.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rls.h"
+#include "utils/typcache.h"
+#include "utils/xid8.h"
+
+#include "compat.h"
+#include "era.h"
+#include "history.h"
+#include "moment.h"
+#include "role.h"
+#include "version.h"
+#include "xact.h"
+
+/* Versions that are fetched at once. */
+#define ROWS 1000
+
+/* Where the fields of a layout are in the columns of now; -1: nowhere. */
+typedef struct Map
+{
+	int32 layout;
+	int n;
+	int *places;
+	bool *retyped; /* by column of then */
+} Map;
+
+/* How the values of a column are read. */
+typedef struct Input
+{
+	FmgrInfo function; /* of the type without its domain's constraints */
+	Oid parameter;
+	int32 typmod;
+	Oid type;
+} Input;
+
+void
+prom_history_check_access(Relation relation)
+{
+	Oid relid = RelationGetRelid(relation);
+	const char *name = RelationGetRelationName(relation);
+
+	if (pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK &&
+		pg_attribute_aclcheck_all(relid, GetUserId(), ACL_SELECT,
+								  ACLMASK_ALL) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, name);
+	if (check_enable_rls(relid, InvalidOid, true) == RLS_ENABLED)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for the history of table \"%s\"", name),
+				 errdetail("Row security is in force for you, which knows only the rows of now.")));
+}
+
+
+/* Fields. */
+
+static void
+find_inputs(PromHistory *history)
+{
+	Input *inputs = palloc0(Max(history->now.n, 1) * sizeof(Input));
+
+	for (int i = 0; i < history->now.n; i++)
+	{
+		Form_pg_attribute column =
+			TupleDescAttr(RelationGetDescr(history->relation),
+						  history->now.attnums[i] - 1);
+		Oid function;
+		Oid base;
+
+		inputs[i].type = column->atttypid;
+		inputs[i].typmod = column->atttypmod;
+		base = getBaseTypeAndTypmod(column->atttypid, &inputs[i].typmod);
+		getTypeInputInfo(base, &function, &inputs[i].parameter);
+		fmgr_info(function, &inputs[i].function);
+	}
+	history->inputs = inputs;
+}
+
+bool
+prom_history_open(Relation relation, const pg_uuid_t *track_id,
+				  PromHistory *history)
+{
+	PromEra era;
+
+	memset(history, 0, sizeof(*history));
+	history->relation = relation;
+	history->track_id = *track_id;
+	if (!prom_layout_read(track_id, 0, &history->newest))
+		return false;
+	prom_era_read(&era);
+	prom_layout_of(relation, &history->now);
+	prom_layout_number(&history->now, &history->newest,
+					   era.is_ours ? era.era : 0);
+	if (history->now.era == history->newest.era &&
+		history->now.relid != history->newest.relid)
+		return false;
+	find_inputs(history);
+	return true;
+}
+
+static const Map *
+find_map(PromHistory *history, int32 layout)
+{
+	PromLayout then;
+	ListCell *cell;
+	Map *map;
+
+	foreach(cell, history->maps)
+	{
+		map = lfirst(cell);
+		if (map->layout == layout)
+			return map;
+	}
+	if (!prom_layout_read(&history->track_id, layout, &then))
+		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
+						errmsg("prometheus._track has no layout %d of table %s",
+							   layout, history->newest.relation)));
+	map = palloc(sizeof(Map));
+	map->layout = layout;
+	map->n = then.n;
+	map->places = palloc(Max(then.n, 1) * sizeof(int));
+	map->retyped = palloc(Max(then.n, 1) * sizeof(bool));
+	for (int i = 0; i < then.n; i++)
+	{
+		int place = prom_layout_find(&history->now, then.columns[i]);
+
+		map->places[i] = place;
+		map->retyped[i] = place >= 0 && strcmp(then.types[i],
+											   history->now.types[place]) != 0;
+	}
+	history->maps = lappend(history->maps, map);
+	return map;
+}
+
+void
+prom_history_fields(PromHistory *history, int32 layout, Datum array,
+					PromFields *fields)
+{
+	const Map *map = find_map(history, layout);
+	Datum *elements;
+	bool *nulls;
+	int n;
+
+	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false,
+					  TYPALIGN_INT, &elements, &nulls, &n);
+	fields->values = palloc0(Max(history->now.n, 1) * sizeof(char *));
+	fields->known = palloc0(Max(history->now.n, 1) * sizeof(bool));
+	fields->retyped = palloc0(Max(history->now.n, 1) * sizeof(bool));
+	for (int i = 0; i < Min(n, map->n); i++)
+	{
+		int place = map->places[i];
+
+		if (place < 0)
+			continue;
+		fields->known[place] = true;
+		fields->retyped[place] = map->retyped[i];
+		if (!nulls[i])
+			fields->values[place] = TextDatumGetCString(elements[i]);
+	}
+}
+
+/* What could not be converted. */
+typedef struct Conversion
+{
+	const char *column;
+	const char *relation;
+} Conversion;
+
+static void
+tell_conversion(void *arg)
+{
+	const Conversion *conversion = arg;
+
+	errcontext("column \"%s\" of an earlier row of table %s",
+			   conversion->column, conversion->relation);
+}
+
+Datum
+prom_history_value(PromHistory *history, int column, char *text, bool checked)
+{
+	Input *input = &((Input *) history->inputs)[column];
+	Conversion conversion = {history->now.names[column],
+							 history->now.relation};
+	ErrorContextCallback callback = {error_context_stack, tell_conversion,
+									 &conversion};
+	Datum value;
+
+	error_context_stack = &callback;
+	value = InputFunctionCall(&input->function, text, input->parameter,
+							  input->typmod);
+	if (checked && input->type != getBaseType(input->type))
+		domain_check(value, text == NULL, input->type, NULL, NULL);
+	error_context_stack = callback.previous;
+	return value;
+}
+
+
+/* Rows as of a moment. */
+
+typedef struct Answer
+{
+	PromHistory history;
+	const PromMoment *moment;
+	ReturnSetInfo *result;
+	MemoryContext rows; /* reset after each batch */
+	char *key;          /* whose version was found; NULL: none */
+} Answer;
+
+/* Was the table recorded at the moment? */
+static bool
+is_covered(const PromHistory *history, const PromMoment *moment)
+{
+	PromLayout first;
+
+	return prom_layout_read(&history->track_id, 1, &first) &&
+		   prom_moment_sees(moment, first.xid) &&
+		   !(strcmp(history->newest.event, "ended") == 0 &&
+			 prom_moment_sees(moment, history->newest.xid));
+}
+
+/* Times before, when it was tracked as well, by the table's oid. */
+static List *
+find_tracks(Relation relation)
+{
+	static const char find_sql[] =
+		"SELECT DISTINCT track_id FROM prometheus._track"
+		" WHERE relation_oid OPERATOR(pg_catalog.=) $1";
+	MemoryContext context = CurrentMemoryContext;
+	Oid type = OIDOID;
+	Datum value = ObjectIdGetDatum(RelationGetRelid(relation));
+	PromOwner owner;
+	List *tracks = NIL;
+
+	SPI_connect();
+	prom_role_become_owner(&owner);
+	if (SPI_execute_with_args(find_sql, 1, &type, &value, NULL, true, 0) !=
+		SPI_OK_SELECT)
+		elog(ERROR, "could not read prometheus._track");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool isnull;
+		pg_uuid_t *track = MemoryContextAlloc(context, sizeof(pg_uuid_t));
+		MemoryContext before = MemoryContextSwitchTo(context);
+
+		*track = *DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[i],
+											  SPI_tuptable->tupdesc, 1,
+											  &isnull));
+		tracks = lappend(tracks, track);
+		MemoryContextSwitchTo(before);
+	}
+	prom_role_restore(&owner);
+	SPI_finish();
+	return tracks;
+}
+
+/* Why there is no answer. */
+static pg_noreturn void
+refuse(Relation relation, const PromHistory *history, bool is_tracked)
+{
+	const char *name = RelationGetRelationName(relation);
+	PromLayout first;
+
+	if (!is_tracked)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" is not tracked", name),
+				 errhint("SELECT prometheus_track('%s') begins that.",
+						 quote_qualified_identifier(
+							 get_namespace_name(RelationGetNamespace(relation)),
+							 name))));
+	if (!prom_layout_read(&history->track_id, 1, &first))
+		first.recorded_at = 0;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("table \"%s\" was not tracked at that moment", name),
+			 strcmp(history->newest.event, "ended") == 0
+				 ? errdetail("Tracking began at %s and ended at %s: %s.",
+							 pstrdup(timestamptz_to_str(first.recorded_at)),
+							 timestamptz_to_str(history->newest.recorded_at),
+							 history->newest.reason)
+				 : errdetail("Tracking began at %s.",
+							 timestamptz_to_str(first.recorded_at))));
+}
+
+static void
+find_history(Relation relation, Answer *answer)
+{
+	PromHistory history;
+	pg_uuid_t track_id;
+	ListCell *cell;
+	bool is_tracked = prom_version_track_id(relation, &track_id) &&
+					  prom_history_open(relation, &track_id, &history);
+
+	if (is_tracked && is_covered(&history, answer->moment))
+	{
+		answer->history = history;
+		return;
+	}
+	foreach(cell, find_tracks(relation))
+	{
+		if (prom_history_open(relation, lfirst(cell), &answer->history) &&
+			answer->history.now.era == answer->history.newest.era &&
+			is_covered(&answer->history, answer->moment))
+			return;
+	}
+	refuse(relation, &history, is_tracked);
+}
+
+static void
+put_row(Answer *answer, int32 layout, Datum array)
+{
+	TupleDesc desc = answer->result->setDesc;
+	PromHistory *history = &answer->history;
+	Datum *values = palloc0(desc->natts * sizeof(Datum));
+	bool *nulls = palloc(desc->natts * sizeof(bool));
+	PromFields fields;
+	MemoryContext before;
+
+	before = MemoryContextSwitchTo(
+		GetMemoryChunkContext(answer->history.inputs));
+	(void) find_map(history, layout);
+	MemoryContextSwitchTo(before);
+	prom_history_fields(history, layout, array, &fields);
+	memset(nulls, true, desc->natts * sizeof(bool));
+	for (int i = 0; i < history->now.n; i++)
+	{
+		int at = history->now.attnums[i] - 1;
+
+		if (fields.values[i] == NULL)
+			continue;
+		values[at] = prom_history_value(history, i, fields.values[i], false);
+		nulls[at] = false;
+	}
+	tuplestore_putvalues(answer->result->setResult, desc, values, nulls);
+}
+
+/* Versions of a key come one after the other, the newest first. */
+static void
+take_version(Answer *answer, HeapTuple tuple, TupleDesc desc)
+{
+	bool isnull;
+	char *key = SPI_getvalue(tuple, desc, 1);
+	FullTransactionId xid =
+		DatumGetFullTransactionId(SPI_getbinval(tuple, desc, 2, &isnull));
+	int32 layout = DatumGetInt32(SPI_getbinval(tuple, desc, 3, &isnull));
+	Datum fields;
+
+	if ((answer->key != NULL && strcmp(answer->key, key) == 0) ||
+		!prom_moment_sees(answer->moment, xid))
+		return;
+	if (answer->key != NULL)
+		pfree(answer->key);
+	answer->key = MemoryContextStrdup(
+		GetMemoryChunkContext(answer->history.inputs), key);
+	fields = SPI_getbinval(tuple, desc, 4, &isnull);
+	if (!isnull)
+		put_row(answer, layout, fields);
+}
+
+static void
+read_versions(Answer *answer)
+{
+	static const char read_sql[] =
+		"SELECT key, xid, layout, fields FROM prometheus._row_version"
+		" WHERE track_id OPERATOR(pg_catalog.=) $1"
+		" ORDER BY key DESC, version_id DESC";
+	Oid type = UUIDOID;
+	Datum value = UUIDPGetDatum(&answer->history.track_id);
+	PromOwner owner;
+	Portal portal;
+	int nest_level;
+
+	SPI_connect();
+	prom_role_become_owner(&owner);
+	portal = SPI_cursor_open_with_args(NULL, read_sql, 1, &type, &value, NULL,
+									   true, 0);
+	prom_role_restore(&owner);
+	nest_level = prom_version_texts_begin();
+	for (;;)
+	{
+		MemoryContext before;
+
+		SPI_cursor_fetch(portal, true, ROWS);
+		if (SPI_processed == 0)
+			break;
+		before = MemoryContextSwitchTo(answer->rows);
+		for (uint64 i = 0; i < SPI_processed; i++)
+			take_version(answer, SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
+		MemoryContextSwitchTo(before);
+		MemoryContextReset(answer->rows);
+		SPI_freetuptable(SPI_tuptable);
+	}
+	prom_version_texts_end(nest_level);
+	SPI_cursor_close(portal);
+	SPI_finish();
+}
+
+/* The table whose rows an argument's type describes. */
+static Relation
+open_table(Oid type)
+{
+	Oid relid = OidIsValid(type) ? get_typ_typrelid(type) : InvalidOid;
+	Relation relation;
+
+	if (!OidIsValid(relid) || (get_rel_relkind(relid) != RELKIND_RELATION &&
+							   get_rel_relkind(relid) !=
+								   RELKIND_PARTITIONED_TABLE))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("the first argument must be of the row type of a table"),
+				 errhint("SELECT * FROM prometheus_rows_at(NULL::my_table, now() - interval '1 hour').")));
+	relation = table_open(relid, AccessShareLock);
+	prom_history_check_access(relation);
+	if (relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is a partitioned table",
+						RelationGetRelationName(relation)),
+				 errhint("Ask for its partitions, which have the rows and are tracked each for itself.")));
+	return relation;
+}
+
+PG_FUNCTION_INFO_V1(prom_rows_at);
+
+Datum
+prom_rows_at(PG_FUNCTION_ARGS)
+{
+	Answer answer = {0};
+	Relation relation;
+
+	if (PG_ARGISNULL(1))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("moment must not be null")));
+	relation = open_table(get_fn_expr_argtype(fcinfo->flinfo, 0));
+	answer.result = (ReturnSetInfo *) fcinfo->resultinfo;
+	InitMaterializedSRF(fcinfo, 0);
+	answer.moment = prom_moment_at(PG_GETARG_TIMESTAMPTZ(1));
+	answer.rows = AllocSetContextCreate(CurrentMemoryContext,
+										"prometheus rows",
+										ALLOCSET_DEFAULT_SIZES);
+	find_history(relation, &answer);
+	read_versions(&answer);
+	MemoryContextDelete(answer.rows);
+	table_close(relation, AccessShareLock);
+	return (Datum) 0;
+}

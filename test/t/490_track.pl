@@ -1,0 +1,201 @@
+# Tracked tables: what the tools of a task changed, as of any moment and undone,
+# and all of that after a dump and a restore.
+use strict;
+use warnings FATAL => 'all';
+
+use PostgreSQL::Test::Utils;
+use PromCluster;
+use Test::More;
+
+my $node = PromCluster->new('main');
+my $tables = 'account transfer visit';
+
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+
+# The tables as they are, or were at a moment.
+sub rows
+{
+	my ($server, $moment) = @_;
+	return $server->safe_psql('postgres', join ';', map {
+		my $from = defined $moment ? "prometheus_rows_at(NULL::$_, '$moment')" : $_;
+		"SELECT '$_', x FROM $from x ORDER BY x::text";
+	} split / /, $tables);
+}
+
+# A moment that has seen what was committed until now.
+sub moment
+{
+	return (split /\n/, sql('SELECT prometheus_mark(); SELECT clock_timestamp()'))[1];
+}
+
+# Let the agent make calls, one a turn; the task.
+sub run_calls
+{
+	my @calls = @_;
+	my $task = $node->submit(
+		$node->script((map { [$_] } @calls), 'done') . q{, 'clerk'});
+
+	$node->wait_task($task, 'completed');
+	return $task;
+}
+
+sub verdicts
+{
+	my ($task, $more) = @_;
+	return sql(sprintf q{SELECT string_agg(verdict || ' ' || n, ', ' ORDER BY verdict) FROM (SELECT verdict, count(*) AS n FROM prometheus_undo(%s%s) GROUP BY 1) v},
+		$task, $more // '');
+}
+
+$node->init(conf => "timezone = 'Asia/Kolkata'\n");
+$node->start;
+$node->create_extension;
+$node->create_scripted_model;
+sql(<<'EOSQL');
+CREATE ROLE clerk;
+CREATE ROLE boss;
+GRANT prometheus_agent_admin TO boss;
+CREATE TYPE kind AS ENUM ('in', 'out');
+CREATE TABLE account (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, owner text, balance numeric NOT NULL, since timestamptz DEFAULT now());
+CREATE TABLE transfer (account int REFERENCES account ON DELETE CASCADE, n int, gone text, amount numeric, kind kind, PRIMARY KEY (account, n));
+CREATE TABLE visit (at timestamptz PRIMARY KEY, account int);
+ALTER TABLE transfer DROP gone;
+INSERT INTO account (owner, balance) SELECT 'o' || i, 100 FROM generate_series(1, 5) i;
+INSERT INTO transfer SELECT a, n, 1.50, 'in' FROM generate_series(1, 5) a, generate_series(1, 3) n;
+INSERT INTO visit SELECT '2026-01-01 10:00+00'::timestamptz + i * interval '1 h', i FROM generate_series(1, 5) i;
+CREATE SEQUENCE numbers START 20;
+GRANT USAGE ON SEQUENCE numbers TO clerk;
+-- Every change of a balance is written down, by a trigger.
+CREATE FUNCTION write_transfer() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO transfer VALUES (NEW.id, nextval('numbers'), abs(NEW.balance - OLD.balance),
+		CASE WHEN NEW.balance > OLD.balance THEN 'in' ELSE 'out' END::kind);
+	RETURN NULL;
+END $$;
+CREATE TRIGGER write AFTER UPDATE OF balance ON account FOR EACH ROW WHEN (OLD.balance <> NEW.balance) EXECUTE FUNCTION write_transfer();
+GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON account, transfer, visit TO clerk;
+CREATE FUNCTION pay(a int, amount numeric) RETURNS numeric LANGUAGE sql AS 'UPDATE account SET balance = balance + amount WHERE id = a RETURNING balance';
+CREATE FUNCTION open(owner text) RETURNS int LANGUAGE sql AS 'INSERT INTO account (owner, balance) VALUES (owner, 0) RETURNING id';
+CREATE FUNCTION close(a int) RETURNS bigint LANGUAGE sql AS 'WITH d AS (DELETE FROM account WHERE id = a RETURNING 1) SELECT count(*) FROM d';
+CREATE FUNCTION move(a int, n int) RETURNS int LANGUAGE sql AS 'UPDATE transfer SET n = move.n WHERE account = a AND transfer.n = 1 RETURNING transfer.n';
+CREATE FUNCTION fails(a int) RETURNS int LANGUAGE sql AS 'UPDATE account SET owner = NULL WHERE id = a; SELECT 1 / 0';
+CREATE FUNCTION wipe() RETURNS text LANGUAGE plpgsql AS $$BEGIN TRUNCATE visit; RETURN 'wiped'; END$$;
+SELECT prometheus_set_tool(f::regprocedure, tier => 'write') FROM unnest(ARRAY['pay(int, numeric)', 'open(text)', 'close(int)', 'move(int, int)', 'fails(int)']) f;
+SELECT prometheus_set_tool('wipe()', tier => 'destructive');
+SELECT prometheus_set_agent('clerk', 'scripted', tools => '{pay,open,close,move,fails,wipe}', run_as => 'clerk');
+EOSQL
+my $too_early = moment();
+sql(qq{SELECT prometheus_track(t::regclass) FROM regexp_split_to_table('$tables', ' ') t});
+my $begin = moment();
+my $at_begin = rows($node);
+is(rows($node, $begin), $at_begin, 'when tracking began');
+like($node->error_of("SELECT prometheus_rows_at(NULL::account, '$too_early')")->{detail},
+	qr/^Tracking began at \d{4}-/, 'but not before, and it says when');
+
+# A task with several tools, one of which fails.
+
+my $task = run_calls(
+	[ 'pay', { a => 1, amount => -30 } ],
+	[ 'pay', { a => 2, amount => 30 } ],
+	[ 'open', { owner => 'new' } ],
+	[ 'close', { a => 3 } ],
+	[ 'move', { a => 4, n => 9 } ],
+	[ 'fails', { a => 5 } ]);
+my $after = moment();
+my $at_after = rows($node);
+isnt($at_after, $at_begin, 'tools change rows');
+is(rows($node, $begin), $at_begin, 'as of before');
+is(rows($node, $after), $at_after, 'as of after');
+is( sql("SELECT string_agg(concat_ws(' ', relation, key, operation, verdict), E'\\n') FROM prometheus_undo($task)"),
+	q{public.account {"id": "1"} update revert
+public.transfer {"n": "20", "account": "1"} insert revert
+public.account {"id": "2"} update revert
+public.transfer {"n": "21", "account": "2"} insert revert
+public.account {"id": "6"} insert revert
+public.account {"id": "3"} delete revert
+public.transfer {"n": "1", "account": "3"} delete revert
+public.transfer {"n": "2", "account": "3"} delete revert
+public.transfer {"n": "3", "account": "3"} delete revert
+public.transfer {"n": "1", "account": "4"} delete revert
+public.transfer {"n": "9", "account": "4"} insert revert},
+	'what the tools changed, with cascades and triggers, but not what failed');
+is( sql("SELECT string_agg(DISTINCT step || ' ' || name, ', ' ORDER BY step || ' ' || name) FROM prometheus._row_version JOIN prometheus.step USING (task_id, step) WHERE task_id = $task"),
+	'10 move, 2 pay, 4 pay, 6 open, 8 close', 'and by which step');
+
+# What somebody else changes is his own, and a conflict.
+
+sql(q{UPDATE account SET owner = 'theirs' WHERE id = 1});
+is(verdicts($task), 'conflict 1, revert 10', 'a change since is a conflict');
+my $error = $node->error_of("SELECT prometheus_undo($task, false)");
+is($error->{state}, 'PM007', 'and nothing is undone');
+like($error->{detail}, qr/^public\.account, key 1: it was changed at .*, by no task\.$/, 'with the reason');
+is(sql(q{SELECT owner, balance FROM account WHERE id = 2}), 'o2|130', 'not even the rest');
+
+# A task on the same rows, and its undo.
+
+my $second = run_calls([ 'pay', { a => 1, amount => 5 } ]);
+is(verdicts($second), 'revert 2', 'another task');
+is(verdicts($second, ', false'), 'revert 2', 'is undone');
+is(sql(q{SELECT owner, balance FROM account WHERE id = 1}), 'theirs|70', 'to what it found');
+
+# The undo.
+
+$second = run_calls([ 'pay', { a => 5, amount => 1 } ], [ 'close', { a => 4 } ], [ 'open', { owner => 'x' } ]);
+my $moment = moment();
+my $at_moment = rows($node);
+is(verdicts($second, ', false'), 'revert 7', 'the undo says what it did');
+is(verdicts($second, ', false'), 'undone 7', 'a second one has nothing to do');
+is( rows($node),
+	rows($node, moment()), 'the undo is in the history');
+is(rows($node, $moment), $at_moment, 'and what was before it stays there');
+is(rows($node, $begin), $at_begin, 'all of it');
+is(sql(q{SELECT sum(balance), count(*) FROM account WHERE id >= 4}), '200|3', 'accounts are as before');
+
+# TRUNCATE, which a person has approved.
+
+my $at_visits = sql('SELECT x FROM visit x ORDER BY 1');
+my $third = $node->submit($node->script([ [ 'wipe', {} ] ], 'done') . q{, 'clerk'});
+$node->wait_task($third, 'waiting');
+sql("SET ROLE boss; SELECT prometheus_approve(approval_id) FROM prometheus.approval WHERE task_id = $third");
+$node->wait_task($third, 'completed');
+is(sql('SELECT count(*) FROM visit'), 0, 'a tool has emptied a table');
+is(verdicts($third, ', false'), 'revert 5', 'that can be undone');
+is(sql('SELECT x FROM visit x ORDER BY 1'), $at_visits, 'and is as before');
+
+# What the executor does next is not the task's.
+is(sql('SELECT count(*) FROM prometheus._row_version WHERE task_id IS NOT NULL AND undoes IS NOT NULL'), 0, 'what is undone is no task\'s');
+
+# A dump and a restore, where oids, attribute numbers and xids are others.
+
+sql('ALTER TABLE account RENAME owner TO holder');
+$moment = moment();
+$at_moment = rows($node);
+my $other = PromCluster->new('other');
+$other->init(conf => "timezone = 'Asia/Kolkata'\n");
+$other->start;
+$other->safe_psql('postgres', 'CREATE ROLE clerk; CREATE ROLE boss');
+my $dump = $node->basedir . '/dump';
+command_ok([ 'pg_dump', '-Fc', '-f', $dump, $node->connstr('postgres') ], 'pg_dump');
+command_ok([ 'pg_restore', '-e', '-j2', '-d', $other->connstr('postgres'), $dump ], 'pg_restore');
+is( $other->safe_psql('postgres', q{SELECT status, value FROM prometheus_health() WHERE check_name = 'tracked tables'}),
+	'ok|3', 'the tables are tracked');
+is(rows($other), $at_moment, 'the rows are there');
+$other->safe_psql('postgres', 'SELECT prometheus_mark()');
+is(rows($other, $moment), $at_moment, 'as of the last moment');
+my $renamed = $at_begin;
+is(rows($other, $begin), $renamed, 'as of the first');
+is(rows($other, $after), $at_after, 'and in between');
+is( $other->safe_psql('postgres', "SELECT count(*) FILTER (WHERE verdict = 'revert'), count(*) FILTER (WHERE verdict = 'conflict') FROM prometheus_undo($task)"),
+	'9|2', 'what a task changed there can be listed here');
+$other->safe_psql('postgres', q{UPDATE account SET holder = 'here' WHERE id = 5; ALTER TABLE account RENAME holder TO who; INSERT INTO transfer VALUES (5, 50, 2, 'out')});
+$other->safe_psql('postgres', 'SELECT prometheus_mark()');
+is(rows($other, $other->safe_psql('postgres', 'SELECT clock_timestamp()')), rows($other), 'it goes on here');
+is(rows($other, $begin), $renamed, 'and what was before stays so');
+
+# Without a leaving trace.
+sql('DROP EXTENSION prometheus CASCADE');
+is(sql(q{SELECT count(*) FROM pg_trigger WHERE tgname ~ 'prometheus'}), 0, 'DROP EXTENSION takes the triggers along');
+sql('UPDATE account SET balance = 1');
+
+$other->stop;
+$node->stop;
+done_testing();
