@@ -41,8 +41,8 @@ CREATE TABLE prometheus._row_version (
     fields text[],
     PRIMARY KEY (track_id, key, version_id)
 );
-CREATE INDEX _row_version_task ON prometheus._row_version (task_id)
-    WHERE task_id IS NOT NULL;
+-- Not partial: its condition would be compiled anew for each row.
+CREATE INDEX _row_version_task ON prometheus._row_version (task_id);
 COMMENT ON TABLE prometheus._row_version IS
     'A row of a tracked table as it has been since: after an insert, update or delete (no fields), at the begin of tracking, or since the table was altered. The highest version_id of a key is the newest. fields: the values'' texts, in the order of that layout''s columns. task_id, step: the tool call that changed it; undoes: the task that prometheus_undo() took back with it.';
 

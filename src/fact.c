@@ -110,7 +110,8 @@ typedef struct Batch
 	ResultRelInfo *result; /* NULL: this relation is not open yet */
 	int nslots;            /* rows that wait */
 	int made;              /* slots that exist */
-	TupleTableSlot *slots[BATCH];
+	int room;              /* for so many of them */
+	TupleTableSlot **slots;
 } Batch;
 
 struct PromFactWriter
@@ -235,6 +236,19 @@ flush_all(PromFactWriter *writer)
 	MemoryContextReset(writer->batch_context);
 }
 
+/* Most writers have a few rows of a few kinds. */
+static void
+grow(Batch *batch)
+{
+	int room = batch->room == 0 ? 2 : Min(2 * batch->room, BATCH);
+	TupleTableSlot **slots = palloc(room * sizeof(TupleTableSlot *));
+
+	if (batch->made > 0)
+		memcpy(slots, batch->slots, batch->made * sizeof(TupleTableSlot *));
+	batch->room = room;
+	batch->slots = slots;
+}
+
 /*
  * The values are copied by the table only when the batch is flushed, so they
  * must stay until then: callers keep them in the context of their turn.
@@ -254,6 +268,8 @@ prom_fact_add(PromFactWriter *writer, PromFactKind kind, const Datum *values,
 		flush_all(writer);
 	if (batch->nslots == batch->made)
 	{
+		if (batch->made == batch->room)
+			grow(batch);
 		batch->slots[batch->made] =
 			table_slot_create(batch->result->ri_RelationDesc, NULL);
 		batch->made++;

@@ -71,6 +71,8 @@ static const char *const forbidden_prefixes[] = {
 	"prometheus_reject",
 	"prometheus_pause",
 	"prometheus_resume",
+	"prometheus_track",
+	"prometheus_undo",
 };
 
 /* Besides, not in what a model wrote: they run a text, or are ours. */

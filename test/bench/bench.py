@@ -17,6 +17,7 @@ import pg
 import table
 from cluster import HERE, Model, Server, Snapshot, memory, prompt, ticks, until
 from peers import NAMES, Peers
+from tracked import tracked
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS") or 3)
 IDLE = int(os.environ.get("BENCH_IDLE") or 30)
@@ -691,6 +692,9 @@ def state(server, model):
               "ratio")
     db.ask("DROP TABLE plain_state")
     db.close()
+
+
+part(tracked)
 
 
 def soak_minute(server, db, rate, seconds):

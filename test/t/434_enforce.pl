@@ -168,7 +168,9 @@ my @super = (
 	[ q{SELECT * FROM prometheus.task, pg_logical_emit_message(true, 'x', 'y')}, 'pg_logical_emit_message()' ],
 	[ q{SELECT * FROM prometheus.task, pg_backup_start('x')}, 'pg_backup_start()' ],
 	[ q{SELECT * FROM prometheus.task WHERE prometheus_approve(1) IS NULL}, 'prometheus_approve()' ],
-	[ q{SELECT * FROM prometheus.task WHERE prometheus_pause() IS NULL}, 'prometheus_pause()' ]);
+	[ q{SELECT * FROM prometheus.task WHERE prometheus_pause() IS NULL}, 'prometheus_pause()' ],
+	[ q{SELECT * FROM prometheus.task WHERE prometheus_track('work', false) IS NULL}, 'prometheus_track()' ],
+	[ q{SELECT * FROM prometheus.task, prometheus_undo(1, false)}, 'prometheus_undo()' ]);
 {
 	my @told = told('super', map { in_pieces('pieces', $_->[0]) } @super);
 	is(scalar @told, scalar @super, 'superuser: every case was told');
