@@ -147,19 +147,18 @@ prom_layout_is_same(const PromLayout *a, const PromLayout *b)
 			strcmp(a->names[i], b->names[i]) != 0 ||
 			strcmp(a->types[i], b->types[i]) != 0)
 			return false;
-	return prom_layout_has_same_key(a, b);
+	return prom_layout_has_same_key(a, b, true);
 }
 
-/* Of a type whose texts may differ it is another key. */
 bool
-prom_layout_has_same_key(const PromLayout *a, const PromLayout *b)
+prom_layout_has_same_key(const PromLayout *a, const PromLayout *b, bool types)
 {
 	if (a->nkey != b->nkey)
 		return false;
 	for (int i = 0; i < a->nkey; i++)
 		if (a->key[i] != b->key[i] ||
-			strcmp(a->types[prom_layout_find(a, a->key[i])],
-				   b->types[prom_layout_find(b, b->key[i])]) != 0)
+			(types && strcmp(a->types[prom_layout_find(a, a->key[i])],
+							 b->types[prom_layout_find(b, b->key[i])]) != 0))
 			return false;
 	return true;
 }

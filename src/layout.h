@@ -42,7 +42,10 @@ extern void prom_layout_number(PromLayout *layout, const PromLayout *before,
 							   int32 era);
 
 extern bool prom_layout_is_same(const PromLayout *a, const PromLayout *b);
-extern bool prom_layout_has_same_key(const PromLayout *a, const PromLayout *b);
+
+/* Of the same columns; and, if that is asked, of types of the same name. */
+extern bool prom_layout_has_same_key(const PromLayout *a, const PromLayout *b,
+									 bool types);
 
 /* The place of a column in the arrays, or -1. */
 extern int prom_layout_find(const PromLayout *layout, int32 column);

@@ -33,6 +33,7 @@
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
@@ -58,8 +59,9 @@
 
 static object_access_hook_type previous_hook = NULL;
 
-/* Tables that statements have altered. */
+/* Tables that statements have altered, and whether they altered a type. */
 static List *altered = NIL;
+static bool is_type_altered = false;
 
 /* What is a table of a user, whose rows stay. */
 static void
@@ -344,6 +346,17 @@ table_altered(ObjectAccessType access, Oid class, Oid object, int column)
 	return InvalidOid;
 }
 
+/* Not a table's own, which is renamed with it, nor that of arrays. */
+static bool
+is_type_of_columns(Oid type)
+{
+	Oid relid = get_typ_typrelid(type);
+
+	return !OidIsValid(get_element_type(type)) &&
+		   (!OidIsValid(relid) ||
+			get_rel_relkind(relid) == RELKIND_COMPOSITE_TYPE);
+}
+
 static void
 access_hook(ObjectAccessType access, Oid class, Oid object, int column,
 			void *arg)
@@ -355,6 +368,9 @@ access_hook(ObjectAccessType access, Oid class, Oid object, int column,
 		previous_hook(access, class, object, column, arg);
 	if (IsBootstrapProcessingMode() || !IsTransactionState())
 		return;
+	if (class == TypeRelationId && access == OAT_POST_ALTER &&
+		is_type_of_columns(object))
+		is_type_altered = true;
 	relid = table_altered(access, class, object, column);
 	if (!OidIsValid(relid) || relid < FirstNormalObjectId)
 		return;
@@ -402,8 +418,9 @@ refuse(Relation relation, const char *what)
 			 errhint("SELECT prometheus_track('%s', false) ends that; its versions until now stay.", name)));
 }
 
+/* A type that was renamed is no other type. */
 static void
-keep_up(Relation relation)
+keep_up(Relation relation, bool is_renamed)
 {
 	pg_uuid_t track_id;
 	PromLayout before;
@@ -422,7 +439,7 @@ keep_up(Relation relation)
 		record_end(relation, &track_id, "its trigger was disabled");
 		return;
 	}
-	if (!prom_layout_has_same_key(&layout, &before))
+	if (!prom_layout_has_same_key(&layout, &before, !is_renamed))
 		refuse(relation, "change the primary key of");
 	if (relation->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
 		refuse(relation, "make unlogged the");
@@ -430,25 +447,15 @@ keep_up(Relation relation)
 		return;
 	layout.event = "altered";
 	prom_layout_add(&track_id, &layout);
-	if (changes_rows(relation, &layout, &before))
+	if (!is_renamed && changes_rows(relation, &layout, &before))
 		prom_version_add_all(relation, prom_version_tracked(relation), "alter");
 }
 
-void
-prom_track_after_statement(void)
+static void
+keep_up_all(List *relids, bool is_renamed)
 {
-	List *relids = altered;
 	ListCell *cell;
 
-	if (relids == NIL)
-		return;
-	altered = NIL;
-	if (!IsTransactionState() || !OidIsValid(prom_version_function()))
-	{
-		list_free(relids);
-		return;
-	}
-	CommandCounterIncrement();
 	foreach(cell, relids)
 	{
 		Relation relation = try_relation_open(lfirst_oid(cell),
@@ -457,10 +464,59 @@ prom_track_after_statement(void)
 		if (relation == NULL)
 			continue;
 		if (relation->rd_rel->relkind == RELKIND_RELATION)
-			keep_up(relation);
+			keep_up(relation, is_renamed);
 		relation_close(relation, AccessShareLock);
 	}
 	list_free(relids);
+}
+
+/* Every table with triggers of ours. */
+static List *
+find_all(void)
+{
+	static const char find_sql[] =
+		"SELECT DISTINCT t.tgrelid FROM pg_catalog.pg_trigger t"
+		" WHERE t.tgfoid OPERATOR(pg_catalog.=) $1";
+	MemoryContext context = CurrentMemoryContext;
+	Oid type = OIDOID;
+	Datum value = ObjectIdGetDatum(prom_version_function());
+	List *relids = NIL;
+
+	SPI_connect();
+	if (prom_execute_now(find_sql, 1, &type, &value, NULL, true) !=
+		SPI_OK_SELECT)
+		elog(ERROR, "could not read pg_trigger");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		Oid relid = prom_row_oid(i, 1);
+		MemoryContext before = MemoryContextSwitchTo(context);
+
+		relids = lappend_oid(relids, relid);
+		MemoryContextSwitchTo(before);
+	}
+	SPI_finish();
+	return relids;
+}
+
+void
+prom_track_after_statement(void)
+{
+	List *relids = altered;
+	bool types = is_type_altered;
+
+	if (relids == NIL && !types)
+		return;
+	altered = NIL;
+	is_type_altered = false;
+	if (!IsTransactionState() || !OidIsValid(prom_version_function()))
+	{
+		list_free(relids);
+		return;
+	}
+	CommandCounterIncrement();
+	keep_up_all(relids, false);
+	if (types)
+		keep_up_all(find_all(), true);
 }
 
 

@@ -341,7 +341,7 @@ find_layout(Relation relation, const pg_uuid_t *track_id, PromLayout *layout)
 	prom_layout_number(layout, &newest, prom_layout_era());
 	if (newest.era == layout->era && newest.relid != layout->relid)
 		return false;
-	if (!prom_layout_has_same_key(layout, &newest))
+	if (!prom_layout_has_same_key(layout, &newest, false))
 		return false;
 	if (prom_layout_is_same(layout, &newest))
 		*layout = newest;

@@ -1,7 +1,7 @@
 -- What prometheus_track() records of the rows of a table, for whom, and what
 -- becomes of it when the table is altered.
 BEGIN;
-SELECT plan(79);
+SELECT plan(81);
 
 SET LOCAL client_min_messages = error;
 SET LOCAL TimeZone = 'Asia/Kolkata';
@@ -248,6 +248,17 @@ SELECT is(pg_temp.news(), ARRAY['update 5 {5,here,n7}'], 'and it goes on');
 SELECT throws_ok($$ALTER TABLE child DROP CONSTRAINT child_pkey$$, '55000', NULL, 'the primary key may not go');
 SELECT throws_ok($$ALTER TABLE child ALTER id TYPE bigint$$, '55000', NULL, 'nor get another type');
 SELECT throws_ok($$ALTER TABLE child DROP id$$, '55000', NULL, 'nor lose a column');
+CREATE TABLE moods (m mood PRIMARY KEY, p pair);
+SELECT count(prometheus_track('moods'));
+ALTER TYPE mood RENAME TO temper;
+ALTER TYPE pair RENAME ATTRIBUTE b TO c;
+ALTER TYPE temper ADD VALUE 'glad';
+ALTER TYPE pair SET SCHEMA other;
+SELECT is((SELECT types::text FROM prometheus._track WHERE relation = 'public.moods' ORDER BY layout DESC LIMIT 1),
+          '{public.temper,other.pair}', 'a type may get another name, that of the key too');
+INSERT INTO moods VALUES ('sad', (1, 'x'));
+SELECT is(pg_temp.news(), ARRAY['insert sad {sad,"(1,x)"}'], 'and all is recorded');
+SELECT count(prometheus_track('moods', false));
 SELECT throws_ok($$ALTER TABLE wide SET UNLOGGED$$, '55000', NULL, 'the table may not become unlogged');
 SELECT lives_ok($$ALTER TABLE child RENAME id TO child_id$$, 'a column of it may get another name');
 INSERT INTO child VALUES (3) ON CONFLICT DO NOTHING;

@@ -191,6 +191,17 @@ $other->safe_psql('postgres', 'SELECT prometheus_mark()');
 is(rows($other, $other->safe_psql('postgres', 'SELECT clock_timestamp()')), rows($other), 'it goes on here');
 is(rows($other, $begin), $renamed, 'and what was before stays so');
 
+# One table out of a dump: what it has was not recorded, and that is said.
+$dump = $node->basedir . '/visit.sql';
+command_ok([ 'pg_dump', '-t', 'visit', '-f', $dump, $node->connstr('postgres') ], 'pg_dump of one table');
+sql('DROP TABLE visit');
+command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'), '-f', $dump ], 'and its restore');
+is(sql(q{SELECT status, value FROM prometheus_health() WHERE check_name = 'tracked tables'}),
+	'warning|2; not recorded any more: public.visit', 'health knows of the table');
+is($node->error_of("SELECT prometheus_rows_at(NULL::visit, '$moment')")->{state}, '55000', 'it has no history');
+sql(q{INSERT INTO visit VALUES (now(), 1); SELECT prometheus_track('visit'); DELETE FROM visit WHERE account = 1});
+is(sql(q{SELECT value FROM prometheus_health() WHERE check_name = 'tracked tables'}), '3', 'until it begins anew');
+
 # Without a leaving trace.
 sql('DROP EXTENSION prometheus CASCADE');
 is(sql(q{SELECT count(*) FROM pg_trigger WHERE tgname ~ 'prometheus'}), 0, 'DROP EXTENSION takes the triggers along');
