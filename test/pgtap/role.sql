@@ -1,6 +1,6 @@
 -- The two roles, and what each of them may do.
 BEGIN;
-SELECT plan(83);
+SELECT plan(85);
 
 SET LOCAL client_min_messages = error;
 

@@ -1,5 +1,5 @@
 -- What prometheus_undo() lists and reverts, and what it refuses.  A task's
--- changes are made here by hand; test/t/490_track.pl lets tools make them.
+-- changes are made here by hand; test/t/485_track.pl lets tools make them.
 BEGIN;
 SELECT plan(59);
 
