@@ -100,6 +100,14 @@ typedef RangeTblEntry PromAccess;
 #define PROM_CHECK_PASSED accesses, raise
 #endif
 
+/* One that is deferrable is none for us. */
+#if PG_VERSION_NUM >= 180000
+#define prom_primary_key_index(relation) \
+	RelationGetPrimaryKeyIndex((relation), false)
+#else
+#define prom_primary_key_index(relation) RelationGetPrimaryKeyIndex(relation)
+#endif
+
 /* ExecutorRun_hook: how far a query is to be run. */
 #if PG_VERSION_NUM >= 180000
 #define PROM_RUN_ARGUMENTS \

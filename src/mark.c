@@ -89,7 +89,7 @@ static int64
 newest_in_table(Oid relid)
 {
 	Relation relation = table_open(relid, AccessShareLock);
-	Relation index = index_open(RelationGetPrimaryKeyIndex(relation),
+	Relation index = index_open(prom_primary_key_index(relation),
 								AccessShareLock);
 	SysScanDesc scan = systable_beginscan_ordered(relation, index,
 												  SnapshotSelf, 0, NULL);

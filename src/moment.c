@@ -319,7 +319,7 @@ named_mark(const char *name)
 	Oid namespace = get_namespace_oid("prometheus", false);
 	Relation relation = table_open(get_relname_relid("_mark_name", namespace),
 								   AccessShareLock);
-	Relation index = index_open(RelationGetPrimaryKeyIndex(relation),
+	Relation index = index_open(prom_primary_key_index(relation),
 								AccessShareLock);
 	int64 mark_id = 0;
 	ScanKeyData key;
