@@ -27,7 +27,7 @@ BEGIN
             pg_catalog.concat('(', pg_catalog.rtrim(pg_catalog.pg_get_viewdef(
                 'prometheus._used'::pg_catalog.regclass), ';'), ') x'));
         body := pg_catalog.regexp_replace(body,
-            'prometheus\._seen\(([a-z0-9_]+\.xid)\)',
+            'prometheus\._seen\((([a-z0-9_]+\.)?xid)\)',
             'prometheus._seen_in(\1, history.mark_id)', 'g');
         body := pg_catalog.replace(body, 'prometheus._last_mark()',
                                    'history.mark_id');
