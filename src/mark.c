@@ -339,8 +339,10 @@ prom_drop_mark(PG_FUNCTION_ARGS)
 	}
 	prom_role_restore(&before);
 	if (owner == NULL)
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
-						errmsg("mark \"%s\" does not exist", name)));
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("mark \"%s\" does not exist", name),
+				 errhint("SELECT * FROM prometheus.mark WHERE name IS NOT NULL lists them.")));
 	if (!prom_role_may_see(owner, owner_oid))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
