@@ -15,8 +15,10 @@ import time
 
 import pg
 import table
-from cluster import HERE, Model, Server, Snapshot, memory, prompt, ticks, until
+from cluster import (HERE, Model, Server, Snapshot, memory, prompt, submit_many, ticks, until, until_done,
+                     until_idle)
 from peers import NAMES, Peers
+from steps import steps
 from tracked import tracked
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS") or 3)
@@ -49,10 +51,6 @@ def set_agent(db, model, name, provider):
     db.ask("SELECT prometheus_set_agent('%s', '%s')" % (name, name))
 
 
-def until_idle(db):
-    until(lambda: db.value("SELECT count(*) FROM prometheus._queue()") == "0", "an empty queue", 120, 0.02)
-
-
 def worker(db, role):
     return int(db.value("SELECT coalesce(max(pid), 0) FROM prometheus.worker WHERE role = '%s'" % role))
 
@@ -70,27 +68,6 @@ def in_flight(db, count):
 
 def worker_flies(db):
     return db.value("SELECT in_flight > 0 FROM prometheus.worker WHERE role = 'scheduler'") == "t"
-
-
-def submit_many(db, count, agent, text="n"):
-    """Submit in one transaction; the first and the last id, and the time of the commit."""
-    db.ask("BEGIN")
-    first, last = db.ask("SELECT min(id), max(id) FROM (SELECT prometheus_submit('%s' || n, '%s') AS id"
-                         "  FROM generate_series(1, %d) AS n OFFSET 0) AS new" % (text, agent, count))[0]
-    at = time.time()
-    db.ask("COMMIT")
-    return int(first), int(last), at
-
-
-def until_done(db, first, last):
-    """Wait until each of these tasks is completed, once; the time of the last."""
-    db.ask("SELECT prometheus_wait(%d, '2 minutes')" % last)
-    count = "SELECT count(*) FROM prometheus._outcome WHERE task_id BETWEEN %d AND %d AND outcome = 'completed'"
-    until(lambda: int(db.value(count % (first, last))) >= last - first + 1, "all outcomes", 120, 0.05)
-    if int(db.value(count % (first, last))) != last - first + 1:
-        raise AssertionError("a task has two ends")
-    return db.number("SELECT extract(epoch FROM max(ended_at)) FROM prometheus._outcome"
-                     " WHERE task_id BETWEEN %d AND %d" % (first, last))
 
 
 @part
@@ -694,6 +671,7 @@ def state(server, model):
     db.close()
 
 
+part(steps)
 part(tracked)
 
 

@@ -141,6 +141,31 @@ class Model:
         self.process.wait()
 
 
+def until_idle(db):
+    until(lambda: db.value("SELECT count(*) FROM prometheus._queue()") == "0", "an empty queue", 120, 0.02)
+
+
+def submit_many(db, count, agent, text="n"):
+    """Submit in one transaction; the first and the last id, and the time of the commit."""
+    db.ask("BEGIN")
+    first, last = db.ask("SELECT min(id), max(id) FROM (SELECT prometheus_submit('%s' || n, '%s') AS id"
+                         "  FROM generate_series(1, %d) AS n OFFSET 0) AS new" % (text, agent, count))[0]
+    at = time.time()
+    db.ask("COMMIT")
+    return int(first), int(last), at
+
+
+def until_done(db, first, last):
+    """Wait until each of these tasks is completed, once; the time of the last."""
+    db.ask("SELECT prometheus_wait(%d, '2 minutes')" % last)
+    count = "SELECT count(*) FROM prometheus._outcome WHERE task_id BETWEEN %d AND %d AND outcome = 'completed'"
+    until(lambda: int(db.value(count % (first, last))) >= last - first + 1, "all outcomes", 120, 0.05)
+    if int(db.value(count % (first, last))) != last - first + 1:
+        raise AssertionError("a task has two ends")
+    return db.number("SELECT extract(epoch FROM max(ended_at)) FROM prometheus._outcome"
+                     " WHERE task_id BETWEEN %d AND %d" % (first, last))
+
+
 def prompt(model, text):
     """A request as a plain client would send it."""
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": text}]}).encode()
