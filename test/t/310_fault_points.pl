@@ -16,8 +16,9 @@ use Time::HiRes qw(time usleep);
 use constant FAULTS_A_ROUND => 3;
 
 my $node = PromCluster->new('main');
-my $llm = FakeLLM->new;
+my $llm = FakeLLM->new('--keep', 2000);
 my $round = 0;
+my $far = 0;
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
@@ -36,15 +37,18 @@ my $once = qr/$at_start|$at_strike|hint|^cancel|drop|give-up|park|pause|gate|rea
 # Where the transaction of a turn of the caller fails.
 my $in_turn = qr/^begin-|record|^cancel-before|give-up|park/;
 
-# Tasks that call tools, by a function and over HTTP: the agent and the script.
-# No two calls of a task have the same words; slip fails after it has written.
+# Tasks that call tools, with a function and a server as the model: the agent and
+# the script.  No two calls of a task have the same words; slip fails after it has
+# written; push, keyed and look are on the network.
 sub tool_tasks
 {
 	my @calls = map { [ 'note', { words => "$round $_" } ] } 1 .. 3;
 	my $slip = [ 'slip', { words => "$round slip" } ];
+	my @far = map { [ $_, { words => "$round-" . $far++ } ] } qw(push keyed look);
 	return (
 		[ 'scripted', [ [ $calls[0], $calls[1] ], [ $slip, $calls[2] ], 'end' ] ],
 		[ 'scripted', [ [ $calls[0] ], 'end' ] ],
+		[ 'scripted', [ [ $far[0], $far[1] ], [ $far[2] ], 'end' ] ],
 		[ 'fake-tools', [ [ $calls[0], $calls[1] ], [ $calls[2] ], 'end' ] ]);
 }
 
@@ -279,19 +283,19 @@ SELECT format('round %s: %s tasks', substring(request FROM '[0-9]+'), count(*))
   FROM prometheus.task WHERE request <> 'never' AND request !~ ' moved'
  GROUP BY substring(request FROM '[0-9]+')
 HAVING count(*) <> CASE WHEN count(*) FILTER (WHERE agent IN ('scripted', 'fake-tools')) > 0
-       THEN count(*) FILTER (WHERE agent IN ('scripted', 'fake-tools')) / 3 * 23
+       THEN count(*) FILTER (WHERE agent IN ('scripted', 'fake-tools')) / 4 * 24
        ELSE count(*) / 20 * 20 END
  UNION ALL
 SELECT format('%s: %s steps of tools and %s effects of "%s"', task_id, steps, notes, words)
   FROM (SELECT task_id, input -> 'arguments' ->> 'words' AS words, count(*) FILTER (WHERE status = 'ok') AS steps
-          FROM prometheus.step WHERE kind = 'tool' GROUP BY 1, 2) s
+          FROM prometheus.step WHERE kind = 'tool' AND name IN ('note', 'slip') GROUP BY 1, 2) s
   FULL JOIN (SELECT task_id, words, count(*) AS notes FROM note GROUP BY 1, 2) n USING (task_id, words)
  WHERE coalesce(steps, 0) <> coalesce(notes, 0) OR steps > 1
  UNION ALL
 SELECT format('%s: %s calls of tools', task_id, array_agg(name ORDER BY step))
   FROM prometheus.step s JOIN prometheus.task t USING (task_id)
  WHERE kind = 'tool' AND t.status = 'completed' GROUP BY task_id
-HAVING array_agg(name ORDER BY step) NOT IN ('{note}', '{note,note,slip,note}', '{note,note,note}')
+HAVING array_agg(name ORDER BY step) NOT IN ('{note}', '{note,note,slip,note}', '{note,note,note}', '{push,keyed,look}')
  UNION ALL
 SELECT format('%s began before its parent %s had ended', c.request, p.request)
   FROM prometheus._task d JOIN prometheus.task c USING (task_id)
@@ -304,6 +308,38 @@ SELECT format('%s and %s ran at the same time', x.task_id, y.task_id)
   JOIN prometheus.task y ON y.task_id = u.task_id
  WHERE x.task_id <> y.task_id AND x.started_at <= y.started_at AND y.started_at < x.ended_at
 EOSQL
+	check_far($what);
+	return;
+}
+
+# What was sent to tools on the network, beside what the steps say of it.
+sub check_far
+{
+	my ($what) = @_;
+	my (%sent, %keys, @wrong);
+
+	foreach my $request (grep { $_->{path} =~ m{^/tool/} } @{ $llm->requests })
+	{
+		my (undef, undef, undef, $name, $words) = split m{/}, $request->{path};
+		$sent{"$name $words"}++;
+		$keys{"$name $words"}{ $request->{headers}{'idempotency-key'} // '' } = 1;
+	}
+	my @steps = split /\n/, sql(<<"EOSQL");
+SELECT name || ' ' || (input -> 'arguments' ->> 'words') || '|' || status FROM prometheus.step
+ WHERE kind = 'tool' AND name IN ('push', 'keyed', 'look') AND input -> 'arguments' ->> 'words' ~ '^$round-'
+EOSQL
+	foreach my $step (@steps)
+	{
+		my ($call, $status) = split /\|/, $step;
+		my $sent = $sent{$call} // 0;
+
+		push @wrong, "$call: $status, sent $sent times"
+		  if $status !~ ($call =~ /^push/ ? qr/^(?:ok|unknown)$/ : qr/^ok$/)
+		  || $call =~ /^push/ && $sent > 1
+		  || $status eq 'ok' && $sent < 1;
+		push @wrong, "$call: several keys" if $call =~ /^keyed/ && keys %{ $keys{$call} } > 1;
+	}
+	is(join(', ', @wrong), '', "$what: tools on the network") if @steps;
 	return;
 }
 
@@ -322,6 +358,11 @@ $node->fake_agent($llm, $_)
   foreach qw(fake-echo fake-500-then-ok fake-429-ms-then-ok
   fake-hang-before-headers fake-tools);
 
+my $schema = '{"type": "object", "properties": {"words": {"type": "string"}}, "required": ["words"]}';
+sql(sprintf q{SELECT prometheus_set_http_tool('%s', 'POST', '%s', '%s', 'Sends words.', tier => '%s', idempotent => %s)},
+	$_->[0], $llm->url("/tool/echo/$_->[0]/{words}"), $schema, $_->[1], $_->[2])
+  foreach [ 'push', 'write', 'false' ], [ 'keyed', 'write', 'true' ], [ 'look', 'read', 'false' ];
+
 # A tool asks the process that runs it for its task.
 $node->create_scripted_model;
 sql(<<'EOSQL');
@@ -333,7 +374,7 @@ $$;
 CREATE FUNCTION slip(words text) RETURNS void LANGUAGE plpgsql AS
 $$BEGIN PERFORM note(words); RAISE EXCEPTION 'slipped'; END$$;
 SELECT prometheus_set_tool('note(text)', tier => 'write'), prometheus_set_tool('slip(text)', tier => 'write'),
-       prometheus_set_agent('scripted', 'scripted', tools => '{note,slip}'),
+       prometheus_set_agent('scripted', 'scripted', tools => '{note,slip,push,keyed,look}'),
        prometheus_set_agent('fake-tools', 'fake-tools', tools => '{note,slip}');
 EOSQL
 
