@@ -66,7 +66,7 @@ $node->wait_task($id, 'failed');
 my $caller = $node->signal_worker('TERM', 'caller');
 $node->worker_pid('caller', other_than => $caller);
 $node->wait_for('the new caller waits to be let in',
-	q{SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'prometheus caller'}, 'Extension');
+	q{SELECT wait_event IN ('Extension', 'PrometheusCaller') FROM pg_stat_activity WHERE backend_type = 'prometheus caller'});
 sql(q{SELECT prometheus_set_model('m', model => 'fake-echo')});
 is(sql("SELECT prometheus_retry($id)"), 't', 'retried when its caller is gone');
 kill('CONT', $scheduler);

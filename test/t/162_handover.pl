@@ -119,7 +119,7 @@ behind($two, $one, 'conversation');
 $scheduler = $node->signal_worker('STOP', 'scheduler');
 $caller = $node->signal_worker('TERM', 'caller');
 my $new = $node->worker_pid('caller', other_than => $caller);
-$node->wait_for('the new caller waits to be let in', q{SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'prometheus caller'}, 'Extension');
+$node->wait_for('the new caller waits to be let in', q{SELECT wait_event IN ('Extension', 'PrometheusCaller') FROM pg_stat_activity WHERE backend_type = 'prometheus caller'});
 kill('STOP', $new);
 kill('CONT', $scheduler);
 $node->wait_for('it has a slot', "SELECT status FROM prometheus.queue WHERE task_id = $one", 'running');

@@ -135,7 +135,7 @@ CREATE FUNCTION say(t text) RETURNS text LANGUAGE sql AS 'SELECT t';
 SELECT prometheus_set_tool('say(text)');
 SELECT prometheus_set_agent(name, 'scripted', options => options,
        tools => (SELECT array_agg(t.name) FROM prometheus.tool t WHERE t.kind <> 'builtin'))
-  FROM (VALUES ('a', '{}'::jsonb), ('short', '{"max_result": 256, "tool_timeout": "300ms"}')) x(name, options);
+  FROM (VALUES ('a', '{}'::jsonb), ('short', '{"tool_timeout": "300ms"}'), ('small', '{"max_result": 256}')) x(name, options);
 EOSQL
 
 # What is sent, and what the model is told.
@@ -214,9 +214,9 @@ like((told($task, 5))[0], qr/^Unknown: nobody knows whether it was done: the ser
 is(told_of('word', { word => 'utf8' }), "a\x{fffd}b\x{fffd}c\x{e9}", 'body: what is not UTF-8');
 is(told_of('word', { word => 'empty' }), '', 'body: none');
 is(told_of('word', { word => 'image' }), 'the server answered HTTP 200, with a body of type image/png, which is not text', 'body: no text');
-is(told_of('huge', { n => 256 }, 'short'), 'x' x 256, 'body: as long as it may be');
-is(told_of('huge', { n => 257 }, 'short'), 'x' x 256 . "\n[cut: the first 256 bytes; ask for less]", 'body: longer');
-is(told_of('huge', { n => 3000000 }, 'short'), 'x' x 256 . "\n[cut: the first 256 bytes; ask for less]", 'body: much longer');
+is(told_of('huge', { n => 256 }, 'small'), 'x' x 256, 'body: as long as it may be');
+is(told_of('huge', { n => 257 }, 'small'), 'x' x 256 . "\n[cut: the first 256 bytes; ask for less]", 'body: longer');
+is(told_of('huge', { n => 3000000 }, 'small'), 'x' x 256 . "\n[cut: the first 256 bytes; ask for less]", 'body: much longer');
 like(told_of('huge', { n => 17000000 }), qr/^Error: the response is longer than 16 MB/, 'body: too long');
 
 # Ends of which nobody knows what they mean.
