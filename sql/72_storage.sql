@@ -9,9 +9,11 @@ SELECT c.relname::text AS relation,
        pg_total_relation_size(c.oid) AS bytes,
        k.oldest,
        CASE WHEN k.kept = 'audit' THEN now() - s.audit
-            WHEN k.kept IN ('task', 'version', 'mark') THEN s.horizon END
+            WHEN k.kept IN ('task', 'event', 'version', 'mark')
+            THEN s.horizon END
            AS horizon,
        CASE k.kept WHEN 'task' THEN s.first_end + s.tasks
+            WHEN 'event' THEN k.oldest + s.tasks
             WHEN 'mark' THEN k.oldest + s.tasks
             WHEN 'audit' THEN k.oldest + s.audit
             WHEN 'version' THEN s.tasks + CASE c.relname
@@ -90,6 +92,9 @@ SELECT c.relname::text AS relation,
         (SELECT x.struck_at FROM prometheus._strike x
           ORDER BY x.task_id, x.struck_at LIMIT 1)),
        ('_idempotency', 'task', NULL),
+       ('_event', 'event',
+        (SELECT x.emitted_at FROM prometheus._event x
+          ORDER BY x.xid LIMIT 1)),
        ('_agent', 'version',
         (SELECT min(x.set_at) FROM prometheus._agent x)),
        ('_model', 'version',
@@ -131,4 +136,4 @@ RETURNS SETOF record
 LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 30
 AS 'MODULE_PATHNAME', 'prom_storage';
 COMMENT ON FUNCTION @extschema@.prometheus_storage() IS
-    'The tables of the extension, the largest first, for administrators. rows: an estimate, of the last VACUUM or ANALYZE, else of the statistics. bytes: with indexes and TOAST. oldest: the time of the first row. horizon: what was before it may be gone; null: nothing is. goes: when something of it can be deleted at the earliest, by the settings of now; null: never, or there is nothing. kept: task (prometheus.retention after the end of its tree), version (after a newer one, unless it is pinned), mark (after it was written), audit (prometheus.retention_audit), all (for ever); null: bookkeeping. Raises insufficient_privilege.';
+    'The tables of the extension, the largest first, for administrators. rows: an estimate, of the last VACUUM or ANALYZE, else of the statistics. bytes: with indexes and TOAST. oldest: the time of the first row. horizon: what was before it may be gone; null: nothing is. goes: when something of it can be deleted at the earliest, by the settings of now; null: never, or there is nothing. kept: task (prometheus.retention after the end of its tree), event (prometheus.retention after it was emitted, by a tool with its task), version (after a newer one, unless it is pinned), mark (after it was written), audit (prometheus.retention_audit), all (for ever); null: bookkeeping. Raises insufficient_privilege.';

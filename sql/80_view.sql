@@ -399,17 +399,25 @@ SELECT e.*
          FROM prometheus._decision d
          JOIN prometheus._approval a ON a.approval_id = d.approval_id
          JOIN prometheus._visible_task t ON t.task_id = a.task_id
-        WHERE prometheus._seen(d.xid)) e;
+        WHERE prometheus._seen(d.xid)
+       UNION ALL
+       SELECT x.event_id, x.type, x.task_id, x.agent, x.subject, x.emitted_at,
+              x.data, x.caused_by
+         FROM prometheus._event x
+        WHERE prometheus._seen(x.xid)
+          AND (prometheus._may_see(x.emitter, x.emitter_oid)
+               OR EXISTS (SELECT FROM prometheus._visible_task t
+                           WHERE t.task_id = x.task_id))) e;
 COMMENT ON VIEW prometheus.event IS
-    'What happened to the tasks that you may see, read from their facts. In no order: sort by created_at, event_id.';
+    'What happened to the tasks that you may see, read from their facts, and what was emitted by roles that you have or by tools of these tasks. In no order: sort by created_at, event_id.';
 COMMENT ON COLUMN prometheus.event.event_id IS 'Its id; ids are not in the order of commits.';
 COMMENT ON COLUMN prometheus.event.type IS
-    'task.received, step.executed, task.completed, task.failed, task.cancelled, task.retried, task.quarantined, approval.requested or approval.decided.';
-COMMENT ON COLUMN prometheus.event.task_id IS 'The task.';
+    'task.received, step.executed, task.completed, task.failed, task.cancelled, task.retried, task.quarantined, approval.requested, approval.decided, or what prometheus_emit() was given.';
+COMMENT ON COLUMN prometheus.event.task_id IS 'The task; of an emitted event the one whose tool emitted it; null: none.';
 COMMENT ON COLUMN prometheus.event.agent IS 'The task''s agent.';
 COMMENT ON COLUMN prometheus.event.subject IS 'What an emitted event is about; null for events of tasks.';
 COMMENT ON COLUMN prometheus.event.created_at IS 'When it happened.';
-COMMENT ON COLUMN prometheus.event.data IS 'Its fields; README lists them for each type.';
+COMMENT ON COLUMN prometheus.event.data IS 'Its fields; README lists them for each type. Of an emitted event what it was given.';
 COMMENT ON COLUMN prometheus.event.caused_by IS 'The event that caused it, if that is known.';
 
 CREATE VIEW prometheus.agent WITH (security_barrier) AS

@@ -20,6 +20,10 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_result(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_prompt(
     bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_cancel(bigint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_emit(
+    text, jsonb, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_event_json(
+    prometheus.event) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE @extschema@.prometheus_ask(
     text, text, interval, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_set_model(
@@ -136,6 +140,7 @@ GRANT EXECUTE ON FUNCTION
     prometheus.usage_at(timestamptz),
     prometheus._milliseconds(timestamptz, timestamptz),
     prometheus._json(text),
+    prometheus._uri(text),
     prometheus._hash(text, text, text),
     prometheus._may_approve(text, oid),
     prometheus._duration(numeric),
@@ -165,6 +170,8 @@ GRANT EXECUTE ON FUNCTION
         text, text, text, real, jsonb, real[], interval),
     @extschema@.prometheus_recall(text, text, text[], integer, real[]),
     @extschema@.prometheus_forget(bigint),
+    @extschema@.prometheus_emit(text, jsonb, text),
+    @extschema@.prometheus_event_json(prometheus.event),
     @extschema@.prometheus_mark(text),
     @extschema@.prometheus_drop_mark(text),
     @extschema@.prometheus_save_state(text, jsonb, text, bigint),

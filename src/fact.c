@@ -1,6 +1,6 @@
 /*
  * fact.c
- *	  Writes facts about tasks, and versions of states: rows and their index
+ *	  Writes facts about tasks, versions and events: rows and their index
  *	  entries, in batches.
  *
  * Everything that is written about tasks goes through here, by
@@ -103,6 +103,11 @@ static FactRelation relations[PROM_NFACTS] = {
 	 .ncolumns = ROW_VERSION_COLUMNS,
 	 .columns = {"track_id", "version_id", "changed_at", "task_id", "undoes",
 				 "step", "layout", "operation", "key", "fields"}},
+	{.name = "_event",
+	 .ncolumns = EVENT_COLUMNS,
+	 .columns = {"event_id", "task_id", "caused_by", "emitted_at", "depth",
+				 "emitter_oid", "emitter", "agent", "type", "subject",
+				 "data"}},
 };
 
 typedef struct Batch

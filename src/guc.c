@@ -18,6 +18,7 @@
 #include "shmem.h"
 
 bool prom_guc_allow_private_endpoints = false;
+char *prom_guc_caused_by_text = NULL;
 char *prom_guc_databases = NULL;
 int prom_guc_executors = 2;
 int prom_guc_mark_interval = 1000;
@@ -33,6 +34,32 @@ int prom_guc_retention = 30 * SECS_PER_DAY;
 int prom_guc_retention_audit = 730 * SECS_PER_DAY;
 int prom_guc_ring_size = 65536;
 char *prom_guc_secrets_dir = NULL;
+
+/* Empty, or the id of an event. */
+static bool
+check_caused_by(char **newval, void **extra, GucSource source)
+{
+	char *end;
+
+	if (**newval == '\0')
+		return true;
+	errno = 0;
+	if (**newval < '0' || **newval > '9' ||
+		strtoi64(*newval, &end, 10) <= 0 || *end != '\0' || errno != 0)
+	{
+		GUC_check_errdetail("It must be the id of an event, or empty.");
+		return false;
+	}
+	return true;
+}
+
+int64
+prom_guc_caused_by(void)
+{
+	if (prom_guc_caused_by_text == NULL || *prom_guc_caused_by_text == '\0')
+		return 0;
+	return strtoi64(prom_guc_caused_by_text, NULL, 10);
+}
 
 static bool
 check_databases(char **newval, void **extra, GucSource source)
@@ -140,6 +167,12 @@ prom_guc_define(void)
 		&prom_guc_allow_private_endpoints, false, PGC_SIGHUP, 0, NULL, NULL,
 		NULL);
 	prom_as_of_define();
+	DefineCustomStringVariable(
+		"prometheus.caused_by",
+		"The event that causes what prometheus_emit() emits.",
+		"Its id. Empty: none. In a task's tool it is the task, whatever this says.",
+		&prom_guc_caused_by_text, "", PGC_USERSET,
+		GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE, check_caused_by, NULL, NULL);
 	DefineCustomStringVariable(
 		"prometheus.databases",
 		"Databases whose tasks are run, separated by commas.",

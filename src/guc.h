@@ -8,6 +8,7 @@
 #define PROM_MAX_DATABASES 64 /* what max_databases can be at most */
 
 extern bool prom_guc_allow_private_endpoints;
+extern char *prom_guc_caused_by_text;
 extern char *prom_guc_databases;
 extern int prom_guc_executors;
 extern int prom_guc_mark_interval; /* ms */
@@ -25,6 +26,9 @@ extern int prom_guc_ring_size;
 extern char *prom_guc_secrets_dir;
 
 extern void prom_guc_define(void);
+
+/* The event that prometheus.caused_by says; 0: none. */
+extern int64 prom_guc_caused_by(void);
 
 /* The statements that make a database be served beside the others. */
 extern char *prom_guc_serve_hint(const char *database);

@@ -9,7 +9,9 @@
  *	REST	until the next pass
  *	SETTLE	the horizon was moved; transactions that may have looked at the
  *			one before are waited for (horizon.c)
- *	TASKS	trees of tasks, in the order of their ids
+ *	TASKS	trees of tasks, in the order of their ids, with the events that
+ *			their tools emitted
+ *	EVENTS	others that were emitted before the horizon
  *	VERSIONS	that were superseded before the horizon
  *	MARKS	that were written before the horizon
  *	AUDIT	what was kept of tasks that are gone
@@ -71,6 +73,7 @@ typedef enum Phase
 	REST,
 	SETTLE,
 	TASKS,
+	EVENTS,
 	VERSIONS,
 	MARKS,
 	AUDIT
@@ -217,6 +220,7 @@ static PromStatement batch_statements[] = {
 		"DELETE FROM prometheus." relation " WHERE task_id = ANY ($1)", 1, \
 			{INT8ARRAYOID}, NULL                                           \
 	}
+	DELETE_FROM("_event"),
 	DELETE_FROM("_approval"),
 	DELETE_FROM("_verdict"),
 	DELETE_FROM("_strike"),
@@ -240,6 +244,16 @@ static PromStatement batch_statements[] = {
 		" < $1" condition " ORDER BY x." column " LIMIT $2))",         \
 			2, {TIMESTAMPTZOID, INT8OID}, NULL                         \
 	}
+
+static PromStatement event_statement = {
+	"DELETE FROM prometheus._event WHERE ctid = ANY (ARRAY("
+	"SELECT x.ctid FROM prometheus._event x"
+	" WHERE x.xid < pg_snapshot_xmax($1) AND x.task_id IS NULL"
+	" AND pg_visible_in_snapshot(x.xid, $1) ORDER BY x.xid LIMIT $2))",
+	2,
+	{PG_SNAPSHOTOID, INT8OID},
+	NULL,
+};
 
 /* Those with a name stay, so that it can be said what has become of them. */
 static PromStatement mark_statement =
@@ -564,6 +578,26 @@ delete_tasks(void)
 	if (n > 0)
 		PROM_FAULT("retention-after-commit");
 	if (!more)
+		go_to(EVENTS);
+}
+
+static void
+delete_events(void)
+{
+	Datum values[2];
+	bool more;
+
+	if (!begin("deleting events", false))
+	{
+		rest(0);
+		return;
+	}
+	values[0] = pass.snapshot;
+	values[1] = Int64GetDatum(OLDEST_ROWS);
+	prom_statement_run(&event_statement, values, NULL, false);
+	more = SPI_processed == OLDEST_ROWS;
+	end();
+	if (!more)
 		go_to(VERSIONS);
 }
 
@@ -646,6 +680,9 @@ prom_retention_step(void)
 			break;
 		case TASKS:
 			delete_tasks();
+			break;
+		case EVENTS:
+			delete_events();
 			break;
 		case VERSIONS:
 			delete_versions();

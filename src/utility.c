@@ -39,6 +39,7 @@
 #include "shmem.h"
 #include "track.h"
 #include "utility.h"
+#include "wakeup.h"
 #include "worker.h"
 
 /* After this the server itself waits, and says who is in the way, ms. */
@@ -322,7 +323,10 @@ process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
 		go_on(statement, text, read_only_tree, context, params, environment,
 			  receiver, completion);
 		if (prepared)
+		{
 			prom_mark_changed();
+			prom_wakeup_changed();
+		}
 		return;
 	}
 	PG_TRY();

@@ -76,6 +76,12 @@ prom_version_set_task(int64 task_id, int32 step)
 	current_step = step;
 }
 
+int64
+prom_version_task(void)
+{
+	return current_task;
+}
+
 void
 prom_version_set_undone(int64 task_id)
 {

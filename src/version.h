@@ -77,6 +77,9 @@ extern void prom_version_add_all(Relation relation, PromTracked *tracked,
 /* Whose changes they are from now on; 0: no task's. */
 extern void prom_version_set_task(int64 task_id, int32 step);
 
+/* The task whose job this process runs; 0: none. */
+extern int64 prom_version_task(void);
+
 /* The task that is being undone; 0: none. */
 extern void prom_version_set_undone(int64 task_id);
 

@@ -31,9 +31,13 @@ static int allocated = 0;
 /* The outermost one that changed the extension, or Invalid. */
 static SubTransactionId changed_in = InvalidSubTransactionId;
 
+/* It has events; one that a subtransaction takes back is a hint too many. */
+static bool emitted = false;
+
 static void
 forget(void)
 {
+	emitted = false;
 	pending = NULL;
 	hints = NULL;
 	npending = allocated = 0;
@@ -53,6 +57,17 @@ push_hints(PromRing *ring)
 		if (!prom_ring_push(ring, hints + i, Min(part, npending - i)))
 			return;
 	}
+}
+
+void
+prom_wakeup_changed(void)
+{
+	PromDatabase *db = prom_shmem_database(MyDatabaseId);
+
+	if (db == NULL)
+		return;
+	pg_atomic_write_u32(&db->changed, 1);
+	prom_shmem_wake(&db->worker[PROM_PUBLISHER]);
 }
 
 static void
@@ -75,9 +90,9 @@ after_commit(void)
 		push_hints(&db->ring);
 		PROM_FAULT("hint-after-push");
 		prom_shmem_wake(&db->worker[PROM_SCHEDULER]);
-		pg_atomic_write_u32(&db->changed, 1);
-		prom_shmem_wake(&db->worker[PROM_PUBLISHER]);
 	}
+	if (npending > 0 || emitted)
+		prom_wakeup_changed();
 }
 
 static void
@@ -86,7 +101,8 @@ xact_callback(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
-			if (npending > 0 || changed_in != InvalidSubTransactionId)
+			if (npending > 0 || emitted ||
+				changed_in != InvalidSubTransactionId)
 				after_commit();
 			forget();
 			break;
@@ -167,6 +183,12 @@ prom_wakeup_extension(void)
 {
 	if (changed_in == InvalidSubTransactionId)
 		changed_in = GetCurrentSubTransactionId();
+}
+
+void
+prom_wakeup_publisher(void)
+{
+	emitted = true;
 }
 
 bool

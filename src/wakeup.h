@@ -19,6 +19,12 @@ extern void prom_wakeup_hint(const PromHint *hint);
  */
 extern void prom_wakeup_extension(void);
 
+/* An event was emitted: let the publisher tell of it, after the commit. */
+extern void prom_wakeup_publisher(void);
+
+/* Facts that listeners are told of were committed just now. */
+extern void prom_wakeup_changed(void);
+
 /* Did the current transaction submit that task, so that nobody sees it yet? */
 extern bool prom_wakeup_is_pending(int64 task_id);
 

@@ -1,6 +1,6 @@
 -- What prometheus.event makes of the facts: each type, with exactly its fields.
 BEGIN;
-SELECT plan(27);
+SELECT plan(31);
 
 CREATE TEMP TABLE made (name text PRIMARY KEY, task_id bigint);
 INSERT INTO made
@@ -96,6 +96,31 @@ SELECT is(e.event_id, s.event_id, 'event_id of step.executed') FROM e JOIN prome
  WHERE type = 'step.executed' AND e.name = 'failed';
 SELECT is((SELECT count(*) FROM e WHERE agent <> 'default' OR subject IS NOT NULL OR caused_by IS NOT NULL OR event_id IS NULL),
           0::bigint, 'agent is the task''s, subject and caused_by are null');
+
+-- README's table of types and their fields is what is emitted.  An approval and
+-- its decision are of the task that was vetoed.
+INSERT INTO prometheus._approval (approval_id, task_id, attempt, step, xid, requested_at, expires_at, tool, policy, approvers,
+                                  target_hash, arguments)
+SELECT nextval('prometheus._fact_id'), task_id, 1, 1, prometheus._xid(), now(), now(), 'tool', 'policy', 'somebody', '', '{}'
+  FROM made WHERE name = 'vetoed';
+INSERT INTO prometheus._decision (approval_id, event_id, xid, decided_at, decision)
+SELECT approval_id, nextval('prometheus._fact_id'), prometheus._xid(), now(), 'rejected' FROM prometheus._approval
+ WHERE task_id = (SELECT task_id FROM made WHERE name = 'vetoed');
+\set readme `cat README.md`
+CREATE TEMP TABLE described AS
+SELECT m[1] AS type, f AS field
+  FROM regexp_matches(substring(:'readme' FROM '\n### Events\n(.*?)\n### '), '^\| `([a-z.]+)` \| (.*) \|$', 'gn') AS m
+ CROSS JOIN LATERAL regexp_split_to_table(regexp_replace(m[2], ' \([^)]*\)', '', 'g'), ', ') AS f;
+SELECT set_eq('SELECT type, field FROM described',
+              'SELECT DISTINCT e.type, f FROM e CROSS JOIN LATERAL jsonb_object_keys(e.data) AS f',
+              'README has each type with all its fields');
+SELECT is_empty($$SELECT e.type, e.data FROM e
+                   WHERE (SELECT array_agg(f ORDER BY f) FROM jsonb_object_keys(e.data) AS f)
+                         <> (SELECT array_agg(d.field ORDER BY d.field) FROM described d WHERE d.type = e.type)$$,
+                'each event has all fields of its type');
+SELECT is((SELECT count(DISTINCT type) FROM described), 9::bigint, 'and these are all');
+SELECT is(d.caused_by, a.event_id, 'a decision is caused by the request')
+  FROM e d, e a WHERE d.type = 'approval.decided' AND a.type = 'approval.requested';
 
 -- A step of 1 MB: the event has a piece of it.
 UPDATE prometheus._step SET answer = repeat('ä', 500000) WHERE task_id = (SELECT task_id FROM made WHERE name = 'failed');

@@ -52,6 +52,7 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'SELECT prometheus.state_history', 'EXECUTE prometheus.state_at(timestamp with time zone)',
     'SELECT prometheus.span_history', 'EXECUTE prometheus.span_at(timestamp with time zone)',
     'SELECT prometheus.usage_history', 'EXECUTE prometheus.usage_at(timestamp with time zone)',
+    'EXECUTE prometheus_emit(text,jsonb,text)', 'EXECUTE prometheus_event_json(prometheus.event)', 'EXECUTE prometheus._uri(text)',
     'EXECUTE prometheus_mark(text)', 'EXECUTE prometheus_drop_mark(text)',
     'SELECT prometheus.policy', 'SELECT prometheus.budget', 'SELECT prometheus.verdict', 'SELECT prometheus.approval', 'SELECT prometheus.memory', 'SELECT prometheus.state',
     'EXECUTE prometheus._hash(text,text,text)', 'EXECUTE prometheus._may_approve(text,oid)',

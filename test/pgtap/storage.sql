@@ -14,7 +14,7 @@ SELECT set_eq($$SELECT relation FROM s WHERE kept IS NULL$$, ARRAY['_checkpoint'
               'only bookkeeping is not kept by something');
 SELECT set_eq($$SELECT relation FROM s WHERE kept = 'task'$$,
               $$SELECT relname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'task_id'
-                 WHERE relnamespace = 'prometheus'::regnamespace AND relkind = 'r' AND relname !~ '^_audit|^_(memory|state|row_version)$'
+                 WHERE relnamespace = 'prometheus'::regnamespace AND relkind = 'r' AND relname !~ '^_audit|^_(memory|state|row_version|event)$'
                 UNION SELECT '_decision'$$, 'all facts of tasks go with them');
 SELECT is_empty($$SELECT relation FROM s WHERE horizon IS NOT NULL AND kept <> 'audit'$$, 'nothing was deleted');
 SELECT is_empty($$SELECT relation FROM s WHERE goes IS NOT NULL$$, 'and nothing will be');
@@ -34,7 +34,7 @@ SELECT is((SELECT goes FROM s WHERE relation = '_agent'), now() + interval '10 d
 SELECT is((SELECT goes FROM s WHERE relation = '_audit_usage'), '2020-01-01'::timestamptz + interval '730 days', 'an audit row after two years');
 SELECT is((SELECT goes FROM s WHERE relation = '_model'), NULL, 'what is the newest does not go');
 SELECT is((SELECT count(*) FROM s WHERE horizon = '2020-01-01 12:00+00'),
-          (SELECT count(*) FROM s WHERE kept IN ('task', 'version', 'mark')), 'the horizon is there');
+          (SELECT count(*) FROM s WHERE kept IN ('task', 'event', 'version', 'mark')), 'the horizon is there');
 SELECT is((SELECT oldest FROM s WHERE relation = '_task'), (SELECT submitted_at FROM prometheus._task ORDER BY task_id LIMIT 1), 'the oldest');
 
 CREATE ROLE prom_tap_user;

@@ -197,6 +197,7 @@ cmp_ok($node->safe_psql('postgres', 'SELECT count(*) FROM prometheus._checkpoint
 # eras): a new one must be dumped, too.
 # What a person decided about, as the workers and he would write it.
 $node->safe_psql('postgres', <<'EOSQL');
+SELECT prometheus_emit('shop.order', '{"n": 1}', 'order/1');
 SELECT prometheus_remember('default', 'The sky is blue.');
 SELECT prometheus_save_state('default', jsonb_build_object('n', n, 'text', repeat(md5('x'), 100))) FROM generate_series(1, 3) n;
 INSERT INTO prometheus._approval (approval_id, task_id, attempt, step, xid, requested_at, expires_at, tool, policy,
