@@ -113,6 +113,7 @@ CREATE TABLE prometheus._step (
     arguments text,
     PRIMARY KEY (task_id, step)
 );
+CREATE INDEX _step_xid ON prometheus._step (xid);
 -- What functions that are models used, for the budgets; those of echo use none.
 CREATE INDEX _step_used ON prometheus._step (started_at)
     WHERE call_id IS NULL AND (tokens_in > 0 OR tokens_out > 0);
@@ -133,6 +134,7 @@ CREATE TABLE prometheus._outcome (
     error text,
     PRIMARY KEY (task_id, attempt)
 );
+CREATE INDEX _outcome_xid ON prometheus._outcome (xid);
 COMMENT ON TABLE prometheus._outcome IS
     'How one attempt ended; retry, waiting and lost leave the task alive, the others end it.';
 

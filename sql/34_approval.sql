@@ -18,6 +18,7 @@ CREATE TABLE prometheus._approval (
     arguments text NOT NULL
 );
 CREATE INDEX _approval_task ON prometheus._approval (task_id, step);
+CREATE INDEX _approval_xid ON prometheus._approval (xid);
 COMMENT ON TABLE prometheus._approval IS
     'A tool call that waits, or waited, for a person. target_hash: of exactly what is to be approved. approvers_oid: the role whose members decide, which counts while it has that name; null: prometheus_agent_admin.';
 
@@ -30,6 +31,7 @@ CREATE TABLE prometheus._decision (
     decided_by text,
     note text
 );
+CREATE INDEX _decision_xid ON prometheus._decision (xid);
 COMMENT ON TABLE prometheus._decision IS
     'What became of an approval: approved, rejected, or expired, whichever was committed first.';
 

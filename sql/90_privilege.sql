@@ -20,6 +20,14 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_result(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_prompt(
     bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_cancel(bigint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_create_consumer(
+    text, text[], timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_poll(
+    text, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_ack(text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_replay(
+    text, timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_drop_consumer(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_emit(
     text, jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_event_json(
@@ -78,6 +86,7 @@ GRANT USAGE ON SCHEMA prometheus
 GRANT SELECT ON
     prometheus.task,
     prometheus.queue,
+    prometheus.consumer,
     prometheus.attempt,
     prometheus.call,
     prometheus.step,
@@ -151,6 +160,7 @@ GRANT EXECUTE ON FUNCTION
     prometheus._bar(numeric, numeric, integer, boolean, boolean),
     prometheus._state_value(text, oid, text, text, bigint),
     prometheus._queue(),
+    prometheus._consumers(),
     prometheus._gates(),
     prometheus._worker(),
     @extschema@.prometheus_submit(
@@ -170,6 +180,11 @@ GRANT EXECUTE ON FUNCTION
         text, text, text, real, jsonb, real[], interval),
     @extschema@.prometheus_recall(text, text, text[], integer, real[]),
     @extschema@.prometheus_forget(bigint),
+    @extschema@.prometheus_create_consumer(text, text[], timestamptz),
+    @extschema@.prometheus_poll(text, integer),
+    @extschema@.prometheus_ack(text, bigint),
+    @extschema@.prometheus_replay(text, timestamptz),
+    @extschema@.prometheus_drop_consumer(text),
     @extschema@.prometheus_emit(text, jsonb, text),
     @extschema@.prometheus_event_json(prometheus.event),
     @extschema@.prometheus_mark(text),

@@ -357,6 +357,15 @@ prom_era_xid(void)
 	return with_era(era_for_writing(), xid);
 }
 
+int32
+prom_era_now(void)
+{
+	View view;
+
+	look_at_latest(era_relation(), &view);
+	return view.is_ours ? view.own : era_for_writing();
+}
+
 /* By what is committed now: rows are never changed. */
 bool
 prom_era_is_current(uint64 xid)

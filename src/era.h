@@ -37,6 +37,12 @@ extern FullTransactionId prom_era_xid(void);
  */
 extern bool prom_era_xact_begin(const char *activity);
 
+/*
+ * The era of what is committed now, for who remembers what he has seen; it is
+ * begun first if the facts are of elsewhere.
+ */
+extern int32 prom_era_now(void);
+
 /* What the active snapshot sees. */
 extern void prom_era_read(PromEra *era);
 

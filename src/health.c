@@ -15,6 +15,7 @@
 #include "utils/fmgrprotos.h"
 
 #include "backup.h"
+#include "consumer.h"
 #include "era.h"
 #include "extension.h"
 #include "gate.h"
@@ -25,6 +26,9 @@
 
 /* Processes of the server's own and of one parallel query. */
 #define OTHER_PROCESSES 5
+
+/* A consumer of events that is behind by this is worth a word, s. */
+#define LATE_CONSUMER 3600
 
 static void
 put(ReturnSetInfo *result, const char *name, const char *status,
@@ -246,6 +250,23 @@ put_tracking(ReturnSetInfo *result)
 			"Their triggers were disabled or dropped, or they were made anew: SELECT prometheus_track('TABLE') begins anew, prometheus_track('TABLE', false) ends it.");
 }
 
+/* Who reads events, and has not for long. */
+static void
+put_consumers(ReturnSetInfo *result)
+{
+	StringInfoData late;
+	int n;
+
+	initStringInfo(&late);
+	n = prom_consumer_count(LATE_CONSUMER, &late);
+	if (late.len == 0)
+		put(result, "consumers", "ok", psprintf("%d", n), NULL);
+	else
+		put(result, "consumers", "warning",
+			psprintf("%d; more than an hour behind: %s", n, late.data),
+			"SELECT * FROM prometheus.consumer shows how far. Events go after prometheus.retention, read or not: let them be polled and acknowledged, or prometheus_drop_consumer().");
+}
+
 PG_FUNCTION_INFO_V1(prom_health);
 
 Datum
@@ -270,6 +291,7 @@ prom_health(PG_FUNCTION_ARGS)
 	}
 	put_era(result);
 	put_tracking(result);
+	put_consumers(result);
 	put_process(result, PROM_LAUNCHER, &prom_shared->launcher);
 	put_database(result, db);
 	put_places(result);

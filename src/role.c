@@ -64,6 +64,14 @@ prom_role_is_admin(void)
 }
 
 bool
+prom_role_is(const char *name, Oid oid)
+{
+	char *now = GetUserNameFromId(oid, true);
+
+	return now != NULL && strcmp(now, name) == 0;
+}
+
+bool
 prom_role_names_admin(const char *name, Oid oid)
 {
 	char *now = GetUserNameFromId(oid, true);
@@ -136,9 +144,8 @@ prom_role_is_submitter(const PromSubmitter *submitter)
 }
 
 bool
-prom_role_may_see(const char *name, Oid oid)
+prom_role_shows(Oid user, const char *name, Oid oid)
 {
-	Oid user = GetUserId();
 	char *now;
 
 	if (last.valid && last.user == user && last.oid == oid &&
@@ -146,7 +153,7 @@ prom_role_may_see(const char *name, Oid oid)
 		return last.answer;
 
 	last.valid = false;
-	if (prom_role_is_admin())
+	if (is_admin(user))
 		last.answer = true;
 	else
 	{
@@ -159,6 +166,22 @@ prom_role_may_see(const char *name, Oid oid)
 	strlcpy(last.name, name, NAMEDATALEN);
 	last.valid = true;
 	return last.answer;
+}
+
+bool
+prom_role_may_see(const char *name, Oid oid)
+{
+	return prom_role_shows(GetUserId(), name, oid);
+}
+
+PG_FUNCTION_INFO_V1(prom_shows);
+
+Datum
+prom_shows(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(prom_role_shows(PG_GETARG_OID(0),
+								   text_to_cstring(PG_GETARG_TEXT_PP(1)),
+								   PG_GETARG_OID(2)));
 }
 
 PG_FUNCTION_INFO_V1(prom_may_see);

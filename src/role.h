@@ -20,6 +20,12 @@ extern void prom_role_init(void);
 /* May the current user see what a role submitted?  Name and oid must agree. */
 extern bool prom_role_may_see(const char *name, Oid oid);
 
+/* The same of another user. */
+extern bool prom_role_shows(Oid user, const char *name, Oid oid);
+
+/* Is it the role that it was?  Name and oid must agree. */
+extern bool prom_role_is(const char *name, Oid oid);
+
 /* A role as the queue keeps it, and the hash of a name that it is kept with. */
 extern PromSubmitter prom_role_submitter(Oid role);
 extern uint32 prom_role_hash(const char *name);

@@ -152,6 +152,16 @@ UPDATE public.tracked SET words = 'two', number = 2;
 SELECT verdict FROM prometheus_undo(:task_id);
 SELECT prometheus_rows_at(NULL::public.tracked, '2020-01-01');
 SELECT prometheus_track('public.tracked', false);
+SELECT prometheus_create_consumer('c', '{shop.*}'), prometheus_create_consumer('old', start => '-infinity');
+SET prometheus.caused_by = '1';
+SELECT prometheus_emit('shop.order', '{"a": 1}', 's') AS event_id \gset
+RESET prometheus.caused_by;
+SELECT name, lag OPERATOR(pg_catalog.>) 0 FROM prometheus.consumer;
+SELECT type, data FROM prometheus_poll('c', 10);
+SELECT prometheus_ack('c', :event_id), prometheus_ack('c');
+SELECT prometheus_event_json(e) OPERATOR(pg_catalog.->>) 'type' FROM prometheus_poll('old') e WHERE type OPERATOR(pg_catalog.=) 'shop.order';
+SELECT prometheus_replay('c', '2020-01-01');
+SELECT prometheus_drop_consumer('c'), prometheus_drop_consumer('old');
 SELECT prometheus_version();
 SELECT status FROM prometheus.task WHERE task_id OPERATOR(pg_catalog.=) :task_id;
 SELECT status FROM prometheus.queue;

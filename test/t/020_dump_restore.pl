@@ -73,6 +73,12 @@ sub check_copy
 	$server->check_invariants("$what: invariants", dbname => $dbname,
 		retried => [$retried]);
 
+	# A consumer goes on where it was: three events of a batch were acknowledged.
+	my $read = q{SELECT count(*) FROM prometheus_poll('reader', 1000); SELECT prometheus_ack('reader')};
+	my @read = split /\n/, $server->safe_psql($dbname, "$read; $read; $read");
+	is("@read[0, 2] @read[4, 5]", "@read[1, 3] 0 0", "$what: a consumer is given what it has not read");
+	is($read[0] + $read[2], $ours{unread}, "$what: all of that, and no more");
+
 	# New ids are beyond all old ones; new versions follow the old ones.
 	is( $server->safe_psql($dbname,
 			q{SELECT prometheus_submit('new one') > (SELECT max(task_id) FROM prometheus.task WHERE request <> 'new one')}
@@ -198,6 +204,9 @@ cmp_ok($node->safe_psql('postgres', 'SELECT count(*) FROM prometheus._checkpoint
 # What a person decided about, as the workers and he would write it.
 $node->safe_psql('postgres', <<'EOSQL');
 SELECT prometheus_emit('shop.order', '{"n": 1}', 'order/1');
+SELECT prometheus_create_consumer('reader', start => '-infinity');
+SELECT count(*) FROM prometheus_poll('reader', 5);
+SELECT prometheus_ack('reader', (SELECT event_id FROM prometheus_poll('reader', 5) OFFSET 2 LIMIT 1));
 SELECT prometheus_remember('default', 'The sky is blue.');
 SELECT prometheus_save_state('default', jsonb_build_object('n', n, 'text', repeat(md5('x'), 100))) FROM generate_series(1, 3) n;
 INSERT INTO prometheus._approval (approval_id, task_id, attempt, step, xid, requested_at, expires_at, tool, policy,
@@ -227,6 +236,7 @@ EOSQL
 	q{SELECT relname FROM pg_class WHERE relnamespace = 'prometheus'::regnamespace AND relkind = 'r' AND relname NOT IN ('_checkpoint', '_era', '_gate') ORDER BY 1});
 cmp_ok(scalar @facts, '>', 8, 'the facts are known');
 $ours{$_} = content($node, $_, $views{$_}, 'postgres') foreach @facts, keys %views;
+$ours{unread} = $node->safe_psql('postgres', 'SELECT count(*) - 3 FROM prometheus.event');
 $ours{dumped} = dumped($node, 'postgres');
 cmp_ok(length $ours{$_}, '>', 0, "there is something in $_") foreach sort keys %ours;
 
