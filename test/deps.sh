@@ -87,7 +87,7 @@ newest_installed()
 
 pg_config=${PG_CONFIG:-pg_config}
 packages=(gcc libc6-dev make libcurl4-openssl-dev libjson-c-dev libzstd-dev
-	perl libipc-run-perl python3 pgbackrest)
+	perl libipc-run-perl python3 python3-psycopg2 pgbackrest)
 
 command -v dpkg-query >/dev/null || packages=()
 
