@@ -16,6 +16,7 @@ use warnings FATAL => 'all';
 use parent 'PostgreSQL::Test::Cluster';
 
 use Carp qw(croak);
+use Fcntl qw(LOCK_EX);
 use JSON::PP ();
 use PostgreSQL::Test::Utils qw(slurp_file); # its others are not methods
 use PromSession;
@@ -31,6 +32,68 @@ BEGIN
 	$ENV{LANG} = 'C.UTF-8';
 }
 
+# From now on send statements to psqls that stay, one for each database, as far
+# as nothing of the result depends on that (see keeps_session).  A test that
+# counts sessions, or needs a database without any, does without.
+sub keep_sessions
+{
+	my ($self) = @_;
+	$self->{sessions} = {};
+	return;
+}
+
+sub end_sessions
+{
+	my ($self) = @_;
+	%{ $self->{sessions} } = () if $self->{sessions};
+	return;
+}
+
+# The session of a database: kept, or for the caller only.
+sub session
+{
+	my ($self, $dbname) = @_;
+	return PromSession->new($self, $dbname) if !$self->{sessions};
+	return $self->{sessions}{$dbname} //= PromSession->new($self, $dbname);
+}
+
+# May these statements go to a psql that others have used?  Not with options of
+# psql, nor its commands, nor data that follow; nor what has no end without the
+# end of the input.  And settings of databases and roles are those of new
+# sessions.
+sub keeps_session
+{
+	my ($self, $sql, %params) = @_;
+
+	delete @params{qw(stdout stderr on_error_die)};
+	return 0 if !$self->{sessions} || !(delete $params{on_error_stop} // 1) || %params;
+	if ($sql =~ /\b(?:ALTER\s+(?:DATABASE|ROLE|USER)|(?:CREATE|DROP)\s+DATABASE)\b/i)
+	{
+		$self->end_sessions;
+		return 0;
+	}
+	return
+		 PromSession::can_run($sql)
+	  && $sql !~ /\\|\bSTDIN\b/i
+	  && ($sql =~ tr/(//) == ($sql =~ tr/)//)
+	  && ($sql =~ tr/'//) % 2 == 0
+	  && ($sql =~ tr/"//) % 2 == 0;
+}
+
+# PostgreSQL::Test::Cluster's psql, of a psql that stays.
+sub psql_of_session
+{
+	my ($self, $database, $sql, %params) = @_;
+	my ($rc, $out, $error) = $self->session($database)->run($sql);
+
+	${ $params{stdout} } = $out if $params{stdout};
+	${ $params{stderr} } = $error if $params{stderr};
+	print STDERR $error if $error ne '' && !$params{stderr} && !wantarray;
+	croak "error $rc running SQL: '$error'\nwith sql '$sql'"
+	  if $rc && $params{on_error_die};
+	return wantarray ? ($rc, $out, $error) : $rc;
+}
+
 # A psql that finds no server may end before it has read the statement, which
 # IPC::Run dies of: it is a psql that could not connect, as any other.
 sub psql
@@ -38,6 +101,9 @@ sub psql
 	my ($self, $database, $sql, %params) = @_;
 	my $list = wantarray;
 	my @result;
+
+	return $self->psql_of_session($database, $sql, %params)
+	  if $self->keeps_session($sql, %params);
 	my $done = eval {
 		if ($list)
 		{
@@ -58,6 +124,19 @@ sub psql
 	return $list ? @result : $result[0];
 }
 
+# Whatever the server is told, those who stay are told nothing: sessions begun
+# after it have its settings.
+foreach my $name (qw(start stop restart reload kill9 promote))
+{
+	my $method = "SUPER::$name";
+	no strict 'refs'; ## no critic
+	*$name = sub {
+		my ($self, @arguments) = @_;
+		$self->end_sessions;
+		return $self->$method(@arguments);
+	};
+}
+
 # Prepare a server.  Besides those of PostgreSQL::Test::Cluster:
 #	databases => [...]			have workers (default: postgres)
 #	restart_after_crash => 1	the server outlives the crash of a process
@@ -71,7 +150,13 @@ sub init
 	my $fsync = delete $params{fsync};
 	my $conf = delete $params{conf} // '';
 
-	$self->SUPER::init(%params);
+	{
+		no warnings 'redefine';
+		my $run = \&PostgreSQL::Test::Utils::system_or_bail;
+		local *PostgreSQL::Test::Utils::system_or_bail =
+		  sub { copy_template(@_) or $run->(@_) };
+		$self->SUPER::init(%params);
+	}
 	$self->append_conf('postgresql.conf', slurp_file('test/prometheus.conf'));
 	$self->append_conf('postgresql.conf',
 		sprintf "prometheus.databases = '%s'\n", join(', ', @$databases));
@@ -86,6 +171,27 @@ sub init
 	$self->append_conf('postgresql.conf', "fsync = on\n") if $fsync;
 	$self->append_conf('postgresql.conf', $conf) if $conf ne '';
 	return;
+}
+
+# The first server of a file has the files of a template instead of an initdb
+# of its own.  Another has: servers are told apart by an identifier.
+my $copied;
+
+sub copy_template
+{
+	my ($program, $option, $directory, @options) = @_;
+
+	return 0 if $program ne 'initdb' || "@options" ne '-A trust -N' || $copied++;
+	my $template = "$PostgreSQL::Test::Utils::tmp_check/template";
+	open(my $lock, '>', "$template.lock") or croak "$template.lock: $!";
+	flock($lock, LOCK_EX) or croak "$template.lock: $!";
+	if (!-e "$template.made")
+	{
+		PostgreSQL::Test::Utils::system_or_bail($program, $option, $template, @options);
+		PostgreSQL::Test::Utils::append_to_file("$template.made", '');
+	}
+	PostgreSQL::Test::Utils::system_or_bail('cp', '-a', $template, $directory);
+	return 1;
 }
 
 sub create_extension
@@ -260,7 +366,7 @@ sub wait_for
 	my $dbname = $params{dbname} // 'postgres';
 	my $timeout = $params{timeout} // $PostgreSQL::Test::Utils::timeout_default;
 	my $end = time + $timeout;
-	my $session = PromSession->new($self, $dbname);
+	my $session = $self->session($dbname);
 	my $last;
 
 	$expected //= 't';

@@ -87,6 +87,7 @@ EOSQL
 	return;
 }
 
+$node->keep_sessions;
 $node->init(restart_after_crash => 1);
 $node->start;
 sql(<<'EOSQL');
