@@ -32,14 +32,21 @@ BEGIN
 	$ENV{LANG} = 'C.UTF-8';
 }
 
-# From now on send statements to psqls that stay, one for each database, as far
-# as nothing of the result depends on that (see keeps_session).  A test that
-# counts sessions, or needs a database without any, does without.
+# From now on send statements to psqls that stay, one for each database, or each
+# of those named, as far as nothing of the result depends on that (see
+# keeps_session).  A test that counts sessions does without.
 sub keep_sessions
 {
-	my ($self) = @_;
+	my ($self, @databases) = @_;
 	$self->{sessions} = {};
+	$self->{kept} = @databases ? { map { $_ => 1 } @databases } : undef;
 	return;
+}
+
+sub keeps_sessions_of
+{
+	my ($self, $dbname) = @_;
+	return $self->{sessions} && (!$self->{kept} || $self->{kept}{$dbname});
 }
 
 sub end_sessions
@@ -53,7 +60,7 @@ sub end_sessions
 sub session
 {
 	my ($self, $dbname) = @_;
-	return PromSession->new($self, $dbname) if !$self->{sessions};
+	return PromSession->new($self, $dbname) if !$self->keeps_sessions_of($dbname);
 	return $self->{sessions}{$dbname} //= PromSession->new($self, $dbname);
 }
 
@@ -63,11 +70,14 @@ sub session
 # sessions.
 sub keeps_session
 {
-	my ($self, $sql, %params) = @_;
+	my ($self, $dbname, $sql, %params) = @_;
 
 	delete @params{qw(stdout stderr on_error_die)};
-	return 0 if !$self->{sessions} || !(delete $params{on_error_stop} // 1) || %params;
-	if ($sql =~ /\b(?:ALTER\s+(?:DATABASE|ROLE|USER)|(?:CREATE|DROP)\s+DATABASE)\b/i)
+	return 0
+	  if !$self->keeps_sessions_of($dbname)
+	  || !(delete $params{on_error_stop} // 1)
+	  || %params;
+	if ($sql =~ /\b(?:ALTER\s+(?:DATABASE|ROLE|USER)|(?:CREATE|DROP)\s+DATABASE|pg_reload_conf)\b/i)
 	{
 		$self->end_sessions;
 		return 0;
@@ -103,7 +113,7 @@ sub psql
 	my @result;
 
 	return $self->psql_of_session($database, $sql, %params)
-	  if $self->keeps_session($sql, %params);
+	  if $self->keeps_session($database, $sql, %params);
 	my $done = eval {
 		if ($list)
 		{
@@ -428,13 +438,19 @@ sub worker_pid
 		"SELECT pid $from ORDER BY backend_start LIMIT 1");
 }
 
-# Send a signal to a worker; return its pid.
+# Send a signal to a worker; return its pid.  One that is killed is gone: the
+# server has seen it, and lets nobody in before it has begun anew.
 sub signal_worker
 {
 	my ($self, $signal, $role, %params) = @_;
 	my $pid = $self->worker_pid($role, %params);
 
 	kill($signal, $pid) == 1 or croak "could not send $signal to $role $pid: $!";
+	if ($signal eq 'KILL')
+	{
+		$self->wait_gone($pid);
+		$self->end_sessions;
+	}
 	return $pid;
 }
 

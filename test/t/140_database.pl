@@ -11,6 +11,7 @@ use PromCluster;
 use Test::More;
 
 my $node = PromCluster->new('main');
+$node->keep_sessions('postgres');
 my $llm = FakeLLM->new;
 my $log;
 

@@ -6,9 +6,11 @@ use warnings FATAL => 'all';
 use FakeLLM;
 use PromCluster;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 my $llm = FakeLLM->new;
 my $node = PromCluster->new('main');
+$node->keep_sessions;
 $node->init(conf => "prometheus.allow_private_endpoints = on\nprometheus.queue_memory = '1MB'\nprometheus.rescan_interval = '1h'\n");
 $node->start;
 $node->create_extension;
@@ -120,6 +122,7 @@ my $new = 0;
 my $end = time + $PostgreSQL::Test::Utils::timeout_default;
 while (time < $end && sql(q{SELECT count(*) FROM prometheus.task WHERE request = 'old' AND started_at IS NULL}) > 0)
 {
+	usleep(20_000);
 	next if sql(q{SELECT count(*) FROM prometheus.queue WHERE agent = 'slow'}) > 250;
 	sql(q{SELECT count(*) FROM prometheus_submit_many(array_fill('new'::text, ARRAY[30]), 'slow')});
 	$new++;

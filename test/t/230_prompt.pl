@@ -11,6 +11,7 @@ use Test::More;
 my $json = JSON::PP->new->ascii->canonical;
 my $llm = FakeLLM->new;
 my $node = PromCluster->new('prompt');
+$node->keep_sessions;
 
 $node->init(
 	databases => [ 'postgres', 'latin' ],

@@ -9,6 +9,7 @@ use Test::More;
 
 my $llm = FakeLLM->new;
 my $node = PromCluster->new('main');
+$node->keep_sessions;
 $node->init(conf => "prometheus.allow_private_endpoints = on\n");
 $node->start;
 $node->create_extension;

@@ -10,6 +10,7 @@ use Test::More;
 
 my $llm = FakeLLM->new;
 my $node = PromCluster->new('memory');
+$node->keep_sessions;
 
 $node->init(conf => "prometheus.allow_private_endpoints = on\n");
 $node->start;

@@ -10,6 +10,7 @@ use PromCluster;
 use Test::More;
 
 my $node = PromCluster->new('main');
+$node->keep_sessions;
 my $llm = FakeLLM->new;
 my @everyone = qw(launcher scheduler caller publisher);
 

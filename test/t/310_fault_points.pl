@@ -16,6 +16,7 @@ use Time::HiRes qw(time usleep);
 use constant FAULTS_A_ROUND => 3;
 
 my $node = PromCluster->new('main');
+$node->keep_sessions;
 my $llm = FakeLLM->new('--keep', 2000);
 my $round = 0;
 my $far = 0;
@@ -117,6 +118,7 @@ sub cancel
 		my ($rc, $out) = $node->psql('postgres',
 			"SELECT count(*) FROM prometheus.task WHERE request ~ ' hang' AND status = 'queued'");
 		last if $rc != 0 || $out eq '0';
+		usleep(10_000);
 	}
 	$node->psql('postgres',
 		"SELECT count(prometheus_cancel(task_id)) FROM prometheus.task WHERE request ~ ' hang' AND status IN ('queued', 'running', 'retrying')"
@@ -137,6 +139,7 @@ sub end_processes
 		my ($rc, $out) = $node->psql('postgres',
 			"SELECT status FROM prometheus_health() WHERE check_name = 'database'");
 		last if $rc != 0 || $out eq 'error';
+		usleep(10_000);
 	}
 	$node->psql('postgres',
 		"ALTER SYSTEM SET prometheus.databases = 'postgres'");

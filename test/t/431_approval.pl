@@ -7,6 +7,7 @@ use PromCluster;
 use Test::More;
 
 my $node = PromCluster->new('main');
+$node->keep_sessions;
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
@@ -171,8 +172,8 @@ is(notes(), 'x', 'expired: it did not run');
 foreach my $end ('COMMIT', 'ROLLBACK')
 {
 	sql('TRUNCATE note');
+	my $session = $node->background_psql('postgres'); # before there is haste
 	$task = ask('hasty', [ [ [ 'wipe', { words => 'x' } ] ], 'end' ]);
-	my $session = $node->background_psql('postgres');
 	$session->query_safe('SET ROLE boss; BEGIN; SELECT prometheus_approve(' . id_of($task, 2) . ')');
 	foreach my $time ('is looked at again, later', 'and once more')
 	{

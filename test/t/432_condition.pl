@@ -9,6 +9,7 @@ use PromCluster;
 use Test::More;
 
 my $node = PromCluster->new('main');
+$node->keep_sessions;
 my $llm = FakeLLM->new;
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }

@@ -11,6 +11,7 @@ use PromCluster;
 use Test::More;
 
 my $node = PromCluster->new('main');
+$node->keep_sessions;
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 

@@ -11,6 +11,7 @@ use PromCluster;
 use Test::More;
 
 my $node = PromCluster->new('main');
+$node->keep_sessions;
 my $llm = FakeLLM->new;
 my $key = 'tool-key-0123456789abcdef';
 

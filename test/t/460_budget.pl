@@ -10,6 +10,7 @@ use Test::More;
 
 my $llm = FakeLLM->new;
 my $node = PromCluster->new('main');
+$node->keep_sessions;
 $node->init(
 	conf => "prometheus.allow_private_endpoints = on\n",
 	restart_after_crash => 1,

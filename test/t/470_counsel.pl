@@ -9,6 +9,7 @@ use PromCluster;
 use Test::More;
 
 my $node = PromCluster->new('main');
+$node->keep_sessions;
 my $llm = FakeLLM->new;
 my $slow = FakeLLM->new;
 
