@@ -84,7 +84,10 @@ build "${FAULTS:-}"
 if [ "$what" = test ] && [ -z "${FAULTS:-}" ]; then
 	mkdir faults
 	tar -cf - --exclude=./faults . | tar -xf - -C faults
-	(cd faults && build 1)
+	# the same but for what knows of fault points
+	(cd faults &&
+		grep -rlE '"fault\.h"|PROM_FAULTS' --include='*.c' src | sed 's/c$/o/' | xargs rm &&
+		rm prometheus.so && "${make[@]}" FAULTS=1 -j"$(nproc)" all)
 	faults=$copy/faults
 fi
 install_from "${faults:-$copy}"

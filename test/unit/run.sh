@@ -31,11 +31,20 @@ libraries=("-L$("$PG_CONFIG" --pkglibdir)" "-L$("$PG_CONFIG" --libdir)"
 sanitizers=(-fsanitize=address,undefined -fno-sanitize-recover=undefined)
 [ "$what" = all ] || sanitizers=()
 
+# The parts once for all tests; one that does not compile is missed by these.
+objects=()
+for part in "${parts[@]}"; do
+	objects+=("$work/${part//\//_}.o")
+	"$CC" "${flags[@]}" "${sanitizers[@]}" -c "$part" -o "${objects[-1]}" &
+	[ $((${#objects[@]} % $(nproc))) != 0 ] || wait
+done
+wait
+
 build() # NAME OPTION...
 {
 	local name=$1
 	shift
-	"$CC" "${flags[@]}" "${sanitizers[@]}" "test/unit/$name.c" "${parts[@]}" \
+	"$CC" "${flags[@]}" "${sanitizers[@]}" "test/unit/$name.c" "${objects[@]}" \
 		"$@" "${libraries[@]}" -o "$work/$name"
 }
 
