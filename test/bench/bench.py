@@ -17,6 +17,7 @@ import pg
 import table
 from cluster import (HERE, Model, Server, Snapshot, memory, prompt, submit_many, ticks, until, until_done,
                      until_idle)
+from events import events as measure_events
 from peers import NAMES, Peers
 from steps import steps
 from tracked import tracked
@@ -510,6 +511,11 @@ def listen(server, model):
         table.row("  the submit itself, p%d" % percent, [table.percentile(took, percent) for took, _ in hints], "ms",
                   "INSERT + NOTIFY", [table.percentile(took, percent) for took, _ in notifies])
     db.close()
+
+
+@part
+def events(server, model):
+    measure_events(server, probe)
 
 
 HISTORY_SQL = """

@@ -5,13 +5,14 @@
 #
 #   BENCH          the parts to run, all by default:
 #                  submit drain snapshot blocked peers latency flight idle
-#                  kill listen history state steps tracked soak
+#                  kill listen events history state steps tracked soak
 #   BENCH_ROUNDS   of what is compared (3)
 #   BENCH_JOBS     tasks of a drain beside a snapshot, blocked tasks or peers
 #                  (10000)
 #   BENCH_STEPS    tasks of five steps (2000)
 #   BENCH_BLOCKED  tasks that are blocked (100000)
 #   BENCH_BLOCKED_BY  what blocks them: time, task, or both (both)
+#   BENCH_EVENTS   events that a consumer reads (1000000)
 #   BENCH_IDLE     seconds of doing nothing (30)
 #   BENCH_SOAK     minutes at half load; 0: none (0)
 #   BENCH_HISTORY  tasks of history (1000000)

@@ -347,6 +347,44 @@ DROP ROLE prometheus_agent_user;
 ALTER ROLE prom_test_kept RENAME TO prometheus_agent_user;
 CREATE EXTENSION prometheus;
 
+-- Events and consumers.
+SELECT prometheus_emit('shop order');
+\echo :SQLSTATE
+SELECT prometheus_emit('task.done');
+\echo :SQLSTATE
+SELECT prometheus_emit('shop.order', to_jsonb(repeat('x', 2000000)));
+\echo :SQLSTATE
+DO $$
+DECLARE id bigint;
+BEGIN
+    FOR n IN 1 .. 20 LOOP
+        PERFORM set_config('prometheus.caused_by', coalesce(id::text, ''), true);
+        id := prometheus_emit('shop.round');
+    END LOOP;
+EXCEPTION WHEN program_limit_exceeded THEN
+    RAISE NOTICE '%', SQLERRM;
+END $$;
+SELECT prometheus_create_consumer('c', '{shop.*}');
+SELECT prometheus_create_consumer('c');
+\echo :SQLSTATE
+SELECT prometheus_create_consumer('d', '{*.order}');
+\echo :SQLSTATE
+SELECT prometheus_create_consumer('d', start => now() + interval '1 hour');
+\echo :SQLSTATE
+SELECT prometheus_poll('d');
+\echo :SQLSTATE
+SELECT prometheus_poll('c', 0);
+\echo :SQLSTATE
+SELECT prometheus_ack('c', 1);
+\echo :SQLSTATE
+SET prometheus.as_of = '2020-01-01';
+SELECT * FROM prometheus.consumer;
+\echo :SQLSTATE
+RESET prometheus.as_of;
+SET prometheus.caused_by = 'x';
+\echo :SQLSTATE
+SELECT prometheus_drop_consumer('c');
+
 -- Settings.
 SET prometheus.no_such_setting = 1;
 \echo :SQLSTATE

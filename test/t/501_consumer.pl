@@ -6,7 +6,7 @@
 # are in the order of commits; some of them have taken their xid long before.
 # What a reader is given he writes down in the transaction that acknowledges it.
 #
-# PROM_EVENTS_SECONDS=N goes on for N seconds (6), with a crash every ten.
+# PROM_EVENTS_SECONDS=N goes on for N seconds (4), with a crash every ten.
 use strict;
 use warnings FATAL => 'all';
 
@@ -17,7 +17,7 @@ use Time::HiRes qw(time usleep);
 
 use constant WRITERS => 5;
 
-my $seconds = $ENV{PROM_EVENTS_SECONDS} // 6;
+my $seconds = $ENV{PROM_EVENTS_SECONDS} // 4;
 my $node = PromCluster->new('consumer');
 $node->init(
 	restart_after_crash => 1,
@@ -221,6 +221,17 @@ cmp_ok(sql(q{SELECT count(*) FROM event e WHERE emitter IS NOT NULL AND NOT EXIS
 		SELECT FROM got g WHERE g.consumer = 'by id' AND g.event_id = e.event_id)}),
 	'>', 0, 'who reads by ids loses some: this would be noticed');
 is(sql(q{SELECT count(*) FROM prometheus.consumer WHERE lag > 0}), 0, 'nobody lags behind');
+
+# A poll reads what is new, and not what is behind it.
+my ($pages) = sql(<<'EOSQL') =~ /Buffers: shared hit=(\d+)/;
+SELECT count(prometheus_emit('w.many')) FROM generate_series(1, 30000);
+SELECT count(*) FROM prometheus_poll('idle', 100000);
+SELECT prometheus_ack('idle'), prometheus_emit('w.one');
+SELECT count(*) FROM prometheus_poll('idle');
+SELECT prometheus_ack('idle'), prometheus_emit('w.one');
+EXPLAIN (ANALYZE, BUFFERS) SELECT * FROM prometheus_poll('idle');
+EOSQL
+cmp_ok($pages, '<', 150, 'a poll at the end of 30,000 events reads few pages');
 
 $node->stop;
 done_testing();

@@ -1,0 +1,1 @@
+SELECT prometheus_emit('bench.order', '{"order": 7, "text": "What would be the best way to tell a customer that his parcel is late, that we do not know why, and that it will be there on Monday? He has asked twice already, and he was not amused, so be kind to him."}', 'order/7');
