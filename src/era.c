@@ -43,6 +43,7 @@
 #include "as_of.h"
 #include "era.h"
 #include "mark.h"
+#include "mutant.h"
 #include "role.h"
 #include "wakeup.h"
 #include "worker.h"
@@ -354,6 +355,8 @@ prom_era_xid(void)
 	prom_as_of_forbid_writing();
 	prom_mark_wrote();
 	xid = GetTopFullTransactionId();
+	if (PROM_MUTANT("fact-of-subxact"))
+		xid = GetCurrentFullTransactionId();
 	return with_era(era_for_writing(), xid);
 }
 

@@ -15,6 +15,7 @@
 #include "compat.h"
 #include "fault.h"
 #include "guc.h"
+#include "mutant.h"
 #include "shmem.h"
 
 bool prom_guc_allow_private_endpoints = false;
@@ -209,6 +210,7 @@ prom_guc_define(void)
 		check_secrets_dir, NULL, NULL);
 #ifdef PROM_FAULTS
 	prom_fault_define();
+	prom_mutant_define();
 #endif
 	MarkGUCPrefixReserved("prometheus");
 }

@@ -37,6 +37,7 @@
 #include "fault.h"
 #include "guc.h"
 #include "mark.h"
+#include "mutant.h"
 #include "role.h"
 #include "worker.h"
 #include "xact.h"
@@ -121,6 +122,8 @@ prom_mark_newest(void)
 		pg_read_barrier();
 		newest = pg_atomic_read_u64(&marks->newest);
 		pg_read_barrier();
+		if (PROM_MUTANT("version-ahead"))
+			newest++;
 		if (pg_atomic_read_u32(&marks->relation) == relid)
 			return (int64) newest;
 	}
@@ -438,23 +441,35 @@ prom_mark_failed(void)
 											FAILED_INTERVAL);
 }
 
+#define INSERT_MARK(clock)                                      \
+	"INSERT INTO prometheus._mark (mark_id, xid, snapshot, at)" \
+	" SELECT coalesce(p.mark_id, 0) + 1, prometheus._xid(),"    \
+	" prometheus._snapshot(),"                                  \
+	" greatest(" clock ", p.at + interval '1 us')"              \
+	" FROM (SELECT) AS one LEFT JOIN LATERAL ("                 \
+	" SELECT mark_id, at FROM prometheus._mark"                 \
+	" ORDER BY mark_id DESC LIMIT 1) AS p ON true RETURNING mark_id"
+
 /* Within one statement: the clock after the snapshot that it runs with. */
 static int64
 insert_mark(void)
 {
 	static PromStatement statement = {
-		"INSERT INTO prometheus._mark (mark_id, xid, snapshot, at)"
-		" SELECT coalesce(p.mark_id, 0) + 1, prometheus._xid(),"
-		" prometheus._snapshot(),"
-		" greatest(clock_timestamp(), p.at + interval '1 us')"
-		" FROM (SELECT) AS one LEFT JOIN LATERAL ("
-		" SELECT mark_id, at FROM prometheus._mark"
-		" ORDER BY mark_id DESC LIMIT 1) AS p ON true RETURNING mark_id",
+		INSERT_MARK("clock_timestamp()"),
 		0,
 		{0},
-		NULL};
+		NULL,
+	};
+	static PromStatement mutant = {
+		INSERT_MARK("clock_timestamp() - interval '40 ms'"),
+		0,
+		{0},
+		NULL,
+	};
 
-	prom_statement_run(&statement, NULL, NULL, false);
+	prom_statement_run(PROM_MUTANT("mark-before-snapshot") ? &mutant
+														   : &statement,
+					   NULL, NULL, false);
 	return prom_row_int64(0, 1);
 }
 

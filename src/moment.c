@@ -45,6 +45,7 @@
 #include "horizon.h"
 #include "mark.h"
 #include "moment.h"
+#include "mutant.h"
 #include "shmem.h"
 
 /* In all, and until it is looked for again, ms. */
@@ -289,7 +290,7 @@ find_moment(TimestampTz at)
 
 	if (at > GetCurrentTimestamp())
 		raise_future(at);
-	while (first_after(at) == NULL)
+	while (first_after(at) == NULL && !PROM_MUTANT("mark-not-closed"))
 	{
 		if (GetCurrentTimestamp() >= end || !wait_for_mark())
 			raise_open(at);
@@ -350,8 +351,10 @@ sees(const PromMoment *moment, uint64 xid)
 
 	if (xid < moment->xmin)
 		return true;
-	if (xid >= moment->xmax)
+	if (xid >= moment->xmax || PROM_MUTANT("seen-if-older"))
 		return false;
+	if (PROM_MUTANT("seen-unless-later"))
+		return true;
 	while (low < high)
 	{
 		int middle = (low + high) / 2;
@@ -420,7 +423,7 @@ check_snapshot(PromMoment *moment)
 		moment->in_recovery == snapshot->takenDuringRecovery)
 		return;
 	if (mark_by_id(moment->mark_id, snapshot) == NULL &&
-		!has_all(moment, snapshot))
+		!has_all(moment, snapshot) && !PROM_MUTANT("snapshot-unchecked"))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
 				 errmsg("the snapshot of this transaction is older than %s",
