@@ -4,6 +4,7 @@ use warnings FATAL => 'all';
 
 use FakeLLM;
 use PostgreSQL::Test::Utils;
+use PromAnswers qw(answers);
 use PromCluster;
 use Test::More;
 
@@ -92,21 +93,8 @@ sub check_copy
 			q{SELECT prometheus_set_model('fake-fixed', options => '{"max_tokens": 5}'), prometheus_set_model('echo'), prometheus_set_agent('default', instructions => 'again'), prometheus_set_tool('tools.feel(tools.mood, int, text[])')}
 		),
 		'3|2|3|2', "$what: versions go on");
-	is(dumped($server, $dbname), $ours{dumped}, "$what: AS OF a mark of before the dump");
+	is(answers($server, 'dumped', dbname => $dbname), $ours{dumped}, "$what: AS OF marks of before the dump");
 	return;
-}
-
-# What is seen AS OF the mark that was written before the dump.
-sub dumped
-{
-	my ($server, $dbname) = @_;
-	return $server->safe_psql($dbname,
-		q{SET prometheus.as_of = 'mark:dumped';
-		SELECT count(*), md5(string_agg(x::text, ' ' ORDER BY x::text)) FROM prometheus.task x;
-		SELECT count(*), md5(string_agg(x::text, ' ' ORDER BY x::text)) FROM prometheus.event x;
-		SELECT count(*), sum(version) FROM prometheus.agent;
-		SELECT count(*), sum(version) FROM prometheus.tool}
-	);
 }
 
 # What a task of the clerk's did, and what its tools said.
@@ -237,7 +225,7 @@ EOSQL
 cmp_ok(scalar @facts, '>', 8, 'the facts are known');
 $ours{$_} = content($node, $_, $views{$_}, 'postgres') foreach @facts, keys %views;
 $ours{unread} = $node->safe_psql('postgres', 'SELECT count(*) - 3 FROM prometheus.event');
-$ours{dumped} = dumped($node, 'postgres');
+$ours{dumped} = answers($node, 'dumped');
 cmp_ok(length $ours{$_}, '>', 0, "there is something in $_") foreach sort keys %ours;
 
 # Another database of the same server.
@@ -261,6 +249,7 @@ foreach my $how ([ 'parallel', '-j4' ], [ 'transaction', '--single-transaction' 
 	$node->safe_psql('postgres', "CREATE DATABASE $how->[0]");
 	$node->command_ok([ 'pg_restore', '--exit-on-error', $how->[1], '-d', $how->[0], "$dump.c" ], "restored with $how->[1]");
 	is(facts_of($how->[0]), facts_of('postgres'), "$how->[0]: every fact");
+	is(answers($node, 'dumped', dbname => $how->[0]), $ours{dumped}, "$how->[0]: AS OF");
 }
 
 # A dump of the schema has nothing, unless it is to have the extension.
@@ -270,6 +259,7 @@ $node->command_ok([ 'pg_dump', '-n', 'prometheus', '-e', 'prometheus', '-f', "$d
 $node->safe_psql('postgres', 'CREATE DATABASE with_extension');
 $node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', "$dump.e", 'with_extension' ], '-n -e: restored');
 is(facts_of('with_extension'), facts_of('postgres'), '-n -e: every fact');
+is(answers($node, 'dumped', dbname => 'with_extension'), $ours{dumped}, '-n -e: AS OF');
 
 # Another server: with its roles, in parallel.
 $other->init(databases => []);

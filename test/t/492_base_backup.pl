@@ -7,6 +7,7 @@ use warnings FATAL => 'all';
 use FakeLLM;
 use IPC::Run ();
 use PostgreSQL::Test::Utils;
+use PromAnswers qw(answers);
 use PromCluster;
 use Test::More;
 
@@ -14,15 +15,6 @@ my $primary = PromCluster->new('primary');
 my $standby = PromCluster->new('standby');
 my $llm = FakeLLM->new;
 my ($out, $err) = ('', '');
-
-# What a mark saw of the facts of tasks.
-sub as_of
-{
-	my ($node, $mark) = @_;
-	return $node->safe_psql('postgres', join ';', "SET prometheus.as_of = 'mark:$mark'",
-		map { "SELECT '$_', count(*), md5(string_agg(x::text, ',' ORDER BY x::text)) FROM prometheus.$_ x" }
-		  qw(task attempt call step event verdict usage agent model));
-}
 
 # One session that submits without an end, each task a transaction, and prints
 # the ids of those that were committed.
@@ -58,8 +50,8 @@ my $before = $primary->safe_psql('postgres', q{SELECT max(task_id) FROM promethe
 $primary->wait_for('more tasks come, and end',
 	"SELECT count(*) > 50 FROM prometheus._outcome WHERE task_id > $before");
 $primary->safe_psql('postgres', q{SELECT prometheus_mark('before')});
-my $seen = as_of($primary, 'before');
-like($seen, qr/^usage\|\d/m, 'there is something to compare');
+my $seen = answers($primary, 'before');
+like($seen, qr/^before\|usage\|\d/m, 'there is something to compare');
 $load->pump_nb;
 $primary->stop('immediate');
 $standby->promote;
@@ -71,7 +63,7 @@ like($err, qr/server closed the connection|connection to server was lost|termina
 # Nothing that was acknowledged is lost, also of before the standby was one.
 is($standby->safe_psql('postgres', 'SELECT task_id FROM unnest(ARRAY[' . join(',', @acknowledged) . ']) a (task_id) WHERE task_id NOT IN (SELECT task_id FROM prometheus._task)'),
 	'', 'every task that was acknowledged is there');
-is(as_of($standby, 'before'), $seen, 'AS OF says the same as on the primary');
+is(answers($standby, 'before'), $seen, 'AS OF says the same as on the primary');
 
 # A promotion is no copy: it goes on.
 like($standby->health('era'), qr/^ok\|1\|/, 'it is the same era');
@@ -81,7 +73,7 @@ $standby->safe_psql('postgres', 'SELECT pg_reload_conf()');
 is($standby->safe_psql('postgres', q{CALL prometheus_ask('promoted', 'fake-echo')}), 'promoted', 'it answers');
 $standby->wait_for('what was under way ends', 'SELECT count(*) FROM prometheus.task WHERE ended_at IS NULL', 0);
 is($standby->safe_psql('postgres', q{SELECT count(*) FROM prometheus.task WHERE status <> 'completed'}), 0, 'all of it well');
-is(as_of($standby, 'before'), $seen, 'AS OF still says the same');
+is(answers($standby, 'before'), $seen, 'AS OF still says the same');
 $standby->check_invariants('invariants', all_ended => 1);
 $standby->stop;
 $llm->stop;
