@@ -251,6 +251,16 @@ my $live = sql($queue);
 $node->restart;
 $node->wait_for('a start finds the same', $queue, $live);
 
+# Two that read as of then: by one snapshot, and by a new one each time.
+my $then = q{SELECT count(*), md5(string_agg(x::text, ',' ORDER BY x::text)) FROM prometheus.task x};
+my ($old, $new) = map {
+	my $session = $node->background_psql('postgres', on_error_stop => 0);
+	$session->query_safe("BEGIN ISOLATION LEVEL $_; SET LOCAL prometheus.as_of = 'mark:named'");
+	$session;
+} 'REPEATABLE READ', 'READ COMMITTED';
+my $seen = $old->query_safe($then);
+is($new->query_safe($then), $seen, 'AS OF: two read the same');
+
 # What a budget counts now stays, however short retention is.
 sql(q{SELECT prometheus_set_budget('all', 'day', tokens => 1000000)});
 set_retention('1s');
@@ -263,6 +273,10 @@ is(sql(q{SELECT count(*) FROM prometheus.task WHERE status IN ('queued', 'retryi
 
 like($node->error_of(q{SET prometheus.as_of = 'mark:named'; SELECT count(*) FROM prometheus.task})->{message}, qr/is not kept any more/,
 	'AS OF: a mark with a name is there, but not what it saw');
+is($old->query_safe($then), $seen, 'AS OF: a snapshot of before has it all');
+$new->query($then);
+like($new->{stderr}, qr/is not kept any more/, 'AS OF: one of after knows that it is gone');
+$_->quit foreach $old, $new;
 
 # A horizon does not move back.
 my $horizon = sql('SELECT at FROM prometheus._horizon');
