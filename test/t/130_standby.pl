@@ -5,6 +5,7 @@ use warnings FATAL => 'all';
 
 use FakeLLM;
 use PostgreSQL::Test::Utils;
+use PromAnswers qw(answers);
 use PromCluster;
 use Test::More;
 
@@ -40,6 +41,10 @@ foreach my $view (qw(task attempt call step event agent model))
 		$query, $primary->safe_psql('postgres', $query));
 	pass("$view is read on the standby");
 }
+$primary->safe_psql('postgres', q{SELECT prometheus_mark('read')});
+my $past = answers($primary, 'read');
+$primary->wait_for_catchup($standby, 'replay', $primary->lsn('insert'));
+is(answers($standby, 'read'), $past, 'AS OF is read on the standby');
 is($standby->safe_psql('postgres', 'SELECT prometheus_result(1)'),
 	'hello', 'standby: a result');
 is($standby->safe_psql('postgres', "SELECT prometheus_wait($open[0], '10 ms')"),
@@ -79,6 +84,7 @@ $primary->stop('immediate');
 $standby->promote;
 is($standby->safe_psql('postgres', q{CALL prometheus_ask('promoted', 'fake-echo')}),
 	'promoted', 'promoted: answers');
+is(answers($standby, 'read'), $past, 'promoted: AS OF is the same');
 $standby->wait_task($soon, 'completed');
 $standby->wait_for('promoted: what was open is tried again',
 	"SELECT count(*) FROM prometheus.attempt WHERE attempt = 2 AND outcome IS NULL AND task_id IN ("
