@@ -4,6 +4,7 @@ use strict;
 use warnings FATAL => 'all';
 
 use PostgreSQL::Test::Utils;
+use PromAnswers qw(answers);
 use PromCluster;
 use Test::More;
 
@@ -173,6 +174,8 @@ my $other = PromCluster->new('other');
 $other->init(conf => "timezone = 'Asia/Kolkata'\n");
 $other->start;
 $other->safe_psql('postgres', 'CREATE ROLE clerk; CREATE ROLE boss');
+sql(q{SELECT prometheus_mark('dumped')});
+my $answers = answers($node, 'dumped', tables => [ split / /, $tables ]);
 my $dump = $node->basedir . '/dump';
 command_ok([ 'pg_dump', '-Fc', '-f', $dump, $node->connstr('postgres') ], 'pg_dump');
 # Keys come last, as they may with several jobs.
@@ -183,6 +186,7 @@ command_ok([ 'pg_restore', '-e', '-L', "$dump.list", '-d', $other->connstr('post
 is( $other->safe_psql('postgres', q{SELECT status, value FROM prometheus_health() WHERE check_name = 'tracked tables'}),
 	'ok|3', 'the tables are tracked');
 is(rows($other), $at_moment, 'the rows are there');
+is(answers($other, 'dumped', tables => [ split / /, $tables ]), $answers, 'as of marks, with all relations');
 $other->safe_psql('postgres', 'SELECT prometheus_mark()');
 is(rows($other, $moment), $at_moment, 'as of the last moment');
 my $renamed = $at_begin;
