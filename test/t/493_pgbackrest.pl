@@ -5,6 +5,7 @@ use strict;
 use warnings FATAL => 'all';
 
 use PostgreSQL::Test::Utils;
+use PromAnswers;
 use PromCluster;
 use Test::More;
 
@@ -87,6 +88,7 @@ wait_tasks();
 $node->safe_psql('postgres', q{SELECT prometheus_set_agent('default', instructions => 'of after'), prometheus_cancel(} . "$later)");
 $node->safe_psql('postgres', 'SELECT pg_switch_wal()');
 is(answers($node, 'mark:release 2'), $answers, 'the original says what it said then');
+my $past = PromAnswers::answers($node, 'release 2');
 $node->wait_for('what is needed is archived',
 	'SELECT last_archived_wal >= ' . "'$needed'" . ' FROM pg_stat_archiver');
 
@@ -102,6 +104,7 @@ $restored->start;
 $restored->wait_for('it has been recovered', 'SELECT pg_is_in_recovery()', 'f');
 is(answers($restored), $answers, 'restored: it says what the original said then');
 is(answers($restored, 'mark:release 2'), $answers, 'restored: AS OF, too');
+is(PromAnswers::answers($restored, 'release 2'), $past, 'restored: AS OF marks of before, as well');
 
 # It has the identity of the original, so the guard of copies does not know it:
 # it waits because all was paused.
