@@ -44,7 +44,7 @@ CREATE TABLE prometheus._row_version (
 -- Not partial: its condition would be compiled anew for each row.
 CREATE INDEX _row_version_task ON prometheus._row_version (task_id);
 COMMENT ON TABLE prometheus._row_version IS
-    'A row of a tracked table as it has been since: after an insert, update or delete (no fields), at the begin of tracking, or since the table was altered. The highest version_id of a key is the newest. fields: the values'' texts, in the order of that layout''s columns. task_id, step: the tool call that changed it; undoes: the task that prometheus_undo() took back with it.';
+    'A row of a tracked table as it has been since: after an insert, update or delete (no fields), at the begin of tracking, or since the table was altered. The highest version_id of a key is the newest. fields: the values'' texts, in the order of that layout''s columns. task_id, step: the tool call that changed it; undoes: the task that prometheus_undo() took back with it. Retention keeps what an undo of a task that is there needs.';
 
 CREATE FUNCTION prometheus._row_changed() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'prom_row_changed';
@@ -57,7 +57,7 @@ CREATE FUNCTION @extschema@.prometheus_track(
 RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_track';
 COMMENT ON FUNCTION @extschema@.prometheus_track(regclass, boolean) IS
-    'Records every version of the rows of a table from now on, for prometheus_rows_at() and prometheus_undo(); enable false ends that, and the versions stay. Of a partitioned table: all its partitions of now. For the table''s owner. Waits for who writes the table, and keeps writers out until the transaction ends. Of one that is tracked: begins anew only if recording was interrupted. Raises wrong_object_type for what is no permanent table of a user, object_not_in_prerequisite_state without a primary key that is checked at once.';
+    'Records every version of the rows of a table from now on, for prometheus_rows_at() and prometheus_undo(); enable false ends that, and the versions stay. Of a partitioned table: all its partitions of now. Versions are kept for prometheus.retention after a newer one. For the table''s owner. Waits for who writes the table, and keeps writers out until the transaction ends. Of one that is tracked: begins anew only if recording was interrupted. Raises wrong_object_type for what is no permanent table of a user, object_not_in_prerequisite_state without a primary key that is checked at once.';
 
 CREATE FUNCTION @extschema@.prometheus_rows_at(
     relation anyelement,
@@ -65,7 +65,7 @@ CREATE FUNCTION @extschema@.prometheus_rows_at(
 RETURNS SETOF anyelement
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_rows_at';
 COMMENT ON FUNCTION @extschema@.prometheus_rows_at(anyelement, timestamptz) IS
-    'The rows that a tracked table had at that moment, in the table''s columns of now: SELECT * FROM prometheus_rows_at(NULL::my_table, now() - interval ''1 hour''). What was committed at the last mark before the moment; the same for ever. For who may SELECT all columns of the table and is not subject to its row security. Columns added since are null; values of columns whose type has changed are converted through their text. Raises object_not_in_prerequisite_state for a table that is not tracked, or was not at that moment.';
+    'The rows that a tracked table had at that moment, in the table''s columns of now: SELECT * FROM prometheus_rows_at(NULL::my_table, now() - interval ''1 hour''). What was committed at the last mark before the moment; the same until it is before the horizon of prometheus.retention. For who may SELECT all columns of the table and is not subject to its row security. Columns added since are null; values of columns whose type has changed are converted through their text. Raises object_not_in_prerequisite_state for a table that is not tracked, or was not at that moment, and for a moment before the horizon.';
 
 CREATE FUNCTION @extschema@.prometheus_undo(
     task_id bigint,

@@ -44,7 +44,16 @@ SELECT c.relname::text AS relation,
                                         AND x.version < n.version))
                  WHEN '_state' THEN (
                       SELECT min(n.saved_at) FROM prometheus._state n
-                       WHERE n.version > 2) END END
+                       WHERE n.version > 2)
+                 WHEN '_track' THEN (
+                      SELECT min(n.recorded_at) FROM prometheus._track n
+                       WHERE n.event = 'ended')
+                 WHEN '_row_version' THEN least(
+                      (SELECT min(n.changed_at) FROM prometheus._row_version n
+                        WHERE n.operation <> 'insert'
+                          AND n.operation <> 'begin'),
+                      (SELECT min(n.recorded_at) FROM prometheus._track n
+                        WHERE n.event = 'ended')) END END
            AS goes,
        k.kept
   FROM pg_class c
@@ -107,10 +116,10 @@ SELECT c.relname::text AS relation,
         (SELECT min(x.created_at) FROM prometheus._memory x)),
        ('_state', 'version',
         (SELECT min(x.saved_at) FROM prometheus._state x)),
-       ('_track', 'all',
+       ('_track', 'version',
         (SELECT min(x.recorded_at) FROM prometheus._track x)),
-       ('_row_version', 'all',
-        (SELECT min(x.recorded_at) FROM prometheus._track x)),
+       ('_row_version', 'version',
+        (SELECT min(x.changed_at) FROM prometheus._row_version x)),
        ('_policy', 'all', (SELECT min(x.set_at) FROM prometheus._policy x)),
        ('_mark', 'mark', (SELECT min(x.at) FROM prometheus._mark x)),
        ('_audit_verdict', 'audit',

@@ -104,6 +104,7 @@ static const struct
 	{"retention-in-batch", true},
 	{"retention-before-commit", true},
 	{"retention-after-commit", true},
+	{"retention-in-versions", true},
 	{"worker-after-place", true},
 	{"worker-after-connect", true},
 	{"worker-in-leave", false},

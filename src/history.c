@@ -237,41 +237,6 @@ is_covered(const PromHistory *history, const PromMoment *moment)
 			 prom_moment_sees(moment, history->newest.xid));
 }
 
-/* Times before, when it was tracked as well, by the table's oid. */
-static List *
-find_tracks(Relation relation)
-{
-	static const char find_sql[] =
-		"SELECT DISTINCT track_id FROM prometheus._track"
-		" WHERE relation_oid OPERATOR(pg_catalog.=) $1";
-	MemoryContext context = CurrentMemoryContext;
-	Oid type = OIDOID;
-	Datum value = ObjectIdGetDatum(RelationGetRelid(relation));
-	PromOwner owner;
-	List *tracks = NIL;
-
-	SPI_connect();
-	prom_role_become_owner(&owner);
-	if (SPI_execute_with_args(find_sql, 1, &type, &value, NULL, true, 0) !=
-		SPI_OK_SELECT)
-		elog(ERROR, "could not read prometheus._track");
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		bool isnull;
-		pg_uuid_t *track = MemoryContextAlloc(context, sizeof(pg_uuid_t));
-		MemoryContext before = MemoryContextSwitchTo(context);
-
-		*track = *DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[i],
-											  SPI_tuptable->tupdesc, 1,
-											  &isnull));
-		tracks = lappend(tracks, track);
-		MemoryContextSwitchTo(before);
-	}
-	prom_role_restore(&owner);
-	SPI_finish();
-	return tracks;
-}
-
 /* Why there is no answer. */
 static pg_noreturn void
 refuse(Relation relation, const PromHistory *history, bool is_tracked)
@@ -315,7 +280,7 @@ find_history(Relation relation, Answer *answer)
 		answer->history = history;
 		return;
 	}
-	foreach(cell, find_tracks(relation))
+	foreach(cell, prom_layout_tracks(RelationGetRelid(relation)))
 	{
 		if (prom_history_open(relation, lfirst(cell), &answer->history) &&
 			answer->history.now.era == answer->history.newest.era &&

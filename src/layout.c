@@ -21,6 +21,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 #include "utils/xid8.h"
 
 #include "compat.h"
@@ -263,6 +264,40 @@ prom_layout_read(const pg_uuid_t *track_id, int32 number, PromLayout *layout)
 	return found;
 }
 
+List *
+prom_layout_tracks(Oid relid)
+{
+	static const char find_sql[] =
+		"SELECT DISTINCT track_id FROM prometheus._track"
+		" WHERE relation_oid OPERATOR(pg_catalog.=) $1";
+	MemoryContext context = CurrentMemoryContext;
+	Oid type = OIDOID;
+	Datum value = ObjectIdGetDatum(relid);
+	PromOwner owner;
+	List *tracks = NIL;
+
+	SPI_connect();
+	prom_role_become_owner(&owner);
+	if (prom_execute_now(find_sql, 1, &type, &value, NULL, true) !=
+		SPI_OK_SELECT)
+		elog(ERROR, "could not read prometheus._track");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool isnull;
+		pg_uuid_t *track = MemoryContextAlloc(context, sizeof(pg_uuid_t));
+		MemoryContext before = MemoryContextSwitchTo(context);
+
+		*track = *DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[i],
+											  SPI_tuptable->tupdesc, 1,
+											  &isnull));
+		tracks = lappend(tracks, track);
+		MemoryContextSwitchTo(before);
+	}
+	prom_role_restore(&owner);
+	SPI_finish();
+	return tracks;
+}
+
 static Datum
 int_array(const int32 *values, int n)
 {
@@ -310,6 +345,7 @@ prom_layout_add(const pg_uuid_t *track_id, const PromLayout *layout)
 	values[TRACK_TYPES] = text_array(layout->types, layout->n);
 	values[TRACK_KEY] = int_array(layout->key, layout->nkey);
 	prom_fact_add(writer, PROM_FACT_TRACK, values, nulls);
-	CacheInvalidateRelcacheByRelid(layout->relid);
+	if (SearchSysCacheExists1(RELOID, ObjectIdGetDatum(layout->relid)))
+		CacheInvalidateRelcacheByRelid(layout->relid);
 	prom_fact_end(writer);
 }

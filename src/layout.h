@@ -7,6 +7,7 @@
 
 #include "access/transam.h"
 #include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
 #include "utils/relcache.h"
 #include "utils/uuid.h"
 
@@ -53,6 +54,9 @@ extern int prom_layout_find(const PromLayout *layout, int32 column);
 /* By number, or the newest if that is 0.  False: there is none. */
 extern bool prom_layout_read(const pg_uuid_t *track_id, int32 number,
 							 PromLayout *layout);
+
+/* The tracks, pg_uuid_t, of a table by its oid, earlier ones too. */
+extern List *prom_layout_tracks(Oid relid);
 
 /* Of the current transaction. */
 extern int32 prom_layout_era(void);

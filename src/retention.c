@@ -612,6 +612,7 @@ delete_versions(void)
 		return;
 	}
 	more = prom_superseded_delete(&pass.superseded, pass.cutoff, pass.snapshot);
+	PROM_FAULT("retention-in-versions");
 	end();
 	if (!more)
 		go_to(MARKS);

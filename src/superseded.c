@@ -6,6 +6,11 @@
  * it.  Tasks that the horizon's snapshot does not see were begun after the
  * newer one was there, so only older ones are looked at.  Policies stay: the
  * number of their rows is the version that verdicts have.
+ *
+ * Of the rows of tracked tables the last version before the first of a task
+ * that is there stays, with all after it: they are what prometheus_undo()
+ * compares.  That a row was deleted is told until nothing before that is left;
+ * and all of a track goes when it had ended at the horizon.
  */
 #include "postgres.h"
 
@@ -51,6 +56,9 @@
 	" CROSS JOIN LATERAL unnest(g.tools, a.tool_versions)"   \
 	"   AS v (name, version)"
 
+/* After all versions: the end of its track. */
+#define NO_NEXT "9223372036854775807"
+
 #define ARGUMENTS \
 	4, {TIMESTAMPTZOID, PG_SNAPSHOTOID, TIDOID, TIDOID}, NULL
 
@@ -92,6 +100,52 @@ static struct
 	  "    WHERE (y.owner, y.owner_oid, y.agent, y.key)"
 	  "        = (x.owner, x.owner_oid, x.agent, x.key)"
 	  "      AND y.version > x.version ORDER BY y.version LIMIT 1))",
+	  ARGUMENTS}},
+	/* Those of one key are ordered, so the next one decides. */
+	{"_row_version",
+	 {"WITH ended AS MATERIALIZED (SELECT t.track_id FROM prometheus._track t"
+	  "   WHERE t.event = 'ended' AND t.recorded_at < $1"
+	  "     AND pg_visible_in_snapshot(t.xid, $2)),"
+	  " old AS MATERIALIZED (SELECT x.ctid AS place, x.track_id, x.key,"
+	  "   coalesce(n.version_id, " NO_NEXT ") AS next"
+	  "   FROM prometheus._row_version x"
+	  "   LEFT JOIN LATERAL (SELECT v.version_id, v.changed_at, v.xid"
+	  "     FROM prometheus._row_version v"
+	  "     WHERE v.track_id = x.track_id AND v.key = x.key"
+	  "       AND v.version_id > x.version_id"
+	  "     ORDER BY v.version_id LIMIT 1) n ON true"
+	  "   WHERE x.ctid >= $3 AND x.ctid < $4 AND x.changed_at < $1"
+	  "   AND CASE WHEN n.version_id IS NULL"
+	  "     THEN x.track_id IN (SELECT e.track_id FROM ended e)"
+	  "     ELSE n.changed_at < $1 AND pg_visible_in_snapshot(n.xid, $2) END),"
+	  " pinned AS MATERIALIZED (SELECT k.track_id, k.key,"
+	  "   (SELECT min(p.version_id) FROM prometheus._row_version p"
+	  "     WHERE p.track_id = k.track_id AND p.key = k.key"
+	  "       AND p.version_id <= k.last AND EXISTS (SELECT"
+	  "         FROM prometheus._task t WHERE t.task_id = p.task_id)) AS first"
+	  "   FROM (SELECT o.track_id, o.key, max(o.next) AS last FROM old o"
+	  "     GROUP BY o.track_id, o.key) k)"
+	  " DELETE FROM prometheus._row_version x WHERE x.ctid = ANY (ARRAY("
+	  "   SELECT o.place FROM old o JOIN pinned p USING (track_id, key)"
+	  "    WHERE p.first IS NULL OR o.next < p.first))",
+	  ARGUMENTS}},
+	{"_row_version",
+	 {"DELETE FROM prometheus._row_version x"
+	  " WHERE x.ctid >= $3 AND x.ctid < $4 AND x.fields IS NULL"
+	  " AND x.changed_at < $1 AND pg_visible_in_snapshot(x.xid, $2)"
+	  " AND NOT EXISTS (SELECT FROM prometheus._task t"
+	  "   WHERE t.task_id = x.task_id)"
+	  " AND NOT EXISTS (SELECT FROM prometheus._row_version o"
+	  "   WHERE o.track_id = x.track_id AND o.key = x.key"
+	  "     AND o.version_id < x.version_id)",
+	  ARGUMENTS}},
+	{"_track",
+	 {"DELETE FROM prometheus._track x USING prometheus._track e"
+	  " WHERE e.ctid >= $3 AND e.ctid < $4 AND e.event = 'ended'"
+	  " AND e.recorded_at < $1 AND pg_visible_in_snapshot(e.xid, $2)"
+	  " AND NOT EXISTS (SELECT FROM prometheus._row_version v"
+	  "   WHERE v.track_id = e.track_id)"
+	  " AND x.track_id = e.track_id",
 	  ARGUMENTS}},
 };
 

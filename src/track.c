@@ -310,8 +310,9 @@ table_of_constraint(Oid constraint)
 	return relid;
 }
 
+/* Of a trigger with that function; InvalidOid: with any. */
 static Oid
-table_of_trigger(Oid trigger)
+table_of_trigger(Oid trigger, Oid function)
 {
 	Relation relation = table_open(TriggerRelationId, AccessShareLock);
 	ScanKeyData key;
@@ -324,7 +325,12 @@ table_of_trigger(Oid trigger)
 	scan = systable_beginscan(relation, TriggerOidIndexId, true, NULL, 1, &key);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
-		relid = ((Form_pg_trigger) GETSTRUCT(tuple))->tgrelid;
+	{
+		Form_pg_trigger found = (Form_pg_trigger) GETSTRUCT(tuple);
+
+		if (!OidIsValid(function) || found->tgfoid == function)
+			relid = found->tgrelid;
+	}
 	systable_endscan(scan);
 	table_close(relation, AccessShareLock);
 	return relid;
@@ -342,7 +348,12 @@ table_altered(ObjectAccessType access, Oid class, Oid object, int column)
 	if (class == ConstraintRelationId && is_drop)
 		return table_of_constraint(object);
 	if (class == TriggerRelationId && is_alter)
-		return table_of_trigger(object);
+		return table_of_trigger(object, InvalidOid);
+
+	/* A table that is dropped loses its triggers first. */
+	if (class == TriggerRelationId && is_drop &&
+		OidIsValid(prom_version_function()))
+		return table_of_trigger(object, prom_version_function());
 	return InvalidOid;
 }
 
@@ -454,6 +465,27 @@ keep_up(Relation relation, bool is_renamed)
 		prom_version_add_all(relation, prom_version_tracked(relation), "alter");
 }
 
+/* So that its versions are not kept for ever. */
+static void
+end_dropped(Oid relid)
+{
+	ListCell *cell;
+
+	foreach(cell, prom_layout_tracks(relid))
+	{
+		PromLayout layout;
+
+		if (!prom_layout_read(lfirst(cell), 0, &layout) ||
+			strcmp(layout.event, "ended") == 0 || layout.relid != relid ||
+			layout.era != prom_layout_era())
+			continue;
+		layout.number++;
+		layout.event = "ended";
+		layout.reason = "the table was dropped";
+		prom_layout_add(lfirst(cell), &layout);
+	}
+}
+
 static void
 keep_up_all(List *relids, bool is_renamed)
 {
@@ -465,7 +497,10 @@ keep_up_all(List *relids, bool is_renamed)
 											  AccessShareLock);
 
 		if (relation == NULL)
+		{
+			end_dropped(lfirst_oid(cell));
 			continue;
+		}
 		if (relation->rd_rel->relkind == RELKIND_RELATION)
 			keep_up(relation, is_renamed);
 		relation_close(relation, AccessShareLock);

@@ -534,6 +534,9 @@ prom_undo(PG_FUNCTION_ARGS)
 						 (long long) task_id)));
 	InitMaterializedSRF(fcinfo, 0);
 	rows = prom_undo_plan(task_id, !dry_run, &tables);
+
+	/* Retention takes a task before its versions: all of these were read. */
+	prom_task_end(task_id, &end);
 	if (!dry_run)
 		undo(task_id, rows);
 	foreach(cell, rows)

@@ -1,6 +1,6 @@
 -- prometheus_storage(): each table once, and when something of it goes.
 BEGIN;
-SELECT plan(15);
+SELECT plan(17);
 SET LOCAL client_min_messages = error;
 
 CREATE TEMP VIEW s AS SELECT * FROM prometheus_storage();
@@ -36,6 +36,14 @@ SELECT is((SELECT goes FROM s WHERE relation = '_model'), NULL, 'what is the new
 SELECT is((SELECT count(*) FROM s WHERE horizon = '2020-01-01 12:00+00'),
           (SELECT count(*) FROM s WHERE kept IN ('task', 'event', 'version', 'mark')), 'the horizon is there');
 SELECT is((SELECT oldest FROM s WHERE relation = '_task'), (SELECT submitted_at FROM prometheus._task ORDER BY task_id LIMIT 1), 'the oldest');
+
+CREATE TABLE rows (id int PRIMARY KEY);
+INSERT INTO rows VALUES (1), (2);
+SELECT prometheus_track('rows');
+SELECT is((SELECT goes FROM s WHERE relation = '_row_version'), NULL, 'rows that nobody changed stay');
+DELETE FROM rows WHERE id = 1;
+UPDATE prometheus._row_version SET changed_at = now() - interval '12 days' WHERE operation = 'delete';
+SELECT is((SELECT goes FROM s WHERE relation = '_row_version'), now() + interval '18 days', 'their versions go as others');
 
 CREATE ROLE prom_tap_user;
 GRANT prometheus_agent_user TO prom_tap_user;

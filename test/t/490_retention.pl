@@ -162,11 +162,40 @@ my $long = sql(q{SELECT prometheus_state('a', 'long')});
 sql(q{UPDATE prometheus._state SET saved_at = saved_at - interval '40 days'});
 sql(q{SELECT prometheus_save_state('a', '4')});
 
+# Rows of tracked tables; what one task did that goes, and one that stays.
+sql(q{CREATE TABLE kept (id int PRIMARY KEY, words text); CREATE TABLE dropped (id int PRIMARY KEY); CREATE TABLE ended (id int PRIMARY KEY);
+	INSERT INTO kept SELECT i, 'begin' FROM generate_series(1, 8) i; INSERT INTO dropped VALUES (1); INSERT INTO ended VALUES (1), (2);
+	SELECT prometheus_track(t) FROM unnest('{kept,dropped,ended}'::regclass[]) t});
+sub change
+{
+	my ($name, @statements) = @_;
+	my $from = sql('SELECT max(version_id) FROM prometheus._row_version');
+
+	sql($_) foreach @statements;
+	sql("UPDATE prometheus._row_version SET task_id = $task{$name}, step = 2 WHERE version_id > $from") if defined $name;
+	return;
+}
+change(undef, (q{UPDATE kept SET words = words || '.' WHERE id < 8}) x 2, 'DELETE FROM kept WHERE id IN (2, 3)', q{INSERT INTO kept VALUES (3, 'again')},
+	q{ALTER TABLE kept ADD more text}, q{UPDATE kept SET more = 'before' WHERE id IN (4, 7)});
+change('alone', q{UPDATE kept SET more = 'alone' WHERE id = 5}, 'DELETE FROM ended WHERE id = 1');
+change('held by dependent', q{UPDATE kept SET more = 'held' WHERE id = 4}, 'DELETE FROM kept WHERE id = 7', q{INSERT INTO kept VALUES (9, 'held')});
+change(undef, (q{UPDATE kept SET words = 'since' WHERE id IN (4, 5)}) x 2, 'DROP TABLE dropped', q{SELECT prometheus_track('ended', false)});
+is(sql(q{SELECT reason FROM prometheus._track WHERE relation = 'public.dropped' AND event = 'ended'}), 'the table was dropped', 'a track ends with its table');
+my $undo = "SELECT key, operation, verdict, restored_row FROM prometheus_undo($task{'held by dependent'})";
+my $undone = sql($undo);
+is($undone, q({"id": "4"}|update|conflict|{"id": "4", "more": "before", "words": "begin.."}
+{"id": "7"}|delete|revert|{"id": "7", "more": "before", "words": "begin.."}
+{"id": "9"}|insert|revert|), 'what a task changed');
+sql(q{UPDATE prometheus._row_version SET changed_at = changed_at - interval '40 days';
+	UPDATE prometheus._track SET recorded_at = recorded_at - interval '40 days'});
+my $tracked = sql('SELECT * FROM kept ORDER BY id');
+
 age(40, @old, 'held by dependent', 'held by child', 'held by parent', 'retried', 'waits');
 
 # A mark saw that, long ago.
 sql(q{SELECT prometheus_mark('named')});
 sql(q{UPDATE prometheus._mark SET at = at - interval '35 days'});
+sql(q{UPDATE kept SET words = 'young' WHERE id IN (1, 6); DELETE FROM kept WHERE id = 8});
 my $policies = sql('SELECT count(*) FROM prometheus._policy');
 my %audit = map { $_ => audit($_) } qw(postgres alice bob);
 like($audit{postgres}, qr/look/, 'there is something to be audited');
@@ -234,6 +263,19 @@ is(sql(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM prometheus.
 is(sql(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM prometheus._state WHERE key = 'long' AND version <> 2}), '1,4,5', '... and the key frame of one that stays');
 is(sql(q{SELECT prometheus_state('a', 'long')}), $long, '... which can be read');
 is(sql('SELECT count(*) FROM prometheus._policy'), $policies, 'policies stay');
+is(sql(q{SELECT key || ' ' || string_agg(operation || coalesce(' ' || array_to_string(fields[2:], ' '), ''), ', ' ORDER BY version_id) FROM prometheus._row_version GROUP BY key ORDER BY 1}),
+	q(1 update begin.., update young
+3 insert again
+4 update begin.. before, update begin.. held, update since held, update since held
+5 update since alone
+6 update begin.., update young
+7 update begin.. before, delete
+8 begin begin, delete
+9 insert held), 'versions of rows: the one at the horizon, what came after it, and what an undo of a task that is there needs');
+is(sql('SELECT DISTINCT relation FROM prometheus._track'), 'public.kept', 'nothing is left of a table that was dropped, or is not tracked any more');
+is(sql($undo), $undone, 'the undo lists what it did before');
+is(sql(q{SELECT * FROM prometheus_rows_at(NULL::kept, (SELECT at FROM prometheus._horizon)) ORDER BY id}), $tracked, 'at the horizon all rows are there');
+is($node->error_of(q{SELECT * FROM prometheus_rows_at(NULL::kept, (SELECT at - interval '1 s' FROM prometheus._horizon))})->{state}, '55000', 'but not before it');
 is(sql("SELECT prometheus_prompt($task{'held by dependent'}, 1) IS NOT NULL AND prometheus_trace($task{'young dependent'}) IS NOT NULL"), 't', 'what stays can be read');
 
 
@@ -270,6 +312,8 @@ is(sql(q{SELECT count(*) FROM prometheus.task WHERE task_id = } . $task{'key aga
 sql(q{SELECT prometheus_set_budget('all', 'day', tokens => NULL)});
 $node->wait_for('without it they go', 'SELECT count(*) FROM prometheus._task WHERE task_id = ' . $task{'key again'}, 0);
 is(sql(q{SELECT count(*) FROM prometheus.task WHERE status IN ('queued', 'retrying', 'running')}), 4, 'what lives stays');
+$node->wait_for('a row has one version, which is the newest', q{SELECT string_agg(key || ' ' || array_to_string(fields[2:], ' '), ', ' ORDER BY key) FROM prometheus._row_version},
+	sql(q{SELECT string_agg(concat_ws(' ', id, words, more), ', ' ORDER BY id) FROM kept}));
 
 like($node->error_of(q{SET prometheus.as_of = 'mark:named'; SELECT count(*) FROM prometheus.task})->{message}, qr/is not kept any more/,
 	'AS OF: a mark with a name is there, but not what it saw');
