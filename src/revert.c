@@ -314,7 +314,7 @@ make_question(PromUndoRow *row, const Reference *reference)
 
 /* Is a row to be reverted as well? */
 static bool
-is_planned(Oid relid, ItemPointer tid, const List *rows)
+is_planned(Oid relid, ItemPointer tid, const List *tables)
 {
 	Relation relation = table_open(relid, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(relation, NULL);
@@ -330,7 +330,7 @@ is_planned(Oid relid, ItemPointer tid, const List *rows)
 		prom_version_texts(tracked,
 						   ExecFetchSlotHeapTuple(slot, false, &should_free),
 						   RelationGetDescr(relation), true, &text);
-		found = prom_undo_find(rows, relid, text.key);
+		found = prom_undo_find(tables, relid, text.key);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(relation, AccessShareLock);
@@ -352,7 +352,8 @@ owner_of(Oid relid)
 
 /* As the owner of the table that refers, as foreign keys are checked. */
 static bool
-is_referred_to(PromUndoRow *row, const Reference *reference, const List *rows)
+is_referred_to(PromUndoRow *row, const Reference *reference,
+			   const List *tables)
 {
 	Statement *statement = make_question(row, reference);
 	Oid user;
@@ -377,16 +378,16 @@ is_referred_to(PromUndoRow *row, const Reference *reference, const List *rows)
 		Datum tid = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
 								  2, &isnull);
 
-		is = rows == NIL || !is_planned(prom_row_oid(i, 1),
-										(ItemPointer) DatumGetPointer(tid),
-										rows);
+		is = tables == NIL || !is_planned(prom_row_oid(i, 1),
+										  (ItemPointer) DatumGetPointer(tid),
+										  tables);
 	}
 	SPI_finish();
 	return is;
 }
 
 const char *
-prom_revert_find_reference(PromUndoRow *row, const List *rows)
+prom_revert_find_reference(PromUndoRow *row, const List *tables)
 {
 	ListCell *cell;
 
@@ -396,7 +397,7 @@ prom_revert_find_reference(PromUndoRow *row, const List *rows)
 	{
 		const Reference *reference = lfirst(cell);
 
-		if (is_referred_to(row, reference, rows))
+		if (is_referred_to(row, reference, tables))
 			return get_rel_name(reference->table);
 	}
 	return NULL;
@@ -480,7 +481,10 @@ make_insert(PromUndoRow *row)
 	return statement;
 }
 
-/* First what makes room for keys. */
+/*
+ * First what makes room for keys; of what was changed the last one first, since
+ * it may have a value that another row had before.
+ */
 static List *
 make_statements(const List *rows)
 {
@@ -500,7 +504,7 @@ make_statements(const List *rows)
 		else if (!row->is_there)
 			inserts = lappend(inserts, make_insert(row));
 		else
-			updates = lappend(updates, make_update(row));
+			updates = lcons(make_update(row), updates);
 	}
 	return list_concat(list_concat(deletes, updates), inserts);
 }

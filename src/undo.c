@@ -16,6 +16,7 @@
 
 #include "access/table.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -251,6 +252,46 @@ read_row(HeapTuple tuple, TupleDesc desc, List *tables)
 	return row;
 }
 
+/* In the hash is only where the key is: it may be long. */
+typedef struct Found
+{
+	const char *key;
+	const PromUndoRow *row;
+} Found;
+
+static uint32
+hash_key(const void *key, Size size)
+{
+	const char *text = *(const char *const *) key;
+
+	return DatumGetUInt32(hash_any((const unsigned char *) text, strlen(text)));
+}
+
+static int
+compare_keys(const void *a, const void *b, Size size)
+{
+	return strcmp(*(const char *const *) a, *(const char *const *) b);
+}
+
+static void
+remember_row(PromUndoRow *row)
+{
+	HASHCTL control = {.keysize = sizeof(char *),
+					   .entrysize = sizeof(Found),
+					   .hash = hash_key,
+					   .match = compare_keys,
+					   .hcxt = CurrentMemoryContext};
+	PromUndoTable *table = row->table;
+	Found *found;
+
+	if (table->rows == NULL)
+		table->rows = hash_create("prometheus rows to undo", 256, &control,
+								  HASH_ELEM | HASH_FUNCTION | HASH_COMPARE |
+									  HASH_CONTEXT);
+	found = hash_search(table->rows, &row->key, HASH_ENTER, NULL);
+	found->row = row;
+}
+
 /*
  * first: the task's first version since it was undone; b: what was there before
  * it; a: the task's last version; o: the last of somebody else's since; w: the
@@ -322,7 +363,10 @@ read_rows(int64 task_id, List *tables)
 		PromUndoRow *row = read_row(tuple, desc, tables);
 
 		if (row != NULL)
+		{
 			rows = lappend(rows, row);
+			remember_row(row);
+		}
 		MemoryContextSwitchTo(before);
 	}
 	SPI_finish();
@@ -330,22 +374,26 @@ read_rows(int64 task_id, List *tables)
 }
 
 const PromUndoRow *
-prom_undo_find(const List *rows, Oid relid, const char *key)
+prom_undo_find(const List *tables, Oid relid, const char *key)
 {
 	ListCell *cell;
 
-	foreach(cell, rows)
+	foreach(cell, tables)
 	{
-		const PromUndoRow *row = lfirst(cell);
+		const PromUndoTable *table = lfirst(cell);
+		const Found *found;
 
-		if (row->table->relid == relid && strcmp(row->key, key) == 0)
-			return row;
+		if (table->relid != relid || table->rows == NULL)
+			continue;
+		found = hash_search(table->rows, &key, HASH_FIND, NULL);
+		if (found != NULL)
+			return found->row;
 	}
 	return NULL;
 }
 
 static void
-judge(PromUndoRow *row, const List *rows)
+judge(PromUndoRow *row, const List *tables)
 {
 	const char *reference;
 
@@ -360,7 +408,7 @@ judge(PromUndoRow *row, const List *rows)
 		row->verdict = PROM_UNDO_SAME;
 	else if (!row->was_there)
 	{
-		reference = prom_revert_find_reference(row, rows);
+		reference = prom_revert_find_reference(row, tables);
 		if (reference == NULL)
 			return;
 		row->verdict = PROM_UNDO_CONFLICT;
@@ -382,7 +430,7 @@ prom_undo_plan(int64 task_id, bool lock, List **tables)
 	rows = read_rows(task_id, *tables);
 	nest_level = prom_version_texts_begin();
 	foreach(cell, rows)
-		judge(lfirst(cell), rows);
+		judge(lfirst(cell), *tables);
 	prom_version_texts_end(nest_level);
 	return rows;
 }

@@ -6,6 +6,7 @@
 #define PROM_UNDO_H
 
 #include "nodes/pg_list.h"
+#include "utils/hsearch.h"
 
 #include "compat.h"
 #include "history.h"
@@ -21,6 +22,7 @@ typedef struct PromUndoTable
 	const char *problem;  /* why nothing can be reverted in it, or NULL */
 	PromTracked *tracked; /* else these are there */
 	PromHistory history;
+	HTAB *rows;          /* PromUndoRow by their keys */
 	List *references;    /* foreign keys that change who refers to a row */
 	bool has_references; /* these were looked for */
 } PromUndoTable;
@@ -53,18 +55,18 @@ typedef struct PromUndoRow
 extern List *prom_undo_plan(int64 task_id, bool lock, List **tables);
 
 /* Find the row of a key of a table; NULL: there is none. */
-extern const PromUndoRow *prom_undo_find(const List *rows, Oid relid,
+extern const PromUndoRow *prom_undo_find(const List *tables, Oid relid,
 										 const char *key);
 
 /* Does the table have the row as the task left it?  Why not, or NULL. */
 extern const char *prom_revert_compare(PromUndoRow *row);
 
 /*
- * Does a row that is not of this undo refer to one that is to be deleted, so
- * that it would be changed as well?  Its table, or NULL.
+ * Does a row that is not of this undo, of these tables, refer to one that is to
+ * be deleted, so that it would be changed as well?  Its table, or NULL.
  */
 extern const char *prom_revert_find_reference(PromUndoRow *row,
-											  const List *rows);
+											  const List *tables);
 
 /* Revert all rows with that verdict. */
 extern void prom_revert(int64 task_id, const List *rows);

@@ -1,7 +1,7 @@
 -- What prometheus_undo() lists and reverts, and what it refuses.  A task's
 -- changes are made here by hand; test/t/485_track.pl lets tools make them.
 BEGIN;
-SELECT plan(59);
+SELECT plan(71);
 
 SET LOCAL client_min_messages = error;
 SET LOCAL TimeZone = 'Asia/Kolkata';
@@ -233,6 +233,59 @@ SELECT pg_temp.act(:task, $$INSERT INTO ordered VALUES (4, 1)$$) AS acted \gset
 SELECT throws_ok(format('SELECT prometheus_undo(%s, false)', :task), 'PM007', NULL, 'what a trigger changes again');
 SELECT is((SELECT name FROM customer WHERE id = 4), '1', 'stays as it is');
 ROLLBACK TO s;
+
+-- Values that only one row may have.
+CREATE TABLE booked (id int PRIMARY KEY, name text UNIQUE, during int4range, CHECK (name <> ''), EXCLUDE USING gist (during WITH &&));
+INSERT INTO booked VALUES (1, 'a', '[1,5)'), (2, 'b', '[5,9)'), (3, 'c', '[9,12)'), (4, 'd', '[12,15)');
+SELECT prometheus_track('booked');
+SELECT pg_temp.remember('booked') AS n \gset
+SELECT pg_temp.new_task() AS task \gset
+SELECT pg_temp.act(:task, $$UPDATE booked SET name = 'x', during = '[30,31)' WHERE id = 1$$,
+                          $$UPDATE booked SET name = 'a', during = '[1,5)' WHERE id = 2$$,
+                          $$UPDATE booked SET name = 'b', during = '[5,9)' WHERE id = 3$$,
+                          $$DELETE FROM booked WHERE id = 4$$,
+                          $$INSERT INTO booked VALUES (5, 'd', '[12,15)')$$) AS acted \gset
+SAVEPOINT s;
+SELECT is(pg_temp.verdicts(:task, false), 'revert 5', 'values that went from row to row');
+SELECT pg_temp.is_as_before('go back');
+ROLLBACK TO s;
+INSERT INTO booked VALUES (6, 'c', '[50,51)');
+SELECT throws_ok(format('SELECT prometheus_undo(%s, false)', :task), '23505', NULL, 'one that somebody has taken since');
+ROLLBACK TO s;
+INSERT INTO booked VALUES (6, 'e', '[9,10)');
+SELECT throws_ok(format('SELECT prometheus_undo(%s, false)', :task), '23P01', NULL, 'also of an exclusion constraint');
+ROLLBACK TO s;
+ALTER TABLE booked ADD CHECK (name <> 'd') NOT VALID;
+SELECT throws_ok(format('SELECT prometheus_undo(%s, false)', :task), '23514', NULL, 'a constraint that is new');
+ROLLBACK TO s;
+SELECT is(pg_temp.verdicts(:task), 'revert 5', 'and nothing is half done');
+SELECT pg_temp.act(:task, $$UPDATE booked SET name = 't' WHERE id = 2$$, $$UPDATE booked SET name = 'a' WHERE id = 1$$,
+                          $$UPDATE booked SET name = 'x' WHERE id = 2$$) AS acted \gset
+SELECT is(pg_temp.verdicts(:task, false), 'revert 5', 'it may have changed them more than once');
+SELECT pg_temp.is_as_before('in whatever order');
+
+-- Partitions, and tables that have another name by now.
+CREATE TABLE split (id int, region text, n int, PRIMARY KEY (region, id)) PARTITION BY LIST (region);
+CREATE TABLE split_a PARTITION OF split FOR VALUES IN ('a');
+CREATE TABLE split_b (n int, gone int, region text NOT NULL, id int NOT NULL);
+ALTER TABLE split_b DROP gone;
+ALTER TABLE split ATTACH PARTITION split_b FOR VALUES IN ('b');
+INSERT INTO split VALUES (1, 'a', 1), (2, 'a', 2), (3, 'b', 3);
+SELECT prometheus_track('split');
+SELECT pg_temp.remember('split') AS n \gset
+SELECT pg_temp.new_task() AS task \gset
+SELECT pg_temp.act(:task, $$UPDATE split SET region = 'b' WHERE id = 1$$, $$UPDATE split SET n = 30 WHERE id = 3$$,
+                          $$DELETE FROM split WHERE id = 2$$, $$INSERT INTO split VALUES (4, 'b', 4)$$) AS acted \gset
+CREATE SCHEMA elsewhere;
+ALTER TABLE split_a RENAME TO "Split";
+ALTER TABLE "Split" SET SCHEMA elsewhere;
+SELECT is((SELECT string_agg(concat_ws(' ', relation, key, operation, verdict), ', ') FROM prometheus_undo(:task)),
+          'elsewhere."Split" {"id": "1", "region": "a"} delete revert, public.split_b {"id": "1", "region": "b"} insert revert, '
+          'public.split_b {"id": "3", "region": "b"} update revert, elsewhere."Split" {"id": "2", "region": "a"} delete revert, '
+          'public.split_b {"id": "4", "region": "b"} insert revert', 'rows of partitions, by the names of now');
+SELECT is(pg_temp.verdicts(:task, false), 'revert 5', 'and the way between them');
+SELECT pg_temp.is_as_before('is undone');
+SELECT is(pg_temp.verdicts(:task), 'undone 5', 'in each of them');
 
 -- Who may.
 
