@@ -67,6 +67,17 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_rows_at';
 COMMENT ON FUNCTION @extschema@.prometheus_rows_at(anyelement, timestamptz) IS
     'The rows that a tracked table had at that moment, in the table''s columns of now: SELECT * FROM prometheus_rows_at(NULL::my_table, now() - interval ''1 hour''). What was committed at the last mark before the moment; the same until it is before the horizon of prometheus.retention. For who may SELECT all columns of the table and is not subject to its row security. Columns added since are null; values of columns whose type has changed are converted through their text. Raises object_not_in_prerequisite_state for a table that is not tracked, or was not at that moment, and for a moment before the horizon.';
 
+CREATE FUNCTION @extschema@.prometheus_rows_at(
+    relation anyelement,
+    moment timestamptz,
+    key jsonb)
+RETURNS SETOF anyelement
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1
+AS 'MODULE_PATHNAME', 'prom_rows_at';
+COMMENT ON FUNCTION @extschema@.prometheus_rows_at(
+    anyelement, timestamptz, jsonb) IS
+    'The row of a primary key that a tracked table had at that moment, if it had one, by the index: SELECT * FROM prometheus_rows_at(NULL::my_table, now() - interval ''1 hour'', ''{"id": 7}''). key: an object of the primary key''s columns, as prometheus_undo() tells them. Otherwise as without a key. Raises invalid_parameter_value for another key.';
+
 CREATE FUNCTION @extschema@.prometheus_undo(
     task_id bigint,
     dry_run boolean DEFAULT true)

@@ -75,6 +75,8 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_track(
     regclass, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_rows_at(
     anyelement, timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_rows_at(
+    anyelement, timestamptz, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_undo(bigint, boolean)
     FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_version() FROM PUBLIC;
@@ -198,6 +200,7 @@ GRANT EXECUTE ON FUNCTION
     @extschema@.prometheus_reject(bigint, text),
     @extschema@.prometheus_track(regclass, boolean),
     @extschema@.prometheus_rows_at(anyelement, timestamptz),
+    @extschema@.prometheus_rows_at(anyelement, timestamptz, jsonb),
     @extschema@.prometheus_undo(bigint, boolean),
     @extschema@.prometheus_version(),
     @extschema@.prometheus_health()

@@ -3,36 +3,44 @@
  *	  The rows of a tracked table as they were at a moment.
  *
  * Of each key the newest version counts that the moment sees (moment.c); a key
- * without one had no row.  The versions are ours and are read as the
- * extension's owner; what they say is for who may read the table itself, all of
- * its columns and all of its rows.
+ * without one had no row.  They are read by the index, from the newest one
+ * back, without SQL and so without privileges; what they say is for who may
+ * read the table itself, all of its columns and all of its rows.
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
 #include "access/table.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
-#include "executor/spi.h"
+#include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rls.h"
+#include "utils/snapmgr.h"
 #include "utils/typcache.h"
 #include "utils/xid8.h"
 
 #include "compat.h"
 #include "era.h"
+#include "fact.h"
 #include "history.h"
 #include "moment.h"
-#include "role.h"
 #include "version.h"
-#include "xact.h"
 
-/* Versions that are fetched at once. */
+/* Versions of a key that are passed over before the next key is looked for. */
+#define PASSED 16
+
+/* Rows between two looks at the memory that they took. */
 #define ROWS 1000
 
 /* Where the fields of a layout are in the columns of now; -1: nowhere. */
@@ -221,8 +229,13 @@ typedef struct Answer
 	PromHistory history;
 	const PromMoment *moment;
 	ReturnSetInfo *result;
-	MemoryContext rows; /* reset after each batch */
-	char *key;          /* whose version was found; NULL: none */
+	MemoryContext rows; /* reset now and then */
+	MemoryContext keys;
+	Relation versions;
+	Relation index;
+	text *key;     /* whose versions are read; NULL: none yet */
+	bool is_found; /* the one that the moment shows is known */
+	int passed;    /* versions of it since */
 } Answer;
 
 /* Was the table recorded at the moment? */
@@ -318,65 +331,208 @@ put_row(Answer *answer, int32 layout, Datum array)
 	tuplestore_putvalues(answer->result->setResult, desc, values, nulls);
 }
 
-/* Versions of a key come one after the other, the newest first. */
-static void
-take_version(Answer *answer, HeapTuple tuple, TupleDesc desc)
+static Datum
+value_of(Answer *answer, HeapTuple tuple, const char *column, bool *isnull)
 {
-	bool isnull;
-	char *key = SPI_getvalue(tuple, desc, 1);
-	FullTransactionId xid =
-		DatumGetFullTransactionId(SPI_getbinval(tuple, desc, 2, &isnull));
-	int32 layout = DatumGetInt32(SPI_getbinval(tuple, desc, 3, &isnull));
-	Datum fields;
+	Relation versions = answer->versions;
 
-	if ((answer->key != NULL && strcmp(answer->key, key) == 0) ||
-		!prom_moment_sees(answer->moment, xid))
-		return;
-	if (answer->key != NULL)
-		pfree(answer->key);
-	answer->key = MemoryContextStrdup(
-		GetMemoryChunkContext(answer->history.inputs), key);
-	fields = SPI_getbinval(tuple, desc, 4, &isnull);
-	if (!isnull)
-		put_row(answer, layout, fields);
+	return heap_getattr(tuple, get_attnum(RelationGetRelid(versions), column),
+						RelationGetDescr(versions), isnull);
 }
 
 static void
-read_versions(Answer *answer)
+take_key(Answer *answer, text *key)
 {
-	static const char read_sql[] =
-		"SELECT key, xid, layout, fields FROM prometheus._row_version"
-		" WHERE track_id OPERATOR(pg_catalog.=) $1"
-		" ORDER BY key DESC, version_id DESC";
-	Oid type = UUIDOID;
-	Datum value = UUIDPGetDatum(&answer->history.track_id);
-	PromOwner owner;
-	Portal portal;
-	int nest_level;
+	if (answer->key != NULL &&
+		VARSIZE_ANY_EXHDR(key) == VARSIZE_ANY_EXHDR(answer->key) &&
+		memcmp(VARDATA_ANY(key), VARDATA_ANY(answer->key),
+			   VARSIZE_ANY_EXHDR(key)) == 0)
+		return;
+	MemoryContextReset(answer->keys);
+	answer->key = MemoryContextAlloc(answer->keys, VARSIZE_ANY(key));
+	memcpy(answer->key, key, VARSIZE_ANY(key));
+	answer->is_found = false;
+	answer->passed = 0;
+}
 
-	SPI_connect();
-	prom_role_become_owner(&owner);
-	portal = SPI_cursor_open_with_args(NULL, read_sql, 1, &type, &value, NULL,
-									   true, 0);
-	prom_role_restore(&owner);
-	nest_level = prom_version_texts_begin();
-	for (;;)
+/* Versions of a key come one after the other, the newest first. */
+static void
+take_version(Answer *answer, HeapTuple tuple)
+{
+	bool isnull;
+	Datum fields;
+
+	take_key(answer, DatumGetTextPP(value_of(answer, tuple, "key", &isnull)));
+	if (answer->is_found)
 	{
-		MemoryContext before;
-
-		SPI_cursor_fetch(portal, true, ROWS);
-		if (SPI_processed == 0)
-			break;
-		before = MemoryContextSwitchTo(answer->rows);
-		for (uint64 i = 0; i < SPI_processed; i++)
-			take_version(answer, SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
-		MemoryContextSwitchTo(before);
-		MemoryContextReset(answer->rows);
-		SPI_freetuptable(SPI_tuptable);
+		answer->passed++;
+		return;
 	}
+	if (!prom_moment_sees(answer->moment,
+						  DatumGetFullTransactionId(
+							  value_of(answer, tuple, "xid", &isnull))))
+		return;
+	answer->is_found = true;
+	fields = value_of(answer, tuple, "fields", &isnull);
+	if (!isnull)
+		put_row(answer,
+				DatumGetInt32(value_of(answer, tuple, "layout", &isnull)),
+				fields);
+}
+
+/* From the newest version of the key, or of the last before it, backwards. */
+static SysScanDesc
+begin_scan(Answer *answer, text *key, StrategyNumber strategy)
+{
+	Oid relid = RelationGetRelid(answer->versions);
+	ScanKeyData keys[2];
+
+	ScanKeyInit(&keys[0], get_attnum(relid, "track_id"),
+				BTEqualStrategyNumber, F_UUID_EQ,
+				UUIDPGetDatum(&answer->history.track_id));
+	if (key != NULL)
+		ScanKeyInit(&keys[1], get_attnum(relid, "key"), strategy,
+					strategy == BTEqualStrategyNumber ? F_TEXTEQ : F_TEXT_LT,
+					PointerGetDatum(key));
+	return systable_beginscan_ordered(answer->versions, answer->index,
+									  GetActiveSnapshot(),
+									  key == NULL ? 1 : 2, keys);
+}
+
+/*
+ * Of the key, or of all.  Where a key has many versions the scan is begun anew
+ * at the next one.
+ */
+static void
+read_versions(Answer *answer, text *key)
+{
+	SysScanDesc scan = begin_scan(answer, key, BTEqualStrategyNumber);
+	HeapTuple tuple;
+	int n = 0;
+
+	while (HeapTupleIsValid(
+		tuple = systable_getnext_ordered(scan, BackwardScanDirection)))
+	{
+		MemoryContext before = MemoryContextSwitchTo(answer->rows);
+
+		CHECK_FOR_INTERRUPTS();
+		take_version(answer, tuple);
+		MemoryContextSwitchTo(before);
+		if (++n % ROWS == 0)
+			MemoryContextReset(answer->rows);
+		if (answer->is_found && key != NULL)
+			break;
+		if (answer->passed == PASSED)
+		{
+			systable_endscan_ordered(scan);
+			scan = begin_scan(answer, answer->key, BTLessStrategyNumber);
+			answer->passed = 0;
+		}
+	}
+	systable_endscan_ordered(scan);
+}
+
+static void
+read_rows(Answer *answer, text *key)
+{
+	int nest_level = prom_version_texts_begin();
+
+	answer->rows = AllocSetContextCreate(CurrentMemoryContext,
+										 "prometheus rows",
+										 ALLOCSET_DEFAULT_SIZES);
+	answer->keys = AllocSetContextCreate(CurrentMemoryContext,
+										 "prometheus key",
+										 ALLOCSET_SMALL_SIZES);
+	answer->versions = table_open(prom_fact_require(PROM_FACT_ROW_VERSION,
+													NULL),
+								  AccessShareLock);
+	answer->index = index_open(prom_primary_key_index(answer->versions),
+							   AccessShareLock);
+	read_versions(answer, key);
+	index_close(answer->index, AccessShareLock);
+	table_close(answer->versions, AccessShareLock);
+	MemoryContextDelete(answer->rows);
+	MemoryContextDelete(answer->keys);
 	prom_version_texts_end(nest_level);
-	SPI_cursor_close(portal);
-	SPI_finish();
+}
+
+
+/* The row of one key. */
+
+static pg_noreturn void
+refuse_key(const PromHistory *history)
+{
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (int i = 0; i < history->newest.nkey; i++)
+		appendStringInfo(&names, "%s%s", i == 0 ? "" : ", ",
+						 history->newest.names[prom_layout_find(
+							 &history->newest, history->newest.key[i])]);
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("key must be an object with the primary key of table %s",
+					history->now.relation),
+			 errdetail("Its columns are: %s.", names.data)));
+}
+
+static char *
+read_scalar(const PromHistory *history, const JsonbValue *value)
+{
+	if (value == NULL)
+		refuse_key(history);
+	switch (value->type)
+	{
+		case jbvString:
+			return pnstrdup(value->val.string.val, value->val.string.len);
+		case jbvNumeric:
+			return OidOutputFunctionCall(F_NUMERIC_OUT,
+										 NumericGetDatum(value->val.numeric));
+		case jbvBool:
+			return pstrdup(value->val.boolean ? "true" : "false");
+		default:
+			refuse_key(history);
+	}
+}
+
+/* As the versions have it; read as the caller writes it. */
+static text *
+read_key(const PromHistory *history, Jsonb *key)
+{
+	const PromLayout *newest = &history->newest;
+	char *texts[INDEX_MAX_KEYS];
+
+	if (!JB_ROOT_IS_OBJECT(key) || JB_ROOT_COUNT(key) != newest->nkey)
+		refuse_key(history);
+	for (int i = 0; i < newest->nkey; i++)
+	{
+		int column = prom_layout_find(&history->now, newest->key[i]);
+		char *name;
+		char *value;
+		Form_pg_attribute attribute;
+		Oid function;
+		Oid parameter;
+		bool is_varlena;
+		Datum datum;
+		int nest_level;
+
+		if (column < 0)
+			refuse_key(history);
+		name = history->now.names[column];
+		value = read_scalar(history,
+							getKeyJsonValueFromContainer(&key->root, name,
+														 strlen(name), NULL));
+		attribute = TupleDescAttr(RelationGetDescr(history->relation),
+								  history->now.attnums[column] - 1);
+		getTypeInputInfo(attribute->atttypid, &function, &parameter);
+		datum = OidInputFunctionCall(function, value, parameter,
+									 attribute->atttypmod);
+		getTypeOutputInfo(attribute->atttypid, &function, &is_varlena);
+		nest_level = prom_version_texts_begin();
+		texts[i] = OidOutputFunctionCall(function, datum);
+		prom_version_texts_end(nest_level);
+	}
+	return cstring_to_text(prom_version_key(texts, newest->nkey));
 }
 
 /* The table whose rows an argument's type describes. */
@@ -411,20 +567,22 @@ prom_rows_at(PG_FUNCTION_ARGS)
 {
 	Answer answer = {0};
 	Relation relation;
+	text *key = NULL;
 
 	if (PG_ARGISNULL(1))
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 						errmsg("moment must not be null")));
+	if (PG_NARGS() > 2 && PG_ARGISNULL(2))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("key must not be null")));
 	relation = open_table(get_fn_expr_argtype(fcinfo->flinfo, 0));
 	answer.result = (ReturnSetInfo *) fcinfo->resultinfo;
 	InitMaterializedSRF(fcinfo, 0);
 	answer.moment = prom_moment_at(PG_GETARG_TIMESTAMPTZ(1));
-	answer.rows = AllocSetContextCreate(CurrentMemoryContext,
-										"prometheus rows",
-										ALLOCSET_DEFAULT_SIZES);
 	find_history(relation, &answer);
-	read_versions(&answer);
-	MemoryContextDelete(answer.rows);
+	if (PG_NARGS() > 2)
+		key = read_key(&answer.history, PG_GETARG_JSONB_P(2));
+	read_rows(&answer, key);
 	table_close(relation, AccessShareLock);
 	return (Datum) 0;
 }

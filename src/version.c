@@ -147,24 +147,23 @@ is_plain(Oid type)
 }
 
 /* One column's text, or an array of them all; no two keys have the same. */
-static char *
-key_text(const PromTracked *tracked, char **values)
+char *
+prom_version_key(char **texts, int n)
 {
-	int nkey = tracked->layout.nkey;
 	Datum *elements;
 	ArrayType *array;
 	char *text;
 	char hash[2 * 32 + 1];
 	bytea *digest;
 
-	if (nkey == 1)
-		text = values[tracked->key[0]];
+	if (n == 1)
+		text = texts[0];
 	else
 	{
-		elements = palloc(nkey * sizeof(Datum));
-		for (int i = 0; i < nkey; i++)
-			elements[i] = CStringGetTextDatum(values[tracked->key[i]]);
-		array = construct_array(elements, nkey, TEXTOID, -1, false,
+		elements = palloc(n * sizeof(Datum));
+		for (int i = 0; i < n; i++)
+			elements[i] = CStringGetTextDatum(texts[i]);
+		array = construct_array(elements, n, TEXTOID, -1, false,
 								TYPALIGN_INT);
 		text = OidOutputFunctionCall(F_ARRAY_OUT, PointerGetDatum(array));
 	}
@@ -184,6 +183,7 @@ prom_version_texts(PromTracked *tracked, HeapTuple tuple, TupleDesc desc,
 	const PromLayout *layout = &tracked->layout;
 	Datum *values = palloc(desc->natts * sizeof(Datum));
 	bool *nulls = palloc(desc->natts * sizeof(bool));
+	char *key[INDEX_MAX_KEYS];
 	int nest_level = tracked->has_settings ? prom_version_texts_begin() : 0;
 
 	heap_deform_tuple(tuple, desc, values, nulls);
@@ -197,7 +197,9 @@ prom_version_texts(PromTracked *tracked, HeapTuple tuple, TupleDesc desc,
 			row->values[column] = OutputFunctionCall(&tracked->outputs[column],
 													 values[at]);
 	}
-	row->key = key_text(tracked, row->values);
+	for (int i = 0; i < layout->nkey; i++)
+		key[i] = row->values[tracked->key[i]];
+	row->key = prom_version_key(key, layout->nkey);
 	if (only_key)
 		row->values = NULL;
 	if (tracked->has_settings)

@@ -66,6 +66,9 @@ extern void prom_version_texts(PromTracked *tracked, HeapTuple tuple,
 							   TupleDesc desc, bool only_key,
 							   PromRowText *row);
 
+/* A key, of the texts of its columns in their order. */
+extern char *prom_version_key(char **texts, int n);
+
 /* Add a version; row without values: it is deleted. */
 extern void prom_version_add(PromFactWriter *writer, PromTracked *tracked,
 							 const char *operation, const PromRowText *row);

@@ -83,6 +83,7 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'EXECUTE prometheus_cancel(bigint,text)', 'EXECUTE prometheus_ask(text,text,interval,text)',
     'EXECUTE prometheus_track(regclass,boolean)', 'EXECUTE prometheus_undo(bigint,boolean)',
     'EXECUTE prometheus_rows_at(anyelement,timestamp with time zone)',
+    'EXECUTE prometheus_rows_at(anyelement,timestamp with time zone,jsonb)',
     'EXECUTE prometheus_version()', 'EXECUTE prometheus_health()'], 'what a user may');
 SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_admin'
                 EXCEPT SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRAY[

@@ -122,6 +122,17 @@ public.transfer {"n": "9", "account": "4"} insert revert},
 is( sql("SELECT string_agg(DISTINCT step || ' ' || name, ', ' ORDER BY step || ' ' || name) FROM prometheus._row_version JOIN prometheus.step USING (task_id, step) WHERE task_id = $task"),
 	'10 move, 2 pay, 4 pay, 6 open, 8 close', 'and by which step');
 
+# One row, by its key.
+is(sql(qq{SELECT id, owner, balance FROM prometheus_rows_at(NULL::account, '$begin', '{"id": 3}')}), '3|o3|100', 'one row as of a moment');
+is(sql(qq{SELECT count(*) FROM prometheus_rows_at(NULL::account, '$after', '{"id": "3"}')}), 0, 'which is not there later');
+is( sql(qq{SELECT count(*), count(*) FILTER (WHERE x = y) FROM prometheus_rows_at(NULL::transfer, '$begin') x
+	CROSS JOIN prometheus_rows_at(NULL::transfer, '$begin', jsonb_build_object('n', x.n, 'account', x.account)) y}),
+	'15|15', 'each row of a key of two columns');
+is( sql(qq{SET TimeZone = 'Asia/Tokyo'; SELECT account FROM prometheus_rows_at(NULL::visit, '$begin', '{"at": "2026-01-01 20:00"}')}),
+	1, 'a key is read as the caller writes it');
+is($node->error_of(qq{SELECT prometheus_rows_at(NULL::transfer, '$begin', '$_')})->{state}, '22023', "not the key $_")
+  foreach '{"n": 1}', '{"n": 1, "account": null}', '{"n": 1, "account": 1, "x": 1}', '{"n": 1, "x": 1}', '[1, 1]', '1';
+
 # What somebody else changes is his own, and a conflict.
 
 sql(q{UPDATE account SET owner = 'theirs' WHERE id = 1});
