@@ -40,7 +40,7 @@ RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_save_state';
 COMMENT ON FUNCTION @extschema@.prometheus_save_state(
     text, jsonb, text, bigint) IS
-    'Writes the next version of a state of the caller and returns its number, dense from 1 for each agent and key. agent is a name and need not be set. expected_version: what the newest version must be, 0 for none; else raises PM008, whose detail has both. Waits for a transaction that has saved the same key and not ended; raises serialization_failure if the newest version is newer than the snapshot of a REPEATABLE READ transaction, program_limit_exceeded beyond prometheus.max_state, invalid_parameter_value for what cannot be.';
+    'Writes the next version of a state of the caller and returns its number, dense from 1 for each agent and key. agent is a name and need not be set. expected_version: what the newest version must be, 0 for none; else raises PM008, whose detail has both. Waits for a transaction that has saved the same key and not ended; raises serialization_failure if the newest version is newer than the snapshot of a REPEATABLE READ transaction, program_limit_exceeded beyond prometheus.max_state, reserved_name for the key last_task, which has what the agent has done last, invalid_parameter_value for what cannot be.';
 
 CREATE FUNCTION @extschema@.prometheus_state(
     agent text,
@@ -68,7 +68,7 @@ LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 20
 AS 'MODULE_PATHNAME', 'prom_state_history';
 COMMENT ON FUNCTION @extschema@.prometheus_state_history(
     text, text, integer) IS
-    'The newest max_rows versions of a state of the caller, the newest first. bytes: of the value as jsonb; stored_bytes: of what is on disk of it, which for most is what has changed since an earlier version. task_id: the task whose tool saved it. restored_from: the version that it is a copy of.';
+    'The newest max_rows versions of a state of the caller, the newest first. bytes: of the value as jsonb; stored_bytes: of what is on disk of it, which for most is what has changed since an earlier version. task_id: the task whose tool saved it, or whose summary it is. restored_from: the version that it is a copy of.';
 
 CREATE FUNCTION @extschema@.prometheus_restore_state(
     agent text,
@@ -132,4 +132,4 @@ COMMENT ON COLUMN prometheus.state.key IS 'Its name, state if nothing else was s
 COMMENT ON COLUMN prometheus.state.version IS 'From 1.';
 COMMENT ON COLUMN prometheus.state.value IS 'What was saved.';
 COMMENT ON COLUMN prometheus.state.saved_at IS 'When it was saved.';
-COMMENT ON COLUMN prometheus.state.task_id IS 'The task whose tool saved it; null: none.';
+COMMENT ON COLUMN prometheus.state.task_id IS 'The task whose tool saved it, or whose summary it is; null: none.';

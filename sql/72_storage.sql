@@ -100,6 +100,9 @@ SELECT c.relname::text AS relation,
        ('_strike', 'task',
         (SELECT x.struck_at FROM prometheus._strike x
           ORDER BY x.task_id, x.struck_at LIMIT 1)),
+       ('_state_failure', 'task',
+        (SELECT x.failed_at FROM prometheus._state_failure x
+          ORDER BY x.task_id, x.event_id LIMIT 1)),
        ('_idempotency', 'task', NULL),
        ('_event', 'event',
         (SELECT x.emitted_at FROM prometheus._event x

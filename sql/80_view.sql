@@ -401,6 +401,14 @@ SELECT e.*
          JOIN prometheus._visible_task t ON t.task_id = a.task_id
         WHERE prometheus._seen(d.xid)
        UNION ALL
+       SELECT f.event_id, 'state.failed', f.task_id, t.agent, NULL,
+              f.failed_at,
+              jsonb_build_object('key', f.key, 'error', f.error),
+              NULL
+         FROM prometheus._state_failure f
+         JOIN prometheus._visible_task t ON t.task_id = f.task_id
+        WHERE prometheus._seen(f.xid)
+       UNION ALL
        SELECT x.event_id, x.type, x.task_id, x.agent, x.subject, x.emitted_at,
               x.data, x.caused_by
          FROM prometheus._event x
@@ -412,7 +420,7 @@ COMMENT ON VIEW prometheus.event IS
     'What happened to the tasks that you may see, read from their facts, and what was emitted by roles that you have or by tools of these tasks. In no order: sort by created_at, event_id.';
 COMMENT ON COLUMN prometheus.event.event_id IS 'Its id; ids are not in the order of commits.';
 COMMENT ON COLUMN prometheus.event.type IS
-    'task.received, step.executed, task.completed, task.failed, task.cancelled, task.retried, task.quarantined, approval.requested, approval.decided, or what prometheus_emit() was given.';
+    'task.received, step.executed, task.completed, task.failed, task.cancelled, task.retried, task.quarantined, approval.requested, approval.decided, state.failed, or what prometheus_emit() was given.';
 COMMENT ON COLUMN prometheus.event.task_id IS 'The task; of an emitted event the one whose tool emitted it; null: none.';
 COMMENT ON COLUMN prometheus.event.agent IS 'The task''s agent.';
 COMMENT ON COLUMN prometheus.event.subject IS 'What an emitted event is about; null for events of tasks.';

@@ -98,6 +98,13 @@ SELECT e.at, e.event_id, e.task_id
         WHERE d.xid >= r.first AND d.xid < r.beyond
           AND 'approval.decided' LIKE ANY ($2)
        UNION ALL
+       SELECT f.failed_at, f.event_id, f.task_id, 'state.failed',
+              t.agent, t.submitter, t.submitter_oid, NULL, NULL
+         FROM prometheus._state_failure f
+         JOIN prometheus._task t ON t.task_id = f.task_id
+        WHERE f.xid >= r.first AND f.xid < r.beyond
+          AND 'state.failed' LIKE ANY ($2)
+       UNION ALL
        SELECT x.emitted_at, x.event_id, x.task_id, x.type, t.agent,
               t.submitter, t.submitter_oid, x.emitter, x.emitter_oid
          FROM prometheus._event x

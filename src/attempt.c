@@ -26,6 +26,7 @@
 #include "schema.h"
 #include "spending.h"
 #include "step.h"
+#include "summary.h"
 #include "xact.h"
 
 static void
@@ -80,6 +81,8 @@ go_on(PromFactWriter *writer, PromAttempt *attempt, const PromLoaded *loaded,
 	prom_spending_settle_turn(attempt);
 	attempt->deadline = loaded->deadline;
 	attempt->parent_id = loaded->parent_id;
+	attempt->whose = prom_summary_hash(loaded->agent, loaded->source.submitter,
+									   loaded->source.submitter_oid);
 	attempt->waiting = false;
 	if (end_if_due(writer, attempt, loaded, now))
 		return 0;

@@ -51,6 +51,7 @@ typedef struct PromAttempt
 	TimestampTz opens; /* with PARKED: when the next of them does */
 
 	int64 parent_id; /* the task that waits for it; 0: none */
+	uint64 whose;    /* a hash of its agent and submitter */
 	int32 attempt;   /* its number; 0: not begun */
 	int32 step;      /* the number of its next step */
 	int32 turn;      /* and of the next turn of the model */

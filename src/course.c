@@ -29,6 +29,7 @@
 #include "sofia.h"
 #include "spending.h"
 #include "step.h"
+#include "summary.h"
 #include "worker.h"
 #include "xact.h"
 
@@ -144,6 +145,7 @@ end_answered(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->next = PROM_NEXT_ENDED;
 	attempt->completed = true;
 	prom_outcome_add(writer, attempt->task_id, &end, now);
+	prom_summary_note(attempt->task_id, attempt->whose);
 }
 
 static const PromTool *

@@ -76,6 +76,7 @@ static const struct
 	{"reply-half-read", false},
 	{"reply-read", true},
 	{"before-record", true},
+	{"in-summary", true},
 	{"record-before-commit", true},
 	{"record-after-commit", true},
 	{"cancel-before-commit", true},

@@ -71,6 +71,7 @@ static const Option agent_options[] = {
 	{"max_turns", OPTION_INTEGER, 1, 1000},
 	{"max_vetoes", OPTION_INTEGER, 0, 1000},
 	{"roles", OPTION_ROLES, 0, 0},
+	{"summary", OPTION_BOOLEAN, 0, 1},
 	{"tool_timeout", OPTION_INTERVAL, 10, 86400000},
 };
 

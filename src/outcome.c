@@ -11,6 +11,7 @@
 #include "judge.h"
 #include "outcome.h"
 #include "route.h"
+#include "summary.h"
 
 void
 prom_outcome_add(PromFactWriter *writer, int64 task_id,
@@ -101,7 +102,10 @@ prom_outcome_of_reply(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->next = PROM_NEXT_ENDED;
 	attempt->completed = reply->ok;
 	if (reply->ok)
+	{
 		end.outcome = "completed";
+		prom_summary_note(attempt->task_id, attempt->whose);
+	}
 	else if (attempt->deadline <= now)
 	{
 		end.outcome = "failed";

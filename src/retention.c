@@ -224,6 +224,7 @@ static PromStatement batch_statements[] = {
 	DELETE_FROM("_approval"),
 	DELETE_FROM("_verdict"),
 	DELETE_FROM("_strike"),
+	DELETE_FROM("_state_failure"),
 	DELETE_FROM("_idempotency"),
 	DELETE_FROM("_retry"),
 	DELETE_FROM("_cancel"),

@@ -276,6 +276,12 @@ check_change(const PromStateKey *key, const PromStateChange *change)
 {
 	check_name("an agent", key->agent);
 	check_name("a state", key->key);
+	if (!change->is_summary && strcmp(key->key, PROM_STATE_SUMMARY) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_RESERVED_NAME),
+				 errmsg("the key \"%s\" is reserved", key->key),
+				 errdetail("It has what the agent has done last."),
+				 errhint("Save it under another key.")));
 	if (change->value == NULL)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("a state must have a value"),

@@ -11,6 +11,9 @@
 /* The key of who names none. */
 #define PROM_STATE_KEY "state"
 
+/* What an agent has done last; nobody else writes it. */
+#define PROM_STATE_SUMMARY "last_task"
+
 /* Whose state it is: a role, whose name and oid must agree, an agent, a key. */
 typedef struct PromStateKey
 {
@@ -27,8 +30,9 @@ typedef struct PromStateChange
 {
 	Jsonb *value;
 	int64 expected;      /* the newest version, 0: none; or PROM_STATE_ANY */
-	int64 task_id;       /* whose tool saves it; 0: none */
+	int64 task_id;       /* whose tool saves it, or its summary; 0: none */
 	int64 restored_from; /* a version; 0: it is new */
+	bool is_summary;     /* of the task */
 } PromStateChange;
 
 /*

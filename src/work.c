@@ -19,6 +19,7 @@
 #include "route.h"
 #include "schema.h"
 #include "spending.h"
+#include "summary.h"
 #include "work.h"
 #include "worker.h"
 #include "xact.h"
@@ -83,6 +84,7 @@ write_items(PromWork **list, int n, TimestampTz now)
 	PromAttempt *begin[PROM_WORK_MOST_BEGIN];
 	int count = 0;
 
+	prom_summary_begin();
 	writer = prom_fact_begin();
 	for (int i = 0; i < n; i++)
 	{
@@ -129,6 +131,7 @@ write_items(PromWork **list, int n, TimestampTz now)
 	if (n > 1)
 		prom_guilt_clear();
 	prom_fact_end(writer);
+	prom_summary_save(now);
 	prom_work_reach_faults(list, n, false);
 }
 

@@ -682,7 +682,22 @@ sub check_invariants
 			         WHERE x.task_id = t.task_id AND outcome IN $ends) +
 			       (SELECT count(*) + count(d.approval_id)
 			          FROM prometheus._approval x LEFT JOIN prometheus._decision d USING (approval_id)
+			         WHERE x.task_id = t.task_id) +
+			       (SELECT count(*) FROM prometheus._state_failure x
 			         WHERE x.task_id = t.task_id)};
+	}
+	if ($params{summaries})
+	{
+		$checks{'agent that does not know what it has done'} = q{
+			SELECT DISTINCT submitter, agent FROM prometheus.task t
+			 WHERE status = 'completed' AND NOT EXISTS (
+			       SELECT FROM prometheus._state_failure x WHERE x.task_id = t.task_id)
+			EXCEPT SELECT owner, agent FROM prometheus._state WHERE key = 'last_task'};
+		$checks{'summary of what was not completed'} = q{
+			SELECT s.agent, s.version, s.task_id FROM prometheus._state s
+			 WHERE s.key = 'last_task' AND NOT EXISTS (
+			       SELECT FROM prometheus._outcome x
+			        WHERE x.task_id = s.task_id AND x.outcome = 'completed' AND x.xid = s.xid)};
 	}
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;

@@ -81,11 +81,11 @@ SELECT throws_ok(format($$SELECT prometheus_set_agent('new', 'echo', options => 
 SELECT throws_ok($$SELECT prometheus_set_agent('new', 'echo', options => '{"tool_timeout": "soon"}')$$, '22007', NULL,
                  'an interval that is none');
 SELECT is(prometheus_set_agent('limited', 'echo', options => o), n, 'options ' || o::text)
-  FROM unnest(ARRAY['{"max_turns": 1, "max_tool_calls": 1, "max_results": 256, "max_result": 256, "max_tokens": 1, "max_rows": 1, "max_cost": 0, "max_duration": 1, "tool_timeout": 0.01, "max_vetoes": 0, "approval_timeout": 1}',
-                    '{"max_turns": 1000, "max_tool_calls": 10000, "max_results": "64 MB", "max_result": "16 MB", "max_tokens": 1000000000000, "max_rows": 1000000000000, "max_cost": 1000000, "max_duration": "366 days", "tool_timeout": "1 day", "max_vetoes": 1000, "approval_timeout": "366 days"}',
+  FROM unnest(ARRAY['{"max_turns": 1, "max_tool_calls": 1, "max_results": 256, "max_result": 256, "max_tokens": 1, "max_rows": 1, "max_cost": 0, "max_duration": 1, "tool_timeout": 0.01, "max_vetoes": 0, "approval_timeout": 1, "summary": false}',
+                    '{"max_turns": 1000, "max_tool_calls": 10000, "max_results": "64 MB", "max_result": "16 MB", "max_tokens": 1000000000000, "max_rows": 1000000000000, "max_cost": 1000000, "max_duration": "366 days", "tool_timeout": "1 day", "max_vetoes": 1000, "approval_timeout": "366 days", "summary": true}',
                     '{"max_cost": null, "max_tokens": null, "max_duration": null, "max_result": null, "max_results": null, "max_rows": null}']::jsonb[])
        WITH ORDINALITY AS v(o, n);
-SELECT is(options, '{"max_turns": 1000, "max_tool_calls": 10000, "tool_timeout": "1 day", "max_vetoes": 1000, "approval_timeout": "366 days"}',
+SELECT is(options, '{"max_turns": 1000, "max_tool_calls": 10000, "tool_timeout": "1 day", "max_vetoes": 1000, "approval_timeout": "366 days", "summary": true}',
           'are merged')
   FROM prometheus.agent WHERE name = 'limited';
 

@@ -106,6 +106,8 @@ SELECT nextval('prometheus._fact_id'), task_id, 1, 1, prometheus._xid(), now(), 
 INSERT INTO prometheus._decision (approval_id, event_id, xid, decided_at, decision)
 SELECT approval_id, nextval('prometheus._fact_id'), prometheus._xid(), now(), 'rejected' FROM prometheus._approval
  WHERE task_id = (SELECT task_id FROM made WHERE name = 'vetoed');
+INSERT INTO prometheus._state_failure (task_id, event_id, xid, failed_at, key, error)
+SELECT task_id, nextval('prometheus._fact_id'), prometheus._xid(), now(), 'last_task', 'somehow' FROM made WHERE name = 'vetoed';
 \set readme `cat README.md`
 CREATE TEMP TABLE described AS
 SELECT m[1] AS type, f AS field
@@ -118,7 +120,7 @@ SELECT is_empty($$SELECT e.type, e.data FROM e
                    WHERE (SELECT array_agg(f ORDER BY f) FROM jsonb_object_keys(e.data) AS f)
                          <> (SELECT array_agg(d.field ORDER BY d.field) FROM described d WHERE d.type = e.type)$$,
                 'each event has all fields of its type');
-SELECT is((SELECT count(DISTINCT type) FROM described), 9::bigint, 'and these are all');
+SELECT is((SELECT count(DISTINCT type) FROM described), 10::bigint, 'and these are all');
 SELECT is(d.caused_by, a.event_id, 'a decision is caused by the request')
   FROM e d, e a WHERE d.type = 'approval.decided' AND a.type = 'approval.requested';
 

@@ -1,6 +1,6 @@
 -- The two roles, and what each of them may do.
 BEGIN;
-SELECT plan(85);
+SELECT plan(86);
 
 SET LOCAL client_min_messages = error;
 
@@ -129,7 +129,7 @@ SELECT throws_ok($$SELECT prometheus._installed()$$, '42501', NULL, 'but does no
 SET LOCAL ROLE prom_test_admin;
 SELECT throws_ok('SELECT * FROM prometheus.' || v, '42501', NULL, 'not even an administrator reads ' || v)
   FROM unnest(ARRAY['_task', '_attempt', '_call', '_step', '_outcome', '_cancel', '_strike', '_model', '_tool', '_agent',
-                    '_policy', '_budget', '_charge', '_state', '_verdict', '_approval', '_decision', '_checkpoint', '_era',
+                    '_policy', '_budget', '_charge', '_state', '_state_failure', '_verdict', '_approval', '_decision', '_checkpoint', '_era',
                     '_visible_task', '_task_id', '_fact_id', '_mark', '_mark_name', '_every_mark',
                     '_track', '_row_version', '_row_version_id']) AS v;
 RESET ROLE;

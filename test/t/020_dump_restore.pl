@@ -202,6 +202,8 @@ INSERT INTO prometheus._approval (approval_id, task_id, attempt, step, xid, requ
 SELECT -1, min(task_id), 1, 2, prometheus._xid(), now(), now() + '1 day', 'note', 'justica.escalation',
        'prometheus_agent_admin', 'hash', '{"note": "x"}'
   FROM prometheus._task;
+INSERT INTO prometheus._state_failure (task_id, event_id, xid, failed_at, key, error)
+SELECT min(task_id), -3, prometheus._xid(), now(), 'last_task', 'somehow' FROM prometheus._task;
 INSERT INTO prometheus._decision (approval_id, event_id, xid, decided_at, decision, decided_by)
 SELECT -1, -2, prometheus._xid(), now(), 'rejected', 'somebody';
 SELECT prometheus_set_policy('justica.escalation', effect => 'off');

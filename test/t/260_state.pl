@@ -156,12 +156,50 @@ is_deeply(
 		'saved as version 2' ],
 	'a model reads and saves states');
 like($told[4], qr/version/, 'and is told that there is another version');
-is( sql(q{SELECT string_agg(concat_ws(' ', owner, agent, key, version, value, task_id), ', ' ORDER BY key) FROM prometheus.state WHERE agent = 'keeper'}),
+is( sql(q{SELECT string_agg(concat_ws(' ', owner, agent, key, version, value, task_id), ', ' ORDER BY key) FROM prometheus.state WHERE agent = 'keeper' AND key <> 'last_task'}),
 	"alice keeper plan 2 null $task, alice keeper state 1 {\"open\": [7]} $task",
 	'they are those of the submitter, and say which task saved them');
 is(sql(q{SET ROLE alice; SELECT prometheus_state('keeper')}), '{"open": [7]}', 'who reads them, too');
 (undef, @told) = told('postgres', [ 'read_state', {} ]);
 is_deeply(\@told, ['there is no state "state" yet'], 'others have others');
+
+# What an agent has done last, for whom.
+sub last_task { return sql("SET ROLE alice; SELECT " . ($_[1] // 'value') . " FROM prometheus.state WHERE agent = '$_[0]' AND key = 'last_task'"); }
+sub ask { my $asked = sql("SET ROLE alice; SELECT prometheus_submit($_[1], '$_[0]')"); $node->wait_task($asked, 'completed'); return $asked; }
+my $first = ask('default', q{repeat('é', 300)});
+is(last_task('default', q{concat_ws(' ', version, task_id, value - 'ended_at')}),
+	qq{1 $first {"steps": 1, "result": "@{['é' x 200]}", "request": "@{['é' x 200]}", "task_id": $first, "attempts": 1, "tokens_in": 0, "tokens_out": 0}},
+	'the agent knows what it has done');
+is(last_task('default', q{(value ->> 'ended_at')::timestamptz = (SELECT ended_at FROM prometheus.task t WHERE t.task_id = state.task_id)}), 't', '... and when');
+is(sql(q{SELECT count(*) FROM prometheus.state WHERE key = 'last_task' AND agent = 'default' AND owner <> 'alice'}), '0', 'of whom');
+is(last_task('keeper', q{value ->> 'steps'}), sql("SELECT count(*) FROM prometheus.step WHERE task_id = $task"), 'with tools');
+sql(q{SELECT prometheus_mark('one')});
+sql(q{SET ROLE alice; SELECT prometheus_submit_many(array_fill('again'::text, ARRAY[300]))});
+$node->wait_for('all have ended', 'SELECT count(*) FROM prometheus.task WHERE ended_at IS NULL', 0);
+is(sql(q{SELECT version = n AND version BETWEEN 2 AND 301 AND value ->> 'request' = 'again'
+		FROM prometheus.state s, LATERAL (SELECT count(*) FROM prometheus._state x WHERE x.key = s.key AND x.agent = s.agent) AS c(n)
+		WHERE key = 'last_task' AND agent = 'default'}), 't', 'many: the last of each transaction');
+is( sql(q{SET ROLE alice; SELECT prometheus_state('default', 'last_task', as_of => (SELECT at FROM prometheus.mark WHERE name = 'one')) ->> 'task_id'}),
+	$first, 'what it was at a moment');
+foreach my $save (q{prometheus_save_state('default', '1', 'last_task')}, q{prometheus_restore_state('default', 'last_task', 1)})
+{
+	is($node->error_of("SET ROLE alice; SELECT $save")->{state}, '42939', "nobody else writes it: $save");
+}
+sql(q{SELECT prometheus_set_agent('quiet', 'echo', options => '{"summary": false}')});
+ask('quiet', q{'x'});
+is(last_task('quiet'), '', 'it can be switched off');
+
+# If it cannot be saved, the answer stands.
+sql(q{ALTER TABLE prometheus._state ADD CONSTRAINT not_now CHECK (agent <> 'default' OR key <> 'last_task') NOT VALID});
+my $unsaved = ask('default', q{'answer me'});
+is(sql("SELECT prometheus_result($unsaved)"), 'answer me', 'the answer stands');
+is(sql("SELECT concat_ws(' ', agent, task_id, data ->> 'key', data ->> 'error') FROM prometheus.event WHERE type = 'state.failed'"),
+	qq{default $unsaved last_task new row for relation "_state" violates check constraint "not_now"}, 'and an event says why');
+my $other = ask('keeper', $node->script('fine'));
+is(last_task('keeper', 'task_id'), $other, 'another one is saved');
+sql(q{ALTER TABLE prometheus._state DROP CONSTRAINT not_now});
+$unsaved = ask('default', q{'now'});
+is(last_task('default', 'task_id'), $unsaved, 'and the next one is');
 
 # Moments: before it was there, between two versions, and after.
 sql(q{SELECT prometheus_mark('before')});

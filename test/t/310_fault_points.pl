@@ -272,7 +272,7 @@ sub check
 			UNION ALL SELECT task_id, 'in the queue' FROM prometheus.queue) x},
 		'');
 	$node->check_invariants("$what: invariants", tasks => \@tasks,
-		all_ended => 1);
+		all_ended => 1, summaries => 1);
 	is( sql(<<'EOSQL'), '', "$what: each as it must end, each submit whole");
 SELECT format('%s %s: %s %s', task_id, request, status, error)
   FROM prometheus.task
