@@ -412,10 +412,14 @@ SELECT e.*
        SELECT x.event_id, x.type, x.task_id, x.agent, x.subject, x.emitted_at,
               x.data, x.caused_by
          FROM prometheus._event x
+         LEFT JOIN LATERAL (
+              SELECT t.task_id
+                FROM prometheus._visible_task t
+               WHERE t.task_id = x.task_id
+               LIMIT 1) t ON true
         WHERE prometheus._seen(x.xid)
-          AND (prometheus._may_see(x.emitter, x.emitter_oid)
-               OR EXISTS (SELECT FROM prometheus._visible_task t
-                           WHERE t.task_id = x.task_id))) e;
+          AND (t.task_id IS NOT NULL
+               OR prometheus._may_see(x.emitter, x.emitter_oid))) e;
 COMMENT ON VIEW prometheus.event IS
     'What happened to the tasks that you may see, read from their facts, and what was emitted by roles that you have or by tools of these tasks. In no order: sort by created_at, event_id.';
 COMMENT ON COLUMN prometheus.event.event_id IS 'Its id; ids are not in the order of commits.';
