@@ -47,6 +47,8 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_set_policy(
     FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_set_budget(
     text, text, bigint, numeric) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_set_alert(text, text)
+    FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_remember(
     text, text, text, real, jsonb, real[], interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_recall(
@@ -105,6 +107,7 @@ GRANT SELECT ON
     prometheus.state,
     prometheus.worker,
     prometheus.gate,
+    prometheus.alert,
     prometheus.span,
     prometheus.usage,
     prometheus.task_history,
@@ -164,6 +167,7 @@ GRANT EXECUTE ON FUNCTION
     prometheus._queue(),
     prometheus._consumers(),
     prometheus._gates(),
+    prometheus._alerts(),
     prometheus._worker(),
     @extschema@.prometheus_submit(
         text, text, text, integer, timestamptz, text, bigint[], text, text,
@@ -220,6 +224,7 @@ GRANT EXECUTE ON FUNCTION
     @extschema@.prometheus_set_policy(
         text, text, text, regprocedure, jsonb, text, text, text, text, text),
     @extschema@.prometheus_set_budget(text, text, bigint, numeric),
+    @extschema@.prometheus_set_alert(text, text),
     @extschema@.prometheus_pause(text),
     @extschema@.prometheus_resume(text),
     @extschema@.prometheus_storage()

@@ -28,6 +28,7 @@ SELECT pg_catalog.pg_extension_config_dump('prometheus._state', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._state_failure', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._policy', 'WHERE NOT ((name LIKE ''justica.%'' OR name = ''sofia'') AND version = 1)');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._budget', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._threshold', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._agent', 'WHERE NOT (name = ''default'' AND version = 1)');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._audit_verdict', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._audit_approval', '');

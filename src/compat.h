@@ -126,6 +126,13 @@ typedef RangeTblEntry PromAccess;
 #define prom_my_proc_number() ((int) MyProc->pgprocno)
 #endif
 
+/* A backend's state, by its number from 1 on, with its xid and xmin. */
+#if PG_VERSION_NUM >= 160000
+#define prom_backend_status(n) pgstat_get_local_beentry_by_index(n)
+#else
+#define prom_backend_status(n) pgstat_fetch_stat_local_beentry(n)
+#endif
+
 /* No dynamic shared area. */
 #ifndef DSA_HANDLE_INVALID
 #define DSA_HANDLE_INVALID ((dsa_handle) DSM_HANDLE_INVALID)

@@ -219,6 +219,18 @@ add_event(const char *type, Jsonb *data, const char *subject,
 	return event_id;
 }
 
+int64
+prom_event_add(const char *type, const char *data, const char *subject,
+			   int64 caused_by)
+{
+	Cause cause = {.event_id = caused_by};
+
+	return add_event(type,
+					 DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
+														CStringGetDatum(data))),
+					 subject, &cause);
+}
+
 PG_FUNCTION_INFO_V1(prom_emit);
 
 Datum

@@ -15,4 +15,11 @@
  */
 extern void prom_event_check_type(const char *type, bool wildcards);
 
+/*
+ * One of the runtime's own, as the current user, with data as json and what
+ * caused it (0: nothing).  Its id.
+ */
+extern int64 prom_event_add(const char *type, const char *data,
+							const char *subject, int64 caused_by);
+
 #endif

@@ -27,6 +27,9 @@
 #define MONEY_FIRST 60000
 #define MONEY_LONGEST 3600000
 
+/* When a gate may be tried, a task that waits is sent within this, ms. */
+#define PROBE_SOON 5000
+
 #define NO_LIMIT PG_UINT32_MAX
 
 /* Let the options of its model be read anew. */
@@ -148,6 +151,21 @@ bool
 prom_gate_is_open(const PromGate *gate, TimestampTz now)
 {
 	return !gate->paused && closed_until(gate) <= now;
+}
+
+/*
+ * While a call tries it, and while one might be about to, it is as it was.
+ */
+TimestampTz
+prom_gate_closed_since(const PromGate *gate, TimestampTz now)
+{
+	if (gate->paused)
+		return gate->paused_at;
+	if (gate->closings > 0 &&
+		(pg_atomic_read_u32((pg_atomic_uint32 *) &gate->in_flight) > 0 ||
+		 TimestampTzPlusMilliseconds(closed_until(gate), PROBE_SOON) > now))
+		return gate->first;
+	return DT_NOEND;
 }
 
 TimestampTz
@@ -333,7 +351,8 @@ close_gate(PromDatabase *db, PromGate *gate, PromGateReason reason,
 	if (current)
 	{
 		gate->generation++;
-		gate->closings++;
+		if (gate->closings++ == 0)
+			gate->first = now;
 		gate->failures = 0;
 		gate->reason = reason;
 		gate->since = now;

@@ -48,6 +48,10 @@ extern uint32 prom_gate_changes(PromDatabase *db, const PromGate *gate);
 /* Not paused, and not closed at that moment. */
 extern bool prom_gate_is_open(const PromGate *gate, TimestampTz now);
 
+/* Since when it has not let tasks through as it may; DT_NOEND: it does. */
+extern TimestampTz prom_gate_closed_since(const PromGate *gate,
+										  TimestampTz now);
+
 /* When it opens by itself; 0: it is open, or paused. */
 extern TimestampTz prom_gate_opens_at(const PromGate *gate);
 

@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
+#include "alert.h"
 #include "backup.h"
 #include "consumer.h"
 #include "era.h"
@@ -78,20 +79,20 @@ put_executors(ReturnSetInfo *result, PromDatabase *db)
 			NULL);
 }
 
-/* Is what is in this database what the library knows? */
-static void
+/* Is what is in this database what the library knows?  True: it is. */
+static bool
 put_extension(ReturnSetInfo *result)
 {
 	PromExtension extension;
 	char *files;
 
 	if (!prom_extension_find(&extension))
-		return;
+		return false;
 	if (strcmp(extension.version, PROM_VERSION) == 0)
 	{
 		put(result, "extension", "ok",
 			psprintf("version %s", extension.version), NULL);
-		return;
+		return true;
 	}
 	files = prom_extension_files();
 	put(result, "extension", "error",
@@ -99,6 +100,7 @@ put_extension(ReturnSetInfo *result)
 				 extension.version, PROM_VERSION,
 				 files == NULL ? "unknown" : files),
 		prom_extension_advice(extension.version, files));
+	return false;
 }
 
 /* Gates that a person should know of. */
@@ -178,9 +180,7 @@ put_database(ReturnSetInfo *result, PromDatabase *db)
 static void
 put_places(ReturnSetInfo *result)
 {
-	int needed = 1 +
-				 (PROM_EXECUTOR + prom_guc_executors) *
-					 Max(list_length(prom_guc_database_names()), 1);
+	int needed = prom_worker_places_needed();
 	bool enough = max_worker_processes >= needed + OTHER_PROCESSES;
 
 	put(result, "max_worker_processes", enough ? "ok" : "warning",
@@ -267,6 +267,26 @@ put_consumers(ReturnSetInfo *result)
 			"SELECT * FROM prometheus.consumer shows how far. Events go after prometheus.retention, read or not: let them be polled and acknowledged, or prometheus_drop_consumer().");
 }
 
+/* What is over its threshold. */
+static void
+put_alerts(ReturnSetInfo *result)
+{
+	int nchecks;
+	List *findings = prom_alert_findings(&nchecks);
+	ListCell *cell;
+
+	if (findings == NIL)
+		put(result, "alerts", "ok", psprintf("none of %d is raised", nchecks),
+			NULL);
+	foreach(cell, findings)
+	{
+		PromAlertFinding *finding = lfirst(cell);
+
+		put(result, psprintf("alert %s", finding->name), "warning",
+			finding->value, finding->hint);
+	}
+}
+
 PG_FUNCTION_INFO_V1(prom_health);
 
 Datum
@@ -274,6 +294,7 @@ prom_health(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	PromDatabase *db = prom_shmem_database(MyDatabaseId);
+	bool is_ours;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (prom_shared == NULL)
@@ -283,7 +304,7 @@ prom_health(PG_FUNCTION_ARGS)
 		return (Datum) 0;
 	}
 	put(result, "library", "ok", "version " PROM_VERSION, NULL);
-	put_extension(result);
+	is_ours = put_extension(result);
 	if (RecoveryInProgress())
 	{
 		put(result, "standby", "ok", "no worker runs before promotion", NULL);
@@ -298,5 +319,7 @@ prom_health(PG_FUNCTION_ARGS)
 	put_secrets(result);
 	put_notifications(result);
 	put_backups(result);
+	if (is_ours)
+		put_alerts(result);
 	return (Datum) 0;
 }

@@ -36,6 +36,7 @@
 #include "guilt.h"
 #include "launcher.h"
 #include "shmem.h"
+#include "vital.h"
 #include "worker.h"
 
 /* How often to look for what was not there, if transactions ended, ms. */
@@ -282,6 +283,8 @@ forget_tasks(PromDatabase *db)
 	prom_gate_reset(db);
 	pg_atomic_write_u32(&db->marks.relation, 0);
 	pg_atomic_write_u32(&db->marks.changed, 0);
+	pg_atomic_write_u64(&db->marks.failing_since, 0);
+	prom_vital_forget(db);
 }
 
 static void
@@ -477,6 +480,8 @@ look_for_databases(void)
 			served[i].probed = false;
 			LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
 			db->oid = oid;
+			for (int place = 0; place < PROM_NPLACES; place++)
+				db->worker[place].left_at = GetCurrentTimestamp();
 			LWLockRelease(prom_shared->lock);
 		}
 	}

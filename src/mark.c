@@ -141,8 +141,10 @@ prom_mark_changed(void)
 {
 	PromDatabase *db = prom_shmem_database(MyDatabaseId);
 
-	if (db != NULL && pg_atomic_exchange_u32(&db->marks.changed, 1) == 0)
-		prom_shmem_wake(&db->worker[PROM_PUBLISHER]);
+	if (db == NULL || pg_atomic_exchange_u32(&db->marks.changed, 1) != 0)
+		return;
+	pg_atomic_write_u64(&db->marks.changed_at, (uint64) GetCurrentTimestamp());
+	prom_shmem_wake(&db->worker[PROM_PUBLISHER]);
 }
 
 /* A prepared transaction is told of by whoever commits it (utility.c). */
@@ -374,6 +376,7 @@ tell_newest(Oid relid, int64 newest)
 	pg_atomic_write_u64(&marks->newest, (uint64) newest);
 	pg_write_barrier();
 	pg_atomic_write_u32(&marks->relation, relid);
+	pg_atomic_write_u64(&marks->failing_since, 0);
 	ConditionVariableBroadcast(&marks->made);
 }
 
@@ -391,7 +394,11 @@ prom_mark_begin(void)
 	next_mark = GetCurrentTimestamp();
 	tell_newest(relid, newest);
 	if (newest > 0)
+	{
+		pg_atomic_write_u64(&prom_my_database->marks.changed_at,
+							(uint64) next_mark);
 		pg_atomic_write_u32(&prom_my_database->marks.changed, 1);
+	}
 }
 
 /* No lock: who asks sets the latch afterwards. */
@@ -435,10 +442,14 @@ tell_asker(PromMarkState state, int64 mark_id)
 void
 prom_mark_failed(void)
 {
+	PromMarks *marks = &prom_my_database->marks;
+	TimestampTz now = GetCurrentTimestamp();
+
 	tell_asker(PROM_MARK_REFUSED, 0);
-	pg_atomic_write_u32(&prom_my_database->marks.changed, 1);
-	next_mark = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-											FAILED_INTERVAL);
+	if (pg_atomic_read_u64(&marks->failing_since) == 0)
+		pg_atomic_write_u64(&marks->failing_since, (uint64) now);
+	pg_atomic_write_u32(&marks->changed, 1);
+	next_mark = TimestampTzPlusMilliseconds(now, FAILED_INTERVAL);
 }
 
 #define INSERT_MARK(clock)                                      \

@@ -168,7 +168,7 @@ prom_resume(PG_FUNCTION_ARGS)
 }
 
 static PromStatement paused_statement = {
-	"SELECT target FROM prometheus._gate",
+	"SELECT target, paused_at FROM prometheus._gate",
 	0,
 	{0},
 	NULL,
@@ -177,7 +177,7 @@ static PromStatement paused_statement = {
 void
 prom_pause_read(PromDatabase *db)
 {
-	bool paused[PROM_MAX_GATES] = {false};
+	TimestampTz paused_at[PROM_MAX_GATES] = {0};
 	uint32 n;
 
 	prom_statement_run(&paused_statement, NULL, NULL, true);
@@ -192,7 +192,7 @@ prom_pause_read(PromDatabase *db)
 				   ? &db->gates[0]
 				   : prom_gate_make(db, target.kind, target.name);
 		if (gate != NULL)
-			paused[gate - db->gates] = true;
+			paused_at[gate - db->gates] = prom_row_time(i, 2);
 		else
 			ereport(WARNING,
 					(errmsg("\"%s\" cannot be paused", prom_row_text(i, 1)),
@@ -202,9 +202,12 @@ prom_pause_read(PromDatabase *db)
 	n = pg_atomic_read_u32(&db->ngates);
 	for (uint32 i = 0; i < n; i++)
 	{
-		if (db->gates[i].paused == paused[i])
+		bool paused = paused_at[i] != 0;
+
+		db->gates[i].paused_at = paused_at[i];
+		if (db->gates[i].paused == paused)
 			continue;
-		db->gates[i].paused = paused[i];
+		db->gates[i].paused = paused;
 		pg_atomic_fetch_add_u32(&db->gates[i].changes, 1);
 	}
 }

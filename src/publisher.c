@@ -1,7 +1,8 @@
 /*
  * publisher.c
  *	  Tells listeners that there is something new, writes marks and checkpoints.
- *	  What was kept for long enough is deleted here, too (retention.c).
+ *	  What was kept for long enough is deleted here, too (retention.c), and
+ *	  alerts are raised (alert.c).
  *
  * It is the only process that sends NOTIFY, whose commit takes a lock of the
  * whole cluster: no submit and no task waits for that.  The first change is
@@ -18,6 +19,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
+#include "alert.h"
 #include "era.h"
 #include "fault.h"
 #include "live.h"
@@ -97,6 +99,7 @@ try(void (*act)(void), bool quiet)
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(context);
+		LWLockReleaseAll(); /* it may have been in no transaction */
 		if (quiet)
 			prom_xact_abort_quietly();
 		else
@@ -122,8 +125,12 @@ publish(TimestampTz now)
 												notify_failed ? 1000 : WINDOW);
 		hint_pending = notify_failed;
 	}
-	if (prom_mark_due() <= now && !try(prom_mark_write, false))
-		prom_mark_failed();
+	if (prom_mark_due() <= now)
+	{
+		prom_alert_facts_changed();
+		if (!try(prom_mark_write, false))
+			prom_mark_failed();
+	}
 	if (checkpoint_pending && checkpoint_hints > 0 &&
 		pg_atomic_read_u64(&prom_my_database->ring.head) >= checkpoint_hints)
 		next_checkpoint = Min(next_checkpoint, soonest_checkpoint);
@@ -135,6 +142,10 @@ publish(TimestampTz now)
 	}
 	if (prom_retention_due() <= now && !try(prom_retention_step, false))
 		prom_retention_failed();
+	if (prom_alert_measure_due() <= now)
+		(void) try(prom_alert_measure, true);
+	if (prom_alert_due() <= now && !try(prom_alert_look, false))
+		prom_alert_failed();
 }
 
 static long
@@ -145,6 +156,8 @@ wait_time(void)
 	if (hint_pending)
 		next = Min(next, next_hint);
 	next = Min(next, prom_mark_due());
+	next = Min(next, prom_alert_due());
+	next = Min(next, prom_alert_measure_due());
 	if (checkpoint_pending)
 		next = Min(next, next_checkpoint);
 	return prom_worker_wait_time(next);
@@ -167,6 +180,7 @@ prom_publisher_main(Datum main_arg)
 	next_hint = GetCurrentTimestamp();
 	next_checkpoint = TimestampTzPlusMilliseconds(next_hint, FIRST_CHECKPOINT);
 	prom_retention_begin();
+	prom_alert_begin();
 	while (!prom_worker_should_end())
 	{
 		publish(GetCurrentTimestamp());

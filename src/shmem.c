@@ -15,6 +15,7 @@
 #include "storage/ipc.h"
 #include "storage/proc.h"
 #include "storage/shmem.h"
+#include "storage/spin.h"
 
 #include "compat.h"
 #include "gate.h"
@@ -107,9 +108,20 @@ init_marks(PromMarks *marks, LWLock *lock)
 	pg_atomic_init_u32(&marks->asked, 0);
 	pg_atomic_init_u32(&marks->relation, 0);
 	pg_atomic_init_u64(&marks->newest, 0);
+	pg_atomic_init_u64(&marks->changed_at, 0);
+	pg_atomic_init_u64(&marks->failing_since, 0);
 	ConditionVariableInit(&marks->made);
 	marks->lock = lock;
 	marks->state = PROM_MARK_FREE;
+}
+
+static void
+init_vitals(PromVitals *vitals)
+{
+	pg_atomic_init_u32(&vitals->asked, 0);
+	SpinLockInit(&vitals->mutex);
+	vitals->wal_rate = -1;
+	vitals->archive_failures = -1;
 }
 
 /* Lay out one database's part at *free_space, and move that on. */
@@ -156,6 +168,7 @@ init_database(PromDatabase *db, LWLockPadded *locks, char **free_space)
 	prom_gate_reset(db);
 	db->queue_lock = &locks[1].lock;
 	init_marks(&db->marks, &locks[2].lock);
+	init_vitals(&db->vitals);
 	db->queue_dsa = DSA_HANDLE_INVALID;
 	db->queue_root = InvalidDsaPointer;
 }

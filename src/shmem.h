@@ -12,6 +12,7 @@
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
+#include "storage/s_lock.h"
 #include "utils/dsa.h"
 #include "utils/timestamp.h"
 
@@ -127,6 +128,7 @@ typedef struct PromGate
 	PromGateKind kind;
 	uint32 hash; /* of name */
 	bool paused;
+	TimestampTz paused_at;      /* the scheduler's too */
 	pg_atomic_uint64 until;     /* closed before it; both write: 0 is open */
 	pg_atomic_uint32 width;     /* so many may be under way when it is open */
 	pg_atomic_uint32 in_flight; /* so many are */
@@ -140,7 +142,8 @@ typedef struct PromGate
 	uint32 max_concurrent;
 	int breaker_failures;
 	PromGateReason reason;
-	TimestampTz since; /* when it was closed last */
+	TimestampTz since; /* when it was closed last, */
+	TimestampTz first; /* and when first, since it was open */
 	uint32 generation; /* times it was closed */
 	int failures;      /* in a row, that count */
 	int closings;      /* in a row: the back-off */
@@ -212,6 +215,7 @@ typedef struct PromWorker
 	pid_t pid;    /* 0: none */
 	Latch *latch; /* of that process; NULL: none */
 	TimestampTz started_at;
+	TimestampTz left_at; /* since when there has been none */
 	pg_atomic_uint32 in_flight;
 	bool busy;
 } PromWorker;
@@ -289,14 +293,45 @@ typedef struct PromMarks
 	pg_atomic_uint32 asked;    /* a session waits for one */
 	pg_atomic_uint32 relation; /* whose newest one it is; 0: not known */
 	pg_atomic_uint64 newest;
-	ConditionVariable made; /* there is a new one, or an answer */
-	LWLock *lock;           /* guards the rest */
+	pg_atomic_uint64 changed_at;    /* when changed was set */
+	pg_atomic_uint64 failing_since; /* 0: the last one could be written */
+	ConditionVariable made;         /* there is a new one, or an answer */
+	LWLock *lock;                   /* guards the rest */
 	PromMarkState state;
 	uint64 number; /* of the question */
 	int64 mark_id;
 	Oid role;               /* that asks */
 	char name[NAMEDATALEN]; /* empty: none is wanted */
 } PromMarks;
+
+/* The sizes of a day, one an hour, and the one before it. */
+#define PROM_MAX_SIZES 25
+
+typedef struct PromSize
+{
+	TimestampTz at;
+	int64 bytes;
+} PromSize;
+
+/* A budget's scope and period. */
+#define PROM_MAX_BUDGET (PROM_MAX_NAME + 32)
+
+/*
+ * What alerts are judged by that cannot be seen at a moment.  mutex guards what
+ * has no other comment; the publisher writes what does not say who does.
+ */
+typedef struct PromVitals
+{
+	pg_atomic_uint32 asked; /* a threshold was set: look at once */
+	slock_t mutex;
+	double wal_rate;        /* bytes per second; negative: not known */
+	int64 archive_failures; /* before those in a row; negative: not known */
+	int nsizes;
+	PromSize sizes[PROM_MAX_SIZES]; /* the newest is the last */
+	double spent;                   /* the caller: percent; of the budget */
+	TimestampTz refills_at;         /* that is nearest to its limit, and */
+	char budget[PROM_MAX_BUDGET];   /* its name; empty: not known */
+} PromVitals;
 
 /* One database that is served.  lock guards what has no other comment. */
 typedef struct PromDatabase
@@ -323,6 +358,7 @@ typedef struct PromDatabase
 	pg_atomic_uint64
 		rescans; /* times the scheduler read the table, start included */
 	PromMarks marks;
+	PromVitals vitals;
 
 	LWLock *gate_lock; /* guards the making of gates, and what views read */
 	pg_atomic_uint32 ngates;

@@ -18,6 +18,7 @@
 #include "common/int.h"
 #include "fmgr.h"
 #include "lib/ilist.h"
+#include "storage/spin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/inval.h"
@@ -28,6 +29,7 @@
 #include "role.h"
 #include "spending.h"
 #include "step.h"
+#include "worker.h"
 #include "xact.h"
 
 /*
@@ -566,6 +568,59 @@ load(MemoryContext context, TimestampTz now)
 	}
 }
 
+/* What part of a limit is spent, percent. */
+static double
+percent_of(double spent, double limit)
+{
+	return limit > 0 ? 100 * spent / limit : 100;
+}
+
+static double
+double_of(Numeric value)
+{
+	return DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
+											  NumericGetDatum(value)));
+}
+
+static double
+percent_spent(const Counter *counter)
+{
+	double tokens = counter->tokens < 0 ? 0
+										: percent_of(counter->spent.tokens,
+													 counter->tokens);
+	double cost = counter->cost == NULL
+					  ? 0
+					  : percent_of(double_of(counter->spent.cost),
+								   double_of(counter->cost));
+
+	return Max(tokens, cost);
+}
+
+/* Let alerts know of the budget that is nearest to its limit. */
+static void
+tell_spent(void)
+{
+	PromVitals *vitals = &prom_my_database->vitals;
+	const Counter *nearest = NULL;
+	double most = 0;
+
+	for (int i = 0; i < ncounters; i++)
+	{
+		double percent = percent_spent(&counters[i]);
+
+		if (nearest != NULL && percent <= most)
+			continue;
+		most = percent;
+		nearest = &counters[i];
+	}
+	SpinLockAcquire(&vitals->mutex);
+	vitals->spent = most;
+	vitals->refills_at = nearest == NULL ? DT_NOBEGIN : nearest->until;
+	strlcpy(vitals->budget, nearest == NULL ? "none" : nearest->name,
+			sizeof(vitals->budget));
+	SpinLockRelease(&vitals->mutex);
+}
+
 void
 prom_spending_begin(TimestampTz now)
 {
@@ -598,11 +653,14 @@ prom_spending_begin(TimestampTz now)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	tell_spent();
 }
 
 void
 prom_spending_end(bool committed)
 {
+	bool tells = ncounters > 0 && !dlist_is_empty(&changed);
+
 	while (!dlist_is_empty(&changed))
 	{
 		/* The last one first: an attempt may have settled, then reserved. */
@@ -620,6 +678,8 @@ prom_spending_end(bool committed)
 				dlist_push_tail(&held, &reservation->link);
 		}
 	}
+	if (tells)
+		tell_spent();
 }
 
 

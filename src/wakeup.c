@@ -34,10 +34,13 @@ static SubTransactionId changed_in = InvalidSubTransactionId;
 /* It has events; one that a subtransaction takes back is a hint too many. */
 static bool emitted = false;
 
+/* It set a threshold; the same. */
+static bool set_alert = false;
+
 static void
 forget(void)
 {
-	emitted = false;
+	emitted = set_alert = false;
 	pending = NULL;
 	hints = NULL;
 	npending = allocated = 0;
@@ -91,6 +94,11 @@ after_commit(void)
 		PROM_FAULT("hint-after-push");
 		prom_shmem_wake(&db->worker[PROM_SCHEDULER]);
 	}
+	if (set_alert && db != NULL)
+	{
+		pg_atomic_write_u32(&db->vitals.asked, 1);
+		prom_shmem_wake(&db->worker[PROM_PUBLISHER]);
+	}
 	if (npending > 0 || emitted)
 		prom_wakeup_changed();
 }
@@ -101,7 +109,7 @@ xact_callback(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
-			if (npending > 0 || emitted ||
+			if (npending > 0 || emitted || set_alert ||
 				changed_in != InvalidSubTransactionId)
 				after_commit();
 			forget();
@@ -189,6 +197,12 @@ void
 prom_wakeup_publisher(void)
 {
 	emitted = true;
+}
+
+void
+prom_wakeup_alerts(void)
+{
+	set_alert = true;
 }
 
 bool

@@ -22,6 +22,9 @@ extern void prom_wakeup_extension(void);
 /* An event was emitted: let the publisher tell of it, after the commit. */
 extern void prom_wakeup_publisher(void);
 
+/* A threshold was set: let the publisher look, after the commit. */
+extern void prom_wakeup_alerts(void);
+
 /* Facts that listeners are told of were committed just now. */
 extern void prom_wakeup_changed(void);
 

@@ -26,6 +26,7 @@
 #include "compat.h"
 #include "extension.h"
 #include "fault.h"
+#include "guc.h"
 #include "guilt.h"
 #include "shmem.h"
 #include "timer.h"
@@ -95,6 +96,13 @@ prom_worker_argument(int database, int place)
 	return Int32GetDatum(database * PROM_NPLACES + place);
 }
 
+int
+prom_worker_places_needed(void)
+{
+	return 1 + (PROM_EXECUTOR + prom_guc_executors) *
+				   Max(list_length(prom_guc_database_names()), 1);
+}
+
 /*
  * Between transactions a flag is enough, and what is being written is written;
  * inside one (it may wait for a lock) die() ends it at once.  So it does when
@@ -140,6 +148,7 @@ leave(int code, Datum arg)
 	LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
 	prom_my_worker->pid = 0;
 	prom_my_worker->latch = NULL;
+	prom_my_worker->left_at = GetCurrentTimestamp();
 	prom_my_worker->busy = false;
 	pg_atomic_write_u32(&prom_my_worker->in_flight, 0);
 	LWLockRelease(prom_shared->lock);

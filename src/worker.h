@@ -17,6 +17,9 @@ extern const char *prom_worker_role_name(PromRole role);
 /* What a process is started with: the number of its database, and its place. */
 extern Datum prom_worker_argument(int database, int place);
 
+/* Of max_worker_processes, how many all of prometheus needs. */
+extern int prom_worker_places_needed(void);
+
 /*
  * Begin: signals, the role's place in shared memory, the connection, the
  * session's settings.  Does not return if another process has the place.

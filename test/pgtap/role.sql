@@ -1,6 +1,6 @@
 -- The two roles, and what each of them may do.
 BEGIN;
-SELECT plan(86);
+SELECT plan(88);
 
 SET LOCAL client_min_messages = error;
 
@@ -32,7 +32,7 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'USAGE prometheus',
     'SELECT prometheus.task', 'SELECT prometheus.queue', 'SELECT prometheus.attempt', 'SELECT prometheus.call',
     'SELECT prometheus.step', 'SELECT prometheus.event', 'SELECT prometheus.agent', 'SELECT prometheus.model',
-    'SELECT prometheus.tool', 'SELECT prometheus.worker', 'SELECT prometheus.gate', 'SELECT prometheus.span', 'SELECT prometheus.usage',
+    'SELECT prometheus.tool', 'SELECT prometheus.worker', 'SELECT prometheus.gate', 'SELECT prometheus.alert', 'EXECUTE prometheus._alerts()', 'SELECT prometheus.span', 'SELECT prometheus.usage',
     'SELECT prometheus.mark', 'EXECUTE prometheus._seen(xid8)', 'EXECUTE prometheus._seen_at(xid8,timestamp with time zone)',
     'EXECUTE prometheus._seen_in(xid8,bigint)', 'EXECUTE prometheus._last_mark()', 'EXECUTE prometheus._moment()',
     'EXECUTE prometheus._mark_at(timestamp with time zone)', 'EXECUTE prometheus._hidden_marks()',
@@ -92,7 +92,7 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_admin'
     'EXECUTE prometheus_set_tool(regprocedure,text,text,text,boolean)',
     'EXECUTE prometheus_set_http_tool(text,text,text,jsonb,text,text,text,boolean)',
     'EXECUTE prometheus_set_policy(text,text,text,regprocedure,jsonb,text,text,text,text,text)',
-    'EXECUTE prometheus_set_budget(text,text,bigint,numeric)',
+    'EXECUTE prometheus_set_budget(text,text,bigint,numeric)', 'EXECUTE prometheus_set_alert(text,text)',
     'EXECUTE prometheus_pause(text)', 'EXECUTE prometheus_resume(text)', 'EXECUTE prometheus_storage()'],
     'what an administrator may besides');
 SELECT is_empty($$SELECT may FROM may WHERE role = 'prometheus_agent_user'
@@ -131,7 +131,7 @@ SELECT throws_ok('SELECT * FROM prometheus.' || v, '42501', NULL, 'not even an a
   FROM unnest(ARRAY['_task', '_attempt', '_call', '_step', '_outcome', '_cancel', '_strike', '_model', '_tool', '_agent',
                     '_policy', '_budget', '_charge', '_state', '_state_failure', '_verdict', '_approval', '_decision', '_checkpoint', '_era',
                     '_visible_task', '_task_id', '_fact_id', '_mark', '_mark_name', '_every_mark',
-                    '_track', '_row_version', '_row_version_id']) AS v;
+                    '_track', '_row_version', '_row_version_id', '_threshold', '_alert']) AS v;
 RESET ROLE;
 
 SELECT * FROM finish();

@@ -144,7 +144,7 @@ SELECT set_eq(
        WHERE relkind IN ('r', 'S')
          AND NOT EXISTS (SELECT FROM pg_extension
                           WHERE extname = 'prometheus' AND rel.oid = ANY (extconfig))$$,
-    ARRAY['_checkpoint', '_gate'],
+    ARRAY['_alert', '_checkpoint', '_gate'],
     'every table and sequence is dumped but these');
 
 SELECT is_empty(
@@ -184,7 +184,7 @@ SELECT set_eq(
          AND NOT EXISTS (SELECT FROM col
                           WHERE attrelid = rel.oid AND attname = 'xid'
                             AND atttypid = 'xid8'::regtype AND attnotnull)$$,
-    ARRAY['_checkpoint', '_consumer', '_era', '_gate'],
+    ARRAY['_alert', '_checkpoint', '_consumer', '_era', '_gate'],
     'every table has the transaction that wrote the row but these');
 
 SELECT is_empty(

@@ -208,6 +208,7 @@ INSERT INTO prometheus._decision (approval_id, event_id, xid, decided_at, decisi
 SELECT -1, -2, prometheus._xid(), now(), 'rejected', 'somebody';
 SELECT prometheus_set_policy('justica.escalation', effect => 'off');
 SELECT prometheus_set_budget('all', 'day', tokens => 1000000);
+SELECT prometheus_set_alert('wal_rate', '200 MB/s');
 INSERT INTO prometheus._horizon (at, xid, moved_at, snapshot)
 SELECT '2000-01-01', prometheus._xid(), now(), prometheus._snapshot();
 INSERT INTO prometheus._audit_usage (first_task, day, xid, submitter_oid, submitter, agent, tasks, calls)
@@ -223,7 +224,7 @@ SELECT prometheus_track('tools.notes', false);
 EOSQL
 
 @facts = split /\n/, $node->safe_psql('postgres',
-	q{SELECT relname FROM pg_class WHERE relnamespace = 'prometheus'::regnamespace AND relkind = 'r' AND relname NOT IN ('_checkpoint', '_era', '_gate') ORDER BY 1});
+	q{SELECT relname FROM pg_class WHERE relnamespace = 'prometheus'::regnamespace AND relkind = 'r' AND relname NOT IN ('_alert', '_checkpoint', '_era', '_gate') ORDER BY 1});
 cmp_ok(scalar @facts, '>', 8, 'the facts are known');
 $ours{$_} = content($node, $_, $views{$_}, 'postgres') foreach @facts, keys %views;
 $ours{unread} = $node->safe_psql('postgres', 'SELECT count(*) - 3 FROM prometheus.event');

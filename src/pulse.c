@@ -1,0 +1,305 @@
+/*
+ * pulse.c
+ *	  Looks at prometheus itself: its queue, gates, marks, processes, sizes and
+ *	  budgets.
+ *
+ * The queue is read a slab at a time, so that the scheduler waits for none of
+ * it.  Sizes are measured by the publisher while facts change.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "postmaster/postmaster.h"
+#include "storage/spin.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "gate.h"
+#include "queue.h"
+#include "vital.h"
+#include "worker.h"
+#include "xact.h"
+
+#define HOUR (USECS_PER_SEC * INT64CONST(3600))
+
+static double
+seconds_since(const PromLook *look, TimestampTz then)
+{
+	return look->now <= then ? 0 : (look->now - then) / (double) USECS_PER_SEC;
+}
+
+
+/* The queue. */
+
+typedef struct Due
+{
+	int64 task_id; /* 0: none */
+	TimestampTz since;
+} Due;
+
+static void
+look_at_entry(const PromQueueEntry *entry, Due *oldest)
+{
+	TimestampTz since = Max(entry->due, entry->since);
+
+	if (entry->state == PROM_QUEUE_READY &&
+		(oldest->task_id == 0 || since < oldest->since))
+		*oldest = (Due){entry->task_id, since};
+}
+
+/* False: there is no such slab, or the queue is another one. */
+static bool
+look_at_slab(PromDatabase *db, dsa_area *area, dsa_handle handle, int slab,
+			 Due *oldest)
+{
+	bool found = false;
+
+	LWLockAcquire(db->queue_lock, LW_SHARED);
+	if (db->queue_dsa == handle)
+	{
+		PromQueueRoot *root = dsa_get_address(area, db->queue_root);
+		int n = root->nentries - slab * PROM_SLAB_ENTRIES;
+
+		found = n > 0;
+		if (found)
+		{
+			PromQueueEntry *entries = dsa_get_address(area, root->slabs[slab]);
+
+			for (int i = 0; i < Min(n, PROM_SLAB_ENTRIES); i++)
+				look_at_entry(&entries[i], oldest);
+		}
+	}
+	LWLockRelease(db->queue_lock);
+	return found;
+}
+
+/* The task that has been ready for the longest time. */
+double
+prom_pulse_due(PromLook *look)
+{
+	PromDatabase *db = look->db;
+	dsa_area *area = NULL;
+	dsa_handle handle;
+	Due oldest = {0};
+
+	if (db == NULL)
+		return PROM_UNKNOWN;
+	LWLockAcquire(db->queue_lock, LW_SHARED);
+	handle = db->queue_dsa;
+	if (handle != DSA_HANDLE_INVALID)
+		area = dsa_attach(handle);
+	LWLockRelease(db->queue_lock);
+	if (area == NULL)
+		return PROM_UNKNOWN;
+	for (int slab = 0; look_at_slab(db, area, handle, slab, &oldest); slab++)
+		;
+	dsa_detach(area);
+	if (oldest.task_id == 0)
+		return 0;
+	look->what = psprintf("task %lld", (long long) oldest.task_id);
+	return seconds_since(look, oldest.since);
+}
+
+
+/* Gates. */
+
+double
+prom_pulse_gates(PromLook *look)
+{
+	PromDatabase *db = look->db;
+	TimestampTz oldest = DT_NOEND;
+	uint32 n;
+
+	if (db == NULL)
+		return PROM_UNKNOWN;
+	n = pg_atomic_read_u32(&db->ngates);
+	LWLockAcquire(db->gate_lock, LW_SHARED);
+	for (uint32 i = 0; i < n; i++)
+	{
+		TimestampTz since = prom_gate_closed_since(&db->gates[i], look->now);
+
+		if (since >= oldest)
+			continue;
+		oldest = since;
+		look->what = prom_gate_target(&db->gates[i]);
+	}
+	LWLockRelease(db->gate_lock);
+	return oldest == DT_NOEND ? 0 : seconds_since(look, oldest);
+}
+
+/* Models whose providers asked for money, until a good call, or a resume. */
+double
+prom_pulse_money(PromLook *look)
+{
+	PromDatabase *db = look->db;
+	int count = 0;
+	uint32 n;
+
+	if (db == NULL)
+		return PROM_UNKNOWN;
+	n = pg_atomic_read_u32(&db->ngates);
+	LWLockAcquire(db->gate_lock, LW_SHARED);
+	for (uint32 i = 0; i < n; i++)
+	{
+		const PromGate *gate = &db->gates[i];
+
+		if (gate->reason != PROM_GATE_MONEY || gate->closings == 0 ||
+			pg_atomic_read_u64((pg_atomic_uint64 *) &gate->until) == 0)
+			continue;
+		count++;
+		look->what = prom_gate_target(gate);
+	}
+	LWLockRelease(db->gate_lock);
+	return count;
+}
+
+
+/* The publisher, and other processes. */
+
+double
+prom_pulse_marks(PromLook *look)
+{
+	PromMarks *marks;
+	TimestampTz since;
+
+	if (look->db == NULL)
+		return PROM_UNKNOWN;
+	marks = &look->db->marks;
+	since = (TimestampTz) pg_atomic_read_u64(&marks->failing_since);
+	if (since == 0 && pg_atomic_read_u32(&marks->changed) != 0)
+		since = (TimestampTz) pg_atomic_read_u64(&marks->changed_at);
+	return since == 0 ? 0 : seconds_since(look, since);
+}
+
+/* While a statement keeps them away none is missing. */
+double
+prom_pulse_workers(PromLook *look)
+{
+	PromDatabase *db = look->db;
+	TimestampTz oldest = DT_NOEND;
+
+	if (db == NULL || RecoveryInProgress())
+		return PROM_UNKNOWN;
+	LWLockAcquire(prom_shared->lock, LW_SHARED);
+	for (int role = 0; role < PROM_EXECUTOR && db->holders == 0; role++)
+	{
+		TimestampTz left_at = Max(db->worker[role].left_at, PgStartTime);
+
+		if (db->worker[role].pid != 0 || left_at >= oldest)
+			continue;
+		oldest = left_at;
+		look->what = prom_worker_role_name(role);
+	}
+	LWLockRelease(prom_shared->lock);
+	return oldest == DT_NOEND ? 0 : seconds_since(look, oldest);
+}
+
+
+/* Sizes. */
+
+/* One an hour stays, and the newest. */
+static void
+keep_size(PromVitals *vitals, TimestampTz now, int64 bytes)
+{
+	PromSize *sizes = vitals->sizes;
+	int n = vitals->nsizes;
+
+	if (n >= 2 && sizes[n - 1].at - sizes[n - 2].at < HOUR)
+		n--;
+	if (n == PROM_MAX_SIZES)
+		memmove(sizes, sizes + 1, --n * sizeof(PromSize));
+	sizes[n] = (PromSize){now, bytes};
+	vitals->nsizes = n + 1;
+}
+
+void
+prom_pulse_read_sizes(PromLook *look)
+{
+	static PromStatement statement = {
+		"SELECT sum(pg_total_relation_size(c.oid))::bigint FROM pg_class c"
+		" WHERE c.relnamespace = 'prometheus'::regnamespace"
+		" AND c.relkind = 'r'",
+		0,
+		{0},
+		NULL};
+	PromVitals *vitals = &look->db->vitals;
+	int64 bytes;
+
+	prom_statement_run(&statement, NULL, NULL, true);
+	bytes = prom_row_int64_or(0, 1, 0);
+	SpinLockAcquire(&vitals->mutex);
+	keep_size(vitals, look->now, bytes);
+	SpinLockRelease(&vitals->mutex);
+}
+
+/* The newest, and the oldest that is not older than a day. */
+static bool
+find_sizes(PromLook *look, PromSize *newest, PromSize *oldest)
+{
+	PromVitals *vitals;
+	int n;
+
+	if (look->db == NULL)
+		return false;
+	vitals = &look->db->vitals;
+	SpinLockAcquire(&vitals->mutex);
+	n = vitals->nsizes;
+	for (int i = n - 1; i >= 0; i--)
+	{
+		if (i == n - 1)
+			*newest = vitals->sizes[i];
+		else if (vitals->sizes[i].at < look->now - 24 * HOUR)
+			break;
+		*oldest = vitals->sizes[i];
+	}
+	SpinLockRelease(&vitals->mutex);
+	return n > 0;
+}
+
+double
+prom_pulse_size(PromLook *look)
+{
+	PromSize newest;
+	PromSize oldest;
+
+	return find_sizes(look, &newest, &oldest) ? (double) newest.bytes
+											  : PROM_UNKNOWN;
+}
+
+double
+prom_pulse_growth(PromLook *look)
+{
+	PromSize newest;
+	PromSize oldest;
+
+	if (!find_sizes(look, &newest, &oldest))
+		return PROM_UNKNOWN;
+	return (double) Max(newest.bytes - oldest.bytes, 0);
+}
+
+
+/* Budgets. */
+
+double
+prom_pulse_budget(PromLook *look)
+{
+	PromVitals *vitals;
+	double spent;
+	TimestampTz refills_at;
+	char budget[PROM_MAX_BUDGET];
+
+	if (look->db == NULL)
+		return PROM_UNKNOWN;
+	vitals = &look->db->vitals;
+	SpinLockAcquire(&vitals->mutex);
+	spent = vitals->spent;
+	refills_at = vitals->refills_at;
+	memcpy(budget, vitals->budget, sizeof(budget));
+	SpinLockRelease(&vitals->mutex);
+	if (budget[0] == '\0')
+		return PROM_UNKNOWN;
+	if (refills_at <= look->now)
+		return 0;
+	look->what = pstrdup(budget);
+	return spent;
+}
