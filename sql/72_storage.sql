@@ -107,6 +107,9 @@ SELECT c.relname::text AS relation,
        ('_event', 'event',
         (SELECT x.emitted_at FROM prometheus._event x
           ORDER BY x.xid LIMIT 1)),
+       ('_delivery', 'event',
+        (SELECT x.ended_at FROM prometheus._delivery x
+          WHERE x.ended_at IS NOT NULL ORDER BY x.ended_at LIMIT 1)),
        ('_agent', 'version',
         (SELECT min(x.set_at) FROM prometheus._agent x)),
        ('_model', 'version',

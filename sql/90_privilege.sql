@@ -73,6 +73,12 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_reject(bigint, text)
 REVOKE ALL ON FUNCTION @extschema@.prometheus_pause(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_resume(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_why(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_subscribe(
+    text, regprocedure, text, text[], text, jsonpath, boolean, interval,
+    integer, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_unsubscribe(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_redrive(text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_discard(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_track(
     regclass, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_rows_at(
@@ -108,6 +114,9 @@ GRANT SELECT ON
     prometheus.worker,
     prometheus.gate,
     prometheus.alert,
+    prometheus.subscription,
+    prometheus.delivery,
+    prometheus.dead_letter,
     prometheus.span,
     prometheus.usage,
     prometheus.task_history,
@@ -206,6 +215,12 @@ GRANT EXECUTE ON FUNCTION
     @extschema@.prometheus_rows_at(anyelement, timestamptz),
     @extschema@.prometheus_rows_at(anyelement, timestamptz, jsonb),
     @extschema@.prometheus_undo(bigint, boolean),
+    @extschema@.prometheus_subscribe(
+        text, regprocedure, text, text[], text, jsonpath, boolean, interval,
+        integer, integer),
+    @extschema@.prometheus_unsubscribe(text),
+    @extschema@.prometheus_redrive(text, text),
+    @extschema@.prometheus_discard(text, text),
     @extschema@.prometheus_version(),
     @extschema@.prometheus_health()
     TO prometheus_agent_user, prometheus_agent_admin;

@@ -21,6 +21,8 @@ SELECT pg_catalog.pg_extension_config_dump('prometheus._approval', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._decision', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._event', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._consumer', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._subscription', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._delivery', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._model', 'WHERE NOT (name = ''echo'' AND version = 1)');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._tool', 'WHERE kind <> ''builtin''');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._memory', '');

@@ -30,6 +30,7 @@
 #include "schema.h"
 #include "signature.h"
 #include "step.h"
+#include "subscriber.h"
 #include "tool/builtin.h"
 #include "version.h"
 #include "worker.h"
@@ -574,6 +575,9 @@ prom_act(PromJob *job)
 			break;
 		case PROM_JOB_COUNSEL:
 			prom_act_counsel(job);
+			break;
+		case PROM_JOB_DELIVER:
+			prom_subscriber_run(job);
 			break;
 	}
 	prom_version_set_task(0, 0);

@@ -18,6 +18,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "courier.h"
 #include "fault.h"
 #include "gate.h"
 #include "guc.h"
@@ -263,9 +264,14 @@ take_jobs(TimestampTz now)
 	while (nturn < TURN_TOTAL && nbegin < PROM_WORK_MOST_BEGIN &&
 		   prom_jobs_next_ended(&end))
 	{
-		PromWork *work =
-			(PromWork *) ((char *) end.owner - offsetof(PromWork, jobs));
+		PromWork *work;
 
+		if (end.owner->delivers)
+		{
+			prom_courier_take_job(&end, now);
+			continue;
+		}
+		work = (PromWork *) ((char *) end.owner - offsetof(PromWork, jobs));
 		if (end.failed)
 			strlcpy(work->failure, end.error, sizeof(work->failure));
 		prom_attempt_take_job(&work->attempt, &end);
@@ -592,7 +598,8 @@ wait_for_work(bool at_once)
 	else if (nkept > 0 && (timeout < 0 || timeout > PROM_WORK_WRITE_AGAIN))
 		timeout = PROM_WORK_WRITE_AGAIN;
 	timeout = prom_worker_sooner(
-		timeout, prom_worker_wait_time(prom_jobs_next_moment()));
+		timeout, prom_worker_wait_time(Min(prom_jobs_next_moment(),
+										   prom_courier_next_moment())));
 	if (wait_event == 0)
 		wait_event = prom_wait_event_new("PrometheusCaller");
 	timeout = prom_worker_wait_limit(timeout);
@@ -634,6 +641,7 @@ begin(Datum main_arg)
 	if (!prom_jobs_begin())
 		proc_exit(0);
 	prom_gate_forget_calls(prom_my_database);
+	prom_courier_begin();
 	prom_llm_blame = blame;
 	http = prom_http_create();
 	wait_set = prom_create_wait_event_set(3);
@@ -673,7 +681,10 @@ prom_caller_main(Datum main_arg)
 		full = nbegin == PROM_WORK_MOST_BEGIN || nturn == TURN_TOTAL;
 		if (nturn > 0)
 			run_turn(now);
-		pg_atomic_write_u32(&prom_my_worker->in_flight, in_flight);
+		prom_courier_drive(http, now);
+		prom_jobs_drive(now);
+		pg_atomic_write_u32(&prom_my_worker->in_flight,
+							in_flight + prom_courier_in_flight());
 		if (in_flight == 0 && nkept == 0 && prom_jobs_count() == 0 &&
 			prom_versions_kept() > CACHED_VERSIONS)
 			prom_versions_forget();

@@ -32,6 +32,7 @@
 #include "event.h"
 #include "role.h"
 #include "shmem.h"
+#include "wakeup.h"
 #include "window.h"
 #include "xact.h"
 
@@ -269,16 +270,27 @@ begin_anew(Consumer *consumer)
 
 /* Who may use one. */
 
-/* Others wait here until this transaction has ended. */
-static void
-lock_name(const char *name)
+static LOCKTAG
+tag_of(const char *name)
 {
-	Oid relid = get_relname_relid("_consumer",
-								  get_namespace_oid("prometheus", false));
+	LOCKTAG tag;
 
-	LockDatabaseObject(
-		relid, hash_bytes((const unsigned char *) name, strlen(name)), 0,
-		ExclusiveLock);
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId,
+					   get_relname_relid("_consumer",
+										 get_namespace_oid("prometheus",
+														   false)),
+					   hash_bytes((const unsigned char *) name, strlen(name)),
+					   0);
+	return tag;
+}
+
+/* Others wait here until this transaction has ended. */
+void
+prom_consumer_lock(const char *name)
+{
+	LOCKTAG tag = tag_of(name);
+
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
 static void
@@ -298,7 +310,7 @@ begin(const char *name, const char *function, Consumer *consumer,
 
 	check_writing(function);
 	SPI_connect();
-	lock_name(name);
+	prom_consumer_lock(name);
 	become_owner(before);
 	if (!find_consumer(name, consumer))
 		ereport(ERROR,
@@ -310,6 +322,28 @@ begin(const char *name, const char *function, Consumer *consumer,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for consumer \"%s\"", name),
 				 errdetail("It is of role \"%s\".", consumer->owner)));
+}
+
+/* What is given to a subscription is not given to others. */
+static void
+check_pulled(const Consumer *consumer)
+{
+	static PromStatement statement = {
+		"SELECT FROM prometheus._subscription s"
+		" WHERE s.name OPERATOR(pg_catalog.=) $1",
+		1,
+		{TEXTOID},
+		NULL,
+	};
+	Datum value = CStringGetTextDatum(consumer->name);
+
+	prom_statement_run_now(&statement, &value);
+	if (SPI_processed > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is a subscription", consumer->name),
+				 errdetail("Its events are pushed; prometheus.delivery shows what came of them."),
+				 errhint("prometheus_replay() lets it begin again, prometheus_unsubscribe() removes it.")));
 }
 
 /* After a restore its oid is another one: then nobody knows what it may see. */
@@ -357,7 +391,7 @@ prom_create_consumer(PG_FUNCTION_ARGS)
 	consumer.created_at = GetCurrentTimestamp();
 	consumer.window.done = consumer.last = prom_window_beginning;
 	SPI_connect();
-	lock_name(consumer.name);
+	prom_consumer_lock(consumer.name);
 	become_owner(&before);
 	prom_window_start(&consumer.window, PG_ARGISNULL(2),
 					  PG_ARGISNULL(2) ? 0 : PG_GETARG_TIMESTAMPTZ(2));
@@ -413,6 +447,7 @@ prom_poll(PG_FUNCTION_ARGS)
 						errmsg("max_events must be from 1 to %d", MAX_EVENTS)));
 	begin(name, "prometheus_poll()", &consumer, &before);
 	check_owner(&consumer);
+	check_pulled(&consumer);
 	n = find_events(&consumer, want, &entries, &all, &changed);
 	if (n > 0)
 	{
@@ -467,6 +502,7 @@ prom_ack(PG_FUNCTION_ARGS)
 
 	begin(name, "prometheus_ack()", &consumer, &before);
 	check_owner(&consumer);
+	check_pulled(&consumer);
 	place = consumer.last;
 	n = consumer.given;
 	if (!PG_ARGISNULL(1))
@@ -501,6 +537,7 @@ prom_replay(PG_FUNCTION_ARGS)
 	prom_window_start(&consumer.window, false, PG_GETARG_TIMESTAMPTZ(1));
 	update_consumer(&consumer);
 	end(&before);
+	prom_wakeup_publisher(); /* it may be a subscription */
 	PG_RETURN_VOID();
 }
 
@@ -519,11 +556,77 @@ prom_drop_consumer(PG_FUNCTION_ARGS)
 	PromOwner before;
 
 	begin(name, "prometheus_drop_consumer()", &consumer, &before);
+	check_pulled(&consumer);
 	if (prom_execute_now(drop_sql, 1, &type, &value, NULL, false) !=
 		SPI_OK_DELETE)
 		elog(ERROR, "could not write prometheus._consumer");
 	end(&before);
 	PG_RETURN_VOID();
+}
+
+
+/* Those of subscriptions. */
+
+/* A position without events is written no oftener than this, ms. */
+#define KEEP_POSITION 5000
+
+void
+prom_consumer_push(const char *name, ArrayType *types, Oid owner, bool exists)
+{
+	Consumer consumer = {0};
+
+	if (types != NULL)
+		check_types(types);
+	if (exists && !find_consumer(name, &consumer))
+		elog(ERROR, "subscription \"%s\" has no consumer", name);
+	consumer.name = name;
+	consumer.owner = GetUserNameFromId(owner, false);
+	consumer.window.reader = owner;
+	consumer.window.types = types;
+	if (exists)
+	{
+		update_consumer(&consumer);
+		return;
+	}
+	consumer.created_at = GetCurrentTimestamp();
+	consumer.window.done = consumer.last = prom_window_beginning;
+	prom_window_start(&consumer.window, true, 0);
+	if (!insert_consumer(&consumer))
+		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
+						errmsg("a consumer has the name \"%s\"", name),
+						errhint("Take another name, or remove that with prometheus_drop_consumer().")));
+}
+
+int
+prom_consumer_take(const char *name, int want, PromEntry **entries, bool *more)
+{
+	LOCKTAG tag = tag_of(name);
+	Consumer consumer;
+	TimestampTz was_at;
+	bool all = true;
+	bool changed = false;
+	int n;
+
+	*more = false;
+	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return -1;
+	if (!find_consumer(name, &consumer) ||
+		!prom_role_is(consumer.owner, consumer.window.reader))
+		return 0;
+	was_at = consumer.window.base.at;
+	n = find_events(&consumer, want, entries, &all, &changed);
+	if (n > 0)
+	{
+		consumer.window.done = (*entries)[n - 1].place;
+		*more = !all;
+		if (all)
+			begin_anew(&consumer);
+	}
+	if (n > 0 || (changed && TimestampDifferenceExceeds(
+								 was_at, consumer.window.base.at,
+								 KEEP_POSITION)))
+		update_consumer(&consumer);
+	return n;
 }
 
 

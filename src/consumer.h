@@ -7,10 +7,29 @@
 
 #include "lib/stringinfo.h"
 
+#include "window.h"
+
 /*
  * How many there are; names of those are added whose position is behind the
  * newest mark by more than so many seconds.
  */
 extern int prom_consumer_count(int seconds, StringInfo late);
+
+/*
+ * For subscriptions, whose consumers have their names.  Lock a name to the end
+ * of the transaction; make one, or give it other types and another owner, as
+ * the extension's owner.
+ */
+extern void prom_consumer_lock(const char *name);
+extern void prom_consumer_push(const char *name, ArrayType *types, Oid owner,
+							   bool exists);
+
+/*
+ * For the publisher: poll the consumer of a subscription and acknowledge what
+ * it is given, in a worker's transaction.  How many; 0 also if there is none,
+ * -1 if somebody holds its lock.  more: there may be others.
+ */
+extern int prom_consumer_take(const char *name, int want, PromEntry **entries,
+							  bool *more);
 
 #endif

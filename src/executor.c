@@ -63,7 +63,9 @@ run(void)
 			proc_exit(0);
 		SPI_connect();
 		MemoryContextSwitchTo(job_context);
-		prom_guilt_name(job->task_id, job->step);
+		prom_guilt_name(job->kind == PROM_JOB_DELIVER ? -job->delivery_id
+													  : job->task_id,
+						job->step);
 		prom_act(job);
 		prom_guilt_clear();
 		SPI_finish();
@@ -146,7 +148,7 @@ prom_executor_main(Datum main_arg)
 			idle_since = GetCurrentTimestamp();
 			continue;
 		}
-		end = number >= prom_guc_executors
+		end = number >= prom_guc_executors && number < PROM_MAX_EXECUTORS
 				  ? idle_since
 				  : TimestampTzPlusMilliseconds(idle_since, IDLE_END);
 		if (end <= GetCurrentTimestamp())

@@ -1,6 +1,7 @@
 /*
  * fetch.c
- *	  Sends one request to an endpoint that is a tool, and reads what came back.
+ *	  Sends one request to an endpoint that is a tool, or to a webhook, and
+ *	  reads what came back.
  *
  * A request is never sent twice from here: always on a new connection, which
  * libcurl does not try again.  Whatever goes wrong once the connection is there
@@ -27,7 +28,9 @@
 
 struct PromFetch
 {
-	dlist_node link; /* in done_fetches */
+	dlist_node link; /* in done */
+	dlist_head *done;
+	bool is_webhook;
 	bool is_listed;
 	void *owner;
 	PromHttp *http;
@@ -52,11 +55,12 @@ struct PromFetch
 /* Those that have ended and were not asked for yet, the oldest first. */
 static dlist_head done_fetches = DLIST_STATIC_INIT(done_fetches);
 
+/* Bytes of a response are read for a task, or (NULL) have been. */
 static void
-blame(void *owner)
+blame(const PromFetch *fetch)
 {
-	if (prom_llm_blame != NULL)
-		prom_llm_blame(owner);
+	if (prom_llm_blame != NULL && (fetch == NULL || !fetch->is_webhook))
+		prom_llm_blame(fetch == NULL ? NULL : fetch->owner);
 }
 
 /* Set how many bytes it holds; false: that is more than there may be. */
@@ -75,7 +79,7 @@ hold(PromFetch *fetch, size_t bytes)
 static void
 list_as_done(PromFetch *fetch)
 {
-	dlist_push_tail(&done_fetches, &fetch->link);
+	dlist_push_tail(fetch->done, &fetch->link);
 	fetch->is_listed = true;
 }
 
@@ -119,6 +123,14 @@ strip(PromFetch *fetch)
 
 /* The end. */
 
+static bool
+is_timeout(PromHttpEnd end)
+{
+	return end == PROM_HTTP_FIRST_BYTE_TIMEOUT ||
+		   end == PROM_HTTP_IDLE_TIMEOUT || end == PROM_HTTP_TOTAL_TIMEOUT ||
+		   end == PROM_HTTP_DEADLINE;
+}
+
 /* No response, or none that is whole. */
 static void
 finish_failure(PromFetch *fetch)
@@ -145,7 +157,11 @@ finish_failure(PromFetch *fetch)
 		[PROM_HTTP_DEADLINE] = "the task's deadline passed before the response",
 	};
 
-	fail(fetch, texts[fetch->http_result.end], fetch->http_result.detail);
+	fail(fetch,
+		 fetch->is_webhook && is_timeout(fetch->http_result.end)
+			 ? "there was no response in time"
+			 : texts[fetch->http_result.end],
+		 fetch->http_result.detail);
 	fetch->result.ambiguous = fetch->http_result.connect_ms >= 0;
 }
 
@@ -169,6 +185,7 @@ finish_status(PromFetch *fetch)
 				 (long long) (retry_after + 999) / 1000);
 	fail(fetch, what, words);
 	free(words);
+	fetch->result.retry_after = retry_after;
 	/* A gateway may give up what goes on behind it, or send one elsewhere. */
 	fetch->result.ambiguous = status < 400 || status >= 500;
 }
@@ -228,7 +245,7 @@ request_done(void *arg)
 	PromFetchResult *result = &fetch->result;
 	int status;
 
-	blame(fetch->owner);
+	blame(fetch);
 	fetch->http_result = *prom_http_result(fetch->request);
 	status = fetch->http_result.headers.status;
 	result->http_status = status;
@@ -280,7 +297,7 @@ take_bytes(void *arg, const char *bytes, size_t length)
 	PromFetch *fetch = arg;
 	size_t room = fetch->wanted - fetch->length;
 
-	blame(fetch->owner);
+	blame(fetch);
 	if (prom_http_result(fetch->request)->headers.status >= 300)
 		room = MAX_ERROR_BODY - Min(fetch->length, MAX_ERROR_BODY);
 	if (length > room)
@@ -339,7 +356,7 @@ static void
 send_fetch(PromFetch *fetch, const PromFetchSpec *spec)
 {
 	static const char bearer[] = "Authorization: Bearer ";
-	const char *headers[3] = {NULL, NULL, NULL};
+	const char *headers[8] = {NULL};
 	int nheaders = 0;
 	char key[64];
 	char *authorization = NULL;
@@ -382,6 +399,8 @@ send_fetch(PromFetch *fetch, const PromFetchSpec *spec)
 				 (long long) spec->key);
 		headers[nheaders++] = key;
 	}
+	for (int i = 0; spec->headers != NULL && spec->headers[i] != NULL; i++)
+		headers[nheaders++] = spec->headers[i];
 	fetch->request = prom_http_start(fetch->http, &http);
 	prom_secret_free(authorization);
 	if (fetch->request == NULL)
@@ -411,6 +430,9 @@ prom_fetch_start(PromHttp *http, const PromFetchSpec *spec, void *owner)
 	fetch->http_result.detail = "";
 	fetch->result.connect_ms = -1;
 	fetch->result.first_byte_ms = -1;
+	fetch->result.retry_after = -1;
+	fetch->is_webhook = spec->done != NULL;
+	fetch->done = spec->done != NULL ? spec->done : &done_fetches;
 	problem = prepare(fetch, spec, words, sizeof(words));
 	if (problem != NULL)
 		fail_to_start(fetch, problem);
@@ -420,16 +442,21 @@ prom_fetch_start(PromHttp *http, const PromFetchSpec *spec, void *owner)
 }
 
 void *
-prom_fetch_next_done(void)
+prom_fetch_next_of(dlist_head *done)
 {
 	PromFetch *fetch;
 
-	if (dlist_is_empty(&done_fetches))
+	if (dlist_is_empty(done))
 		return NULL;
-	fetch = dlist_container(PromFetch, link,
-							dlist_pop_head_node(&done_fetches));
+	fetch = dlist_container(PromFetch, link, dlist_pop_head_node(done));
 	fetch->is_listed = false;
 	return fetch->owner;
+}
+
+void *
+prom_fetch_next_done(void)
+{
+	return prom_fetch_next_of(&done_fetches);
 }
 
 const PromFetchResult *

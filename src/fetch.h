@@ -1,12 +1,15 @@
 /*
  * fetch.h
- *	  One request to an endpoint that is a tool, and what came back.
+ *	  One request to an endpoint that is a tool, or to a webhook, and what came
+ *	  back.
  *
  * As llm.h for models: nothing here needs a transaction, and nothing raises an
  * error but for missing memory.
  */
 #ifndef PROM_FETCH_H
 #define PROM_FETCH_H
+
+#include "lib/ilist.h"
 
 #include "http.h"
 
@@ -20,6 +23,10 @@ typedef struct PromFetchSpec
 	int64 timeout;      /* ms */
 	int64 deadline;     /* of the task, ms from now */
 	int64 max_result;   /* bytes of the body that are wanted */
+
+	/* Of a webhook: its own headers, NULL after the last, and its own list. */
+	const char *const *headers;
+	dlist_head *done;
 } PromFetchSpec;
 
 /* How it ended.  Strings are UTF-8 and live as long as the fetch. */
@@ -33,6 +40,7 @@ typedef struct PromFetchResult
 	const char *request_id;
 	double connect_ms; /* -1: not reached */
 	double first_byte_ms;
+	int64 retry_after; /* ms, that the peer asked to wait; -1: it did not */
 } PromFetchResult;
 
 typedef struct PromFetch PromFetch;
@@ -43,6 +51,9 @@ extern PromFetch *prom_fetch_start(PromHttp *http, const PromFetchSpec *spec,
 
 /* The owner of the next one that has ended; NULL: there is none. */
 extern void *prom_fetch_next_done(void);
+
+/* The same of those with a list of their own. */
+extern void *prom_fetch_next_of(dlist_head *done);
 
 extern const PromFetchResult *prom_fetch_result(const PromFetch *fetch);
 

@@ -1,6 +1,7 @@
 /*
  * gate.c
- *	  Opens and closes the gates before models, and says who may go through.
+ *	  Opens and closes the gates before models and subscriptions, and says who
+ *	  may go through.
  *
  * A gate closes for a while: as long as the peer asked (429), or because calls
  * failed in a row (the breaker), or for want of money.  Then one call may go
@@ -14,8 +15,12 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/json.h"
 
+#include "event.h"
 #include "fault.h"
 #include "gate.h"
 
@@ -31,6 +36,13 @@
 #define PROBE_SOON 5000
 
 #define NO_LIMIT PG_UINT32_MAX
+
+/*
+ * Of the caller: some gate has closed or opened since that was last written as
+ * an event, and which of them are closed by what was written.
+ */
+static bool has_news;
+static bool told_closed[PROM_MAX_GATES];
 
 /* Let the options of its model be read anew. */
 static void
@@ -126,6 +138,8 @@ prom_gate_target(const PromGate *gate)
 			return psprintf("agent:%s", gate->name);
 		case PROM_GATE_MODEL:
 			return psprintf("model:%s", gate->name);
+		case PROM_GATE_SUBSCRIPTION:
+			return psprintf("subscription:%s", gate->name);
 	}
 	return pstrdup("all");
 }
@@ -138,6 +152,17 @@ prom_gate_is_paused(PromDatabase *db, PromGateKind kind, uint32 hash)
 							   : prom_gate_by_hash(db, kind, hash);
 
 	return gate != NULL && gate->paused;
+}
+
+/* In ISO 8601, as jsonb has it. */
+static char *
+time_as_json(TimestampTz at)
+{
+	char *text = palloc(MAXDATELEN + 1);
+
+	(void) JsonEncodeDateTime(text, TimestampTzGetDatum(at), TIMESTAMPTZOID,
+							  NULL);
+	return text;
 }
 
 static TimestampTz
@@ -265,6 +290,17 @@ prom_gate_changes(PromDatabase *db, const PromGate *gate)
 	return changes;
 }
 
+static void
+set_limits(PromGate *gate, uint32 limit, int breaker_failures)
+{
+	/* One that is widening goes on from where it is. */
+	if (pg_atomic_read_u32(&gate->width) == gate->max_concurrent ||
+		pg_atomic_read_u32(&gate->width) > limit)
+		pg_atomic_write_u32(&gate->width, limit);
+	gate->max_concurrent = limit;
+	gate->breaker_failures = breaker_failures;
+}
+
 void
 prom_gate_set_options(PromDatabase *db, PromGate *gate, const PromModel *model,
 					  uint32 asked)
@@ -279,17 +315,21 @@ prom_gate_set_options(PromDatabase *db, PromGate *gate, const PromModel *model,
 		return;
 	}
 	gate->version = model->version;
-	gate->breaker_failures = model->breaker_failures;
 	gate->nfallbacks = Min(model->nfallbacks, PROM_MAX_FALLBACKS);
 	for (int i = 0; i < gate->nfallbacks; i++)
 		gate->fallbacks[i] = prom_hash_name(model->fallbacks[i]);
-	/* One that is widening goes on from where it is. */
-	if (pg_atomic_read_u32(&gate->width) == gate->max_concurrent ||
-		pg_atomic_read_u32(&gate->width) > limit)
-		pg_atomic_write_u32(&gate->width, limit);
-	gate->max_concurrent = limit;
+	set_limits(gate, limit, model->breaker_failures);
 	LWLockRelease(db->gate_lock);
 	pg_atomic_fetch_add_u32(&gate->changes, 1);
+}
+
+void
+prom_gate_set_limits(PromDatabase *db, PromGate *gate, uint32 max_concurrent,
+					 int breaker_failures)
+{
+	LWLockAcquire(db->gate_lock, LW_EXCLUSIVE);
+	set_limits(gate, max_concurrent, breaker_failures);
+	LWLockRelease(db->gate_lock);
 }
 
 void
@@ -298,7 +338,61 @@ prom_gate_forget_calls(PromDatabase *db)
 	uint32 n = pg_atomic_read_u32(&db->ngates);
 
 	for (uint32 i = 0; i < n; i++)
+	{
 		pg_atomic_write_u32(&db->gates[i].in_flight, 0);
+		told_closed[i] = db->gates[i].closings > 0;
+	}
+}
+
+bool
+prom_gate_has_news(void)
+{
+	return has_news;
+}
+
+/* As json: its target and, if it is closed, why and until when. */
+static char *
+describe(const PromGate *gate)
+{
+	StringInfoData json;
+
+	initStringInfo(&json);
+	appendStringInfoString(&json, "{\"target\": ");
+	escape_json(&json, prom_gate_target(gate));
+	if (gate->closings > 0)
+		appendStringInfo(&json, ", \"reason\": \"%s\", \"until\": \"%s\"",
+						 gate->reason == PROM_GATE_RATE    ? "rate limit"
+						 : gate->reason == PROM_GATE_MONEY ? "money"
+														   : "failures",
+						 time_as_json(closed_until(gate)));
+	appendStringInfoChar(&json, '}');
+	return json.data;
+}
+
+void
+prom_gate_write_news(PromDatabase *db)
+{
+	uint32 n = pg_atomic_read_u32(&db->ngates);
+
+	for (uint32 i = 0; has_news && i < n; i++)
+	{
+		const PromGate *gate = &db->gates[i];
+
+		if (told_closed[i] != (gate->closings > 0))
+			(void) prom_event_add(gate->closings > 0 ? "gate.closed"
+													 : "gate.opened",
+								  describe(gate), prom_gate_target(gate), 0);
+	}
+}
+
+void
+prom_gate_told_news(PromDatabase *db)
+{
+	uint32 n = pg_atomic_read_u32(&db->ngates);
+
+	for (uint32 i = 0; has_news && i < n; i++)
+		told_closed[i] = db->gates[i].closings > 0;
+	has_news = false;
 }
 
 uint32
@@ -320,6 +414,7 @@ widen(PromGate *gate)
 {
 	uint32 width = pg_atomic_read_u32(&gate->width);
 
+	has_news = has_news || gate->closings > 0;
 	gate->failures = gate->closings = 0;
 	if (width >= gate->max_concurrent)
 		return;
@@ -351,6 +446,7 @@ close_gate(PromDatabase *db, PromGate *gate, PromGateReason reason,
 	if (current)
 	{
 		gate->generation++;
+		has_news = has_news || gate->closings == 0;
 		if (gate->closings++ == 0)
 			gate->first = now;
 		gate->failures = 0;
@@ -364,18 +460,29 @@ close_gate(PromDatabase *db, PromGate *gate, PromGateReason reason,
 	if (!current)
 		return;
 	ereport(reason == PROM_GATE_MONEY ? WARNING : LOG,
-			(errmsg("model \"%s\" is closed until %s", gate->name,
-					timestamptz_to_str(until)),
+			(errmsg("%s \"%s\" is closed until %s",
+					gate->kind == PROM_GATE_SUBSCRIPTION ? "subscription"
+														 : "model",
+					gate->name, timestamptz_to_str(until)),
 			 reason == PROM_GATE_MONEY
 				 ? errdetail("The provider asks for money: a quota or a spend limit is used up.")
 			 : reason == PROM_GATE_RATE
-				 ? errdetail("The provider asked to wait.")
-				 : errdetail("%d calls failed in a row.",
-							 gate->breaker_failures),
+				 ? errdetail("The peer asked to wait.")
+				 : errdetail("%d failed in a row.", gate->breaker_failures),
 			 reason == PROM_GATE_MONEY
 				 ? errhint("When it is paid for: SELECT prometheus_resume(%s);",
 						   quote_literal_cstr(prom_gate_target(gate)))
 				 : 0));
+}
+
+/* While it is widening, one failure is enough. */
+static void
+count_failure(PromDatabase *db, PromGate *gate, int64 retry_after, bool current,
+			  TimestampTz now)
+{
+	if (current && (++gate->failures >= gate->breaker_failures ||
+					gate->closings > 0))
+		close_gate(db, gate, PROM_GATE_FAILURES, retry_after, true, now);
 }
 
 void
@@ -394,15 +501,34 @@ prom_gate_ended(PromDatabase *db, PromGate *gate, uint32 generation,
 	else if (reply->retry == PROM_RETRY_WAIT && reply->http_status != 0)
 		close_gate(db, gate, PROM_GATE_RATE, reply->retry_after, current, now);
 	else if (reply->counts_for_breaker)
-	{
-		/* While it is widening, one failure is enough. */
-		if (current && (++gate->failures >= gate->breaker_failures ||
-						gate->closings > 0))
-			close_gate(db, gate, PROM_GATE_FAILURES, reply->retry_after, true,
-					   now);
-	}
+		count_failure(db, gate, reply->retry_after, current, now);
 	else if (current && reply->http_status != 0)
 		widen(gate); /* refused, but there is somebody who refuses */
+	prom_gate_dropped(gate);
+}
+
+void
+prom_gate_delivered(PromDatabase *db, PromGate *gate, uint32 generation,
+					PromGateWord word, int64 retry_after, TimestampTz now)
+{
+	bool current = generation == gate->generation;
+
+	switch (word)
+	{
+		case PROM_GATE_GOOD:
+		case PROM_GATE_REFUSED:
+			if (current)
+				widen(gate);
+			break;
+		case PROM_GATE_BAD:
+			count_failure(db, gate, retry_after, current, now);
+			break;
+		case PROM_GATE_LATER:
+			close_gate(db, gate, PROM_GATE_RATE, retry_after, current, now);
+			break;
+		case PROM_GATE_SILENT:
+			break;
+	}
 	prom_gate_dropped(gate);
 }
 

@@ -1,6 +1,7 @@
 /*
  * gate.h
- *	  What may close the way to all tasks, to an agent's, or to a model.
+ *	  What may close the way to all tasks, to an agent's, to a model, or to a
+ *	  subscription.
  */
 #ifndef PROM_GATE_H
 #define PROM_GATE_H
@@ -21,7 +22,7 @@ extern PromGate *prom_gate_find(PromDatabase *db, PromGateKind kind,
 extern PromGate *prom_gate_make(PromDatabase *db, PromGateKind kind,
 								const char *name);
 
-/* "all", "agent:NAME" or "model:NAME", palloc'd. */
+/* "all", "agent:NAME" and such, palloc'd. */
 extern char *prom_gate_target(const PromGate *gate);
 
 /* Is everything paused, or this agent? */
@@ -63,6 +64,14 @@ extern TimestampTz prom_gate_opens_next(PromDatabase *db, const PromGate *gate,
 extern void prom_gate_forget_calls(PromDatabase *db);
 
 /*
+ * Of the caller: have gates closed or opened?  Write that as events, in a
+ * transaction; after its commit they are told.
+ */
+extern bool prom_gate_has_news(void);
+extern void prom_gate_write_news(PromDatabase *db);
+extern void prom_gate_told_news(PromDatabase *db);
+
+/*
  * What the caller tells: a model's options, in the newest version after it was
  * asked so often; a call that begins and ends.
  */
@@ -73,6 +82,23 @@ extern void prom_gate_dropped(PromGate *gate);
 extern void prom_gate_ended(PromDatabase *db, PromGate *gate,
 							uint32 generation, const PromReply *reply,
 							TimestampTz now);
+
+/* What a delivery to a subscription says of whom it went to. */
+typedef enum PromGateWord
+{
+	PROM_GATE_GOOD,
+	PROM_GATE_REFUSED, /* not this one, but there is somebody */
+	PROM_GATE_BAD,     /* one of those in a row that close it */
+	PROM_GATE_LATER,   /* it asked to wait */
+	PROM_GATE_SILENT   /* it says nothing */
+} PromGateWord;
+
+/* The same as the first two of these for a subscription. */
+extern void prom_gate_set_limits(PromDatabase *db, PromGate *gate,
+								 uint32 max_concurrent, int breaker_failures);
+extern void prom_gate_delivered(PromDatabase *db, PromGate *gate,
+								uint32 generation, PromGateWord word,
+								int64 retry_after, TimestampTz now);
 
 /* A person says that it is to open now, or gave its model other options. */
 extern void prom_gate_open(PromGate *gate);

@@ -22,6 +22,7 @@
 #include "gate.h"
 #include "guc.h"
 #include "shmem.h"
+#include "subscription.h"
 #include "track.h"
 #include "worker.h"
 
@@ -66,7 +67,8 @@ put_executors(ReturnSetInfo *result, PromDatabase *db)
 	int wanted = pg_atomic_read_u32(&db->wanted);
 	int n = 0;
 
-	for (int place = PROM_EXECUTOR; place < PROM_NPLACES; place++)
+	for (int place = PROM_EXECUTOR; place < PROM_EXECUTOR + PROM_MAX_EXECUTORS;
+		 place++)
 		if (db->worker[place].pid != 0)
 			n++;
 	if (n == 0 && wanted > 0)
@@ -267,6 +269,30 @@ put_consumers(ReturnSetInfo *result)
 			"SELECT * FROM prometheus.consumer shows how far. Events go after prometheus.retention, read or not: let them be polled and acknowledged, or prometheus_drop_consumer().");
 }
 
+static void
+put_subscriptions(ReturnSetInfo *result)
+{
+	PromSubscriptions found;
+
+	prom_subscription_look(&found);
+	if (found.disabled != NULL)
+		put(result, "subscriptions", "warning",
+			psprintf("%d; disabled: %s", found.n, found.disabled),
+			"prometheus.subscription says why; prometheus_subscribe() again enables one. Its events wait.");
+	else if (found.lagging != NULL)
+		put(result, "subscriptions", "warning",
+			psprintf("%d; late: %s", found.n, found.lagging),
+			"prometheus.delivery and prometheus.gate say why. Its events wait.");
+	else
+		put(result, "subscriptions", "ok", psprintf("%d", found.n), NULL);
+	if (found.dead > 0)
+		put(result, "dead letters", "warning",
+			psprintf("%lld: %s", found.dead, found.dead_of),
+			"prometheus.dead_letter says why; prometheus_redrive() delivers them again, prometheus_discard() takes them away.");
+	else
+		put(result, "dead letters", "ok", "none", NULL);
+}
+
 /* What is over its threshold. */
 static void
 put_alerts(ReturnSetInfo *result)
@@ -312,6 +338,7 @@ prom_health(PG_FUNCTION_ARGS)
 	}
 	put_era(result);
 	put_tracking(result);
+	put_subscriptions(result);
 	put_consumers(result);
 	put_process(result, PROM_LAUNCHER, &prom_shared->launcher);
 	put_database(result, db);

@@ -49,9 +49,10 @@ typedef struct Job
 
 static dlist_head owners = DLIST_STATIC_INIT(owners); /* with jobs waiting */
 static dlist_head ended = DLIST_STATIC_INIT(ended);
-static Job *running[PROM_MAX_EXECUTORS]; /* by place */
+static Job *running[PROM_JOB_PLACES]; /* by place */
 static int njobs;
-static int nopen; /* those that have not ended */
+static int nopen;     /* those that have not ended, */
+static int nhandlers; /* and are for subscriptions */
 
 static PromJob *
 place_at(int number)
@@ -90,9 +91,13 @@ move_state(PromJob *place, PromJobState from, PromJobState to)
 static void
 tell_wanted(void)
 {
-	uint32 before = pg_atomic_exchange_u32(&prom_my_database->wanted, nopen);
+	uint32 tasks = nopen - nhandlers;
+	uint32 handlers = nhandlers;
 
-	if (nopen > before)
+	if (tasks > pg_atomic_exchange_u32(&prom_my_database->wanted, tasks))
+		prom_shmem_wake(&prom_shared->launcher);
+	if (handlers >
+		pg_atomic_exchange_u32(&prom_my_database->wanted_handlers, handlers))
 		prom_shmem_wake(&prom_shared->launcher);
 }
 
@@ -127,10 +132,12 @@ prom_job_add(PromJobOwner *owner, const PromJobSpec *spec)
 	job->spec = *spec;
 	job->end.owner = owner;
 	job->end.step = spec->step;
+	job->end.delivery_id = spec->delivery_id;
 	owner->n++;
 	wait_again(job);
 	njobs++;
 	nopen++;
+	nhandlers += owner->delivers ? 1 : 0;
 	tell_wanted();
 }
 
@@ -140,6 +147,7 @@ end_job(Job *job)
 {
 	dlist_push_tail(&ended, &job->link);
 	nopen--;
+	nhandlers -= job->end.owner->delivers ? 1 : 0;
 	tell_wanted();
 }
 
@@ -169,9 +177,11 @@ give(Job *job, int number)
 	place->step = job->spec.step;
 	place->about = job->spec.about;
 	place->event_id = job->spec.event_id;
+	place->delivery_id = job->spec.delivery_id;
 	place->deadline = owner->deadline;
 	place->overdue = place->chat_failed = place->send = place->asks = false;
 	place->tokens = 0;
+	place->delivered = 0;
 	place->retry = job->end.retry;
 	strlcpy(place->error, job->error, sizeof(place->error));
 	pg_atomic_write_u32(&place->cancel, 0);
@@ -195,11 +205,27 @@ clear_left(int number)
 		(void) move_state(place, state, PROM_JOB_NONE);
 }
 
-/* An executor that is there and has no job; -1: none. */
-static int
-find_free(void)
+/* Does one run that takes long? */
+static bool
+slow_one_runs(void)
 {
-	for (int i = 0; i < PROM_MAX_EXECUTORS; i++)
+	for (int i = PROM_MAX_EXECUTORS; i < PROM_JOB_PLACES; i++)
+		if (running[i] != NULL && running[i]->end.owner->is_slow)
+			return true;
+	return false;
+}
+
+/* An executor for it that is there and has no job; -1: none. */
+static int
+find_free(const PromJobOwner *owner)
+{
+	int first = owner->delivers ? PROM_MAX_EXECUTORS : 0;
+	int beyond = owner->delivers ? PROM_JOB_PLACES : PROM_MAX_EXECUTORS;
+
+	/* A function that is slow leaves the others a place. */
+	if (owner->is_slow && slow_one_runs())
+		return -1;
+	for (int i = first; i < beyond; i++)
 	{
 		clear_left(i);
 		if (executor_at(i)->pid != 0 &&
@@ -226,29 +252,34 @@ end_waiting(PromJobOwner *owner)
 static void
 give_waiting(TimestampTz now)
 {
-	dlist_mutable_iter iter;
-	int place = find_free();
+	bool is_full[2] = {false, false}; /* for tasks, for subscriptions */
 	bool given = true;
 
 	while (given)
 	{
+		dlist_mutable_iter iter;
+
 		given = false;
 		dlist_foreach_modify(iter, &owners)
 		{
 			PromJobOwner *owner = dlist_container(PromJobOwner, link, iter.cur);
+			int place;
 
 			if (owner->deadline <= now)
 			{
 				end_waiting(owner);
 				continue;
 			}
+			if (owner->not_before > now || is_full[owner->delivers])
+				continue;
+			place = find_free(owner);
 			if (place < 0)
+			{
+				is_full[owner->delivers] = !owner->is_slow;
 				continue;
-			if (owner->not_before > now)
-				continue;
+			}
 			give(dlist_head_element(Job, link, &owner->waiting), place);
 			given = true;
-			place = find_free();
 			/* The others before it has another one. */
 			if (!dlist_is_empty(&owner->waiting))
 			{
@@ -256,8 +287,6 @@ give_waiting(TimestampTz now)
 				dlist_push_tail(&owners, &owner->link);
 			}
 		}
-		if (place < 0)
-			break;
 	}
 }
 
@@ -301,6 +330,7 @@ take_done(Job *job)
 	job->end.chat_failed = place->chat_failed;
 	job->end.retry = place->retry;
 	job->end.tokens = place->tokens;
+	job->end.delivered = place->delivered;
 	job->end.send = place->send && !job->dropped;
 	job->end.asks = place->asks ? job->spec.step : 0;
 	leave_place(job);
@@ -351,7 +381,7 @@ prom_jobs_drive(TimestampTz now)
 {
 	if (nopen == 0)
 		return;
-	for (int i = 0; i < PROM_MAX_EXECUTORS; i++)
+	for (int i = 0; i < PROM_JOB_PLACES; i++)
 		if (running[i] != NULL)
 			look_after(running[i], now);
 	give_waiting(now);
@@ -426,7 +456,7 @@ prom_jobs_next_moment(void)
 		if (owner->not_before != 0)
 			next = Min(next, owner->not_before);
 	}
-	for (int i = 0; i < PROM_MAX_EXECUTORS; i++)
+	for (int i = 0; i < PROM_JOB_PLACES; i++)
 		if (running[i] != NULL && running[i]->dropped)
 			next = Min(next, running[i]->stop_at);
 	return next;
@@ -442,7 +472,7 @@ prom_jobs_count(void)
 static bool
 anything_begun(void)
 {
-	for (int i = 0; i < PROM_MAX_EXECUTORS; i++)
+	for (int i = 0; i < PROM_JOB_PLACES; i++)
 		if (pg_atomic_read_u32(&place_at(i)->state) == PROM_JOB_BEGUN)
 			return true;
 	return false;
@@ -451,7 +481,7 @@ anything_begun(void)
 static void
 stop_all(int signo)
 {
-	for (int i = 0; i < PROM_MAX_EXECUTORS; i++)
+	for (int i = 0; i < PROM_JOB_PLACES; i++)
 	{
 		PromJob *place = place_at(i);
 
@@ -473,6 +503,7 @@ prom_jobs_begin(void)
 	bool ended_them = false;
 
 	pg_atomic_write_u32(&prom_my_database->wanted, 0);
+	pg_atomic_write_u32(&prom_my_database->wanted_handlers, 0);
 	stop_all(SIGINT);
 	while (anything_begun())
 	{
@@ -494,7 +525,7 @@ prom_jobs_begin(void)
 		}
 		prom_worker_wait(GRACE / 10, "PrometheusCaller");
 	}
-	for (int i = 0; i < PROM_MAX_EXECUTORS; i++)
+	for (int i = 0; i < PROM_JOB_PLACES; i++)
 		clear_left(i);
 	return true;
 }

@@ -18,6 +18,7 @@ typedef struct PromJobSpec
 	int32 step;
 	int32 about;    /* the step that a counsel is about */
 	int64 event_id; /* of the step of a chat, or of a counsel */
+	int64 delivery_id;
 } PromJobSpec;
 
 /*
@@ -32,6 +33,8 @@ typedef struct PromJobOwner
 	int n;                  /* jobs that have not been asked for yet */
 	TimestampTz deadline;   /* when those that wait end all the same */
 	TimestampTz not_before; /* after one failed */
+	bool delivers;          /* it is a subscription, and no task */
+	bool is_slow;           /* its jobs take long: one such runs at a time */
 } PromJobOwner;
 
 typedef struct PromJobEnd
@@ -41,9 +44,11 @@ typedef struct PromJobEnd
 	int retry;        /* and this what is to become of it: PromRetry */
 	int64 tokens;     /* that a chat or a counsel took */
 	int32 step;
-	bool send;   /* its request may be sent; the step comes from that */
-	int32 asks;  /* the tool's step that a model is to review; 0: none */
-	bool failed; /* it can never be done, and error says why */
+	bool send;  /* its request may be sent; the step comes from that */
+	int32 asks; /* the tool's step that a model is to review; 0: none */
+	int64 delivery_id;
+	int delivered; /* what came of it: PromDelivered */
+	bool failed;   /* it can never be done, and error says why */
 	char error[PROM_JOB_ERROR];
 } PromJobEnd;
 

@@ -172,11 +172,17 @@ stop_child(PromDatabase *db, Child *child, int place, bool ask)
  * have nothing to do end by themselves.
  */
 static int
-executors_missing(PromDatabase *db, Served *mine, TimestampTz now)
+executors_missing(PromDatabase *db, Served *mine, bool handlers,
+				  TimestampTz now)
 {
-	int wanted = Min(pg_atomic_read_u32(&db->wanted), prom_guc_executors);
+	int wanted = handlers ? Min(pg_atomic_read_u32(&db->wanted_handlers),
+								PROM_HANDLER_EXECUTORS)
+						  : Min(pg_atomic_read_u32(&db->wanted),
+								prom_guc_executors);
+	int first = PROM_EXECUTOR + (handlers ? PROM_MAX_EXECUTORS : 0);
+	int beyond = handlers ? PROM_NPLACES : PROM_EXECUTOR + PROM_MAX_EXECUTORS;
 
-	for (int place = PROM_EXECUTOR; place < PROM_NPLACES; place++)
+	for (int place = first; place < beyond; place++)
 		if (child_lives(db, &mine->children[place], place, now))
 			wanted--;
 	return Max(wanted, 0);
@@ -187,20 +193,22 @@ static TimestampTz
 keep_children(PromDatabase *db, Served *mine, TimestampTz now)
 {
 	TimestampTz next = DT_NOEND;
-	int missing = executors_missing(db, mine, now);
+	int missing[2] = {executors_missing(db, mine, false, now),
+					  executors_missing(db, mine, true, now)};
 
 	for (int place = 0; place < PROM_NPLACES; place++)
 	{
 		Child *child = &mine->children[place];
+		bool handlers = place >= PROM_EXECUTOR + PROM_MAX_EXECUTORS;
 
-		if (place >= PROM_EXECUTOR && missing == 0)
-			break;
+		if (place >= PROM_EXECUTOR && missing[handlers] == 0)
+			continue;
 		if (child_lives(db, child, place, now))
 			continue;
 		if (!OidIsValid(db->owner) && (place != PROM_SCHEDULER || mine->probed))
 			continue;
 		if (place >= PROM_EXECUTOR)
-			missing--;
+			missing[handlers]--;
 		if (child->not_before > now)
 		{
 			next = Min(next, child->not_before);
@@ -278,7 +286,8 @@ forget_tasks(PromDatabase *db)
 	while (prom_ring_pop(&db->ring, &hint))
 		;
 	pg_atomic_write_u32(&db->wanted, 0);
-	for (int i = 0; i < PROM_MAX_EXECUTORS; i++)
+	pg_atomic_write_u32(&db->wanted_handlers, 0);
+	for (int i = 0; i < PROM_JOB_PLACES; i++)
 		pg_atomic_write_u32(&db->jobs[i].state, PROM_JOB_NONE);
 	prom_gate_reset(db);
 	pg_atomic_write_u32(&db->marks.relation, 0);

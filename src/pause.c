@@ -1,6 +1,6 @@
 /*
  * pause.c
- *	  Pauses and resumes everything, an agent or a model.
+ *	  Pauses and resumes everything, an agent, a model or a subscription.
  *
  * What is paused is a row, written in the user's transaction; a hint after
  * the commit lets the scheduler read it, which tells the gates.  A task that
@@ -49,6 +49,11 @@ read_target(const char *text, Target *target)
 		target->kind = PROM_GATE_MODEL;
 		target->name = text + 6;
 	}
+	else if (strncmp(text, "subscription:", 13) == 0)
+	{
+		target->kind = PROM_GATE_SUBSCRIPTION;
+		target->name = text + 13;
+	}
 	else
 		return false;
 	return true;
@@ -65,35 +70,48 @@ target_argument(FunctionCallInfo fcinfo, char **given, Target *target)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"%s\" cannot be paused or resumed", *given),
-				 errhint("The target is all, agent:NAME or model:NAME.")));
+				 errhint("The target is all, agent:NAME, model:NAME or subscription:NAME.")));
 }
 
-/* Raise unless there is such an agent or model. */
+/* What a target is one of, and how it is looked for. */
+static const struct
+{
+	const char *called;
+	const char *sql;
+} kinds[] = {
+	[PROM_GATE_AGENT] = {"agent",
+						 "SELECT FROM prometheus._agent"
+						 " WHERE name OPERATOR(pg_catalog.=) $1 LIMIT 1"},
+	[PROM_GATE_MODEL] = {"model",
+						 "SELECT FROM prometheus._model"
+						 " WHERE name OPERATOR(pg_catalog.=) $1 LIMIT 1"},
+	[PROM_GATE_SUBSCRIPTION] = {"subscription",
+								"SELECT FROM prometheus._subscription"
+								" WHERE name OPERATOR(pg_catalog.=) $1"},
+};
+
+/* Raise unless there is such a thing. */
 static void
 check_exists(const Target *target)
 {
 	Oid type = TEXTOID;
 	Datum value = CStringGetTextDatum(target->name);
-	bool is_agent = target->kind == PROM_GATE_AGENT;
+	const char *called = kinds[target->kind].called;
 
 	if (target->kind == PROM_GATE_ALL)
 		return;
-	if (prom_execute_now(
-			is_agent
-				? "SELECT FROM prometheus._agent WHERE name OPERATOR(pg_catalog.=) $1 LIMIT 1"
-				: "SELECT FROM prometheus._model WHERE name OPERATOR(pg_catalog.=) $1 LIMIT 1",
-			1, &type, &value, NULL, true) != SPI_OK_SELECT)
-		elog(ERROR, "could not read agents or models");
+	if (prom_execute_now(kinds[target->kind].sql, 1, &type, &value, NULL,
+						 true) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for %s \"%s\"", called, target->name);
 	if (SPI_processed == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("%s \"%s\" does not exist",
-						is_agent ? "agent" : "model", target->name),
+				 errmsg("%s \"%s\" does not exist", called, target->name),
 				 errhint("SELECT name FROM prometheus.%s lists them.",
-						 is_agent ? "agent" : "model")));
+						 called)));
 }
 
-/* The scheduler is to read what is paused, and to open a model's gate. */
+/* The scheduler is to read what is paused, and to open a gate. */
 static void
 send_hint(const Target *target, bool opens)
 {
@@ -102,6 +120,8 @@ send_hint(const Target *target, bool opens)
 	hint.kind = PROM_HINT_GATES;
 	if (opens && target->kind == PROM_GATE_MODEL)
 		hint.target.model = prom_hash_name(target->name);
+	if (opens && target->kind == PROM_GATE_SUBSCRIPTION)
+		hint.key = prom_hash_name(target->name);
 	prom_wakeup_hint(&hint);
 }
 
@@ -210,4 +230,7 @@ prom_pause_read(PromDatabase *db)
 		db->gates[i].paused = paused;
 		pg_atomic_fetch_add_u32(&db->gates[i].changes, 1);
 	}
+	/* What may be delivered now is the caller's to find out. */
+	pg_atomic_write_u32(&db->deliver, 1);
+	prom_shmem_wake(&db->worker[PROM_CALLER]);
 }

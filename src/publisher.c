@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 
 #include "alert.h"
+#include "distribution.h"
 #include "era.h"
 #include "fault.h"
 #include "live.h"
@@ -114,17 +115,25 @@ try(void (*act)(void), bool quiet)
 static void
 publish(TimestampTz now)
 {
-	if (pg_atomic_exchange_u32(&prom_my_database->changed, 0) != 0)
+	bool told = pg_atomic_exchange_u32(&prom_my_database->changed, 0) != 0;
+
+	if (told)
 		hint_pending = checkpoint_pending = true;
 	if (hint_pending && next_hint <= now)
 	{
 		/* A full queue of notifications is logged once, until it is not. */
+		told = true;
 		hint_pending = false;
 		notify_failed = !try(send_hint, notify_failed);
 		next_hint = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 												notify_failed ? 1000 : WINDOW);
 		hint_pending = notify_failed;
 	}
+	/* After that transaction: it has been told if subscriptions changed. */
+	if (told)
+		prom_distribution_changed(now);
+	if (prom_distribution_due() <= now && !try(prom_distribution_step, false))
+		prom_distribution_failed();
 	if (prom_mark_due() <= now)
 	{
 		prom_alert_facts_changed();
@@ -158,6 +167,7 @@ wait_time(void)
 	next = Min(next, prom_mark_due());
 	next = Min(next, prom_alert_due());
 	next = Min(next, prom_alert_measure_due());
+	next = Min(next, prom_distribution_due());
 	if (checkpoint_pending)
 		next = Min(next, next_checkpoint);
 	return prom_worker_wait_time(next);
@@ -181,6 +191,7 @@ prom_publisher_main(Datum main_arg)
 	next_checkpoint = TimestampTzPlusMilliseconds(next_hint, FIRST_CHECKPOINT);
 	prom_retention_begin();
 	prom_alert_begin();
+	prom_distribution_begin();
 	while (!prom_worker_should_end())
 	{
 		publish(GetCurrentTimestamp());

@@ -256,6 +256,9 @@ static PromStatement event_statement = {
 	NULL,
 };
 
+/* Those that still wait stay. */
+static PromStatement delivery_statement = OLDEST("_delivery", "ended_at", "");
+
 /* Those with a name stay, so that it can be said what has become of them. */
 static PromStatement mark_statement =
 	OLDEST("_mark", "at",
@@ -582,6 +585,18 @@ delete_tasks(void)
 		go_to(EVENTS);
 }
 
+/* Some of the oldest rows; false: there are no more. */
+static bool
+delete_oldest(PromStatement *statement, TimestampTz before)
+{
+	Datum values[2];
+
+	values[0] = TimestampTzGetDatum(before);
+	values[1] = Int64GetDatum(OLDEST_ROWS);
+	prom_statement_run(statement, values, NULL, false);
+	return SPI_processed == OLDEST_ROWS;
+}
+
 static void
 delete_events(void)
 {
@@ -597,6 +612,7 @@ delete_events(void)
 	values[1] = Int64GetDatum(OLDEST_ROWS);
 	prom_statement_run(&event_statement, values, NULL, false);
 	more = SPI_processed == OLDEST_ROWS;
+	more = delete_oldest(&delivery_statement, pass.cutoff) || more;
 	end();
 	if (!more)
 		go_to(VERSIONS);
@@ -617,18 +633,6 @@ delete_versions(void)
 	end();
 	if (!more)
 		go_to(MARKS);
-}
-
-/* Some of the oldest rows; false: there are no more. */
-static bool
-delete_oldest(PromStatement *statement, TimestampTz before)
-{
-	Datum values[2];
-
-	values[0] = TimestampTzGetDatum(before);
-	values[1] = Int64GetDatum(OLDEST_ROWS);
-	prom_statement_run(statement, values, NULL, false);
-	return SPI_processed == OLDEST_ROWS;
 }
 
 static void

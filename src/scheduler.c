@@ -216,12 +216,11 @@ cancel_task(int64 task_id, TimestampTz now)
 	return true;
 }
 
-/* A person resumed a model, or set it anew. */
+/* A person resumed a model or a subscription, or set it anew. */
 static void
-open_gate(uint32 model)
+open_gate(PromGateKind kind, uint32 hash)
 {
-	PromGate *gate = prom_gate_by_hash(prom_my_database, PROM_GATE_MODEL,
-									   model);
+	PromGate *gate = prom_gate_by_hash(prom_my_database, kind, hash);
 
 	if (gate != NULL)
 		prom_gate_open(gate);
@@ -249,7 +248,8 @@ take_hint(const PromHint *hint, TimestampTz now)
 			break;
 		case PROM_HINT_GATES:
 			must_read_pauses = true;
-			open_gate(hint->target.model);
+			open_gate(PROM_GATE_MODEL, hint->target.model);
+			open_gate(PROM_GATE_SUBSCRIPTION, (uint32) hint->key);
 			if (hint->target.agent != 0)
 				prom_queue_retarget(queue, hint->target.agent, now);
 			break;

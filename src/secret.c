@@ -51,6 +51,7 @@ key_prefix(const char *text)
 		"AIza",
 		"hf_",
 		"sess-",
+		"whsec_",
 		"eyJ",
 	};
 	int i;

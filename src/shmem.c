@@ -131,12 +131,14 @@ init_database(PromDatabase *db, LWLockPadded *locks, char **free_space)
 	memset(db, 0, sizeof(*db));
 	for (int place = 0; place < PROM_NPLACES; place++)
 		init_worker(&db->worker[place]);
-	for (int i = 0; i < PROM_MAX_EXECUTORS; i++)
+	for (int i = 0; i < PROM_JOB_PLACES; i++)
 	{
 		pg_atomic_init_u32(&db->jobs[i].state, PROM_JOB_NONE);
 		pg_atomic_init_u32(&db->jobs[i].cancel, 0);
 	}
 	pg_atomic_init_u32(&db->wanted, 0);
+	pg_atomic_init_u32(&db->wanted_handlers, 0);
+	pg_atomic_init_u32(&db->deliver, 0);
 
 	pg_atomic_init_u64(&db->ring.head, 0);
 	pg_atomic_init_u64(&db->ring.tail, 0);

@@ -29,10 +29,13 @@ typedef enum PromRole
 
 /*
  * The places of a database's processes: one for each role, and of executors,
- * which are the last, as many as prometheus.executors can be.
+ * which are the last, as many as prometheus.executors can be, and some that are
+ * for the functions of subscriptions only: these never take one from tasks.
  */
 #define PROM_MAX_EXECUTORS 32
-#define PROM_NPLACES (PROM_EXECUTOR + PROM_MAX_EXECUTORS)
+#define PROM_HANDLER_EXECUTORS 2
+#define PROM_JOB_PLACES (PROM_MAX_EXECUTORS + PROM_HANDLER_EXECUTORS)
+#define PROM_NPLACES (PROM_EXECUTOR + PROM_JOB_PLACES)
 #define PROM_ROLE_OF(place) ((PromRole) Min((place), PROM_EXECUTOR))
 
 /* Room for a version of the extension, cut short if it is longer. */
@@ -68,7 +71,8 @@ typedef struct PromHint
 	TimestampTz deadline;
 	PromSubmitter submitter;
 	PromTarget target;
-	uint64 key;          /* hash of its concurrency key; 0: none */
+	uint64 key;          /* hash of its concurrency key; 0: none.  With GATES
+						  * of the subscription whose gate is to open */
 	uint64 conversation; /* hash of submitter, agent and name; 0: none */
 	int32 priority;
 	PromHintKind kind;
@@ -106,7 +110,8 @@ typedef enum PromGateKind
 {
 	PROM_GATE_ALL,
 	PROM_GATE_AGENT,
-	PROM_GATE_MODEL
+	PROM_GATE_MODEL,
+	PROM_GATE_SUBSCRIPTION
 } PromGateKind;
 
 /* Why the caller closed it, last. */
@@ -234,10 +239,11 @@ typedef enum PromJobState
 
 typedef enum PromJobKind
 {
-	PROM_JOB_TOOL,   /* one tool call of a turn */
-	PROM_JOB_CHAT,   /* a turn of a model of api "function" */
-	PROM_JOB_REVIEW, /* by policies with conditions */
-	PROM_JOB_COUNSEL /* by a model of api "function" */
+	PROM_JOB_TOOL,    /* one tool call of a turn */
+	PROM_JOB_CHAT,    /* a turn of a model of api "function" */
+	PROM_JOB_REVIEW,  /* by policies with conditions */
+	PROM_JOB_COUNSEL, /* by a model of api "function" */
+	PROM_JOB_DELIVER  /* an event, to the function of a subscription */
 } PromJobKind;
 
 /* Why a job is not to be run any more, but its step is to say so. */
@@ -263,12 +269,14 @@ typedef struct PromJob
 	int32 step;           /* that it makes */
 	int32 about;          /* that a counsel is about; 0: the request */
 	int64 event_id;       /* of the step of a chat: in the caller's order */
+	int64 delivery_id;    /* with PROM_JOB_DELIVER */
 	TimestampTz deadline; /* of the task */
 	/* What the executor says. */
 	bool overdue;               /* with FAILED */
 	bool chat_failed;           /* with DONE */
 	bool send;                  /* with DONE: the request may be sent */
 	bool asks;                  /* of a tool: a model is to review it first */
+	int delivered;              /* with DONE: PromDelivered */
 	int64 tokens;               /* that a chat or a counsel took */
 	int retry;                  /* with chat_failed: PromRetry */
 	char error[PROM_JOB_ERROR]; /* with FAILED, or empty */
@@ -347,12 +355,14 @@ typedef struct PromDatabase
 	PromWorker worker[PROM_NPLACES];
 
 	PromRing ring;
-	PromPipe to_caller;            /* assigned or cancelled slots */
-	PromPipe to_scheduler;         /* slots given back */
-	PromSlot *slots;               /* prometheus.max_in_flight of them */
-	pg_atomic_uint32 caller_state; /* PromCallerState */
-	pg_atomic_uint32 wanted;       /* executors: jobs given or to be given */
-	PromJob jobs[PROM_MAX_EXECUTORS];
+	PromPipe to_caller;               /* assigned or cancelled slots */
+	PromPipe to_scheduler;            /* slots given back */
+	PromSlot *slots;                  /* prometheus.max_in_flight of them */
+	pg_atomic_uint32 caller_state;    /* PromCallerState */
+	pg_atomic_uint32 wanted;          /* executors: jobs given or to be given */
+	pg_atomic_uint32 wanted_handlers; /* those that are for subscriptions */
+	PromJob jobs[PROM_JOB_PLACES];
+	pg_atomic_uint32 deliver; /* caller: there may be something to deliver */
 	pg_atomic_uint32
 		changed; /* publisher: facts were written since its last look */
 	pg_atomic_uint64

@@ -9,6 +9,7 @@
 #include "utils/memutils.h"
 
 #include "attempt.h"
+#include "delivery.h"
 #include "fault.h"
 #include "guilt.h"
 #include "strike.h"
@@ -24,9 +25,15 @@ strike(const PromCulprit *culprit, MemoryContext context)
 		proc_exit(0);
 	SPI_connect();
 	MemoryContextSwitchTo(context);
-	writer = prom_fact_begin();
-	prom_attempt_strike(writer, culprit, GetCurrentTimestamp());
-	prom_fact_end(writer);
+	/* A delivery is noted by its id, below 0. */
+	if (culprit->task_id < 0)
+		prom_delivery_strike(-culprit->task_id, culprit->since);
+	else
+	{
+		writer = prom_fact_begin();
+		prom_attempt_strike(writer, culprit, GetCurrentTimestamp());
+		prom_fact_end(writer);
+	}
 	SPI_finish();
 	PROM_FAULT("strike-before-commit");
 	prom_xact_commit();

@@ -77,14 +77,18 @@ copy_entries(PromDatabase *db, int *ncopied)
 static const char *
 reason_of(const PromGate *gate)
 {
+	bool delivers = gate->kind == PROM_GATE_SUBSCRIPTION;
+
 	switch (gate->reason)
 	{
 		case PROM_GATE_NEVER:
 			break;
 		case PROM_GATE_RATE:
-			return "the provider asked to wait";
+			return delivers ? "the receiver asked to wait"
+							: "the provider asked to wait";
 		case PROM_GATE_FAILURES:
-			return "calls failed in a row";
+			return delivers ? "deliveries failed in a row"
+							: "calls failed in a row";
 		case PROM_GATE_MONEY:
 			return "the provider asks for money";
 	}

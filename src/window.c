@@ -341,6 +341,28 @@ prom_window_count(const PromWindow *window, int64 most)
 }
 
 void
+prom_window_arrays(const PromEntry *entries, int n, Datum *ids, Datum *tasks)
+{
+	Datum *id_values = palloc(n * sizeof(Datum));
+	Datum *task_values = palloc(n * sizeof(Datum));
+	bool *nulls = palloc(n * sizeof(bool));
+	int lower = 1;
+
+	for (int i = 0; i < n; i++)
+	{
+		id_values[i] = Int64GetDatum(entries[i].place.event_id);
+		task_values[i] = Int64GetDatum(entries[i].task_id);
+		nulls[i] = entries[i].task_id == 0;
+	}
+	*ids = PointerGetDatum(construct_array(id_values, n, INT8OID,
+										   sizeof(int64), FLOAT8PASSBYVAL,
+										   TYPALIGN_DOUBLE));
+	*tasks = PointerGetDatum(construct_md_array(
+		task_values, nulls, 1, &n, &lower, INT8OID, sizeof(int64),
+		FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+void
 prom_window_read(const PromEntry *entries, int n)
 {
 	static PromStatement statement = {
@@ -351,23 +373,8 @@ prom_window_read(const PromEntry *entries, int n)
 		{INT8ARRAYOID, INT8ARRAYOID},
 		NULL,
 	};
-	Datum *ids = palloc(n * sizeof(Datum));
-	Datum *tasks = palloc(n * sizeof(Datum));
-	bool *nulls = palloc(n * sizeof(bool));
-	int lower = 1;
 	Datum values[2];
 
-	for (int i = 0; i < n; i++)
-	{
-		ids[i] = Int64GetDatum(entries[i].place.event_id);
-		tasks[i] = Int64GetDatum(entries[i].task_id);
-		nulls[i] = entries[i].task_id == 0;
-	}
-	values[0] = PointerGetDatum(construct_array(ids, n, INT8OID, sizeof(int64),
-												FLOAT8PASSBYVAL,
-												TYPALIGN_DOUBLE));
-	values[1] = PointerGetDatum(
-		construct_md_array(tasks, nulls, 1, &n, &lower, INT8OID, sizeof(int64),
-						   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	prom_window_arrays(entries, n, &values[0], &values[1]);
 	prom_statement_run_now(&statement, values);
 }

@@ -71,6 +71,10 @@ extern int prom_window_next(const PromWindow *window, int want,
 /* How many there are until now, but no more than so many. */
 extern int64 prom_window_count(const PromWindow *window, int64 most);
 
+/* The ids and the tasks of some entries, as prometheus._events() has them. */
+extern void prom_window_arrays(const PromEntry *entries, int n, Datum *ids,
+							   Datum *tasks);
+
 /* The events of some entries, in SPI_tuptable, as in prometheus.event. */
 extern void prom_window_read(const PromEntry *entries, int n);
 

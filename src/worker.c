@@ -99,7 +99,7 @@ prom_worker_argument(int database, int place)
 int
 prom_worker_places_needed(void)
 {
-	return 1 + (PROM_EXECUTOR + prom_guc_executors) *
+	return 1 + (PROM_EXECUTOR + prom_guc_executors + PROM_HANDLER_EXECUTORS) *
 				   Max(list_length(prom_guc_database_names()), 1);
 }
 

@@ -113,6 +113,15 @@ Endpoints that are tools, of any method: /tool/WORD, and whatever after it.
     utf8, image, empty         text that is not UTF-8; an image; HTTP 204
     key                        the headers that came, as JSON
 
+Receivers of webhooks: POST /hook/WORD, and whatever after it.  Each checks the
+signature, of the key HOOK_KEY, and answers 401 if it is there and not right;
+the body of an answer says what it was: signed or unsigned.
+    ok, then an answer of HTTP 200
+    slow/MS                    the same after MS milliseconds
+    hang, reset                never answers; resets the connection
+    status/NNN[/N]             that status, the first N times (else always);
+                               302: to /elsewhere; 429, 503: Retry-After: 1
+
 Other paths: GET /requests, a list of the requests seen (the last --keep,
 10,000): {n, method, path, headers, body, at, connection}; GET /stats, counts
 {requests, answered, open, max_open, dropped, connections, elsewhere}; POST
@@ -122,9 +131,12 @@ read from and answers {"port": N, "full": M} (the backlog of M is full).
 
 import argparse
 import asyncio
+import base64
 import collections
 import email.utils
 import gzip
+import hashlib
+import hmac
 import json
 import os
 import re
@@ -138,6 +150,7 @@ ANSWER = "The answer is 42."
 REASONS = {200: "OK", 307: "Temporary Redirect", 400: "Bad Request", 401: "Unauthorized",
            402: "Payment Required", 403: "Forbidden", 404: "Not Found", 413: "Payload Too Large",
            429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable"}
+HOOK_KEY = b"a key of the tests, 32 bytes long"
 JSON = b"application/json"
 SSE = b"text/event-stream"
 
@@ -269,6 +282,8 @@ class Connection(asyncio.Protocol):
         STATE.requests.append(request)
         if path == "/elsewhere":
             STATE.elsewhere += 1
+        if path.startswith("/hook/"):
+            return self.answer_hook(request, path.split("/")[2:])
         if path.startswith("/tool/"):
             return self.answer_tool(request, path.split("/")[2:])
         if request.method != "POST" or not path.endswith("/chat/completions"):
@@ -280,6 +295,27 @@ class Connection(asyncio.Protocol):
         except (ValueError, KeyError, TypeError):
             return self.send_error(400, "the request is not a JSON object with a model", "invalid_request_error")
         self.answer(request)
+
+    def answer_hook(self, request, words):
+        """A receiver of webhooks: its path says how it behaves."""
+        what = words[0]
+        signed = check_signature(request)
+        STATE.attempts[request.path] += 1
+        if signed is False:
+            return self.send_body(b"wrong signature", 401, b"text/plain")
+        text = b"unsigned" if signed is None else b"signed"
+        if what == "hang":
+            return
+        if what == "reset":
+            return self.close(abort=True)
+        if what == "slow":
+            self.timer = asyncio.get_running_loop().call_later(
+                int(words[1]) / 1000, self.send_body, text, 200, b"text/plain")
+            return
+        if what == "status" and (len(words) == 2 or STATE.attempts[request.path] <= int(words[2])):
+            extra = {302: ["Location: /elsewhere"], 429: ["Retry-After: 1"], 503: ["Retry-After: 1"]}
+            return self.send_body(text, int(words[1]), b"text/plain", extra.get(int(words[1]), []))
+        self.send_body(text, 200, b"text/plain")
 
     def answer_tool(self, request, words):
         """An endpoint that is a tool: its path says how it behaves."""
@@ -393,6 +429,17 @@ class Connection(asyncio.Protocol):
             await asyncio.sleep(pause)
         self.write(last)
         self.finished()
+
+
+def check_signature(request):
+    """As Standard Webhooks say; None: there is no signature."""
+    signatures = request.headers.get("webhook-signature")
+    if signatures is None:
+        return None
+    signed = b".".join([request.headers["webhook-id"].encode(), request.headers["webhook-timestamp"].encode(), request.raw])
+    digest = base64.b64encode(hmac.new(HOOK_KEY, signed, hashlib.sha256).digest()).decode()
+    recent = abs(time.time() - int(request.headers["webhook-timestamp"])) < 300
+    return recent and any(hmac.compare_digest("v1," + digest, s) for s in signatures.split())
 
 
 def chunk(data):

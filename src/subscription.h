@@ -1,0 +1,20 @@
+/*
+ * subscription.h
+ *	  To whom events are pushed.
+ */
+#ifndef PROM_SUBSCRIPTION_H
+#define PROM_SUBSCRIPTION_H
+
+/* For prometheus_health(): what there is, and what a person should see to. */
+typedef struct PromSubscriptions
+{
+	int n;
+	const char *disabled; /* names, or NULL */
+	long long dead;       /* dead letters */
+	const char *dead_of;  /* the subscriptions that have them, or NULL */
+	const char *lagging;  /* those whose oldest delivery is late, or NULL */
+} PromSubscriptions;
+
+extern void prom_subscription_look(PromSubscriptions *found);
+
+#endif

@@ -1,0 +1,131 @@
+# Subscriptions: events are pushed to functions, once each, as their owners; what
+# fails is tried again, and in the end is a dead letter.
+use strict;
+use warnings FATAL => 'all';
+
+use PromCluster;
+use Test::More;
+
+my $node = PromCluster->new('subscription');
+
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+
+sub deliveries
+{
+	my ($name) = @_;
+	return sql("SELECT string_agg(concat_ws(' ', status, n), ', ' ORDER BY status) FROM (SELECT status, count(*) AS n FROM prometheus.delivery WHERE subscription = '$name' GROUP BY status) x");
+}
+
+sub wait_deliveries
+{
+	my ($name, $expected) = @_;
+	$node->wait_for("deliveries of $name",
+		"SELECT coalesce(string_agg(concat_ws(' ', status, n), ', ' ORDER BY status), '') FROM (SELECT status, count(*) AS n FROM prometheus.delivery WHERE subscription = '$name' GROUP BY status) x",
+		$expected);
+	pass("$name: $expected");
+	return;
+}
+
+$node->init;
+$node->start;
+$node->create_extension;
+sql(<<'EOSQL');
+CREATE ROLE alice; CREATE ROLE bob;
+GRANT prometheus_agent_user TO alice, bob;
+GRANT CREATE ON SCHEMA public TO alice, bob;
+CREATE TABLE seen (id int GENERATED ALWAYS AS IDENTITY, who text, event_id bigint, type text, subject text, data jsonb, backend int DEFAULT pg_backend_pid());
+GRANT ALL ON seen TO alice, bob;
+CREATE FUNCTION note(e prometheus.event) RETURNS text LANGUAGE sql AS
+	$$INSERT INTO seen (who, event_id, type, subject, data) VALUES (current_user, (e).event_id, (e).type, (e).subject, (e).data) RETURNING 'noted ' || (e).type$$;
+CREATE FUNCTION fails(e prometheus.event) RETURNS void LANGUAGE plpgsql AS
+	$$BEGIN INSERT INTO seen (who, type) VALUES ('never', e.type); RAISE EXCEPTION 'order % is bad', e.data ->> 'n'; END$$;
+EOSQL
+
+# As its owner, what he may see, of the types and the filter.
+
+sql(q{SET ROLE alice; SELECT prometheus_subscribe('orders', 'note(prometheus.event)', types => '{shop.order.*}', filter => '$.n > 1')});
+sql(q{SET ROLE alice; SELECT prometheus_emit('shop.order.paid', jsonb_build_object('n', n), 's/' || n) FROM generate_series(1, 3) n; SELECT prometheus_emit('shop.other', '{"n": 7}')});
+sql(q{SET ROLE bob; SELECT prometheus_emit('shop.order.paid', '{"n": 8}')});
+wait_deliveries('orders', 'delivered 2');
+is(sql(q{SELECT string_agg(concat_ws(' ', who, type, subject, data), ', ' ORDER BY id) FROM seen}),
+	'alice shop.order.paid s/2 {"n": 2}, alice shop.order.paid s/3 {"n": 3}', 'the function was given them, as alice');
+is(sql(q{SELECT DISTINCT concat_ws(' ', attempts, run_as, error IS NULL, result, duration > '0', ended_at >= started_at) FROM prometheus.delivery}),
+	'1 alice t noted shop.order.paid t t', 'what came of them is recorded');
+is(sql('SELECT count(*) FROM seen WHERE backend = pg_backend_pid()'), 0, 'not by who emitted');
+
+# Errors.
+
+sql(q{SET ROLE alice; SELECT prometheus_subscribe('failing', 'fails(prometheus.event)', types => '{bad}', max_attempts => 2)});
+sql(q{SET ROLE alice; SELECT prometheus_emit('bad', jsonb_build_object('n', n)) FROM generate_series(1, 2) n});
+wait_deliveries('failing', 'dead 2');
+is(sql(q{SELECT concat_ws(' ', subscription, deliveries, first_at <= last_at, error ~ '^order \d is bad$') FROM prometheus.dead_letter}),
+	'failing 2 t t', 'they are dead letters of one error');
+is(sql(q{SELECT DISTINCT attempts FROM prometheus.delivery WHERE status = 'dead'}), 2, 'after two attempts');
+is(sql(q{SELECT count(*) FROM seen WHERE who = 'never'}), 0, 'nothing of them is there');
+like($node->health('dead letters'), qr/^warning\|2: failing/, 'health says so');
+sql(q{CREATE OR REPLACE FUNCTION fails(e prometheus.event) RETURNS void LANGUAGE sql AS $$INSERT INTO seen (who, type) VALUES ('again', (e).type)$$});
+sql(q{SET ROLE alice; SELECT prometheus_redrive('failing')});
+wait_deliveries('failing', 'delivered 2');
+is(sql(q{SELECT count(*) FROM seen WHERE who = 'again'}), 2, 'redriven, they are delivered');
+
+# Who is slow holds up nobody, and is stopped in time; whoever is dropped waits.
+
+sql(<<'EOSQL');
+CREATE FUNCTION sleeps(e prometheus.event) RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(300)';
+CREATE FUNCTION stubborn(e prometheus.event) RETURNS void LANGUAGE plpgsql AS
+	$$BEGIN LOOP BEGIN PERFORM pg_sleep(300); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END$$;
+CREATE FUNCTION echoes(e prometheus.event) RETURNS bigint LANGUAGE sql AS $$SELECT prometheus_emit('echo', (e).data, (e).subject)$$;
+SELECT prometheus_subscribe('sleeper', 'sleeps(prometheus.event)', types => '{slow}', timeout => '20 s');
+SELECT prometheus_emit('slow');
+EOSQL
+$node->wait_for('the slow one runs', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'prometheus executor' AND wait_event = 'PgSleep'}, 1);
+sql(q{SET ROLE alice; SELECT prometheus_emit('shop.order.paid', '{"n": 9}')});
+$node->wait_for('others are delivered meanwhile', q{SELECT count(*) FROM seen WHERE data = '{"n": 9}'}, 1);
+sql(q{SELECT prometheus_unsubscribe('sleeper')});
+$node->wait_for('it ends with its subscription', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'prometheus executor' AND wait_event = 'PgSleep'}, 0);
+sql(q{SELECT prometheus_subscribe('late', 'sleeps(prometheus.event)', types => '{late}', timeout => '100 ms', max_attempts => 1),
+	prometheus_subscribe('stubborn', 'stubborn(prometheus.event)', types => '{late}', timeout => '2 s', max_attempts => 1); SELECT prometheus_emit('late')});
+$node->wait_for('what takes too long is stopped', q{SELECT string_agg(error, '; ' ORDER BY subscription) FROM prometheus.dead_letter},
+	'it did not end within 100 ms and was stopped; it did not end when it was to be stopped, and its process was ended; nothing was changed');
+
+# Causes: an event that a function emits has the one that it was given.
+
+sql(q{SELECT prometheus_subscribe('echoes', 'echoes(prometheus.event)', types => '{sound,echo}', max_attempts => 1); SELECT prometheus_emit('sound')});
+$node->wait_for('a circle of causes ends', q{SELECT count(*) FROM prometheus.dead_letter WHERE subscription = 'echoes'}, 1);
+is(sql(q{WITH RECURSIVE c AS (SELECT event_id, 0 AS n FROM prometheus.event WHERE type = 'sound' UNION ALL
+		SELECT e.event_id, n + 1 FROM c JOIN prometheus.event e ON e.caused_by = c.event_id) SELECT max(n) FROM c}), 16, 'after sixteen');
+
+# In order: of one subject one after the other, also through its retries.
+
+sql(<<'EOSQL');
+CREATE TABLE tries (id int GENERATED ALWAYS AS IDENTITY, subject text, n int);
+CREATE SEQUENCE failures;
+CREATE FUNCTION in_order(e prometheus.event) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	IF e.subject = 'a' AND (e.data ->> 'n')::int = 1 AND nextval('failures') < 3 THEN RAISE EXCEPTION 'not yet'; END IF;
+	INSERT INTO tries (subject, n) VALUES (e.subject, (e.data ->> 'n')::int);
+END $$;
+SELECT prometheus_subscribe('ordered', 'in_order(prometheus.event)', types => '{pace}', ordered => true);
+SELECT prometheus_emit('pace', jsonb_build_object('n', n), s) FROM generate_series(1, 3) n, unnest('{a,b}'::text[]) s;
+EOSQL
+wait_deliveries('ordered', 'delivered 6');
+is(sql(q{SELECT string_agg(n::text, ' ' ORDER BY id) FROM tries WHERE subject = 'a'}), '1 2 3', 'in their order, through the retries');
+is(sql(q{SELECT max(b.id) < min(a.id) FROM tries a, tries b WHERE a.subject = 'a' AND b.subject = 'b'}), 't', 'another subject did not wait');
+
+# A function that is dropped disables its subscription, and nothing is lost.
+
+sql(q{DROP FUNCTION in_order(prometheus.event); SELECT prometheus_emit('pace', '{"n": 4}', 'a')});
+$node->wait_for('it is disabled', q{SELECT state || ': ' || disabled_reason FROM prometheus.subscription WHERE name = 'ordered'}, 'disabled: its function does not exist any more');
+sql(q{SELECT prometheus_emit('pace', '{"n": 5}', 'a')});
+sql(q{SELECT prometheus_subscribe('ordered', 'note(prometheus.event)', types => '{pace}', ordered => true)});
+wait_deliveries('ordered', 'delivered 8');
+is(sql(q{SELECT string_agg(data ->> 'n', ' ' ORDER BY id) FROM seen WHERE type = 'pace'}), '4 5', 'made anew, it goes on');
+
+# A replay delivers what was delivered.
+
+sql(q{SET ROLE alice; SELECT prometheus_replay('orders', '-infinity')});
+$node->wait_for('all again', q{SELECT count(*) FROM seen WHERE who = 'alice'}, 6);
+is(deliveries('orders'), 'delivered 3', 'as the same deliveries');
+
+$node->stop;
+done_testing();

@@ -1,0 +1,126 @@
+# Webhooks: signed, sent again with the same id, and what each answer means; the
+# gate before a receiver that fails, and others that do not wait for it.
+use strict;
+use warnings FATAL => 'all';
+
+use FakeLLM;
+use MIME::Base64 qw(encode_base64);
+use PostgreSQL::Test::Utils;
+use PromCluster;
+use Test::More;
+
+my $node = PromCluster->new('webhook');
+my $llm = FakeLLM->new;
+my $secrets = PostgreSQL::Test::Utils::tempdir;
+
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+
+sub write_secret
+{
+	my ($name, $text) = @_;
+	append_to_file("$secrets/$name", $text);
+	chmod 0600, "$secrets/$name" or die "chmod: $!";
+	return;
+}
+
+# A webhook for the events of one type, which has its name.
+sub hook
+{
+	my ($name, $path, $more) = @_;
+	sql(sprintf q{SELECT prometheus_subscribe('%s', url => '%s', types => '{%s}'%s)},
+		$name, $llm->url("/hook/$path"), $name, $more ? ", $more" : '');
+	return;
+}
+
+sub wait_delivery
+{
+	my ($name, $expected, $columns) = @_;
+	$columns //= "concat_ws(' ', status, attempts, http_status)";
+	$node->wait_for("the delivery of $name", "SELECT $columns FROM prometheus.delivery WHERE subscription = '$name' ORDER BY event_id LIMIT 1", $expected);
+	pass("$name: $expected");
+	return;
+}
+
+sub requests_of { return grep { $_->{path} =~ m{^/hook/$_[0]} } @{ $llm->requests }; }
+
+write_secret('good', 'whsec_' . encode_base64('a key of the tests, 32 bytes long', ''));
+write_secret('other', 'whsec_' . encode_base64('another key of the tests, of whom', ''));
+write_secret('bad', 'whsec_none');
+$node->init(conf => "prometheus.secrets_dir = '$secrets'\n");
+$node->start;
+$node->create_extension;
+
+# What is sent.
+
+hook('signed', 'ok/signed', "secret => 'good'");
+hook('unsigned', 'ok/unsigned');
+hook('foreign', 'ok/foreign', "secret => 'other', max_attempts => 1");
+hook('keyless', 'ok/keyless', "secret => 'bad', max_attempts => 1");
+hook('again', 'status/500/1', "secret => 'good'");
+hook('gone', 'status/410', "secret => 'good'");
+hook('later', 'status/429/1', "secret => 'good'");
+hook('busy', 'status/503/1', "secret => 'good'");
+hook('moved', 'status/302', 'max_attempts => 1');
+hook('refused', 'status/422', 'max_attempts => 1');
+hook('hung', 'hang', "timeout => '300ms', max_attempts => 1");
+hook('reset', 'reset', 'max_attempts => 1');
+sql(q{SELECT prometheus_emit(name, '{"ä": 1}', 'about/' || name) FROM prometheus.subscription});
+
+wait_delivery('signed', 'delivered 1 200 signed', "concat_ws(' ', status, attempts, http_status, result)");
+wait_delivery('unsigned', 'delivered 1 200 unsigned', "concat_ws(' ', status, attempts, http_status, result)");
+wait_delivery('foreign', 'dead 1 401');
+wait_delivery('keyless', 'dead 1');
+wait_delivery('again', 'delivered 2 200');
+wait_delivery('later', 'delivered 1 200');
+wait_delivery('busy', 'delivered 2 200');
+wait_delivery('moved', 'dead 1 302');
+wait_delivery('refused', 'dead 1 422');
+wait_delivery('hung', 'dead 1');
+wait_delivery('reset', 'dead 1');
+$node->wait_for('the endpoint that is gone disables its subscription',
+	q{SELECT concat_ws(' ', s.state, d.status, d.attempts, d.http_status) FROM prometheus.subscription s JOIN prometheus.delivery d ON d.subscription = s.name WHERE s.name = 'gone'},
+	'disabled waiting 0 410');
+like($node->health('subscriptions'), qr/^warning\|.*disabled: gone/, 'health says so');
+is($llm->stats->{elsewhere}, 0, 'no redirect was followed');
+
+my ($first) = requests_of('ok/signed');
+my $event = sql(q{SELECT concat_ws(' ', event_id, type, subject) FROM prometheus.event WHERE type = 'signed'});
+is("$first->{body}{id} $first->{body}{type} $first->{body}{subject}", $event, 'the body is the event');
+is_deeply($first->{body}{data}, { "\x{e4}" => 1 }, 'with its data');
+is($first->{body}{timestamp}, $first->{body}{time}, 'and its time, in two names');
+my @again = requests_of('status/500');
+my %ids = map { $_->{headers}{'webhook-id'} => 1 } @again;
+is(@again . ' ' . keys %ids, '2 1', 'sent again with the same id');
+cmp_ok($again[0]{headers}{'webhook-timestamp'}, '<=', $again[1]{headers}{'webhook-timestamp'}, 'of its own time');
+my @ids = map { $_->{headers}{'webhook-id'} } requests_of('ok/(?:un)?signed');
+isnt($ids[0], $ids[1], 'ids of two subscriptions differ');
+
+# The gate.
+
+hook('failing', 'status/500', 'max_attempts => 20, breaker_failures => 3');
+sql(q{SELECT prometheus_emit('failing') FROM generate_series(1, 20)});
+$node->wait_for('its gate is closed', q{SELECT state || ' ' || reason FROM prometheus.gate WHERE target = 'subscription:failing'}, 'closed deliveries failed in a row');
+sql(q{SELECT prometheus_emit('signed')});
+$node->wait_for('others go on', q{SELECT count(*) FROM prometheus.delivery WHERE subscription = 'signed' AND status = 'delivered'}, 2);
+is(sql(q{SELECT concat_ws(' ', count(*), sum(attempts) < 20) FROM prometheus.delivery WHERE subscription = 'failing' AND status = 'waiting'}),
+	'20 t', 'what waits uses up no attempts');
+$node->wait_for('that is an event', q{SELECT count(*) FROM prometheus.event WHERE type = 'gate.closed' AND subject = 'subscription:failing' AND data ->> 'reason' = 'failures' AND data ? 'until'}, 1);
+hook('failing', 'ok/failing', 'max_attempts => 20');
+$node->wait_for('when it is well, all are delivered', q{SELECT count(*) FROM prometheus.delivery WHERE subscription = 'failing' AND status = 'delivered'}, 20);
+$node->wait_for('so is that it is open', q{SELECT count(*) FROM prometheus.event WHERE type = 'gate.opened' AND data = '{"target": "subscription:failing"}'}, 1);
+
+# A pause; and one that is removed.
+
+sql(q{SELECT prometheus_pause('subscription:signed')});
+$node->wait_for('it is paused', q{SELECT state FROM prometheus.gate WHERE target = 'subscription:signed'}, 'paused');
+sql(q{SELECT prometheus_emit('signed'), prometheus_emit('unsigned')});
+$node->wait_for('the other is delivered', q{SELECT count(*) FROM prometheus.delivery WHERE subscription = 'unsigned' AND status = 'delivered'}, 2);
+is(sql(q{SELECT count(*) FROM prometheus.delivery WHERE subscription = 'signed' AND status = 'waiting'}), 1, 'the paused one waits');
+sql(q{SELECT prometheus_resume('subscription:signed')});
+$node->wait_for('resumed, it is delivered', q{SELECT count(*) FROM prometheus.delivery WHERE subscription = 'signed' AND status = 'delivered'}, 3);
+sql(q{SELECT prometheus_unsubscribe('hung')});
+is(sql(q{SELECT count(*) FROM prometheus.delivery WHERE subscription = 'hung'}), 0, 'what is removed has no deliveries');
+
+$node->stop;
+$llm->stop;
+done_testing();
