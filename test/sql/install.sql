@@ -1,4 +1,5 @@
 -- CREATE EXTENSION and DROP EXTENSION: what they make, what they leave, and
+\pset format unaligned
 -- what stops them.
 \set VERBOSITY sqlstate
 SET client_min_messages = error;
