@@ -1,7 +1,7 @@
 -- CREATE EXTENSION and DROP EXTENSION: what they make, what they leave, and
-\pset format unaligned
 -- what stops them.
 \set VERBOSITY sqlstate
+\pset format unaligned
 SET client_min_messages = error;
 
 -- What is left of it.
