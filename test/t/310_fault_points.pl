@@ -252,13 +252,13 @@ sub run_round
 # time in the end.
 sub forget
 {
-	sql('TRUNCATE prometheus._task, prometheus._attempt, prometheus._call, prometheus._step, prometheus._outcome, prometheus._cancel, prometheus._strike, prometheus._verdict, note'
+	sql('TRUNCATE prometheus._task, prometheus._attempt, prometheus._call, prometheus._step, prometheus._outcome, prometheus._cancel, prometheus._strike, prometheus._verdict, prometheus._state, prometheus._state_failure, note'
 	);
 
 	# The caller counts anew, when it has seen that it need not.
 	sql(q{SELECT prometheus_set_budget('all', 'month')});
 	$node->wait_task($node->submit(q{'forgotten', 'echoing'}), 'completed');
-	sql('TRUNCATE prometheus._task, prometheus._attempt, prometheus._step, prometheus._outcome');
+	sql('TRUNCATE prometheus._task, prometheus._attempt, prometheus._step, prometheus._outcome, prometheus._state');
 	$node->count_spending;
 	return;
 }
