@@ -271,6 +271,19 @@ name_argument(FunctionCallInfo fcinfo)
 	return name;
 }
 
+/* Have the publisher write one, and leave the place whatever comes of it. */
+static void
+have_written(Request *request, PromDatabase *db, const char *name)
+{
+	request->marks = &db->marks;
+	PG_ENSURE_ERROR_CLEANUP(leave_place, PointerGetDatum(request));
+	{
+		request_mark(request, &db->worker[PROM_PUBLISHER], name);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(leave_place, PointerGetDatum(request));
+	leave_place(0, PointerGetDatum(request));
+}
+
 PG_FUNCTION_INFO_V1(prom_mark);
 
 Datum
@@ -288,14 +301,7 @@ prom_mark(PG_FUNCTION_ARGS)
 				 errmsg("nobody writes marks: no publisher serves this database"),
 				 errhint("%s", prom_guc_serve_hint(
 								   get_database_name(MyDatabaseId)))));
-	request.marks = &db->marks;
-	PG_ENSURE_ERROR_CLEANUP(leave_place, PointerGetDatum(&request));
-	{
-		request_mark(&request, &db->worker[PROM_PUBLISHER], name);
-	}
-	PG_END_ENSURE_ERROR_CLEANUP(leave_place, PointerGetDatum(&request));
-	leave_place(0, PointerGetDatum(&request));
-
+	have_written(&request, db, name);
 	if (request.answer == PROM_MARK_TAKEN)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -307,6 +313,11 @@ prom_mark(PG_FUNCTION_ARGS)
 				 errmsg("no mark was written within %d s", LONGEST_WAIT / 1000),
 				 errdetail("It may still be written."),
 				 errhint("prometheus_health() says whether a publisher is at work; the server's log, why it failed.")));
+	if (*name != '\0' && !XLogIsNeeded())
+		ereport(NOTICE,
+				(errmsg("mark \"%s\" is no restore point", name),
+				 errdetail("With wal_level = minimal there is none."),
+				 errhint("AS OF shows it all the same; recovery to it needs wal_level = replica, and archiving.")));
 	PG_RETURN_INT64(request.mark_id);
 }
 
@@ -554,4 +565,43 @@ prom_mark_write(void)
 		(void) XLogRestorePoint(name);
 	PROM_FAULT("after-mark");
 	tell_asker(named ? PROM_MARK_MADE : PROM_MARK_TAKEN, mark_id);
+}
+
+
+/* An update of the extension. */
+
+/*
+ * As long as the library is newer than the objects nobody serves the database,
+ * and no publisher can come in between before this transaction has ended.
+ */
+static void
+write_in_transaction(const char *name)
+{
+	Oid role = GetUserId();
+	PromOwner before;
+
+	SPI_connect();
+	prom_role_become_owner(&before);
+	(void) insert_name(insert_mark(), name, role);
+	prom_role_restore(&before);
+	SPI_finish();
+}
+
+void
+prom_mark_before_update(const char *version)
+{
+	char name[NAMEDATALEN];
+	PromDatabase *db = prom_shmem_database(MyDatabaseId);
+	Request request = {0};
+
+	snprintf(name, sizeof(name), "before update of %s, %s", version,
+			 timestamptz_to_str(GetCurrentTimestamp()));
+	if (!OidIsValid(mark_relation()))
+		return;
+	if (db != NULL && db->worker[PROM_PUBLISHER].pid != 0)
+		have_written(&request, db, name);
+	if (request.answer != PROM_MARK_MADE)
+		write_in_transaction(name);
+	ereport(NOTICE,
+			(errmsg("the marks of prometheus have one more: \"%s\"", name)));
 }

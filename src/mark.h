@@ -27,6 +27,12 @@ extern void prom_mark_changed(void);
  */
 extern bool prom_mark_ask(long ms);
 
+/*
+ * The extension, of this version, is about to be updated: let there be a mark
+ * with a name.
+ */
+extern void prom_mark_before_update(const char *version);
+
 
 /* The publisher's. */
 

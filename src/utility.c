@@ -266,6 +266,20 @@ drops_extension(Node *statement)
 	return false;
 }
 
+/* What was there before it is updated, by who may, is to stay readable. */
+static void
+mark_before_update(Node *statement)
+{
+	PromExtension extension;
+
+	if (IsA(statement, AlterExtensionStmt) && prom_my_worker == NULL &&
+		strcmp(castNode(AlterExtensionStmt, statement)->extname,
+			   PROM_EXTENSION) == 0 &&
+		prom_extension_find(&extension) &&
+		has_privs_of_role(GetUserId(), extension.owner))
+		prom_mark_before_update(extension.version);
+}
+
 /* Its facts, if there are any, are seen from now on. */
 static bool
 commits_prepared(Node *statement)
@@ -316,6 +330,7 @@ process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
 
 	if (drops_extension(statement->utilityStmt))
 		end_executors();
+	mark_before_update(statement->utilityStmt);
 	if (db == NULL)
 	{
 		bool prepared = commits_prepared(statement->utilityStmt);

@@ -319,6 +319,15 @@ is_served('app', 'versions agree');
 my $version = $node->safe_psql('app', 'SELECT prometheus_version()');
 is($node->health('extension', dbname => 'app'),
 	"ok|version $version|", 'versions agree: health is content');
+
+# What was there before an update stays readable by name, whoever serves.
+sub marks_of_updates
+{
+	return $node->safe_psql('app',
+		q{SELECT string_agg(substring(name FROM '^before update of ([^,]*), '), ' ' ORDER BY mark_id) FROM prometheus.mark WHERE name ~ '^before update'});
+}
+$node->safe_psql('app', 'ALTER EXTENSION prometheus UPDATE');
+is(marks_of_updates(), $version, 'an update: a mark with a name, by the publisher');
 $log = $node->log_end;
 set_version('0.0dummy');
 my $id = $node->submit(q{'waits'}, dbname => 'app');
@@ -346,6 +355,13 @@ $log = $node->log_end;
 $node->restart;
 $node->wait_for_log($stands, $log);
 wait_workers('app', 0);
+
+$node->safe_psql('app', q{ALTER EXTENSION prometheus UPDATE TO '0.0dummy'});
+is(marks_of_updates(), "$version 0.0dummy", 'an update: without a publisher, too');
+is( $node->safe_psql('app',
+		q{SELECT format('SET prometheus.as_of = %L', 'mark:' || name) FROM prometheus.mark WHERE name ~ '^before update of 0' ORDER BY mark_id DESC LIMIT 1 \\gexec
+SELECT count(*) > 0, current_setting('prometheus.as_of') ~ '^mark:before update' FROM prometheus.task}),
+	't|t', 'and what was there is read as of it');
 
 # What ALTER EXTENSION ... UPDATE tells the launcher, the other forms do too.
 set_version($version);
