@@ -314,7 +314,7 @@ prom_mark(PG_FUNCTION_ARGS)
 				 errdetail("It may still be written."),
 				 errhint("prometheus_health() says whether a publisher is at work; the server's log, why it failed.")));
 	if (*name != '\0' && !XLogIsNeeded())
-		ereport(NOTICE,
+		ereport(WARNING,
 				(errmsg("mark \"%s\" is no restore point", name),
 				 errdetail("With wal_level = minimal there is none."),
 				 errhint("AS OF shows it all the same; recovery to it needs wal_level = replica, and archiving.")));
@@ -602,6 +602,4 @@ prom_mark_before_update(const char *version)
 		have_written(&request, db, name);
 	if (request.answer != PROM_MARK_MADE)
 		write_in_transaction(name);
-	ereport(NOTICE,
-			(errmsg("the marks of prometheus have one more: \"%s\"", name)));
 }
