@@ -86,7 +86,7 @@ if [ "$what" = test ] && [ -z "${FAULTS:-}" ]; then
 	tar -cf - --exclude=./faults . | tar -xf - -C faults
 	# the same but for what knows of fault points
 	(cd faults &&
-		grep -rlE '"fault\.h"|PROM_FAULTS' --include='*.c' src | sed 's/c$/o/' | xargs rm &&
+		grep -rlE '"(fault|mutant)\.h"|PROM_FAULTS' --include='*.c' src | sed 's/c$/o/' | xargs rm &&
 		rm prometheus.so && "${make[@]}" FAULTS=1 -j"$(nproc)" all)
 	faults=$copy/faults
 fi
