@@ -41,6 +41,6 @@ CREATE FUNCTION @extschema@.prometheus_health(
     OUT value text,
     OUT hint text)
 RETURNS SETOF record
-LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'prom_health';
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_health';
 COMMENT ON FUNCTION @extschema@.prometheus_health() IS
     'Whether all is there that tasks need. status: ok, warning or error; hint: what to do.';

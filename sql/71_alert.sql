@@ -36,7 +36,7 @@ CREATE FUNCTION prometheus._alerts(
     OUT number double precision,
     OUT hint text)
 RETURNS SETOF record
-LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 20
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 20
 AS 'MODULE_PATHNAME', 'prom_alerts';
 COMMENT ON FUNCTION prometheus._alerts() IS
     'Judges every check by its threshold, as of now, for the view prometheus.alert.';

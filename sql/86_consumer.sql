@@ -154,7 +154,7 @@ CREATE FUNCTION prometheus._consumers(
     OUT lag bigint,
     OUT behind interval)
 RETURNS SETOF record
-LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 10
+LANGUAGE c STABLE PARALLEL UNSAFE ROWS 10
 AS 'MODULE_PATHNAME', 'prom_consumers';
 COMMENT ON FUNCTION prometheus._consumers() IS
     'What the view prometheus.consumer shows.';

@@ -36,6 +36,9 @@
 #include "window.h"
 #include "xact.h"
 
+/* A position without events is written no oftener than this, ms. */
+#define KEEP_POSITION 5000
+
 #define MAX_EVENTS 100000 /* of a poll */
 #define MAX_LAG 10000     /* that is counted */
 
@@ -426,6 +429,15 @@ find_events(Consumer *consumer, int want, PromEntry **entries, bool *all,
 	return window->is_open ? prom_window_next(window, want, entries, all) : 0;
 }
 
+/* Is its position worth writing, though it was given nothing? */
+static bool
+is_much_later(const Consumer *consumer, TimestampTz was_at)
+{
+	TimestampTz at = consumer->window.base.at;
+
+	return at < was_at || TimestampDifferenceExceeds(was_at, at, KEEP_POSITION);
+}
+
 PG_FUNCTION_INFO_V1(prom_poll);
 
 Datum
@@ -439,6 +451,8 @@ prom_poll(PG_FUNCTION_ARGS)
 	PromEntry *entries;
 	bool all;
 	bool changed = false;
+	bool was_open;
+	TimestampTz was_at;
 	int n;
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -448,18 +462,34 @@ prom_poll(PG_FUNCTION_ARGS)
 	begin(name, "prometheus_poll()", &consumer, &before);
 	check_owner(&consumer);
 	check_pulled(&consumer);
-	n = find_events(&consumer, want, &entries, &all, &changed);
-	if (n > 0)
+	was_open = consumer.window.is_open;
+	was_at = consumer.window.base.at;
+	while ((n = find_events(&consumer, want, &entries, &all, &changed)) > 0)
 	{
-		changed = changed || consumer.given != n || consumer.given_all != all;
-		consumer.last = entries[n - 1].place;
+		const PromPlace *last = &entries[n - 1].place;
+
+		prom_window_read(entries, n);
+		if (SPI_processed == 0)
+		{
+			/* None of them is kept any more. */
+			consumer.window.done = *last;
+			consumer.given = 0;
+			changed = true;
+			continue;
+		}
+		changed = changed || consumer.given != n || consumer.given_all != all ||
+				  consumer.last.at != last->at ||
+				  consumer.last.event_id != last->event_id;
+		consumer.last = *last;
 		consumer.given = n;
 		consumer.given_all = all;
-		prom_window_read(entries, n);
 		for (uint64 i = 0; i < SPI_processed; i++)
 			tuplestore_puttuple(result->setResult, SPI_tuptable->vals[i]);
+		break;
 	}
-	if (changed)
+	/* An older position is right, too: who finds nothing need not write. */
+	if (n > 0 ? changed
+			  : was_open || (changed && is_much_later(&consumer, was_at)))
 		update_consumer(&consumer);
 	end(&before);
 	return (Datum) 0;
@@ -567,9 +597,6 @@ prom_drop_consumer(PG_FUNCTION_ARGS)
 
 /* Those of subscriptions. */
 
-/* A position without events is written no oftener than this, ms. */
-#define KEEP_POSITION 5000
-
 void
 prom_consumer_push(const char *name, ArrayType *types, Oid owner, bool exists)
 {
@@ -622,9 +649,7 @@ prom_consumer_take(const char *name, int want, PromEntry **entries, bool *more)
 		if (all)
 			begin_anew(&consumer);
 	}
-	if (n > 0 || (changed && TimestampDifferenceExceeds(
-								 was_at, consumer.window.base.at,
-								 KEEP_POSITION)))
+	if (n > 0 || (changed && is_much_later(&consumer, was_at)))
 		update_consumer(&consumer);
 	return n;
 }

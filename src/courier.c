@@ -363,7 +363,7 @@ prepare_webhook(Delivery *delivery, TimestampTz now)
 		delivery->problem = "the event is not kept any more";
 		return;
 	}
-	delivery->body = (char *) prom_encoding_to_utf8(prom_row_text(0, 1));
+	delivery->body = (char *) prom_encoding_words_to_utf8(prom_row_text(0, 1));
 	if (!prom_webhook_sign(&delivery->headers, subscription->secret,
 						   subscription->name, delivery->record.event_id, now,
 						   delivery->body, error, sizeof(error)))
@@ -568,11 +568,14 @@ start(PromHttp *http, Delivery *delivery)
 static void
 turn(dlist_head *starting, TimestampTz now)
 {
+	MemoryContext context = CurrentMemoryContext;
 	dlist_mutable_iter iter;
 
 	if (!prom_worker_xact_begin("delivering events"))
 		proc_exit(0);
 	SPI_connect();
+	/* What is taken is sent after the commit. */
+	MemoryContextSwitchTo(context);
 	dlist_foreach_modify(iter, &ended)
 	{
 		record_answer(dlist_container(Delivery, link, iter.cur), now);

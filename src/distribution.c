@@ -202,7 +202,7 @@ add(const Subscription *subscription, const PromEntry *entries, int n)
 	values[5] = (Datum) 0;
 	if (gives_up)
 		values[5] = CStringGetTextDatum(
-			"its data could not be held against the filter in time");
+			"its data could not be held against the filter, or not in time");
 	else if (subscription->filter != NULL)
 		values[5] = CStringGetTextDatum(subscription->filter);
 	if (subscription->filter != NULL && !gives_up)
@@ -249,15 +249,19 @@ try_take(Subscription *subscription, bool *found)
 	}
 	PG_CATCH();
 	{
-		bool is_late = geterrcode() == ERRCODE_QUERY_CANCELED;
+		int code = geterrcode();
+		/* One event's data and the filter: it is found, and given up. */
+		bool isolates = code == ERRCODE_QUERY_CANCELED ||
+						(subscription->filter != NULL &&
+						 !prom_xact_is_transient(code));
 
 		disable_timeout(STATEMENT_TIMEOUT, false);
 		QueryCancelPending = false;
 		MemoryContextSwitchTo(before);
 		prom_xact_abort();
-		subscription->want = is_late && subscription->want > 1 ? 1 : 0;
-		more = is_late;
-		if (!is_late)
+		subscription->want = isolates && subscription->want > 1 ? 1 : 0;
+		more = isolates;
+		if (!isolates)
 		{
 			subscription->want = BATCH;
 			due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),

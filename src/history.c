@@ -407,6 +407,7 @@ static void
 read_versions(Answer *answer, text *key)
 {
 	SysScanDesc scan = begin_scan(answer, key, BTEqualStrategyNumber);
+	text *bound = NULL;
 	HeapTuple tuple;
 	int n = 0;
 
@@ -424,8 +425,15 @@ read_versions(Answer *answer, text *key)
 			break;
 		if (answer->passed == PASSED)
 		{
+			text *next = palloc(VARSIZE_ANY(answer->key));
+
+			/* The scan looks at its bound on every page. */
+			memcpy(next, answer->key, VARSIZE_ANY(answer->key));
 			systable_endscan_ordered(scan);
-			scan = begin_scan(answer, answer->key, BTLessStrategyNumber);
+			if (bound != NULL)
+				pfree(bound);
+			bound = next;
+			scan = begin_scan(answer, bound, BTLessStrategyNumber);
 			answer->passed = 0;
 		}
 	}

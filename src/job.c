@@ -270,6 +270,8 @@ give_waiting(TimestampTz now)
 				end_waiting(owner);
 				continue;
 			}
+			if (owner->not_before <= now)
+				owner->not_before = 0;
 			if (owner->not_before > now || is_full[owner->delivers])
 				continue;
 			place = find_free(owner);

@@ -582,7 +582,12 @@ write_in_transaction(const char *name)
 
 	SPI_connect();
 	prom_role_become_owner(&before);
-	(void) insert_name(insert_mark(), name, role);
+	/* A copy begins its era first, and a transaction may have an old snapshot. */
+	(void) prom_era_xid();
+	if (prom_execute_now(INSERT_MARK("clock_timestamp()"), 0, NULL, NULL, NULL,
+						 false) != SPI_OK_INSERT_RETURNING)
+		elog(ERROR, "could not write prometheus._mark");
+	(void) insert_name(prom_row_int64(0, 1), name, role);
 	prom_role_restore(&before);
 	SPI_finish();
 }

@@ -273,6 +273,7 @@ mark_before_update(Node *statement)
 	PromExtension extension;
 
 	if (IsA(statement, AlterExtensionStmt) && prom_my_worker == NULL &&
+		!RecoveryInProgress() && !XactReadOnly &&
 		strcmp(castNode(AlterExtensionStmt, statement)->extname,
 			   PROM_EXTENSION) == 0 &&
 		prom_extension_find(&extension) &&

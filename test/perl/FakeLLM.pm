@@ -86,6 +86,17 @@ sub wait_requests
 	}
 }
 
+# Wait until so many requests were dropped, and return their number.
+sub wait_dropped
+{
+	my ($self, $count) = @_;
+	my $end = time + TIMEOUT;
+	my $dropped;
+
+	usleep(10_000) until ($dropped = $self->stats->{dropped}) >= $count || time >= $end;
+	return $dropped;
+}
+
 # Stop the server; it gets a moment to end by itself.
 sub stop
 {

@@ -47,7 +47,7 @@ sub answers
 	}
 	push @sql, 'RESET prometheus.as_of',
 	  q{SELECT s.agent, s.key, h.*, md5(prometheus_state(s.agent, s.key, version => h.version)::text), CASE WHEN h.version > 1 THEN prometheus_diff_state(s.agent, h.version - 1, h.version, s.key) END
-		FROM prometheus.state s CROSS JOIN LATERAL prometheus_state_history(s.agent, s.key, 1000) h WHERE s.owner = current_user ORDER BY 1, 2, 3};
+		FROM prometheus.state s CROSS JOIN LATERAL prometheus_state_history(s.agent, s.key, 1000) h WHERE s.owner = current_user AND s.key <> 'last_task' ORDER BY 1, 2, 3};
 	foreach my $table (@{ $params{tables} // [] })
 	{
 		push @sql, map { "SELECT '$_', '$table', x FROM prometheus_rows_at(NULL::$table, '$_') x ORDER BY x::text" }

@@ -280,7 +280,7 @@ EOSQL
 		),
 		'prometheus launcher',
 		"$how: only the launcher stays");
-	is($llm->stats->{dropped}, $dropped + 100, 'their requests are dropped');
+	is($llm->wait_dropped($dropped + 100), $dropped + 100, 'their requests are dropped');
 	is($node->log_count(qr/ (ERROR|WARNING|FATAL|PANIC): /, $log),
 		0, 'no error');
 	cmp_ok(starts('app', $log), '<=', 1, 'no loop of starts');

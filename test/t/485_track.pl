@@ -221,6 +221,23 @@ is($node->error_of("SELECT prometheus_rows_at(NULL::visit, '$moment')")->{state}
 sql(q{INSERT INTO visit VALUES (now(), 1); SELECT prometheus_track('visit'); DELETE FROM visit WHERE account = 1});
 is(sql(q{SELECT value FROM prometheus_health() WHERE check_name = 'tracked tables'}), '3', 'until it begins anew');
 
+# Of many versions of a key the scan goes on at the next key; long keys, too, and
+# versions after the moment that fill pages of the index.
+sql(q{CREATE TABLE busy (id text PRIMARY KEY, n int); SELECT prometheus_track('busy')});
+my $many = q{DO $$BEGIN FOR i IN 1 .. %d LOOP UPDATE busy SET n = n + 1; END LOOP; END$$};
+foreach my $length (1, 700)
+{
+	sql(qq{DELETE FROM busy; INSERT INTO busy SELECT repeat(c, $length), 0 FROM unnest('{a,b,c,d}'::text[]) c});
+	sql(sprintf $many, 30);
+	my $then = moment();
+	sql(sprintf $many, 400);
+	sql('SELECT prometheus_mark()');
+	is(sql("SELECT string_agg(left(id, 1) || n, ' ' ORDER BY id) FROM prometheus_rows_at(NULL::busy, '$then')"),
+		'a30 b30 c30 d30', "keys of $length, as of before many changes");
+	is(sql("SELECT string_agg(left(id, 1) || n, ' ' ORDER BY id) FROM prometheus_rows_at(NULL::busy, clock_timestamp())"),
+		'a430 b430 c430 d430', "keys of $length, as of now");
+}
+
 # Without a leaving trace.
 sql('DROP EXTENSION prometheus CASCADE');
 is(sql(q{SELECT count(*) FROM pg_trigger WHERE tgname ~ 'prometheus'}), 0, 'DROP EXTENSION takes the triggers along');
