@@ -582,7 +582,7 @@ write_in_transaction(const char *name)
 
 	SPI_connect();
 	prom_role_become_owner(&before);
-	/* A copy begins its era first, and a transaction may have an old snapshot. */
+	/* A copy begins its era first; the transaction may have an old snapshot. */
 	(void) prom_era_xid();
 	if (prom_execute_now(INSERT_MARK("clock_timestamp()"), 0, NULL, NULL, NULL,
 						 false) != SPI_OK_INSERT_RETURNING)
