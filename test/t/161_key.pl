@@ -9,7 +9,6 @@ use Test::More;
 
 my $llm = FakeLLM->new;
 my $node = PromCluster->new('main');
-$node->keep_sessions;
 $node->init(conf => "prometheus.allow_private_endpoints = on\nprometheus.rescan_interval = '1s'\n",
 	restart_after_crash => 1);
 $node->start;

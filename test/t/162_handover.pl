@@ -9,7 +9,6 @@ use Test::More;
 
 my $llm = FakeLLM->new;
 my $node = PromCluster->new('main');
-$node->keep_sessions;
 $node->init(conf => "prometheus.allow_private_endpoints = on\nprometheus.rescan_interval = '1h'\nmax_prepared_transactions = 5\n");
 $node->start;
 $node->create_extension;
@@ -202,7 +201,7 @@ sql(q{SELECT count(*) FROM prometheus_submit_many(array_fill('later'::text, ARRA
 my $scans = sql(q{SELECT value FROM prometheus_health() WHERE check_name ~ 'scan'});
 sql(q{SELECT count(prometheus_submit('turn ' || i, 'fake-slow-40', conversation => 'v' || i % 40)) FROM generate_series(1, 3000) i});
 my $end = time + $PostgreSQL::Test::Utils::timeout_default;
-while (time < $end && sql(q{SELECT count(*) FROM prometheus.queue WHERE status = 'running' OR due_at < now()}) > 0)
+while (time < $end && sql(q{SELECT (SELECT count(*) FROM prometheus._task WHERE request ~ '^turn') > (SELECT count(*) FROM prometheus._outcome o JOIN prometheus._task t USING (task_id) WHERE t.request ~ '^turn' AND o.outcome = 'completed')}) eq 't')
 {
 	# Transactions without a hint are what lets it look.
 	sql('SELECT pg_current_xact_id()');

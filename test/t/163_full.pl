@@ -10,7 +10,6 @@ use Time::HiRes qw(usleep);
 
 my $llm = FakeLLM->new;
 my $node = PromCluster->new('main');
-$node->keep_sessions;
 $node->init(conf => "prometheus.allow_private_endpoints = on\nprometheus.queue_memory = '1MB'\nprometheus.rescan_interval = '1h'\n");
 $node->start;
 $node->create_extension;
