@@ -110,7 +110,7 @@ typedef struct Judgement
 	bool raised;
 } Judgement;
 
-const PromSettingKind prom_threshold_kind = {
+static const PromSettingKind prom_threshold_kind = {
 	.called = "an alert",
 	.table = "_threshold",
 	.columns = "threshold, set_by",
