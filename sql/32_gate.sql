@@ -10,7 +10,7 @@ CREATE TABLE prometheus._gate (
     reason text
 );
 COMMENT ON TABLE prometheus._gate IS
-    'What is paused now: all, agent:NAME or model:NAME. Changes in place: not a fact, not dumped.';
+    'What is paused now: all, agent:NAME, model:NAME or subscription:NAME. Changes in place: not a fact, not dumped.';
 
 CREATE FUNCTION prometheus._gates(
     OUT target text,
@@ -31,13 +31,13 @@ CREATE FUNCTION @extschema@.prometheus_pause(target text DEFAULT 'all')
 RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_pause';
 COMMENT ON FUNCTION @extschema@.prometheus_pause(text) IS
-    'After the commit, lets no attempt begin: of any task (all), of the tasks of an agent (agent:NAME), or with a model (model:NAME; its fallbacks are used). What runs goes on; cancels and deadlines take effect. Outlives a restart. Raises undefined_object for an unknown agent or model, invalid_parameter_value for another target.';
+    'After the commit, lets no attempt begin: of any task (all), of the tasks of an agent (agent:NAME), or with a model (model:NAME; its fallbacks are used); or lets no delivery begin to a subscription (subscription:NAME). What runs goes on; cancels and deadlines take effect. Outlives a restart. Raises undefined_object for an unknown agent, model or subscription, invalid_parameter_value for another target.';
 
 CREATE FUNCTION @extschema@.prometheus_resume(target text DEFAULT 'all')
 RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_resume';
 COMMENT ON FUNCTION @extschema@.prometheus_resume(text) IS
-    'Takes prometheus_pause() of the same target back; a model''s gate that failures, a rate limit or want of money closed is opened too. Raises as prometheus_pause() does.';
+    'Takes prometheus_pause() of the same target back; the gate of a model or a subscription that failures, a rate limit or want of money closed is opened too. Raises as prometheus_pause() does.';
 
 CREATE FUNCTION @extschema@.prometheus_why(task_id bigint) RETURNS text
 LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'prom_why';

@@ -758,8 +758,8 @@ SELECT coalesce(g.target, p.target) AS target,
   FROM prometheus._gates() g
   FULL JOIN prometheus._gate p ON p.target = g.target;
 COMMENT ON VIEW prometheus.gate IS
-    'What may close the way to tasks: a pause of all, of an agent or of a model; a rate limit, failures or want of money of a model. What is now: not a fact.';
-COMMENT ON COLUMN prometheus.gate.target IS 'all, agent:NAME or model:NAME.';
+    'What may close the way to tasks and deliveries: a pause of all, of an agent, of a model or of a subscription; a rate limit, failures or want of money of a model, failures of a subscription. What is now: not a fact.';
+COMMENT ON COLUMN prometheus.gate.target IS 'all, agent:NAME, model:NAME or subscription:NAME.';
 COMMENT ON COLUMN prometheus.gate.state IS
     'open; paused (by a person); closed (until a moment); opening (it was closed, and widens with each good call).';
 COMMENT ON COLUMN prometheus.gate.reason IS 'Why it is not open.';

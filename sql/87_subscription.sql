@@ -46,7 +46,7 @@ SELECT s.name,
 COMMENT ON VIEW prometheus.subscription IS
     'To whom events are pushed: the subscriptions of the roles that you have; all for administrators. What is now: not a fact. Whether its gate is open, is in prometheus.gate; how far it has come, in prometheus.consumer.';
 COMMENT ON COLUMN prometheus.subscription.name IS 'As given to prometheus_subscribe().';
-COMMENT ON COLUMN prometheus.subscription.state IS 'active, or disabled: nothing is delivered until prometheus_subscribe() is called again, and nothing is lost.';
+COMMENT ON COLUMN prometheus.subscription.state IS 'active, or disabled: nothing is delivered until prometheus_subscribe() is called again; its events wait as long as prometheus.retention keeps them.';
 COMMENT ON COLUMN prometheus.subscription.owner IS 'The role that made it: it is given what that role may see, and its function runs as that role.';
 COMMENT ON COLUMN prometheus.subscription.handler IS 'The function that is called, by its signature; null: a webhook.';
 COMMENT ON COLUMN prometheus.subscription.url IS 'Where the webhook is sent; null: a function.';

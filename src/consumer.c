@@ -636,10 +636,11 @@ prom_consumer_take(const char *name, int want, PromEntry **entries, bool *more)
 
 	*more = false;
 	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
-		return -1;
-	if (!find_consumer(name, &consumer) ||
-		!prom_role_is(consumer.owner, consumer.window.reader))
+		return PROM_CONSUMER_LOCKED;
+	if (!find_consumer(name, &consumer))
 		return 0;
+	if (!prom_role_is(consumer.owner, consumer.window.reader))
+		return PROM_CONSUMER_ORPHAN;
 	was_at = consumer.window.base.at;
 	n = find_events(&consumer, want, entries, &all, &changed);
 	if (n > 0)

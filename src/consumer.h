@@ -26,9 +26,13 @@ extern void prom_consumer_push(const char *name, ArrayType *types, Oid owner,
 
 /*
  * For the publisher: poll the consumer of a subscription and acknowledge what
- * it is given, in a worker's transaction.  How many; 0 also if there is none,
- * -1 if somebody holds its lock.  more: there may be others.
+ * it is given, in a worker's transaction.  How many; 0 also if there is none;
+ * or that somebody holds its lock, or that its owner is not who it was.  more:
+ * there may be others.
  */
+#define PROM_CONSUMER_LOCKED (-1)
+#define PROM_CONSUMER_ORPHAN (-2)
+
 extern int prom_consumer_take(const char *name, int want, PromEntry **entries,
 							  bool *more);
 

@@ -23,6 +23,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 
@@ -44,8 +45,9 @@
 #define READ_AHEAD 32
 #define SLOW 1000
 
-/* After what cannot be written or read, ms. */
+/* After what cannot be written or read, ms; and what it may wait for a lock. */
 #define AGAIN 1000
+#define LOCK_TIMEOUT_OF_TURN "100ms"
 
 typedef struct Subscription
 {
@@ -573,6 +575,9 @@ turn(dlist_head *starting, TimestampTz now)
 
 	if (!prom_worker_xact_begin("delivering events"))
 		proc_exit(0);
+	/* All tasks wait for this turn: what a session has locked waits instead. */
+	(void) set_config_option("lock_timeout", LOCK_TIMEOUT_OF_TURN, PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 	SPI_connect();
 	/* What is taken is sent after the commit. */
 	MemoryContextSwitchTo(context);

@@ -226,9 +226,12 @@ take(const Subscription *subscription, bool *found)
 						   &entries, &more);
 	if (n > 0)
 		add(subscription, entries, n);
+	else if (n == PROM_CONSUMER_ORPHAN)
+		prom_delivery_disable(subscription->name,
+							  "its owner is not the role that it was");
 	end();
 	/* Who sends a hint by his commit lets go of his locks after it. */
-	if (n < 0)
+	if (n == PROM_CONSUMER_LOCKED)
 		due = Min(due, TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 												   LOCKED));
 	*found = *found || n > 0;
@@ -252,8 +255,9 @@ try_take(Subscription *subscription, bool *found)
 	{
 		int code = geterrcode();
 		/* One event's data and the filter: it is found, and given up. */
-		bool isolates = code == ERRCODE_QUERY_CANCELED ||
-						(subscription->filter != NULL &&
+		bool isolates = subscription->filter != NULL &&
+						subscription->want > 0 &&
+						(code == ERRCODE_QUERY_CANCELED ||
 						 !prom_xact_is_transient(code));
 
 		disable_timeout(STATEMENT_TIMEOUT, false);

@@ -93,6 +93,7 @@ prom_webhook_sign(PromWebhookHeaders *headers, const char *secret,
 	prom_secret_free(text);
 	if (key_length < 0)
 	{
+		explicit_bzero(key, sizeof(key));
 		snprintf(error, error_size,
 				 "the secret is not whsec_ and %d to %d bytes in base64",
 				 SHORTEST_KEY, LONGEST_KEY);

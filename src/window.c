@@ -113,7 +113,7 @@ prom_window_start(PromWindow *window, bool is_now, TimestampTz start)
 	if (start > GetCurrentTimestamp())
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("start must not be in the future"),
-						errhint("Leave the argument out for now.")));
+						errhint("Without the argument it begins at this moment.")));
 	if (find_mark_at(start, edge))
 		return;
 	prom_position_begin(&edge->position);
