@@ -127,5 +127,16 @@ sql(q{SET ROLE alice; SELECT prometheus_replay('orders', '-infinity')});
 $node->wait_for('all again', q{SELECT count(*) FROM seen WHERE who = 'alice'}, 6);
 is(deliveries('orders'), 'delivered 3', 'as the same deliveries');
 
+# A filter that raises an error gives up that event, and no other.
+
+sql(q{SELECT prometheus_subscribe('dated', 'note(prometheus.event)', types => '{dated}', filter => '$.at.datetime() > "2026-01-01T00:00:00+00".datetime()')});
+sql(q{SELECT prometheus_emit('dated', jsonb_build_object('at', at)) FROM unnest('{2026-05-01T00:00:00+00,2026-05-02,2026-05-03T00:00:00+00}'::text[]) at});
+wait_deliveries('dated', 'dead 1, delivered 2');
+
+# Nobody knows what an owner of another name may see.
+
+sql(q{ALTER ROLE alice RENAME TO alicia; SELECT prometheus_emit('shop.order.paid', '{"n": 5}')});
+$node->wait_for('it is disabled', q{SELECT state || ': ' || disabled_reason FROM prometheus.subscription WHERE name = 'orders'}, 'disabled: its owner is not the role that it was');
+
 $node->stop;
 done_testing();
