@@ -17,6 +17,7 @@
 #include "guc.h"
 #include "llm.h"
 #include "option.h"
+#include "provider/provider.h"
 #include "secret.h"
 #include "setting.h"
 #include "shmem.h"
@@ -79,26 +80,26 @@ static void
 check_api(const char *api, bool has_endpoint, bool has_secret,
 		  bool has_handler)
 {
-	bool is_openai;
+	bool is_remote;
 	bool is_function;
 
 	if (api == NULL)
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 						errmsg("a model must have an api"),
 						errhint("%s", apis_hint)));
-	is_openai = strcmp(api, "openai") == 0;
-	is_function = strcmp(api, "function") == 0;
-	if (!is_openai && !is_function && strcmp(api, "echo") != 0)
+	is_remote = prom_provider_find(api) != NULL;
+	is_function = prom_llm_is_function(api);
+	if (!is_remote && !is_function && !prom_llm_is_local(api))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("api \"%s\" does not exist", api),
 						errhint("%s", apis_hint)));
-	if (!is_openai && (has_endpoint || has_secret))
+	if (!is_remote && (has_endpoint || has_secret))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a model of api \"%s\" has no endpoint and no secret",
 						api),
 				 errhint("endpoint => '', secret => '' takes them away.")));
-	if (is_openai && !has_endpoint)
+	if (is_remote && !has_endpoint)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("a model of api \"%s\" needs an endpoint", api),

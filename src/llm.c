@@ -29,6 +29,9 @@
 /* After a stream's own end mark the peer has this long to end it, ms. */
 #define LINGER 1000
 
+/* Header lines that a provider has at most, beside that with the key. */
+#define MAX_HEADERS 4
+
 /* How the bytes of a response are read. */
 typedef enum ReadMode
 {
@@ -589,15 +592,20 @@ static void
 send_call(PromCall *call, const PromModel *model, const char *url,
 		  const char *host, int64 deadline_ms)
 {
-	const char *headers[2] = {NULL, NULL};
+	const char *headers[MAX_HEADERS + 2] = {NULL};
 	PromHttpSpec spec = {0};
 	char *key_header = NULL;
+	int n = 0;
 
+	for (; call->provider->headers != NULL && n < MAX_HEADERS &&
+		   call->provider->headers[n] != NULL;
+		 n++)
+		headers[n] = call->provider->headers[n];
 	if (call->key != NULL)
 	{
 		key_header = make_key_header(call->provider->key_header(host),
 									 call->key);
-		headers[0] = key_header;
+		headers[n] = key_header;
 	}
 	spec.url = url;
 	spec.headers = headers;
@@ -694,11 +702,14 @@ prom_llm_start(PromHttp *http, const PromModel *model,
 			   void *owner)
 {
 	const PromProvider *provider = prom_provider_find(model->api);
-	PromCall *const call = new_call(http, model->stream, owner);
+	PromCall *call;
 	StringInfoData body;
 	char *url = NULL;
 	char *host = NULL;
 
+	if (provider != NULL)
+		(void) prom_provider_url(provider, model, prompt->model, &url, &host);
+	call = new_call(http, model->stream, owner);
 	if (provider == NULL)
 	{
 		fail_to_start(call, "ConfigurationError", PROM_RETRY_NEVER,
@@ -708,13 +719,6 @@ prom_llm_start(PromHttp *http, const PromModel *model,
 	call->provider = provider;
 	call->offered = prompt->ntools > 0;
 	call->fresh = fresh;
-	if (model->endpoint != NULL &&
-		!prom_http_url(model->endpoint, provider->path, &url, &host))
-	{
-		free(url);
-		free(host);
-		url = host = NULL;
-	}
 	PG_TRY();
 	{
 		initStringInfo(&body);

@@ -17,6 +17,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/json.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
@@ -752,4 +753,22 @@ prom_schema_check(Jsonb *schema)
 	prom_schema_read(schema, false);
 	MemoryContextSwitchTo(before);
 	MemoryContextDelete(context);
+}
+
+PG_FUNCTION_INFO_V1(prom_json);
+
+/* What a model wrote as jsonb, or as a string of it. */
+Datum
+prom_json(PG_FUNCTION_ARGS)
+{
+	char *document = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	StringInfoData quoted;
+
+	if (prom_schema_unreadable(document) != NULL)
+	{
+		initStringInfo(&quoted);
+		escape_json(&quoted, document);
+		document = quoted.data;
+	}
+	PG_RETURN_DATUM(DirectFunctionCall1(jsonb_in, CStringGetDatum(document)));
 }

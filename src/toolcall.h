@@ -6,6 +6,16 @@
 #define PROM_TOOLCALL_H
 
 #include "llm.h"
+#include "text.h"
+
+/* Calls that are being read. */
+typedef struct PromToolCalls
+{
+	PromToolCall *calls;
+	int n;
+	int size;
+	bool regular;
+} PromToolCalls;
 
 /*
  * Read the calls of a turn, from its message as the provider sent it (UTF-8,
@@ -14,5 +24,12 @@
  * sent back as it is.
  */
 extern PromToolCall *prom_toolcall_read(const char *raw, int *n, bool *regular);
+
+/* Add a call, whose strings are NULL where it has none. */
+extern void prom_toolcall_add(PromToolCalls *calls, const char *id,
+							  const char *name, const char *arguments);
+
+/* A string at a path, in the current memory context; NULL: it is none. */
+extern char *prom_toolcall_string(PromSlice object, const char *path);
 
 #endif

@@ -469,17 +469,22 @@ prom_http_url(const char *base, const char *path, char **url, char **host)
 	if (ok)
 	{
 		size_t length = strlen(old_path);
+		size_t path_length = strcspn(path, "?");
 
 		while (length > 0 && old_path[length - 1] == '/')
 			length--;
-		new_path = malloc(length + strlen(path) + 1);
+		new_path = malloc(length + path_length + 1);
 		if (new_path != NULL)
 		{
 			memcpy(new_path, old_path, length);
-			memcpy(new_path + length, path, strlen(path) + 1);
+			memcpy(new_path + length, path, path_length);
+			new_path[length + path_length] = '\0';
 		}
 		ok = new_path != NULL &&
 			 curl_url_set(parsed, CURLUPART_PATH, new_path, 0) == CURLUE_OK &&
+			 (path[path_length] == '\0' ||
+			  curl_url_set(parsed, CURLUPART_QUERY, path + path_length + 1,
+						   CURLU_APPENDQUERY) == CURLUE_OK) &&
 			 curl_url_get(parsed, CURLUPART_URL, &text, 0) == CURLUE_OK &&
 			 curl_url_get(parsed, CURLUPART_HOST, &name, 0) == CURLUE_OK;
 	}

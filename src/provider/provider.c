@@ -8,6 +8,7 @@
 
 #include "provider/provider.h"
 
+/* The last one takes all turns. */
 static const PromProvider *const providers[] = {
 	&prom_provider_openai,
 };
@@ -36,6 +37,50 @@ prom_provider_find(const char *api)
 	return NULL;
 }
 
+const PromProvider *
+prom_provider_of_turn(PromSlice turn)
+{
+	for (int i = 0; i < lengthof(providers); i++)
+		if (providers[i]->is_turn(turn))
+			return providers[i];
+	return &prom_provider_openai;
+}
+
+bool
+prom_provider_takes_raw(const PromProvider *provider,
+						const PromMessage *message)
+{
+	PromSlice turn = {message->raw, 0};
+
+	if (message->raw == NULL)
+		return false;
+	turn.length = strlen(message->raw);
+	return prom_provider_of_turn(turn) == provider;
+}
+
+bool
+prom_provider_url(const PromProvider *provider, const PromModel *model,
+				  const char *name, char **url, char **host)
+{
+	StringInfoData path;
+	bool ok;
+
+	*url = *host = NULL;
+	if (model->endpoint == NULL)
+		return false;
+	initStringInfo(&path);
+	provider->add_path(&path, name, model->stream);
+	ok = prom_http_url(model->endpoint, path.data, url, host);
+	pfree(path.data);
+	if (!ok)
+	{
+		free(*url);
+		free(*host);
+		*url = *host = NULL;
+	}
+	return ok;
+}
+
 static void
 add_calls(StringInfo body, const PromToolCall *calls, int n)
 {
@@ -61,7 +106,7 @@ add_calls(StringInfo body, const PromToolCall *calls, int n)
 static void
 add_message(StringInfo body, const PromMessage *message)
 {
-	if (message->raw != NULL)
+	if (prom_provider_takes_raw(&prom_provider_openai, message))
 	{
 		appendStringInfoString(body, message->raw);
 		return;
@@ -134,8 +179,7 @@ prom_provider_build(StringInfo body, const PromModel *model,
 		appendStringInfoChar(body, '}');
 		return;
 	}
-	if (model->endpoint != NULL)
-		(void) prom_http_url(model->endpoint, provider->path, &url, &host);
+	(void) prom_provider_url(provider, model, prompt->model, &url, &host);
 	PG_TRY();
 	{
 		provider->build(body, model, host != NULL ? host : "", prompt);

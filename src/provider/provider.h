@@ -13,6 +13,7 @@
 
 #include "llm.h"
 #include "text.h"
+#include "toolcall.h"
 
 /* Why a reply is no turn, if it is none. */
 typedef enum PromTurnProblem
@@ -50,8 +51,11 @@ typedef struct PromProvider
 {
 	const char *api;
 
-	/* What is appended to the path of the endpoint. */
-	const char *path;
+	/* Write what is appended to the endpoint for this model, in UTF-8. */
+	void (*add_path)(StringInfo path, const char *model, bool stream);
+
+	/* Header lines that each request has, up to a NULL; NULL: none. */
+	const char *const *headers;
 
 	/* The start of the header that carries the key to this host. */
 	const char *(*key_header)(const char *host);
@@ -80,10 +84,32 @@ typedef struct PromProvider
 
 	/* The canonical word for a reason to finish: end, tool, length, ... */
 	const char *(*finish)(const char *finish_reason);
+
+	/*
+	 * Does a turn that calls tools, as it was stored, have this form?  And
+	 * its calls, in order, in PostgreSQL's memory.
+	 */
+	bool (*is_turn)(PromSlice turn);
+	void (*read_calls)(PromToolCalls *calls, PromSlice turn);
 } PromProvider;
 
 /* The provider of an api, or NULL. */
 extern const PromProvider *prom_provider_find(const char *api);
+
+/* The one whose form a turn has that calls tools. */
+extern const PromProvider *prom_provider_of_turn(PromSlice turn);
+
+/*
+ * The address of a model's requests and its host, malloc'd; false: there is no
+ * endpoint, or it is no address.
+ */
+extern bool prom_provider_url(const PromProvider *provider,
+							  const PromModel *model, const char *name,
+							  char **url, char **host);
+
+/* May a turn be sent as it came?  Else as what was read of it. */
+extern bool prom_provider_takes_raw(const PromProvider *provider,
+									const PromMessage *message);
 
 /* Append the messages as an array in the form of chat completions, */
 extern void prom_provider_add_messages(StringInfo body,

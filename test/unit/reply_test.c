@@ -66,8 +66,26 @@ static Recording recordings[] = {
 	 "model \"m\" not found", NULL, NULL, 0},
 };
 
-static const PromProvider *const provider = &prom_provider_openai;
+/* The format of what is being read. */
+static const PromProvider *provider;
 
+/* The first word of a recording's name tells it, if it is not the first's. */
+static const struct
+{
+	const char *word;
+	const PromProvider *provider;
+} formats[] = {
+	{"", &prom_provider_openai},
+};
+
+
+static void
+choose_format(const char *file)
+{
+	for (int i = 0; i < lengthof(formats); i++)
+		if (strncmp(file, formats[i].word, strlen(formats[i].word)) == 0)
+			provider = formats[i].provider;
+}
 
 static void
 load(Recording *recording, const char *directory)
@@ -85,6 +103,7 @@ load(Recording *recording, const char *directory)
 	recording->bytes = malloc(65536);
 	recording->length = fread(recording->bytes, 1, 65536, file);
 	fclose(file);
+	choose_format(recording->file);
 }
 
 static bool
@@ -340,6 +359,7 @@ test_damaged(double limit)
 		PromSlice body = {copy, length};
 		PromTurn turn;
 
+		choose_format(recording->file);
 		read_stream(copy, length, 0, 1 + next_random(&seed) % length, &turn);
 		check_damaged(&turn);
 		prom_turn_clear(&turn);

@@ -21,7 +21,7 @@ finish()
 }
 trap finish EXIT
 
-parts=(src/{codec,http,transfer,timer,peer,header,address,secret,sse,text,retry,llm}.c
+parts=(src/{codec,http,transfer,timer,peer,header,address,secret,sse,text,retry,llm,toolcall}.c
 	src/provider/*.c test/unit/standin.c)
 flags=(-g -O1 -D_GNU_SOURCE -DUSE_ASSERT_CHECKING=1 '-DPROM_VERSION="test"'
 	-Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare

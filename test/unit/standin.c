@@ -148,6 +148,36 @@ palloc(Size size)
 	return malloc(size);
 }
 
+void *
+repalloc(void *pointer, Size size)
+{
+	return realloc(pointer, size);
+}
+
+char *
+pstrdup(const char *in)
+{
+	return strdup(in);
+}
+
+char *
+pnstrdup(const char *in, Size len)
+{
+	return strndup(in, len);
+}
+
+char *
+psprintf(const char *fmt, ...)
+{
+	char buffer[1024];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(buffer, sizeof(buffer), fmt, args);
+	va_end(args);
+	return strdup(buffer);
+}
+
 void
 pfree(void *pointer)
 {

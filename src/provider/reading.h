@@ -1,0 +1,62 @@
+/*
+ * reading.h
+ *	  What the formats' readers have in common: strings, counts and errors.
+ *
+ * As all reading: nothing is raised, and memory is from malloc.
+ */
+#ifndef PROM_READING_H
+#define PROM_READING_H
+
+#include <json-c/json.h>
+
+#include "provider/provider.h"
+
+/* A provider's word for why a turn ended, and ours. */
+typedef struct PromFinish
+{
+	const char *reason;
+	const char *canonical; /* end, tool, length, filter */
+} PromFinish;
+
+/* A text that is put together from parts; at first all zero. */
+typedef struct PromJoined
+{
+	char *text;
+	size_t length;
+	size_t size;
+} PromJoined;
+
+/* Parse a small document; gives away the result, NULL if it cannot be read. */
+extern json_object *prom_reading_parse(PromSlice json);
+
+/* A member of an object, borrowed; NULL if there is none or it is null. */
+extern json_object *prom_reading_member(json_object *object, const char *name);
+
+/* A count, or -1. */
+extern int64 prom_reading_count(json_object *object, const char *name);
+
+/* Is this document an error, though its status is good? */
+extern bool prom_reading_is_error(PromSlice json);
+
+/* Read an error, whatever its form; also one that is wrapped in an array. */
+extern void prom_reading_error(PromTurn *turn, PromSlice body);
+
+/* The member's text; NULL also if it is null or no string. */
+extern char *prom_reading_string(PromTurn *turn, PromSlice object,
+								 const char *name);
+
+/* Append a text, which is freed and may be NULL; false: memory is missing. */
+extern bool prom_reading_append(PromTurn *turn, PromJoined *joined,
+								char *text);
+
+/* Read why the turn ended, if that is not known yet. */
+extern void prom_reading_finish(PromTurn *turn, PromSlice object,
+								const char *name);
+
+/* Our word for it; what is not in the list is an error. */
+extern const char *prom_reading_canonical(const PromFinish *finishes, int n,
+										  const char *reason);
+
+extern void prom_reading_no_memory(PromTurn *turn);
+
+#endif
