@@ -470,7 +470,7 @@ SELECT f.name, m.api, m.endpoint, m.model, m.secret, m.handler, m.owner,
  WHERE f.version = 1;
 COMMENT ON VIEW prometheus.model IS 'The newest version of each model.';
 COMMENT ON COLUMN prometheus.model.name IS 'What prometheus_set_agent() is given.';
-COMMENT ON COLUMN prometheus.model.api IS 'The format of requests: openai, function or echo.';
+COMMENT ON COLUMN prometheus.model.api IS 'The format of requests: openai, openai-responses, anthropic, gemini, function or echo.';
 COMMENT ON COLUMN prometheus.model.endpoint IS 'The base address of the API.';
 COMMENT ON COLUMN prometheus.model.model IS 'The provider''s name of it; null: the same name.';
 COMMENT ON COLUMN prometheus.model.secret IS 'Where its key is: NAME or env:NAME; never a key.';

@@ -6,11 +6,22 @@
 CREATE VIEW prometheus._peer WITH (security_barrier) AS
 SELECT m.name,
        m.version,
-       m.api,
+       CASE m.api WHEN 'openai-responses' THEN 'openai'
+                  WHEN 'gemini' THEN 'gcp.gemini'
+                  ELSE m.api END AS provider,
        coalesce(m.model, m.name) AS model,
        m.options,
-       m.endpoint || CASE m.api WHEN 'openai' THEN '/chat/completions' END
-           AS url,
+       m.endpoint || CASE m.api
+           WHEN 'openai' THEN '/chat/completions'
+           WHEN 'openai-responses' THEN '/responses'
+           WHEN 'anthropic' THEN '/messages'
+           WHEN 'gemini' THEN
+               CASE WHEN coalesce(m.model, m.name) LIKE '%/%' THEN '/'
+                    ELSE '/models/' END || coalesce(m.model, m.name) ||
+               CASE WHEN m.options ->> 'stream' = 'false'
+                    THEN ':generateContent'
+                    ELSE ':streamGenerateContent' END
+           END AS url,
        btrim(substring(m.endpoint, '://([[][^]]*[]]|[^/:]+)'), '[]')
            AS address,
        coalesce(
@@ -40,7 +51,7 @@ SELECT s.*
                    ELSE 'unset' END AS status,
               jsonb_strip_nulls(jsonb_build_object(
                   'gen_ai.operation.name', 'invoke_agent',
-                  'gen_ai.provider.name', p.api,
+                  'gen_ai.provider.name', p.provider,
                   'gen_ai.agent.name', t.agent,
                   'gen_ai.agent.version', a.agent_version::text,
                   'gen_ai.request.model', p.model,
@@ -103,7 +114,7 @@ SELECT s.*
                               ELSE s.kind END,
                   'gen_ai.tool.name',
                   CASE s.kind WHEN 'tool' THEN s.name END,
-                  'gen_ai.provider.name', p.api,
+                  'gen_ai.provider.name', p.provider,
                   'gen_ai.agent.name', t.agent,
                   'gen_ai.request.model', s.model,
                   'gen_ai.request.max_tokens', p.options -> 'max_tokens',

@@ -44,7 +44,7 @@ static const PromSettingKind agent_kind = {
 };
 
 static const char endpoint_hint[] =
-	"An endpoint is the base address of the API, such as https://api.openai.com/v1.";
+	"An endpoint is the base address of the API: https://api.openai.com/v1, https://api.anthropic.com/v1, https://generativelanguage.googleapis.com/v1beta, or your own server's.";
 
 static pg_noreturn void
 raise_endpoint(const char *detail)
@@ -73,7 +73,7 @@ check_endpoint(const char *endpoint)
 	return copy;
 }
 
-static const char apis_hint[] = "The APIs are openai, function and echo.";
+static const char apis_hint[] = "The APIs are openai, openai-responses, anthropic, gemini, function and echo.";
 
 /* What a model of this api has: an endpoint and a key, or a handler. */
 static void

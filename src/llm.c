@@ -258,7 +258,7 @@ judge_turn(PromCall *call)
 	reply->ambiguous = false;
 	if (strcmp(reply->finish, "filter") == 0)
 		fail(call, "ModelFiltered", PROM_RETRY_NEVER,
-			 "model's answer was withheld by a content filter", NULL);
+			 "model's answer was withheld by a content filter", turn->refusal);
 	else if (turn->refusal != NULL && *turn->refusal != '\0')
 		fail(call, "ModelRefused", PROM_RETRY_NEVER, "model refused",
 			 turn->refusal);

@@ -40,6 +40,8 @@ typedef struct PromMessage
 	const PromToolCall *calls;
 	int ncalls;
 	const char *call_id;
+	const char *name; /* of the tool that was called */
+	bool failed;      /* the call did */
 } PromMessage;
 
 /* What a model is asked. */

@@ -14,8 +14,8 @@ typedef struct PromModel
 {
 	const char *name;        /* what users call it; these two first: */
 	int64 version;           /* see PromVersion */
-	const char *api;         /* "openai", "function" or "echo" */
-	const char *endpoint;    /* base URL, no trailing slash; of openai only */
+	const char *api;         /* the format of requests, "function" or "echo" */
+	const char *endpoint;    /* base URL, no trailing slash; NULL: none */
 	const char *model;       /* the provider's name of it; NULL = name */
 	const char *secret;      /* "NAME", "env:NAME" or NULL; never a key */
 	const char *handler;     /* of api function: its signature, else NULL */

@@ -320,6 +320,8 @@ add_result(Thread *thread, uint64 row)
 		result = error;
 	set_message(message, "tool", result != NULL ? result : "");
 	message->call_id = thread->calls[call - 1].id;
+	message->name = thread->calls[call - 1].name;
+	message->failed = error != NULL;
 }
 
 static void

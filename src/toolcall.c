@@ -24,6 +24,26 @@ prom_toolcall_string(PromSlice object, const char *path)
 	return copy;
 }
 
+char *
+prom_toolcall_value(PromSlice object, const char *path)
+{
+	PromSlice value;
+
+	if (!prom_json_find(object, path, &value))
+		return NULL;
+	return prom_json_kind(value) == '"' ? prom_toolcall_string(object, path)
+										: pnstrdup(value.data, value.length);
+}
+
+const char *
+prom_toolcall_object(const char *arguments)
+{
+	PromSlice json = {arguments, strlen(arguments)};
+
+	return prom_json_valid(json) && prom_json_kind(json) == '{' ? arguments
+																: "{}";
+}
+
 static bool
 is_used(const PromToolCalls *calls, const char *id)
 {

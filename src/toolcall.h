@@ -29,7 +29,14 @@ extern PromToolCall *prom_toolcall_read(const char *raw, int *n, bool *regular);
 extern void prom_toolcall_add(PromToolCalls *calls, const char *id,
 							  const char *name, const char *arguments);
 
-/* A string at a path, in the current memory context; NULL: it is none. */
+/*
+ * A string at a path, or the text of any value, in the current memory context;
+ * NULL: it is none.
+ */
 extern char *prom_toolcall_string(PromSlice object, const char *path);
+extern char *prom_toolcall_value(PromSlice object, const char *path);
+
+/* The arguments if they are a JSON object, as some formats want, else {}. */
+extern const char *prom_toolcall_object(const char *arguments);
 
 #endif

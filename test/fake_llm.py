@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A model server for tests, the demo and benchmarks: chat completions by script.
+"""A model server for tests, the demo and benchmarks: chat completions by script, and the formats of fake_formats.py.
 
     fake_llm.py [--port N] [--tls CERT KEY] [--keep N] [--stay]
 
@@ -21,6 +21,7 @@ and do not disturb each other.  With "stream": true a good answer is streamed.
                                create_scripted_model() of PromCluster.pm has it
     fake-tools-lost-N[-N...]   the same, but the first request after N turns is
                                never answered
+    fake-tools-fail-N          the same, but after N turns HTTP 500
     any other name without "fake-" in front: as fake-echo
 
     fake-NNN                   HTTP NNN with an error in OpenAI's form
@@ -146,6 +147,8 @@ import ssl
 import sys
 import time
 
+import fake_formats
+
 ANSWER = "The answer is 42."
 REASONS = {200: "OK", 307: "Temporary Redirect", 400: "Bad Request", 401: "Unauthorized",
            402: "Payment Required", 403: "Forbidden", 404: "Not Found", 413: "Payload Too Large",
@@ -188,7 +191,8 @@ def behaviour(pattern):
 
 
 class Request:
-    __slots__ = ("method", "path", "headers", "raw", "at", "connection", "n", "body", "model", "stream", "keep_alive")
+    __slots__ = ("method", "path", "headers", "raw", "at", "connection", "n", "body", "model", "stream", "keep_alive",
+                 "form")
 
     def last_user(self):
         for message in reversed(self.body.get("messages", ())):
@@ -254,6 +258,7 @@ class Connection(asyncio.Protocol):
         if len(self.buffer) < end + 4 + length:
             return
         request = Request()
+        request.form = None
         request.method, request.path, _ = lines[0].split(" ", 2)
         request.headers = headers
         request.raw = self.buffer[end + 4:end + 4 + length]
@@ -286,12 +291,17 @@ class Connection(asyncio.Protocol):
             return self.answer_hook(request, path.split("/")[2:])
         if path.startswith("/tool/"):
             return self.answer_tool(request, path.split("/")[2:])
-        if request.method != "POST" or not path.endswith("/chat/completions"):
+        request.form, match = fake_formats.find(path)
+        if request.method != "POST" or not (request.form or path.endswith("/chat/completions")):
             return self.send_error(404, "no such path", "not_found_error")
         try:
             request.body = json.loads(request.raw)
+            if request.form:
+                request.body = request.form.read(request.body, match, request.path.partition("?")[2], request.headers)
             request.model = request.body["model"]
             request.stream = bool(request.body.get("stream"))
+        except fake_formats.Wrong as wrong:
+            return self.send_error(400, str(wrong))
         except (ValueError, KeyError, TypeError):
             return self.send_error(400, "the request is not a JSON object with a model", "invalid_request_error")
         self.answer(request)
@@ -411,6 +421,8 @@ class Connection(asyncio.Protocol):
     def send_error(self, status, message, error_type="invalid_request_error", code=None, extra=()):
         if not hasattr(self.request, "n"):
             self.request.n = 0
+        if self.request.form:
+            return self.send_json(self.request.form.error(status, message, error_type, code), status, extra)
         self.send_json({"error": {"message": message, "type": error_type, "param": None, "code": code}}, status, extra)
 
     def send_answer(self, text, **more):
@@ -457,6 +469,8 @@ def usage_of(request, text):
 def completion(request, text, finish="stop", message=None, **top):
     if message is None:
         message = {"role": "assistant", "content": text, "refusal": None}
+    if request.form:
+        return json.dumps(request.form.reply(request, message, finish, usage_of(request, text))).encode()
     return json.dumps(dict({"id": "chatcmpl-%d" % request.n, "object": "chat.completion", "created": int(request.at),
                             "model": request.model,
                             "choices": [{"index": 0, "finish_reason": finish, "message": message}],
@@ -498,7 +512,9 @@ def words_of(text):
     return re.findall(r"\S+\s*|\s+", text) or [""]
 
 
-def pieces_of(request, text, finish="stop", usage=True, done=True, deltas=None):
+def pieces_of(request, text, finish="stop", usage=True, done=True, deltas=None, message=None):
+    if request.form:
+        return request.form.pieces(request, message or {"content": text}, finish, usage_of(request, text))
     if deltas is None:
         deltas = [{"role": "assistant", "content": ""}]
         # Long answers in few pieces, so that the server does not slow down what it measures.
@@ -512,7 +528,7 @@ def stream_of(request, text, finish="stop", message=None, **_):
     deltas = None
     if message is not None:
         deltas = [message]
-    return b"".join(pieces_of(request, text, finish, deltas=deltas))
+    return b"".join(pieces_of(request, text, finish, deltas=deltas, message=message))
 
 
 def open_hanging_port():
@@ -865,9 +881,11 @@ def deltas_of(message):
     return deltas
 
 
-@behaviour(r"fake-tools(?:-lost((?:-\d+)+))?")
-async def tools(c, r, lost):
+@behaviour(r"fake-tools(?:-lost((?:-\d+)+)|-fail-(\d+))?")
+async def tools(c, r, lost, fail):
     turn = str(turns_before(r))
+    if fail and int(turn) >= int(fail):
+        return c.send_error(500, "The server had an error", "server_error")
     key = (r.model, r.last_user(), turn)
     STATE.attempts[key] += 1
     if lost and turn in lost.split("-") and STATE.attempts[key] == 1:
@@ -875,7 +893,7 @@ async def tools(c, r, lost):
     message = turn_of(r)
     finish = "tool_calls" if message.get("tool_calls") else "stop"
     if r.stream:
-        return await c.trickle(pieces_of(r, message.get("content"), finish, deltas=deltas_of(message)), 0)
+        return await c.trickle(pieces_of(r, message.get("content"), finish, deltas=deltas_of(message), message=message), 0)
     c.send_answer(message.get("content"), finish=finish, message=message)
 
 

@@ -516,8 +516,6 @@ prom_delta_text(PromDelta *delta, size_t *length)
 {
 	Output output = {NULL, 0};
 
-	if (!add_role(delta) || !open_tool_calls(delta))
-		return NULL;
 	write_node(&output, delta->root, false);
 	output.data = malloc(output.length + 1);
 	if (output.data == NULL)
@@ -527,4 +525,12 @@ prom_delta_text(PromDelta *delta, size_t *length)
 	output.data[output.length] = '\0';
 	*length = output.length;
 	return output.data;
+}
+
+char *
+prom_delta_message(PromDelta *delta, size_t *length)
+{
+	if (!add_role(delta) || !open_tool_calls(delta))
+		return NULL;
+	return prom_delta_text(delta, length);
 }

@@ -33,4 +33,7 @@ extern size_t prom_delta_memory(const PromDelta *delta);
 /* The whole as a JSON object, from malloc; NULL if memory is missing. */
 extern char *prom_delta_text(PromDelta *delta, size_t *length);
 
+/* The same as a message of chat completions, which has a role, at least. */
+extern char *prom_delta_message(PromDelta *delta, size_t *length);
+
 #endif

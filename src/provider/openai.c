@@ -58,8 +58,8 @@ host_ends_in(const char *host, const char *domain)
 		   (host_length == length || host[host_length - length - 1] == '.');
 }
 
-static const char *
-openai_key_header(const char *host)
+const char *
+prom_provider_openai_key_header(const char *host)
 {
 	return host_ends_in(host, "azure.com") ? "api-key: "
 										   : "Authorization: Bearer ";
@@ -140,15 +140,11 @@ join_parts(PromTurn *turn, PromSlice parts)
 {
 	PromJoined joined = {0};
 	PromSlice part;
-	PromSlice type;
 	size_t position = 0;
 
 	while (prom_json_next_element(parts, &position, &part))
-		if (prom_json_kind(part) == '{' &&
-			prom_json_find(part, "type", &type) &&
-			prom_json_is(type, "text") &&
-			!prom_reading_append(turn, &joined,
-								 prom_reading_string(turn, part, "text")))
+		if (prom_reading_has_type(part, "text") &&
+			!prom_reading_append_string(turn, &joined, part, "text"))
 			break;
 	return joined.text;
 }
@@ -195,17 +191,8 @@ openai_read_body(PromTurn *turn, PromSlice body)
 	PromSlice message;
 	PromSlice usage;
 
-	if (!prom_json_valid(body))
-	{
-		prom_turn_set_problem(turn, PROM_TURN_UNREADABLE,
-							  body.length > 0 ? "it is not JSON" : "it is empty");
+	if (!prom_reading_body(turn, body))
 		return;
-	}
-	if (prom_reading_is_error(body) || prom_json_kind(body) == '[')
-	{
-		prom_reading_error(turn, body);
-		return;
-	}
 	if (prom_json_find(body, "usage", &usage))
 		read_usage(turn, usage);
 	if (!prom_json_find(body, "choices.0", &choice) ||
@@ -237,16 +224,14 @@ openai_is_turn(PromSlice turn)
 static void
 read_call(PromToolCalls *calls, PromSlice element, PromSlice function)
 {
-	PromSlice arguments = {NULL, 0};
+	PromSlice arguments;
 
 	if (prom_json_find(function, "arguments", &arguments) &&
 		prom_json_kind(arguments) != '"')
 		calls->regular = false;
 	prom_toolcall_add(calls, prom_toolcall_string(element, "id"),
 					  prom_toolcall_string(function, "name"),
-					  prom_json_kind(arguments) == '"'
-						  ? prom_toolcall_string(function, "arguments")
-						  : pnstrdup(arguments.data, arguments.length));
+					  prom_toolcall_value(function, "arguments"));
 }
 
 static void
@@ -359,17 +344,8 @@ openai_read_event(void *arg, PromSlice data)
 		stream->done = true;
 		return true;
 	}
-	if (!prom_json_valid(data) || prom_json_kind(data) != '{')
-	{
-		prom_turn_set_problem(turn, PROM_TURN_UNREADABLE,
-							  "an event of it is not a JSON object");
+	if (!prom_reading_event(turn, data))
 		return false;
-	}
-	if (prom_reading_is_error(data))
-	{
-		prom_reading_error(turn, data);
-		return false;
-	}
 	if (prom_json_find(data, "usage", &value))
 		read_usage(turn, value);
 	if (prom_json_find(data, "choices.0", &value) &&
@@ -388,7 +364,7 @@ openai_read_stream(void *arg, PromTurn *turn)
 	prom_turn_init(&stream->turn);
 	if (turn->problem == PROM_TURN_FINE && !turn->is_error)
 	{
-		char *text = prom_delta_text(stream->delta, &message.length);
+		char *text = prom_delta_message(stream->delta, &message.length);
 
 		message.data = text;
 		if (text == NULL)
@@ -412,7 +388,7 @@ openai_finish(const char *finish_reason)
 const PromProvider prom_provider_openai = {
 	.api = "openai",
 	.add_path = openai_add_path,
-	.key_header = openai_key_header,
+	.key_header = prom_provider_openai_key_header,
 	.build = openai_build,
 	.read_body = openai_read_body,
 	.read_error = prom_reading_error,

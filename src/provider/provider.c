@@ -10,6 +10,9 @@
 
 /* The last one takes all turns. */
 static const PromProvider *const providers[] = {
+	&prom_provider_anthropic,
+	&prom_provider_gemini,
+	&prom_provider_responses,
 	&prom_provider_openai,
 };
 
@@ -139,6 +142,18 @@ prom_provider_add_messages(StringInfo body, const PromPrompt *prompt)
 }
 
 void
+prom_provider_add_offer(StringInfo body, const PromToolOffer *tool)
+{
+	appendStringInfoString(body, "\"name\":");
+	escape_json(body, tool->name);
+	if (tool->description != NULL)
+	{
+		appendStringInfoString(body, ",\"description\":");
+		escape_json(body, tool->description);
+	}
+}
+
+void
 prom_provider_add_tools(StringInfo body, const PromPrompt *prompt)
 {
 	if (prompt->ntools == 0)
@@ -149,14 +164,9 @@ prom_provider_add_tools(StringInfo body, const PromPrompt *prompt)
 		const PromToolOffer *tool = &prompt->tools[i];
 
 		appendStringInfo(body,
-						 "%s{\"type\":\"function\",\"function\":{\"name\":",
+						 "%s{\"type\":\"function\",\"function\":{",
 						 i > 0 ? "," : "");
-		escape_json(body, tool->name);
-		if (tool->description != NULL)
-		{
-			appendStringInfoString(body, ",\"description\":");
-			escape_json(body, tool->description);
-		}
+		prom_provider_add_offer(body, tool);
 		appendStringInfo(body, ",\"parameters\":%s}}", tool->schema);
 	}
 	appendStringInfoChar(body, ']');

@@ -118,6 +118,10 @@ extern void prom_provider_add_messages(StringInfo body,
 /* and the tools as a member of the request, if there are any. */
 extern void prom_provider_add_tools(StringInfo body, const PromPrompt *prompt);
 
+/* Append what every format says of a tool: "name", and "description". */
+extern void prom_provider_add_offer(StringInfo body,
+									const PromToolOffer *tool);
+
 /*
  * Append the body that prom_llm_start() sends; of echo, which is sent nothing,
  * the messages that it has.  Never a key: keys are only in headers.
@@ -130,6 +134,12 @@ extern void prom_turn_clear(PromTurn *turn);
 extern void prom_turn_set_problem(PromTurn *turn, PromTurnProblem problem,
 								  const char *why);
 
+/* The header of a key at OpenAI, and at Azure. */
+extern const char *prom_provider_openai_key_header(const char *host);
+
+extern const PromProvider prom_provider_anthropic;
+extern const PromProvider prom_provider_gemini;
 extern const PromProvider prom_provider_openai;
+extern const PromProvider prom_provider_responses;
 
 #endif

@@ -179,29 +179,96 @@ prom_reading_string(PromTurn *turn, PromSlice object, const char *name)
 }
 
 bool
-prom_reading_append(PromTurn *turn, PromJoined *joined, char *text)
+prom_reading_append(PromTurn *turn, PromJoined *joined, PromSlice text)
 {
-	size_t length;
 	char *grown = joined->text;
 
-	if (text == NULL)
-		return turn->problem == PROM_TURN_FINE;
-	length = strlen(text);
-	if (grown == NULL || joined->length + length >= joined->size)
+	if (grown == NULL || joined->length + text.length >= joined->size)
 	{
-		joined->size = 2 * (joined->length + length) + 1;
+		joined->size = 2 * (joined->length + text.length) + 1;
 		grown = realloc(joined->text, joined->size);
 	}
 	if (grown == NULL)
+	{
+		prom_reading_no_memory(turn);
+		return false;
+	}
+	memcpy(grown + joined->length, text.data, text.length);
+	joined->text = grown;
+	joined->length += text.length;
+	grown[joined->length] = '\0';
+	return true;
+}
+
+bool
+prom_reading_append_text(PromTurn *turn, PromJoined *joined, const char *text)
+{
+	PromSlice slice = {text, strlen(text)};
+
+	return prom_reading_append(turn, joined, slice);
+}
+
+bool
+prom_reading_append_string(PromTurn *turn, PromJoined *joined,
+						   PromSlice object, const char *name)
+{
+	char *text = prom_reading_string(turn, object, name);
+	bool ok = text == NULL ? turn->problem == PROM_TURN_FINE
+						   : prom_reading_append_text(turn, joined, text);
+
+	free(text);
+	return ok;
+}
+
+bool
+prom_reading_append_clean(PromTurn *turn, PromJoined *joined, PromSlice json)
+{
+	PromSlice clean = {NULL, 0};
+	char *text = prom_text_clean_json(json, &clean.length);
+	bool ok = false;
+
+	clean.data = text;
+	if (text == NULL)
 		prom_reading_no_memory(turn);
 	else
-	{
-		memcpy(grown + joined->length, text, length + 1);
-		joined->text = grown;
-		joined->length += length;
-	}
+		ok = prom_reading_append(turn, joined, clean);
 	free(text);
-	return grown != NULL;
+	return ok;
+}
+
+bool
+prom_reading_has_type(PromSlice object, const char *type)
+{
+	PromSlice value;
+
+	return prom_json_find(object, "type", &value) &&
+		   prom_json_is(value, type);
+}
+
+bool
+prom_reading_body(PromTurn *turn, PromSlice body)
+{
+	if (!prom_json_valid(body))
+		prom_turn_set_problem(turn, PROM_TURN_UNREADABLE,
+							  body.length > 0 ? "it is not JSON" : "it is empty");
+	else if (prom_reading_is_error(body) || prom_json_kind(body) == '[')
+		prom_reading_error(turn, body);
+	else
+		return true;
+	return false;
+}
+
+bool
+prom_reading_event(PromTurn *turn, PromSlice data)
+{
+	if (!prom_json_valid(data) || prom_json_kind(data) != '{')
+		prom_turn_set_problem(turn, PROM_TURN_UNREADABLE,
+							  "an event of it is not a JSON object");
+	else if (prom_reading_is_error(data))
+		prom_reading_error(turn, data);
+	else
+		return true;
+	return false;
 }
 
 void

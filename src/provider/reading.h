@@ -45,9 +45,27 @@ extern void prom_reading_error(PromTurn *turn, PromSlice body);
 extern char *prom_reading_string(PromTurn *turn, PromSlice object,
 								 const char *name);
 
-/* Append a text, which is freed and may be NULL; false: memory is missing. */
+/*
+ * Append bytes, a text, a member that is a string (NULL: none), or a JSON
+ * document that is cleaned; false: memory is missing, which the turn is told.
+ */
 extern bool prom_reading_append(PromTurn *turn, PromJoined *joined,
-								char *text);
+								PromSlice text);
+extern bool prom_reading_append_text(PromTurn *turn, PromJoined *joined,
+									 const char *text);
+extern bool prom_reading_append_string(PromTurn *turn, PromJoined *joined,
+									   PromSlice object, const char *name);
+extern bool prom_reading_append_clean(PromTurn *turn, PromJoined *joined,
+									  PromSlice json);
+
+extern bool prom_reading_has_type(PromSlice object, const char *type);
+
+/*
+ * The beginning of each reader of bodies, and of events: is there a reply to
+ * be read?  Else the turn is an error, or unreadable.
+ */
+extern bool prom_reading_body(PromTurn *turn, PromSlice body);
+extern bool prom_reading_event(PromTurn *turn, PromSlice data);
 
 /* Read why the turn ended, if that is not known yet. */
 extern void prom_reading_finish(PromTurn *turn, PromSlice object,

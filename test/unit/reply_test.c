@@ -42,7 +42,8 @@ static Recording recordings[] = {
 	{"openai_stream.sse", WORLD, "stop", false, 20, 9, 4,
 	 "\"content\":\"Hello, w\\u00f6rld \\ud83d\\ude00.\"", NULL, NULL, NULL, 0},
 	{"openai_stream_tool.sse", NULL, "tool_calls", true, 20, 9, -1,
-	 "\"arguments\":\"{\\\"id\\\":7}\"}},{\"id\":\"call_2\"", NULL, NULL, NULL, 0},
+	 "\"arguments\":\"{\\\"id\\\":7}\"}},{\"id\":\"call_2\"", NULL,
+	 NULL, NULL, 0},
 	{"llamacpp_stream.sse", "Hello.", "stop", false, 3, 2, -1,
 	 "\"reasoning_content\":\"They said hi.\"", NULL, NULL, NULL, 0},
 	{"azure_stream.sse", "Hello.", "stop", false, 3, 2, 0, NULL, NULL, NULL,
@@ -51,6 +52,75 @@ static Recording recordings[] = {
 	 "{\"role\":\"assistant\",\"content\":\"Hello.\"}", NULL, NULL, NULL, 0},
 	{"stream_error.sse", NULL, NULL, false, -1, -1, -1, NULL,
 	 "slot was lost", "500", NULL, 0},
+	{"anthropic_chat.json", WORLD, "end_turn", false, 20, 9, 4,
+	 "{\"role\":\"assistant\",\"content\":[{\"type\":\"thinking\","
+	 "\"thinking\":\"They greet.\",\"signature\":\"c2lnbmF0dXJl==\"},"
+	 "{\"type\":\"text\",\"text\":\"Hello, w\\u00f6rld \"},"
+	 "{\"type\":\"unknown_block\",\"big\":123456789012345678901234567890}",
+	 NULL, NULL, NULL, 0},
+	{"anthropic_tool.json", "I look.", "tool_use", true, 20, 9, 0,
+	 "\"name\":\"get_row\",\"input\":{\"id\":7}}", NULL, NULL, NULL, 0},
+	{"anthropic_refusal.json", NULL, "refusal", false, 20, 1, -1, NULL, NULL,
+	 NULL, NULL, 0},
+	{"anthropic_stream.sse", WORLD, "end_turn", false, 20, 9, 4,
+	 "[{\"type\":\"thinking\",\"thinking\":\"They greet.\","
+	 "\"signature\":\"c2lnbmF0dXJl==\"},{\"type\":\"text\","
+	 "\"text\":\"Hello, w\\u00f6rld \\ud83d\\ude00.\"}]",
+	 NULL, NULL, NULL, 0},
+	{"anthropic_stream_tool.sse", NULL, "tool_use", true, 20, 9, 0,
+	 "[{\"type\":\"tool_use\",\"id\":\"toolu_1\",\"name\":\"get_row\","
+	 "\"input\":{\"id\": 7}},{\"type\":\"tool_use\",\"id\":\"toolu_2\","
+	 "\"name\":\"get_row\",\"input\":{}}]",
+	 NULL, NULL, NULL, 0},
+	{"anthropic_stream_error.sse", NULL, NULL, false, -1, -1, -1, NULL,
+	 "Overloaded", NULL, NULL, 0},
+	{"error_anthropic.json", NULL, NULL, false, -1, -1, -1, NULL,
+	 "This request would exceed your limit of tokens.", NULL, NULL, 0},
+	{"gemini_chat.json", WORLD, "STOP", false, 20, 9, 4,
+	 "{\"role\":\"model\",\"parts\":[{\"text\":\"They greet.\",\"thoug"
+	 "ht\":true},{\"text\":\"Hello, w\\u00f6rld \"},",
+	 NULL, NULL, NULL, 0},
+	{"gemini_tool.json", NULL, "STOP", true, 20, 9, -1,
+	 "[{\"functionCall\":{\"name\":\"get_row\",\"args\":{\"id\":7}},\""
+	 "thoughtSignature\":\"c2ln\"},{\"functionCall\":{\"name\":\"get_r"
+	 "ow\"}}]",
+	 NULL, NULL, NULL, 0},
+	{"gemini_blocked.json", NULL, "PROMPT_BLOCKED", false, 20, -1, -1,
+	 NULL, NULL, NULL, NULL, 0},
+	{"gemini_stream.sse", WORLD, "STOP", false, 20, 9, 4,
+	 "[{\"text\":\"They greet.\",\"thought\":true},{\"text\":\"Hello, "
+	 "w\\u00f6rld \\ud83d\\ude00.\"},{\"text\":\"\",\"thoughtSignature"
+	 "\":\"c2lnbmF0dXJl\"}]",
+	 NULL, NULL, NULL, 0},
+	{"gemini_stream_tool.sse", NULL, "STOP", true, 20, 9, -1,
+	 "\"thoughtSignature\":\"c2ln\"},{\"functionCall\":{\"id\":\"f2\","
+	 "\"name\":\"get_row\",\"args\":{\"id\":8}}}]",
+	 NULL, NULL, NULL, 0},
+	{"responses_chat.json", WORLD, "completed", false, 20, 9, 4,
+	 "[{\"type\":\"reasoning\",\"id\":\"rs_1\",\"summary\":[],\"encryp"
+	 "ted_content\":\"Z2liYmVyaXNo\"},{\"type\":\"message\",\"id\":\"m"
+	 "sg_1\"",
+	 NULL, NULL, NULL, 0},
+	{"responses_tool.json", NULL, "completed", true, 20, 9, 4,
+	 "\"name\":\"get_row\",\"arguments\":\"{\\\"id\\\":7}\",\"status\""
+	 ":\"completed\"},{\"type\":\"function_call\",\"id\":\"fc_2\"",
+	 NULL, NULL, NULL, 0},
+	{"responses_incomplete.json", WORLD, "max_output_tokens", false, 20,
+	 9, 4, NULL, NULL, NULL, NULL, 0},
+	{"responses_failed.json", NULL, NULL, false, -1, -1, -1, NULL,
+	 "The model gave up.", "server_error", NULL, 0},
+	{"responses_stream.sse", WORLD, "completed", false, 20, 9, 4,
+	 "\"encrypted_content\":\"Z2liYmVyaXNo\"},{\"type\":\"message\",\""
+	 "id\":\"msg_1\"",
+	 NULL, NULL, NULL, 0},
+	{"responses_stream_tool.sse", NULL, "completed", true, 20, 9, 4,
+	 "[{\"type\":\"function_call\",\"id\":\"fc_1\",\"call_id\":\"call_"
+	 "1\"",
+	 NULL, NULL, NULL, 0},
+	{"responses_stream_failed.sse", NULL, NULL, false, -1, -1, -1, NULL,
+	 "Slow down.", "rate_limit_exceeded", NULL, 0},
+	{"responses_stream_error.sse", NULL, NULL, false, -1, -1, -1, NULL,
+	 "Something broke.", "server_error", NULL, 0},
 	{"error_openai.json", NULL, NULL, false, -1, -1, -1, NULL,
 	 "You exceeded your current quota.", "project_spend_limit_exceeded",
 	 NULL, 0},
@@ -76,6 +146,9 @@ static const struct
 	const PromProvider *provider;
 } formats[] = {
 	{"", &prom_provider_openai},
+	{"anthropic", &prom_provider_anthropic},
+	{"gemini", &prom_provider_gemini},
+	{"responses", &prom_provider_responses},
 };
 
 

@@ -244,7 +244,7 @@ check_delta(const char *const *pieces, int count, const char *want)
 	for (i = 0; i < count; i++)
 		check(prom_delta_merge(delta, slice(pieces[i])) == PROM_DELTA_OK,
 			  "merge %s", pieces[i]);
-	text = prom_delta_text(delta, &length);
+	text = prom_delta_message(delta, &length);
 	check_text(text, want, pieces[0]);
 	check(text != NULL && prom_json_valid(slice(text)), "valid: %s", text);
 	free(text);
