@@ -13,24 +13,18 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 
+#include "admission.h"
 #include "answer.h"
 #include "approval.h"
 #include "course.h"
 #include "encoding.h"
-#include "fault.h"
-#include "gate.h"
-#include "judge.h"
-#include "judged.h"
-#include "learning.h"
 #include "outcome.h"
 #include "progress.h"
 #include "prompt.h"
-#include "route.h"
 #include "sofia.h"
 #include "spending.h"
 #include "step.h"
 #include "summary.h"
-#include "worker.h"
 #include "xact.h"
 
 static void
@@ -95,40 +89,6 @@ answer_locally(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->sent_at = now;
 	prom_step_add_chat(writer, attempt, &reply, now);
 	prom_outcome_of_reply(writer, attempt, &reply, now);
-}
-
-/*
- * The task waits before the gate of a model, and holds nothing: an attempt that
- * was under way ends, and uses up nothing.
- */
-static void
-park(PromFactWriter *writer, PromAttempt *attempt, const PromLoaded *loaded,
-	 const char *model, bool begun, TimestampTz now)
-{
-	PromOutcome end = {0};
-
-	PROM_FAULT("before-park");
-	attempt->next = PROM_NEXT_PARKED;
-	attempt->target.agent = prom_hash_name(loaded->agent);
-	attempt->target.model = prom_hash_name(model);
-	if (!begun)
-		return;
-	end.outcome = "retry";
-	end.attempt = attempt->attempt;
-	end.used = attempt->used;
-	end.step = loaded->last_step;
-	end.next_run_at = now;
-	end.error = "its model or agent is paused, or the way to the model is closed";
-	attempt->retrying = true;
-	prom_outcome_add(writer, attempt->task_id, &end, now);
-}
-
-static bool
-is_paused(const PromLoaded *loaded)
-{
-	return prom_gate_is_paused(prom_my_database, PROM_GATE_ALL, 0) ||
-		   prom_gate_is_paused(prom_my_database, PROM_GATE_AGENT,
-							   prom_hash_name(loaded->agent));
 }
 
 /* The answer is among the steps, and its outcome was not written. */
@@ -268,42 +228,6 @@ begin_counsel(PromFactWriter *writer, PromAttempt *attempt,
 	return prom_prompt_bytes(attempt->prompt);
 }
 
-/* Is there a way to the model, or one that is used instead? */
-static bool
-reach_model(PromAttempt *attempt, const PromLoaded *loaded, bool begun,
-			TimestampTz now)
-{
-	PromRoute route = {
-		.model = loaded->model,
-		.version = loaded->model_version,
-		.used = loaded->used,
-		.retried_attempt = loaded->retried_attempt,
-	};
-
-	return begun ? prom_route_keep(attempt, &route, now)
-				 : prom_route_choose(attempt, &route, now);
-}
-
-/*
- * Does the attempt need its model now, and may not have it?  Then the task
- * waits before the gate.  An attempt that is under way keeps its model.
- */
-static bool
-must_wait(PromAttempt *attempt, const PromLoaded *loaded, bool needs_model,
-		  bool begun, TimestampTz now)
-{
-	/* It waits for the pause, which the scheduler knows, and for no gate. */
-	attempt->opens = DT_NOBEGIN;
-	if (is_paused(loaded))
-		return true;
-	if (needs_model)
-		return !reach_model(attempt, loaded, begun, now);
-	if (!begun)
-		attempt->model = prom_model_version(loaded->model,
-											loaded->model_version);
-	return false;
-}
-
 static ArrayType *
 pin_tools(const PromLoaded *loaded, const PromAgent *agent)
 {
@@ -311,272 +235,6 @@ pin_tools(const PromLoaded *loaded, const PromAgent *agent)
 		return NULL;
 	return prom_tool_pin(loaded->task_id, loaded->retried_attempt,
 						 agent->tools, agent->ntools);
-}
-
-/* The task's request, or the answer that it has, as it is judged. */
-static void
-judge_begin(const PromLoaded *loaded, const PromAttempt *attempt,
-			PromStage stage, PromJudged *judged)
-{
-	memset(judged, 0, sizeof(*judged));
-	judged->stage = stage;
-	judged->task_id = loaded->task_id;
-	judged->attempt = attempt->attempt;
-	judged->agent = loaded->agent;
-	judged->submitter = loaded->source.submitter;
-	judged->submitter_oid = loaded->source.submitter_oid;
-	judged->mode = loaded->mode;
-	judged->request = TextDatumGetCString(loaded->request);
-}
-
-static void
-end_vetoed(PromFactWriter *writer, PromAttempt *attempt,
-		   const PromLoaded *loaded, const char *why, TimestampTz now)
-{
-	prom_outcome_end(writer, attempt, loaded, "vetoed", "GovernanceVeto", why,
-					 now);
-}
-
-/* What came of a review. */
-typedef enum Review
-{
-	REVIEW_ALLOWS,
-	REVIEW_DENIES, /* the task has ended */
-	REVIEW_WAITS,  /* an executor must judge it */
-	REVIEW_ASKS,   /* a model must be asked, to which the way is open */
-	REVIEW_PARKS   /* the same, and it is not: the task waits before its gate */
-} Review;
-
-/* What was judged here, and the verdict; it has no policy if there is none. */
-typedef struct Judgement
-{
-	const PromPolicies *policies;
-	PromJudged judged;
-	PromVerdict verdict;
-} Judgement;
-
-/*
- * Judge it here, or have it judged.  A verdict that allows it is not written:
- * the task may yet have to wait, and is then judged again.
- */
-static Review
-review(PromFactWriter *writer, PromAttempt *attempt, const PromLoaded *loaded,
-	   Judgement *judgement, TimestampTz now)
-{
-	const PromJudged *judged = &judgement->judged;
-	PromVerdict *verdict = &judgement->verdict;
-
-	if (prom_judge_needs_executor(judgement->policies, judged))
-		return REVIEW_WAITS;
-	prom_judge(judgement->policies, judged, verdict);
-	if (verdict->undecided && verdict->effect != PROM_EFFECT_DENY)
-	{
-		memset(verdict, 0, sizeof(*verdict));
-		return REVIEW_WAITS;
-	}
-	if (judged->stage == PROM_STAGE_TASK)
-	{
-		attempt->policy_version = verdict->policy_version;
-		attempt->review_ms = verdict->latency_ms;
-	}
-	if (prom_verdict_allows(verdict))
-		return REVIEW_ALLOWS;
-	prom_verdict_add(writer, judged, verdict, now);
-	prom_learn(judged, verdict);
-	end_vetoed(writer, attempt, loaded, prom_verdict_words(verdict), now);
-	return REVIEW_DENIES;
-}
-
-/* The review of a request, before its first turn in each attempt. */
-static Review
-review_request(PromFactWriter *writer, PromAttempt *attempt,
-			   const PromLoaded *loaded, const PromProgress *progress,
-			   bool begun, Judgement *judgement, TimestampTz now)
-{
-	if (begun && attempt->policy_version != 0)
-		return REVIEW_ALLOWS;
-	if (begun && progress->review_attempt == attempt->attempt)
-	{
-		if (progress->review_veto == NULL)
-			return REVIEW_ALLOWS;
-		end_vetoed(writer, attempt, loaded, progress->review_veto, now);
-		return REVIEW_DENIES;
-	}
-	judge_begin(loaded, attempt, PROM_STAGE_TASK, &judgement->judged);
-	return review(writer, attempt, loaded, judgement, now);
-}
-
-static PromStatement answer_statement = {
-	"SELECT s.answer FROM prometheus._step s"
-	" WHERE s.task_id = $1 AND s.step = $2",
-	2,
-	{INT8OID, INT4OID},
-	NULL,
-};
-
-/* Load the answer that is to be judged. */
-static void
-judge_answer(const PromLoaded *loaded, const PromAttempt *attempt,
-			 const PromProgress *progress, PromJudged *judged)
-{
-	Datum values[2] = {Int64GetDatum(loaded->task_id),
-					   Int32GetDatum(progress->turn)};
-
-	judge_begin(loaded, attempt, PROM_STAGE_ANSWER, judged);
-	prom_statement_run(&answer_statement, values, NULL, true);
-	judged->answer = prom_row_text(0, 1);
-	judged->step = progress->turn;
-	SPI_freetuptable(SPI_tuptable);
-}
-
-static Review
-review_answer(PromFactWriter *writer, PromAttempt *attempt,
-			  const PromLoaded *loaded, const PromProgress *progress,
-			  Judgement *judgement, TimestampTz now)
-{
-	if (!prom_judge_has(judgement->policies, PROM_STAGE_ANSWER))
-		return REVIEW_ALLOWS;
-	if (progress->reviewed_answer)
-	{
-		if (progress->review_veto == NULL)
-			return REVIEW_ALLOWS;
-		end_vetoed(writer, attempt, loaded, progress->review_veto, now);
-		return REVIEW_DENIES;
-	}
-	judge_answer(loaded, attempt, progress, &judgement->judged);
-	return review(writer, attempt, loaded, judgement, now);
-}
-
-/*
- * Is there a way to the model that a policy asks for?  counsel.model is then
- * that one, or NULL if there is none of its name.
- */
-static bool
-reach_reviewer(PromAttempt *attempt, const PromLoaded *loaded, const char *name,
-			   bool begun, TimestampTz now)
-{
-	attempt->opens = DT_NOBEGIN;
-	if (is_paused(loaded))
-		return false;
-	if (name == NULL)
-	{
-		if (!reach_model(attempt, loaded, begun, now))
-			return false;
-		attempt->counsel.model = attempt->model;
-		return true;
-	}
-	if (!begun)
-		attempt->model = prom_model_version(loaded->model,
-											loaded->model_version);
-	return prom_route_reviewer(attempt, name, now, &attempt->counsel.model);
-}
-
-/*
- * Have the models asked that policies want to hear about one thing, one after
- * another.  A doubt ends the task; but if it is about a tool call, an executor
- * finds it.
- */
-static Review
-ask_models(PromFactWriter *writer, PromAttempt *attempt,
-		   const PromLoaded *loaded, bool begun, Judgement *judgement,
-		   TimestampTz now)
-{
-	const PromJudged *judged = &judgement->judged;
-	const PromPolicy *policy;
-	PromVerdict verdict;
-	const char *name;
-
-	for (;;)
-	{
-		PromCounselState state = prom_counsel_find(
-			judgement->policies, judged, &attempt->counsel, &policy, &verdict);
-
-		if (state == PROM_COUNSEL_GIVEN ||
-			(state == PROM_COUNSEL_DOUBTS && judged->stage == PROM_STAGE_TOOL))
-			return REVIEW_ALLOWS;
-		if (state == PROM_COUNSEL_DOUBTS)
-		{
-			prom_learn(judged, &verdict);
-			end_vetoed(writer, attempt, loaded, prom_verdict_words(&verdict),
-					   now);
-			return REVIEW_DENIES;
-		}
-		name = prom_policy_reviewer(policy);
-		if (!reach_reviewer(attempt, loaded, name, begun, now))
-		{
-			park(writer, attempt, loaded, name != NULL ? name : loaded->model,
-				 begun, now);
-			return REVIEW_PARKS;
-		}
-		if (attempt->counsel.model != NULL &&
-			!prom_llm_is_local(attempt->counsel.model->api))
-			return REVIEW_ASKS;
-		prom_counsel_fail(writer, attempt,
-						  attempt->counsel.model == NULL
-							  ? "there is no such model"
-							  : "the model answers with the request",
-						  now);
-		prom_fact_flush(writer);
-		attempt->counsel.model = NULL;
-	}
-}
-
-/*
- * What the rules have allowed, models may be asked about, one after another: a
- * request before each turn, an answer before it is the task's.
- */
-static Review
-take_counsel(PromFactWriter *writer, PromAttempt *attempt,
-			 const PromLoaded *loaded, const PromProgress *progress,
-			 bool begun, Judgement *judgement, TimestampTz now)
-{
-	bool answered = progress->turn > 0 && progress->ncalls == 0;
-	PromJudged *judged = &judgement->judged;
-	PromStage stage = answered ? PROM_STAGE_ANSWER : PROM_STAGE_TASK;
-
-	if (!prom_counsel_is_possible(judgement->policies, stage))
-		return REVIEW_ALLOWS;
-	if (judged->request == NULL && answered)
-		judge_answer(loaded, attempt, progress, judged);
-	else if (judged->request == NULL)
-		judge_begin(loaded, attempt, stage, judged);
-	return ask_models(writer, attempt, loaded, begun, judgement, now);
-}
-
-/*
- * The same of tool calls, for which executors have asked: each is given to them
- * again when all has been said of it.
- */
-static Review
-ask_about_calls(PromFactWriter *writer, PromAttempt *attempt,
-				const PromLoaded *loaded, Judgement *judgement,
-				TimestampTz now)
-{
-	PromPromptFacts facts;
-
-	if (attempt->nasking == 0)
-		return REVIEW_ALLOWS;
-	prom_prompt_read_facts(attempt->task_id, attempt->attempt, &facts);
-	while (attempt->nasking > 0)
-	{
-		int first = 0;
-
-		for (int i = 1; i < attempt->nasking; i++)
-			if (attempt->asking[i] < attempt->asking[first])
-				first = i;
-		if (prom_judged_read(&facts, attempt->attempt, attempt->asking[first],
-							 &judgement->judged) &&
-			judgement->judged.stage == PROM_STAGE_TOOL)
-		{
-			Review came = ask_models(writer, attempt, loaded, true, judgement,
-									 now);
-
-			if (came != REVIEW_ALLOWS)
-				return came;
-		}
-		attempt->asking[first] = attempt->asking[--attempt->nasking];
-	}
-	return REVIEW_ALLOWS;
 }
 
 /* The task waits for a person or a child, and holds nothing. */
@@ -607,10 +265,10 @@ end_at_limit(PromFactWriter *writer, PromAttempt *attempt,
 
 	if (progress->vetoes > limits->max_vetoes)
 	{
-		end_vetoed(writer, attempt, loaded,
-				   psprintf("%d tool calls were not allowed, the last one: %s",
-							progress->vetoes, progress->veto),
-				   now);
+		prom_admission_end_vetoed(writer, attempt, loaded,
+								  psprintf("%d tool calls were not allowed, the last one: %s",
+										   progress->vetoes, progress->veto),
+								  now);
 		return true;
 	}
 	limit = prom_progress_limit(loaded->task_id, loaded->retried_attempt,
@@ -680,10 +338,10 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	const PromAgent *agent = prom_agent_version(loaded->agent,
 												loaded->agent_version);
 	PromProgress progress;
-	Judgement judgement = {.policies = prom_policies()};
+	PromJudgement judgement = {.policies = prom_policies()};
 	ArrayType *tools;
 	bool answered;
-	Review came;
+	PromAdmission came;
 
 	attempt->counsel.model = NULL;
 	prom_progress_read(loaded->task_id, loaded->last_step,
@@ -705,30 +363,23 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 		attempt->nasking = 0;
 	}
 	attempt->max_attempts = loaded->max_attempts;
-	came = answered ? review_answer(writer, attempt, loaded, &progress,
-									&judgement, now)
-					: review_request(writer, attempt, loaded, &progress, begun,
-									 &judgement, now);
-	if (came == REVIEW_ALLOWS && progress.npending > 0)
-		came = ask_about_calls(writer, attempt, loaded, &judgement, now);
-	else if (came == REVIEW_ALLOWS)
-		came = take_counsel(writer, attempt, loaded, &progress, begun,
-							&judgement, now);
-	if (came == REVIEW_DENIES || came == REVIEW_PARKS)
+	came = prom_admission_ask(writer, attempt, loaded, &progress, begun,
+							  &judgement, now);
+	if (came == PROM_ADMISSION_DENIES || came == PROM_ADMISSION_PARKS)
 		return 0;
-	if (came != REVIEW_ASKS &&
-		must_wait(attempt, loaded,
-				  came == REVIEW_ALLOWS && !answered && progress.npending == 0,
-				  begun, now))
+	if (came != PROM_ADMISSION_ASKS &&
+		prom_admission_must_wait(attempt, loaded,
+								 came == PROM_ADMISSION_ALLOWS && !answered && progress.npending == 0,
+								 begun, now))
 	{
-		park(writer, attempt, loaded, loaded->model, begun, now);
+		prom_admission_park(writer, attempt, loaded, loaded->model, begun, now);
 		return 0;
 	}
 	/*
 	 * That rules alone allowed a request is told by its attempt.  They judge an
 	 * answer again when a model has been asked.
 	 */
-	if (answered ? came == REVIEW_ALLOWS && judgement.verdict.policy_version > 0
+	if (answered ? came == PROM_ADMISSION_ALLOWS && judgement.verdict.policy_version > 0
 				 : judgement.verdict.policy != NULL)
 		prom_verdict_add(writer, &judgement.judged, &judgement.verdict, now);
 	tools = pin_tools(loaded, agent);
@@ -738,9 +389,9 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 		attempt->turn++;
 	if (!begun)
 		add_attempt(writer, attempt, agent, tools, now);
-	if (came == REVIEW_WAITS)
+	if (came == PROM_ADMISSION_WAITS)
 		attempt->next = PROM_NEXT_REVIEW;
-	else if (came == REVIEW_ASKS)
+	else if (came == PROM_ADMISSION_ASKS)
 		return begin_counsel(writer, attempt, loaded, &progress,
 							 &judgement.judged, now);
 	else if (answered)
