@@ -32,6 +32,11 @@ LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'prom_json';
 COMMENT ON FUNCTION prometheus._json(text) IS
     'A text that a model wrote, as json; as a json string if it is not valid json. Never raises.';
 
+CREATE FUNCTION prometheus._calls(turn text) RETURNS jsonb
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'prom_calls';
+COMMENT ON FUNCTION prometheus._calls(text) IS
+    'The tool calls of a turn as a model of any format sent it, in the form of chat completions.';
+
 CREATE FUNCTION @extschema@.prometheus_set_tool(
     function regprocedure,
     name text DEFAULT NULL,

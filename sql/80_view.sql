@@ -215,7 +215,7 @@ COMMENT ON COLUMN prometheus.call.task_id IS 'The task.';
 COMMENT ON COLUMN prometheus.call.attempt IS 'The attempt that sent it.';
 COMMENT ON COLUMN prometheus.call.turn IS 'The turn of the conversation with the model, from 1; of a tool the one that asked for it.';
 COMMENT ON COLUMN prometheus.call.call IS 'Its number in the turn: 1 is the model, tools follow; 0 and below: the attempt''s reviews by models.';
-COMMENT ON COLUMN prometheus.call.kind IS 'chat (a turn of the model), review (by a model) or tool.';
+COMMENT ON COLUMN prometheus.call.kind IS 'chat (a turn of the model), review (by a model), plan, reflect or tool.';
 COMMENT ON COLUMN prometheus.call.target IS 'What was called: model:NAME or tool:NAME.';
 COMMENT ON COLUMN prometheus.call.status IS
     'open, done, failed, or ambiguous: nobody knows whether the peer did, and billed, the work.';
@@ -247,6 +247,11 @@ SELECT s.task_id,
                  'arguments', prometheus._json(s.arguments))
             WHEN s.kind = 'review' AND s.arguments IS NOT NULL
             THEN jsonb_build_object('judged', prometheus._json(s.arguments))
+            WHEN s.kind = 'recall' THEN jsonb_build_object('query', t.request)
+            WHEN s.kind = 'reflect' THEN jsonb_build_object('about', (
+                 SELECT max(y.step) FROM prometheus._step y
+                  WHERE y.task_id = s.task_id AND y.step < s.step
+                    AND y.kind = 'chat' AND y.status = 'ok'))
             ELSE jsonb_build_object('messages', coalesce(
                  (SELECT jsonb_agg(jsonb_build_object(
                              'role', 'tool',
@@ -269,7 +274,9 @@ SELECT s.task_id,
        CASE WHEN s.calls > 0
             THEN jsonb_build_object(
                  'content', s.answer,
-                 'tool_calls', prometheus._json(s.raw) -> 'tool_calls')
+                 'tool_calls', prometheus._calls(s.raw))
+            WHEN s.kind IN ('recall', 'plan', 'reflect') AND s.status = 'ok'
+            THEN prometheus._json(s.answer)
             WHEN s.answer IS NOT NULL
             THEN jsonb_build_object('content', s.answer)
             WHEN s.error IS NOT NULL
@@ -291,7 +298,7 @@ COMMENT ON VIEW prometheus.step IS
 COMMENT ON COLUMN prometheus.step.task_id IS 'The task.';
 COMMENT ON COLUMN prometheus.step.step IS 'Its number in the task, from 1.';
 COMMENT ON COLUMN prometheus.step.attempt IS 'The attempt that made it.';
-COMMENT ON COLUMN prometheus.step.kind IS 'review (by policies with conditions, or by a model), chat (a turn of the model) or tool (a call of a tool).';
+COMMENT ON COLUMN prometheus.step.kind IS 'review (by policies with conditions, or by a model), recall (of memories), plan, chat (a turn of the model), tool (a call of a tool) or reflect (a look back at the answer).';
 COMMENT ON COLUMN prometheus.step.name IS 'What was called: the model''s name in prometheus.model, or the tool''s; of a review the stage, or the policy that asked a model.';
 COMMENT ON COLUMN prometheus.step.status IS 'ok, error, vetoed or unknown.';
 COMMENT ON COLUMN prometheus.step.started_at IS 'When it began.';
@@ -303,8 +310,8 @@ COMMENT ON COLUMN prometheus.step.cached_tokens IS 'Tokens of the prompt that ca
 COMMENT ON COLUMN prometheus.step.cost IS 'Tokens times prices; null: not known.';
 COMMENT ON COLUMN prometheus.step.finish_reason IS 'The provider''s own word for why the reply ended.';
 COMMENT ON COLUMN prometheus.step.error IS 'Why it did not succeed.';
-COMMENT ON COLUMN prometheus.step.input IS 'The messages that are new in a turn: instructions and request, or the results of tools; of a tool: its arguments; of a review by a model: what it was about, and which model. prometheus_prompt(task_id, step) shows the whole, with history and results.';
-COMMENT ON COLUMN prometheus.step.output IS 'What came out: content, tool_calls (in the provider''s form), or error.';
+COMMENT ON COLUMN prometheus.step.input IS 'The messages that are new in a turn: instructions and request, or the results of tools; of a tool: its arguments; of a review by a model: what it was about, and which model; of a recall: the query; of a reflection: the step of the answer that it is about. prometheus_prompt(task_id, step) shows the whole, with history and results.';
+COMMENT ON COLUMN prometheus.step.output IS 'What came out: content, tool_calls (in the form of chat completions, whatever the model''s), or error; of recall, plan and reflect what was found or thought.';
 
 /*
  * The SELECT around the UNION ALL is not idle.  Without it the planner takes
@@ -328,14 +335,24 @@ SELECT e.*
          FROM prometheus._visible_task t
         WHERE prometheus._seen(t.xid)
        UNION ALL
-       SELECT s.event_id, 'step.executed', s.task_id, t.agent, NULL, s.ended_at,
-              jsonb_build_object(
-                  'step', s.step,
-                  'kind', s.kind,
-                  'name', s.name,
-                  'output', left(coalesce(s.answer, s.error), 200),
-                  'duration_ms',
-                  prometheus._milliseconds(s.started_at, s.ended_at)),
+       SELECT s.event_id,
+              CASE WHEN s.kind = 'reflect' AND s.status = 'ok'
+                   THEN 'reflection' ELSE 'step.executed' END,
+              s.task_id, t.agent, NULL, s.ended_at,
+              CASE WHEN s.kind = 'reflect' AND s.status = 'ok'
+                   THEN (SELECT jsonb_build_object(
+                                    'score', r.said -> 'score',
+                                    'critique', r.said -> 'critique',
+                                    'correction', r.said -> 'correction')
+                           FROM prometheus._json(s.answer) AS r(said))
+                   ELSE jsonb_build_object(
+                       'step', s.step,
+                       'kind', s.kind,
+                       'name', s.name,
+                       'output', left(coalesce(s.answer, s.error), 200),
+                       'duration_ms',
+                       prometheus._milliseconds(s.started_at, s.ended_at))
+                   END,
               NULL
          FROM prometheus._step s
          JOIN prometheus._visible_task t ON t.task_id = s.task_id
@@ -424,7 +441,7 @@ COMMENT ON VIEW prometheus.event IS
     'What happened to the tasks that you may see, read from their facts, and what was emitted by roles that you have or by tools of these tasks. In no order: sort by created_at, event_id.';
 COMMENT ON COLUMN prometheus.event.event_id IS 'Its id; ids are not in the order of commits.';
 COMMENT ON COLUMN prometheus.event.type IS
-    'task.received, step.executed, task.completed, task.failed, task.cancelled, task.retried, task.quarantined, approval.requested, approval.decided, state.failed, or what prometheus_emit() was given.';
+    'task.received, step.executed, reflection, task.completed, task.failed, task.cancelled, task.retried, task.quarantined, approval.requested, approval.decided, state.failed, or what prometheus_emit() was given.';
 COMMENT ON COLUMN prometheus.event.task_id IS 'The task; of an emitted event the one whose tool emitted it; null: none.';
 COMMENT ON COLUMN prometheus.event.agent IS 'The task''s agent.';
 COMMENT ON COLUMN prometheus.event.subject IS 'What an emitted event is about; null for events of tasks.';

@@ -58,12 +58,15 @@ SELECT e.at, e.event_id, e.task_id
         WHERE t.xid >= r.first AND t.xid < r.beyond
           AND 'task.received' LIKE ANY ($2)
        UNION ALL
-       SELECT s.ended_at, s.event_id, s.task_id, 'step.executed', t.agent,
+       SELECT s.ended_at, s.event_id, s.task_id,
+              CASE WHEN s.kind = 'reflect' AND s.status = 'ok'
+                   THEN 'reflection' ELSE 'step.executed' END, t.agent,
               t.submitter, t.submitter_oid, NULL, NULL
          FROM prometheus._step s
          JOIN prometheus._task t ON t.task_id = s.task_id
         WHERE s.xid >= r.first AND s.xid < r.beyond
-          AND 'step.executed' LIKE ANY ($2)
+          AND CASE WHEN s.kind = 'reflect' AND s.status = 'ok'
+                   THEN 'reflection' ELSE 'step.executed' END LIKE ANY ($2)
        UNION ALL
        SELECT o.ended_at, o.event_id, o.task_id,
               CASE o.outcome

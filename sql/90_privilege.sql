@@ -163,6 +163,7 @@ GRANT EXECUTE ON FUNCTION
     prometheus.usage_at(timestamptz),
     prometheus._milliseconds(timestamptz, timestamptz),
     prometheus._json(text),
+    prometheus._calls(text),
     prometheus._uri(text),
     prometheus._hash(text, text, text),
     prometheus._may_approve(text, oid),

@@ -26,11 +26,13 @@
 #include "judge.h"
 #include "learning.h"
 #include "prompt.h"
+#include "recall.h"
 #include "review.h"
 #include "schema.h"
 #include "signature.h"
 #include "step.h"
 #include "subscriber.h"
+#include "thought.h"
 #include "tool/builtin.h"
 #include "version.h"
 #include "worker.h"
@@ -575,6 +577,12 @@ prom_act(PromJob *job)
 			break;
 		case PROM_JOB_COUNSEL:
 			prom_act_counsel(job);
+			break;
+		case PROM_JOB_RECALL:
+			prom_act_recall(job);
+			break;
+		case PROM_JOB_THINK:
+			prom_act_think(job);
 			break;
 		case PROM_JOB_DELIVER:
 			prom_subscriber_run(job);

@@ -70,6 +70,18 @@ reach_model(PromAttempt *attempt, const PromLoaded *loaded, bool begun,
 				 : prom_route_choose(attempt, &route, now);
 }
 
+bool
+prom_admission_reach(PromAttempt *attempt, const PromLoaded *loaded, bool begun,
+					 TimestampTz now)
+{
+	const PromModel *model = attempt->model;
+
+	if (reach_model(attempt, loaded, begun, now))
+		return true;
+	attempt->model = model;
+	return false;
+}
+
 /*
  * Does the attempt need its model now, and may not have it?  Then the task
  * waits before the gate.  An attempt that is under way keeps its model.
@@ -346,10 +358,11 @@ prom_admission_ask(PromFactWriter *writer, PromAttempt *attempt,
 	bool answered = progress->turn > 0 && progress->ncalls == 0;
 	PromAdmission came;
 
-	came = answered ? review_answer(writer, attempt, loaded, progress,
-									judgement, now)
-					: review_request(writer, attempt, loaded, progress, begun,
-									 judgement, now);
+	if (answered)
+		came = review_answer(writer, attempt, loaded, progress, judgement, now);
+	else
+		came = review_request(writer, attempt, loaded, progress, begun,
+							  judgement, now);
 	if (came != PROM_ADMISSION_ALLOWS)
 		return came;
 	if (progress->npending > 0)

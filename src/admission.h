@@ -47,6 +47,14 @@ extern bool prom_admission_must_wait(PromAttempt *attempt,
 									 TimestampTz now);
 
 /*
+ * Is there a way to the model of an attempt that need not have one?  It keeps
+ * the model that it has.
+ */
+extern bool prom_admission_reach(PromAttempt *attempt,
+								 const PromLoaded *loaded, bool begun,
+								 TimestampTz now);
+
+/*
  * The task waits before the gate of a model, and holds nothing: an attempt that
  * was under way ends, and uses up nothing.
  */

@@ -9,12 +9,14 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "fmgr.h"
 #include "utils/builtins.h"
 
 #include "act.h"
 #include "asked.h"
 #include "encoding.h"
-#include "toolcall.h"
+#include "provider/provider.h"
+#include "schema.h"
 #include "xact.h"
 
 /* Bytes of a name that the model calls. */
@@ -125,4 +127,33 @@ prom_asked_judged(const PromAsked *asked, PromJudged *judged)
 	judged->waited = asked->waited;
 	if (asked->last_call != 0 && !prom_asked_may_repeat(asked))
 		judged->again = asked->last_call;
+}
+
+PG_FUNCTION_INFO_V1(prom_calls);
+
+Datum
+prom_calls(PG_FUNCTION_ARGS)
+{
+	const char *raw = prom_encoding_to_utf8(
+		text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	PromSlice turn = {raw, strlen(raw)};
+	StringInfoData json;
+	PromToolCall *calls;
+	PromSlice list;
+	bool regular;
+	int n;
+
+	initStringInfo(&json);
+	if (prom_json_find(turn, "tool_calls", &list))
+		appendBinaryStringInfo(&json, list.data, (int) list.length);
+	else
+	{
+		calls = prom_toolcall_read(raw, &n, &regular);
+		if (n == 0)
+			PG_RETURN_NULL();
+		prom_provider_add_calls(&json, calls, n);
+	}
+	/* As all that a model wrote: it never raises. */
+	PG_RETURN_DATUM(DirectFunctionCall1(
+		prom_json, CStringGetTextDatum(prom_encoding_from_utf8(json.data))));
 }

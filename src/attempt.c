@@ -27,6 +27,7 @@
 #include "spending.h"
 #include "step.h"
 #include "summary.h"
+#include "thought.h"
 #include "xact.h"
 
 static void
@@ -178,6 +179,11 @@ prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 	if (attempt->counsel.model != NULL)
 	{
 		prom_counsel_record(writer, attempt, &reply, now);
+		return;
+	}
+	if (attempt->thought != PROM_THOUGHT_NONE)
+	{
+		prom_thought_record(writer, attempt, &reply, now);
 		return;
 	}
 	if (attempt->has_schema && reply.ok)

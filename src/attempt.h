@@ -21,6 +21,7 @@ typedef enum PromAttemptNext
 	PROM_NEXT_TOOLS,  /* have the pending tool calls made */
 	PROM_NEXT_CHAT,   /* have a model asked that is a function */
 	PROM_NEXT_REVIEW, /* have the request or the answer judged */
+	PROM_NEXT_RECALL, /* have what is remembered looked for */
 	PROM_NEXT_GO_ON,  /* in the next turn: its model calls tools */
 	PROM_NEXT_ENDED,  /* the task has ended */
 	PROM_NEXT_LATER,  /* the task goes on at due */
@@ -28,6 +29,14 @@ typedef enum PromAttemptNext
 	PROM_NEXT_READ,   /* it waits for other tasks: read it anew */
 	PROM_NEXT_AGAIN   /* in another turn: this one is full */
 } PromAttemptNext;
+
+/* What a call asks, if it is no turn and no review. */
+typedef enum PromThought
+{
+	PROM_THOUGHT_NONE,
+	PROM_THOUGHT_PLAN,
+	PROM_THOUGHT_REFLECT
+} PromThought;
 
 /*
  * Tool calls whose reviews are noted at once; further ones ask again when these
@@ -68,6 +77,9 @@ typedef struct PromAttempt
 	int64 tokens_now;    /* of the one that this turn records */
 	PromCall *call;      /* on the network, or ended and not recorded */
 	PromCounsel counsel; /* the review that call is, if it has a model */
+	PromThought thought; /* what call, or the job, asks */
+	bool thinks;         /* after its answer comes a reflection */
+	int32 answer;        /* the step that this is about */
 
 	/* What budgets keep for its call or turn; NULL: nothing. */
 	struct PromReservation *reservation;

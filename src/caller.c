@@ -335,6 +335,7 @@ result_of(const PromAttempt *attempt)
 		case PROM_NEXT_TOOLS:
 		case PROM_NEXT_CHAT:
 		case PROM_NEXT_REVIEW:
+		case PROM_NEXT_RECALL:
 		case PROM_NEXT_GO_ON:
 		case PROM_NEXT_AGAIN:
 		case PROM_NEXT_LATER:
@@ -431,9 +432,19 @@ add_jobs(PromWork *work)
 	attempt->chat_failed = false;
 	if (attempt->next != PROM_NEXT_TOOLS)
 	{
-		spec.kind = attempt->next == PROM_NEXT_REVIEW ? PROM_JOB_REVIEW
-					: attempt->counsel.model != NULL  ? PROM_JOB_COUNSEL
-													  : PROM_JOB_CHAT;
+		if (attempt->next == PROM_NEXT_REVIEW)
+			spec.kind = PROM_JOB_REVIEW;
+		else if (attempt->next == PROM_NEXT_RECALL)
+			spec.kind = PROM_JOB_RECALL;
+		else if (attempt->counsel.model != NULL)
+			spec.kind = PROM_JOB_COUNSEL;
+		else if (attempt->thought != PROM_THOUGHT_NONE)
+		{
+			spec.kind = PROM_JOB_THINK;
+			spec.about = attempt->thought;
+		}
+		else
+			spec.kind = PROM_JOB_CHAT;
 		prom_job_add(&work->jobs, &spec);
 	}
 	else
@@ -533,6 +544,7 @@ after_commit(PromWork **list, int n, TimestampTz now)
 			case PROM_NEXT_TOOLS:
 			case PROM_NEXT_CHAT:
 			case PROM_NEXT_REVIEW:
+			case PROM_NEXT_RECALL:
 				add_jobs(work);
 				break;
 			case PROM_NEXT_GO_ON:

@@ -241,23 +241,14 @@ prom_counsel_add(PromFactWriter *writer, const PromAttempt *attempt,
 
 /* The caller's. */
 
-/* Did it fail in passing?  What cannot be read will not be better. */
-static bool
-is_passing(const PromReply *reply)
-{
-	if (reply->retry != PROM_RETRY_BACKOFF)
-		return reply->retry != PROM_RETRY_NEVER;
-	return strcmp(reply->error_type, "ModelUnavailable") == 0 ||
-		   strcmp(reply->error_type, "ModelTimeout") == 0;
-}
-
 void
 prom_counsel_record(PromFactWriter *writer, PromAttempt *attempt,
 					PromReply *reply, TimestampTz now)
 {
 	bool again = !reply->ok &&
 				 (attempt->deadline <= now ||
-				  (is_passing(reply) && prom_outcome_goes_on(attempt, reply)));
+				  (prom_outcome_is_passing(reply) &&
+				   prom_outcome_goes_on(attempt, reply)));
 
 	if (reply->ok && prom_schema_is_tired())
 	{

@@ -24,8 +24,11 @@
 #include "sofia.h"
 #include "spending.h"
 #include "step.h"
-#include "summary.h"
+#include "thought.h"
 #include "xact.h"
+
+/* In a turn the own model's call is 1, and that about its answer this. */
+#define REFLECTION_CALL (-1000)
 
 static void
 add_attempt(PromFactWriter *writer, const PromAttempt *attempt,
@@ -49,6 +52,16 @@ add_attempt(PromFactWriter *writer, const PromAttempt *attempt,
 	prom_fact_add(writer, PROM_FACT_ATTEMPT, values, nulls);
 }
 
+static const char *
+call_kind(const PromAttempt *attempt)
+{
+	if (attempt->counsel.model != NULL)
+		return "review";
+	return attempt->thought == PROM_THOUGHT_NONE
+			   ? "chat"
+			   : prom_thought_name(attempt->thought);
+}
+
 static void
 add_call(PromFactWriter *writer, const PromAttempt *attempt, int call)
 {
@@ -59,11 +72,11 @@ add_call(PromFactWriter *writer, const PromAttempt *attempt, int call)
 	values[CALL_ID] = Int64GetDatum(attempt->call_id);
 	values[CALL_TASK_ID] = Int64GetDatum(attempt->task_id);
 	values[CALL_ATTEMPT] = Int32GetDatum(attempt->attempt);
-	values[CALL_TURN] = Int32GetDatum(attempt->turn);
+	values[CALL_TURN] = Int32GetDatum(
+		attempt->thought == PROM_THOUGHT_PLAN ? 0 : attempt->turn);
 	values[CALL_CALL] = Int32GetDatum(call);
 	values[CALL_SENT_AT] = TimestampTzGetDatum(attempt->sent_at);
-	values[CALL_KIND] = CStringGetTextDatum(
-		attempt->counsel.model == NULL ? "chat" : "review");
+	values[CALL_KIND] = CStringGetTextDatum(call_kind(attempt));
 	values[CALL_TARGET] = CStringGetTextDatum(
 		psprintf("model:%s", prom_attempt_called(attempt)->name));
 	values[CALL_RESERVED] = NumericGetDatum(reserved->cost);
@@ -89,23 +102,6 @@ answer_locally(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->sent_at = now;
 	prom_step_add_chat(writer, attempt, &reply, now);
 	prom_outcome_of_reply(writer, attempt, &reply, now);
-}
-
-/* The answer is among the steps, and its outcome was not written. */
-static void
-end_answered(PromFactWriter *writer, PromAttempt *attempt,
-			 const PromProgress *progress, TimestampTz now)
-{
-	PromOutcome end = {0};
-
-	end.outcome = "completed";
-	end.attempt = attempt->attempt;
-	end.used = attempt->used + 1;
-	end.step = progress->turn;
-	attempt->next = PROM_NEXT_ENDED;
-	attempt->completed = true;
-	prom_outcome_add(writer, attempt->task_id, &end, now);
-	prom_summary_note(attempt->task_id, attempt->whose);
 }
 
 static const PromTool *
@@ -146,6 +142,21 @@ function_tokens(const PromLoaded *loaded, const PromAgent *agent)
 		(agent->instructions != NULL ? strlen(agent->instructions) : 0));
 }
 
+/* What a turn's prompt, or that of a thought, is made from. */
+static void
+fill_source(PromPromptSource *source, const PromAttempt *attempt,
+			const PromLoaded *loaded, const PromAgent *agent, ArrayType *tools)
+{
+	*source = loaded->source;
+	source->request = TextDatumGetCString(loaded->request);
+	source->instructions = agent->instructions;
+	source->is_full = strcmp(loaded->mode, "full") == 0;
+	source->before = attempt->call_id;
+	source->task_id = attempt->task_id;
+	source->step = attempt->step;
+	prom_prompt_set_tools(source, agent, tools, tool_of);
+}
+
 /*
  * Have the next turn of the model made, whose gate the attempt has passed: a
  * request, a job, or at once.  The bytes that this loaded.
@@ -156,6 +167,7 @@ begin_turn(PromFactWriter *writer, PromAttempt *attempt,
 		   TimestampTz now)
 {
 	PromPromptSource source = loaded->source;
+	Jsonb *schema;
 
 	attempt->sent_at = now;
 	attempt->call_id = attempt->event_id = 0;
@@ -177,11 +189,9 @@ begin_turn(PromFactWriter *writer, PromAttempt *attempt,
 		return loaded->bytes;
 	}
 	attempt->call_id = prom_fact_next_id();
-	source.instructions = agent->instructions;
-	source.before = attempt->call_id;
-	source.task_id = attempt->task_id;
-	source.step = attempt->step;
-	prom_prompt_set_tools(&source, agent, tools, tool_of);
+	schema = source.output_schema;
+	fill_source(&source, attempt, loaded, agent, tools);
+	source.output_schema = schema;
 	/* Here and not when it is sent, since it may fail. */
 	attempt->prompt = prom_prompt_make(&source, attempt->model);
 	attempt->has_schema = loaded->has_schema;
@@ -235,6 +245,75 @@ pin_tools(const PromLoaded *loaded, const PromAgent *agent)
 		return NULL;
 	return prom_tool_pin(loaded->task_id, loaded->retried_attempt,
 						 agent->tools, agent->ntools);
+}
+
+/*
+ * Have the model asked for a plan, or about its answer: a request, or a job.
+ * The bytes that this loaded.
+ */
+static int64
+begin_thought(PromFactWriter *writer, PromAttempt *attempt,
+			  const PromLoaded *loaded, const PromAgent *agent,
+			  ArrayType *tools, TimestampTz now)
+{
+	bool reflects = attempt->thought == PROM_THOUGHT_REFLECT;
+	bool is_function = prom_llm_is_function(attempt->model->api);
+	const char *poor = NULL;
+	PromPromptSource source;
+	int64 tokens = function_tokens(loaded, agent);
+
+	attempt->sent_at = now;
+	attempt->call_id = attempt->event_id = 0;
+	if (!is_function)
+	{
+		attempt->call_id = prom_fact_next_id();
+		fill_source(&source, attempt, loaded, agent, tools);
+		attempt->prompt = prom_thought_prompt(attempt->thought, &source,
+											  attempt->model);
+		tokens = prom_prompt_tokens(attempt->prompt);
+	}
+	if (reflects)
+		poor = prom_spending_reserve(attempt, attempt->model, loaded, tokens);
+	else if (!may_spend(writer, attempt, attempt->model, loaded, tokens, now))
+		return tokens;
+	if (poor != NULL)
+	{
+		prom_thought_fail(writer, attempt, poor, now);
+		prom_outcome_complete(writer, attempt, attempt->answer, now);
+		return tokens;
+	}
+	if (is_function)
+	{
+		attempt->event_id = prom_fact_next_id();
+		attempt->next = PROM_NEXT_CHAT;
+		return 0;
+	}
+	add_call(writer, attempt, reflects ? REFLECTION_CALL : 1);
+	attempt->next = PROM_NEXT_SEND;
+	return prom_prompt_bytes(attempt->prompt);
+}
+
+/*
+ * An answer that nobody objects to is the task's; in full mode after a look
+ * back at it, if that can be had.
+ */
+static int64
+end_answered(PromFactWriter *writer, PromAttempt *attempt,
+			 const PromLoaded *loaded, const PromProgress *progress,
+			 const PromAgent *agent, ArrayType *tools, bool reaches,
+			 TimestampTz now)
+{
+	attempt->answer = progress->turn;
+	if (attempt->thinks && progress->reflection < progress->turn)
+	{
+		attempt->thought = PROM_THOUGHT_REFLECT;
+		if (reaches)
+			return begin_thought(writer, attempt, loaded, agent, tools, now);
+		prom_thought_fail(writer, attempt, "there is no way to its model now",
+						  now);
+	}
+	prom_outcome_complete(writer, attempt, progress->turn, now);
+	return 0;
 }
 
 /* The task waits for a person or a child, and holds nothing. */
@@ -291,6 +370,17 @@ take_turn(PromFactWriter *writer, PromAttempt *attempt,
 {
 	TimestampTz until;
 
+	if (progress->npending == 0 && attempt->thinks && !progress->recalled)
+	{
+		attempt->next = PROM_NEXT_RECALL;
+		return 0;
+	}
+	if (progress->npending == 0 && attempt->thinks && progress->turns == 0 &&
+		!progress->planned && progress->plan_attempt != attempt->attempt)
+	{
+		attempt->thought = PROM_THOUGHT_PLAN;
+		return begin_thought(writer, attempt, loaded, agent, tools, now);
+	}
 	if (progress->npending == 0)
 		return begin_turn(writer, attempt, loaded, agent, tools, now);
 	until = prom_approval_leave_out(loaded->task_id, progress->pending,
@@ -341,9 +431,13 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	PromJudgement judgement = {.policies = prom_policies()};
 	ArrayType *tools;
 	bool answered;
+	bool needs_model;
+	bool reaches = false;
 	PromAdmission came;
 
 	attempt->counsel.model = NULL;
+	attempt->thought = PROM_THOUGHT_NONE;
+	attempt->thinks = false;
 	prom_progress_read(loaded->task_id, loaded->last_step,
 					   loaded->retried_attempt, &progress);
 	answered = progress.turn > 0 && progress.ncalls == 0;
@@ -367,19 +461,25 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 							  &judgement, now);
 	if (came == PROM_ADMISSION_DENIES || came == PROM_ADMISSION_PARKS)
 		return 0;
+	needs_model = came == PROM_ADMISSION_ALLOWS && !answered &&
+				  progress.npending == 0;
 	if (came != PROM_ADMISSION_ASKS &&
-		prom_admission_must_wait(attempt, loaded,
-								 came == PROM_ADMISSION_ALLOWS && !answered && progress.npending == 0,
-								 begun, now))
+		prom_admission_must_wait(attempt, loaded, needs_model, begun, now))
 	{
 		prom_admission_park(writer, attempt, loaded, loaded->model, begun, now);
 		return 0;
 	}
+	attempt->thinks = strcmp(loaded->mode, "full") == 0 &&
+					  !prom_llm_is_local(attempt->model->api);
+	if (came == PROM_ADMISSION_ALLOWS && answered && attempt->thinks &&
+		progress.reflection < progress.turn)
+		reaches = prom_admission_reach(attempt, loaded, begun, now);
 	/*
 	 * That rules alone allowed a request is told by its attempt.  They judge an
 	 * answer again when a model has been asked.
 	 */
-	if (answered ? came == PROM_ADMISSION_ALLOWS && judgement.verdict.policy_version > 0
+	if (answered ? came == PROM_ADMISSION_ALLOWS &&
+					   judgement.verdict.policy_version > 0
 				 : judgement.verdict.policy != NULL)
 		prom_verdict_add(writer, &judgement.judged, &judgement.verdict, now);
 	tools = pin_tools(loaded, agent);
@@ -395,7 +495,8 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 		return begin_counsel(writer, attempt, loaded, &progress,
 							 &judgement.judged, now);
 	else if (answered)
-		end_answered(writer, attempt, &progress, now);
+		return end_answered(writer, attempt, loaded, &progress, agent, tools,
+							reaches, now);
 	else
 		return take_turn(writer, attempt, loaded, &progress, agent, tools, now);
 	return 0;

@@ -16,8 +16,8 @@ typedef struct PromJobSpec
 	int64 task_id;
 	int32 attempt;
 	int32 step;
-	int32 about;    /* the step that a counsel is about */
-	int64 event_id; /* of the step of a chat, or of a counsel */
+	int32 about;    /* the step that a counsel is about, or a PromThought */
+	int64 event_id; /* of the step of a chat, a counsel or a thought */
 	int64 delivery_id;
 } PromJobSpec;
 

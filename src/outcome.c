@@ -75,6 +75,31 @@ prom_outcome_goes_on(const PromAttempt *attempt, const PromReply *reply)
 	return false;
 }
 
+void
+prom_outcome_complete(PromFactWriter *writer, PromAttempt *attempt,
+					  int32 step, TimestampTz now)
+{
+	PromOutcome end = {0};
+
+	end.outcome = "completed";
+	end.attempt = attempt->attempt;
+	end.used = attempt->used + 1;
+	end.step = step;
+	attempt->next = PROM_NEXT_ENDED;
+	attempt->completed = true;
+	prom_outcome_add(writer, attempt->task_id, &end, now);
+	prom_summary_note(attempt->task_id, attempt->whose);
+}
+
+bool
+prom_outcome_is_passing(const PromReply *reply)
+{
+	if (reply->retry != PROM_RETRY_BACKOFF)
+		return reply->retry != PROM_RETRY_NEVER;
+	return strcmp(reply->error_type, "ModelUnavailable") == 0 ||
+		   strcmp(reply->error_type, "ModelTimeout") == 0;
+}
+
 /* Does a failure of this kind use up an attempt? */
 static bool
 uses_attempt(const PromReply *reply)
@@ -93,8 +118,9 @@ prom_outcome_of_reply(PromFactWriter *writer, PromAttempt *attempt,
 	end.attempt = attempt->attempt;
 	end.used = attempt->used + (uses_attempt(reply) ? 1 : 0);
 	end.step = attempt->step;
-	/* An answer may have to be judged first. */
-	if (reply->ok && prom_judge_has(prom_policies(), PROM_STAGE_ANSWER))
+	/* An answer may have to be judged first, and to be looked back at. */
+	if (reply->ok && (attempt->thinks ||
+					  prom_judge_has(prom_policies(), PROM_STAGE_ANSWER)))
 	{
 		attempt->next = PROM_NEXT_GO_ON;
 		return;

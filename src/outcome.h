@@ -31,6 +31,13 @@ extern void prom_outcome_end(PromFactWriter *writer, PromAttempt *attempt,
 							 const char *error_type, const char *error,
 							 TimestampTz now);
 
+/* The task is completed, by the answer that this step is. */
+extern void prom_outcome_complete(PromFactWriter *writer, PromAttempt *attempt,
+								  int32 step, TimestampTz now);
+
+/* Did it fail in passing?  What cannot be read will not be better. */
+extern bool prom_outcome_is_passing(const PromReply *reply);
+
 /* Is the task to be tried again after a reply that failed? */
 extern bool prom_outcome_goes_on(const PromAttempt *attempt,
 								 const PromReply *reply);

@@ -88,6 +88,21 @@ take_review(PromProgress *progress, uint64 row, const char *status,
 								: NULL;
 }
 
+static void
+take_thought(PromProgress *progress, uint64 row, const char *kind,
+			 const char *status)
+{
+	if (strcmp(kind, "recall") == 0)
+		progress->recalled = true;
+	else if (strcmp(kind, "reflect") == 0)
+		progress->reflection = prom_row_int32(row, 1);
+	else if (strcmp(kind, "plan") == 0)
+	{
+		progress->planned = strcmp(status, "ok") == 0;
+		progress->plan_attempt = prom_row_int32(row, 8);
+	}
+}
+
 /* The calls of the last turn that are not among the steps. */
 static void
 find_pending(PromProgress *progress)
@@ -136,7 +151,10 @@ prom_progress_read(int64 task_id, int32 last_step, int32 retried_attempt,
 			progress->reviewed_answer = false;
 		}
 		if (prom_row_int32(i, 8) > retried_attempt)
+		{
 			count(progress, i, kind, status);
+			take_thought(progress, i, kind, status);
+		}
 	}
 	if (progress->turn > 0)
 		find_pending(progress);

@@ -26,6 +26,12 @@ typedef struct PromProgress
 	int vetoes;       /* tool calls that were not allowed, */
 	const char *veto; /* and why the last one was not */
 
+	/* What it has thought of in full mode since then. */
+	bool recalled;
+	bool planned;       /* well; */
+	int32 plan_attempt; /* the last attempt to, which may have failed */
+	int32 reflection;   /* the step of the last one; 0: there is none */
+
 	/* Reviews by models in the last attempt that had any. */
 	int counsels;
 	int32 counsel_attempt;

@@ -30,6 +30,9 @@ typedef struct PromPromptSource
 	int64 task_id;
 	int32 step; /* 1: nothing */
 
+	/* It is in full mode: what it has recalled and planned is told. */
+	bool is_full;
+
 	/* The tools that are offered, as pinned for the attempt. */
 	const PromTool **tools;
 	int ntools;

@@ -9,6 +9,7 @@
 #ifndef PROM_SCHEMA_H
 #define PROM_SCHEMA_H
 
+#include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "regex/regex.h"
 #include "utils/jsonb.h"
@@ -176,5 +177,8 @@ extern regex_t *prom_schema_regex(PromSchemaPattern *pattern);
  */
 extern const char *prom_schema_pattern_problem(PromSchemaPattern *pattern,
 											   double *compile_ms);
+
+/* SQL's prometheus._json(text): what a model wrote, as jsonb. */
+extern Datum prom_json(PG_FUNCTION_ARGS);
 
 #endif

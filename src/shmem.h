@@ -243,6 +243,8 @@ typedef enum PromJobKind
 	PROM_JOB_CHAT,    /* a turn of a model of api "function" */
 	PROM_JOB_REVIEW,  /* by policies with conditions */
 	PROM_JOB_COUNSEL, /* by a model of api "function" */
+	PROM_JOB_RECALL,  /* what is remembered that fits a request */
+	PROM_JOB_THINK,   /* a PromThought of a model of api "function" */
 	PROM_JOB_DELIVER  /* an event, to the function of a subscription */
 } PromJobKind;
 
@@ -267,7 +269,7 @@ typedef struct PromJob
 	int64 task_id;
 	int32 attempt;
 	int32 step;           /* that it makes */
-	int32 about;          /* that a counsel is about; 0: the request */
+	int32 about;          /* that a counsel is about; or what to think of */
 	int64 event_id;       /* of the step of a chat: in the caller's order */
 	int64 delivery_id;    /* with PROM_JOB_DELIVER */
 	TimestampTz deadline; /* of the task */

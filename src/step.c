@@ -140,6 +140,22 @@ prom_step_add_chat(PromFactWriter *writer, const PromAttempt *attempt,
 }
 
 void
+prom_step_add_reply(PromFactWriter *writer, const PromAttempt *attempt,
+					const char *kind, const char *said, const PromReply *reply,
+					TimestampTz now)
+{
+	Datum values[STEP_COLUMNS] = {0};
+	bool nulls[STEP_COLUMNS];
+
+	fill_reply(values, nulls, attempt, reply, now);
+	values[STEP_KIND] = CStringGetTextDatum(kind);
+	nulls[STEP_CALLS] = true;
+	if (said != NULL)
+		values[STEP_ANSWER] = prom_fact_text(said, &nulls[STEP_ANSWER]);
+	prom_fact_add(writer, PROM_FACT_STEP, values, nulls);
+}
+
+void
 prom_step_add_counsel(PromFactWriter *writer, const PromAttempt *attempt,
 					  const PromStepCounsel *step, const PromReply *reply,
 					  TimestampTz now)
@@ -182,6 +198,24 @@ fill_step(Datum *values, bool *nulls, int64 task_id, int32 attempt, int32 step,
 	values[STEP_STARTED_AT] = TimestampTzGetDatum(started_at);
 	values[STEP_ENDED_AT] = TimestampTzGetDatum(now);
 	values[STEP_AMBIGUOUS] = BoolGetDatum(false);
+}
+
+void
+prom_step_add_thought(PromFactWriter *writer, const PromThoughtStep *step,
+					  TimestampTz now)
+{
+	Datum values[STEP_COLUMNS] = {0};
+	bool nulls[STEP_COLUMNS];
+
+	fill_step(values, nulls, step->task_id, step->attempt, step->step,
+			  step->started_at, now);
+	values[STEP_KIND] = CStringGetTextDatum(step->kind);
+	values[STEP_NAME] = CStringGetTextDatum(step->name);
+	values[STEP_STATUS] =
+		CStringGetTextDatum(step->error == NULL ? "ok" : "error");
+	values[STEP_ERROR] = prom_fact_text(step->error, &nulls[STEP_ERROR]);
+	values[STEP_ANSWER] = prom_fact_text(step->answer, &nulls[STEP_ANSWER]);
+	prom_fact_add(writer, PROM_FACT_STEP, values, nulls);
 }
 
 void

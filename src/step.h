@@ -49,6 +49,19 @@ typedef struct PromToolStep
 	double first_byte_ms;
 } PromToolStep;
 
+/* What a task in full mode found, or thought of; one of answer and error. */
+typedef struct PromThoughtStep
+{
+	int64 task_id;
+	int32 attempt;
+	int32 step;
+	const char *kind;
+	const char *name;
+	TimestampTz started_at;
+	const char *answer;
+	const char *error;
+} PromThoughtStep;
+
 /* A review by policies that took an executor. */
 typedef struct PromStepReview
 {
@@ -72,6 +85,16 @@ extern void prom_step_add_counsel(PromFactWriter *writer,
 								  const PromAttempt *attempt,
 								  const PromStepCounsel *step,
 								  const PromReply *reply, TimestampTz now);
+
+extern void prom_step_add_thought(PromFactWriter *writer,
+								  const PromThoughtStep *step,
+								  TimestampTz now);
+
+/* The step of a reply that is no turn: its kind, and what it says. */
+extern void prom_step_add_reply(PromFactWriter *writer,
+								const PromAttempt *attempt, const char *kind,
+								const char *said, const PromReply *reply,
+								TimestampTz now);
 
 extern void prom_step_add_review(PromFactWriter *writer,
 								 const PromStepReview *step, TimestampTz now);

@@ -131,16 +131,11 @@ find_agent(const char *agent, char **model)
 void
 prom_task_check_mode(const char *mode)
 {
-	if (strcmp(mode, "fast") == 0)
+	if (strcmp(mode, "fast") == 0 || strcmp(mode, "full") == 0)
 		return;
-	if (strcmp(mode, "full") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("mode \"full\" is not supported by this version of prometheus"),
-				 errhint("Use mode \"fast\".")));
 	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					errmsg("mode \"%s\" does not exist", mode),
-					errhint("The mode is \"fast\".")));
+					errhint("The modes are \"fast\" and \"full\".")));
 }
 
 static void

@@ -246,6 +246,12 @@ prom_row_bool(uint64 row, int column)
 	return DatumGetBool(row_value(row, column));
 }
 
+float8
+prom_row_float8(uint64 row, int column)
+{
+	return DatumGetFloat8(row_value(row, column));
+}
+
 TimestampTz
 prom_row_time(uint64 row, int column)
 {

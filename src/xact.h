@@ -75,6 +75,7 @@ extern int64 prom_row_int64(uint64 row, int column);
 extern int32 prom_row_int32(uint64 row, int column);
 extern Oid prom_row_oid(uint64 row, int column);
 extern bool prom_row_bool(uint64 row, int column);
+extern float8 prom_row_float8(uint64 row, int column);
 extern TimestampTz prom_row_time(uint64 row, int column);
 extern char *prom_row_text(uint64 row, int column);
 extern bool prom_row_isnull(uint64 row, int column);

@@ -84,10 +84,10 @@ prom_provider_url(const PromProvider *provider, const PromModel *model,
 	return ok;
 }
 
-static void
-add_calls(StringInfo body, const PromToolCall *calls, int n)
+void
+prom_provider_add_calls(StringInfo body, const PromToolCall *calls, int n)
 {
-	appendStringInfoString(body, ",\"tool_calls\":[");
+	appendStringInfoChar(body, '[');
 	for (int i = 0; i < n; i++)
 	{
 		PromSlice arguments = {calls[i].arguments, strlen(calls[i].arguments)};
@@ -124,7 +124,10 @@ add_message(StringInfo body, const PromMessage *message)
 	appendStringInfoString(body, ",\"content\":");
 	escape_json(body, message->text ? message->text : "");
 	if (message->ncalls > 0)
-		add_calls(body, message->calls, message->ncalls);
+	{
+		appendStringInfoString(body, ",\"tool_calls\":");
+		prom_provider_add_calls(body, message->calls, message->ncalls);
+	}
 	appendStringInfoChar(body, '}');
 }
 

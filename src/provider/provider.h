@@ -115,6 +115,10 @@ extern bool prom_provider_takes_raw(const PromProvider *provider,
 extern void prom_provider_add_messages(StringInfo body,
 									   const PromPrompt *prompt);
 
+/* the calls of a turn as an array in that form, */
+extern void prom_provider_add_calls(StringInfo body, const PromToolCall *calls,
+									int n);
+
 /* and the tools as a member of the request, if there are any. */
 extern void prom_provider_add_tools(StringInfo body, const PromPrompt *prompt);
 

@@ -53,7 +53,7 @@ SELECT throws_ok($$SELECT prometheus_set_agent('new')$$, '22004', NULL, 'a new a
 SELECT throws_ok($$SELECT prometheus_set_agent('new', 'nothing')$$, '42704', NULL, 'model unknown');
 SELECT throws_ok($$SELECT prometheus_set_agent('writer', 'nothing')$$, '42704', NULL, 'model unknown, agent known');
 SELECT throws_ok($$SELECT prometheus_set_agent('new', 'echo', mode => 'slow')$$, '22023', NULL, 'mode unknown');
-SELECT throws_ok($$SELECT prometheus_set_agent('new', 'echo', mode => 'full')$$, '0A000', NULL, 'mode of a later version');
+SELECT is(prometheus_set_agent('full', 'echo', mode => 'full'), 1::bigint, 'mode full');
 SELECT throws_ok($$SELECT prometheus_set_agent('writer', '')$$, '22004', NULL, 'an agent needs its model');
 SELECT throws_ok($$SELECT prometheus_set_agent('', 'echo')$$, '22023', NULL, 'name empty');
 SELECT throws_ok($$SELECT prometheus_set_agent(NULL, 'echo')$$, '22023', NULL, 'name null');

@@ -109,6 +109,9 @@ SELECT approval_id, nextval('prometheus._fact_id'), prometheus._xid(), now(), 'r
  WHERE task_id = (SELECT task_id FROM made WHERE name = 'vetoed');
 INSERT INTO prometheus._state_failure (task_id, event_id, xid, failed_at, key, error)
 SELECT task_id, nextval('prometheus._fact_id'), prometheus._xid(), now(), 'last_task', 'somehow' FROM made WHERE name = 'vetoed';
+INSERT INTO prometheus._step (task_id, step, attempt, event_id, xid, started_at, ended_at, ambiguous, kind, name, status, answer)
+SELECT task_id, 99, 1, nextval('prometheus._fact_id'), prometheus._xid(), now(), now(), false, 'reflect', 'echo', 'ok',
+       '{"score": 0.5, "critique": "Fair.", "correction": "", "lessons": []}' FROM made WHERE name = 'vetoed';
 \set readme `cat README.md`
 CREATE TEMP TABLE described AS
 SELECT m[1] AS type, f AS field
@@ -122,7 +125,7 @@ SELECT is_empty($$SELECT e.type, e.data FROM e
                    WHERE (SELECT array_agg(f ORDER BY f) FROM jsonb_object_keys(e.data) AS f)
                          <> (SELECT array_agg(d.field ORDER BY d.field) FROM described d WHERE d.type = e.type)$$,
                 'each event has all fields of its type');
-SELECT is((SELECT count(DISTINCT type) FROM described), 10::bigint, 'and these are all');
+SELECT is((SELECT count(DISTINCT type) FROM described), 11::bigint, 'and these are all');
 SELECT is(d.caused_by, a.event_id, 'a decision is caused by the request')
   FROM e d, e a WHERE d.type = 'approval.decided' AND a.type = 'approval.requested';
 

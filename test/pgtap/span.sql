@@ -230,7 +230,7 @@ SELECT is(p.address || ' ' || p.port || ' ' || p.url, expected, expected)
     ('at http://[::1]', '::1 80 http://[::1]/chat/completions'),
     ('at HTTPS://EXAMPLE.com', 'EXAMPLE.com 443 HTTPS://EXAMPLE.com/chat/completions')) AS v(name, expected) USING (name)
  ORDER BY p.name;
-SELECT is(p.api || coalesce(p.address, '') || coalesce(p.url, '') || coalesce(p.port, 0), 'echo0', 'echo has no address')
+SELECT is(p.provider || coalesce(p.address, '') || coalesce(p.url, '') || coalesce(p.port, 0), 'echo0', 'echo has no address')
   FROM prometheus._peer p WHERE name = 'echo';
 
 -- Usage.

@@ -19,8 +19,6 @@ SELECT prometheus_submit('x', 'nobody');
 \echo :SQLSTATE
 SELECT prometheus_submit('x', mode => 'slow');
 \echo :SQLSTATE
-SELECT prometheus_submit('x', mode => 'full');
-\echo :SQLSTATE
 SELECT prometheus_submit('x', priority => 1001);
 \echo :SQLSTATE
 SELECT prometheus_submit('x', priority => -1001);

@@ -404,16 +404,12 @@ is(verdicts($task), '2 tool escalate HIGH SOFIA, 2 tool allow LOW policy', 'doub
 is(sql("SELECT status FROM prometheus.step WHERE task_id = $task AND kind = 'tool'"), 'ok', 'doubts, escalate: approved, it runs');
 off('sofia.tool');
 
-# The reviewer of a fresh install: the own model, in mode full.  No task of this
-# version has that mode, so it is written in here.
+# The reviewer of a fresh install: the own model, in mode full.
 sub run_full
 {
 	my ($request, $agent, $status) = @_;
+	my $id = $node->submit("\$r\$$request\$r\$, '$agent', mode => 'full'");
 
-	sql("SELECT prometheus_pause('agent:$agent')");
-	my $id = $node->submit("\$r\$$request\$r\$, '$agent'");
-	sql("UPDATE prometheus._task SET mode = 'full' WHERE task_id = $id");
-	sql("SELECT prometheus_resume('agent:$agent')");
 	$node->wait_task($id, $status // 'completed');
 	return $id;
 }
@@ -429,10 +425,10 @@ $task = run_full('Full.', 'thinker');
 is(column_of($task, q{concat_ws('|', result, attempts)}), 'I think.|1', 'full mode, a function that answers anything: completes');
 is(verdicts($task), '0 task warn MEDIUM SOFIA', 'full mode, a function that answers anything: with a warning');
 $task = run_full('Full.', 'plain');
-is(steps($task), '1 review sofia error, 2 chat plain ok', 'full mode: its own model is asked');
+is(steps($task), '1 review sofia error, 2 recall memory ok, 3 plan plain error, 4 chat plain ok, 5 reflect plain error', 'full mode: its own model is asked');
 off('sofia');
 $task = run_full('Full.', 'plain');
-is(steps($task), '1 chat plain ok', 'full mode: off');
+is(steps($task), '1 recall memory ok, 2 plan plain error, 3 chat plain ok, 4 reflect plain error', 'full mode: off');
 
 # A caller that ends while she is asked.
 set_policy('sofia.task', q{effect => 'deny', reviewer => 'model:slow'});

@@ -1,0 +1,153 @@
+/*
+ * recall.c
+ *	  Finds what an agent remembers that fits a task, once, as a step of it.
+ *
+ * The memories are those of who submitted the task: identity, experiences,
+ * facts, procedures and what was consolidated, a few of each (the numbers are
+ * those of the system that this one follows).  The step has them as JSON, and
+ * each prompt of the task has that step: what is remembered later does not
+ * change what the model was told.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/resowner.h"
+
+#include "act.h"
+#include "memory.h"
+#include "prompt.h"
+#include "recall.h"
+#include "step.h"
+#include "xact.h"
+
+/* Bytes of one memory that are told. */
+#define MAX_CONTENT 2000
+
+/* How many of a kind; identity is not looked for by words. */
+static const struct
+{
+	const char *kind;
+	int k;
+	bool fits;
+} parts[] = {
+	{"core", 5, false},
+	{"episodic", 3, true},
+	{"semantic", 3, true},
+	{"procedural", 3, true},
+	{"vault", 2, true},
+};
+
+static PromStatement done_statement = {
+	"SELECT FROM prometheus._step s WHERE s.task_id = $1 AND s.step = $2",
+	2,
+	{INT8OID, INT4OID},
+	NULL,
+};
+
+static ArrayType *
+kind_array(const char *kind)
+{
+	Datum value = CStringGetTextDatum(kind);
+
+	return construct_array(&value, 1, TEXTOID, -1, false, TYPALIGN_INT);
+}
+
+/* Append the memories that were found, if any, as a member of the object. */
+static void
+append_found(StringInfo json, const char *kind)
+{
+	if (SPI_processed == 0)
+		return;
+	appendStringInfo(json, "%s\"%s\":[", json->len > 1 ? "," : "", kind);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		appendStringInfo(json, "%s{\"memory_id\":%lld,\"content\":",
+						 i > 0 ? "," : "", (long long) prom_row_int64(i, 1));
+		escape_json(json, prom_act_clip(prom_row_text(i, 3), MAX_CONTENT));
+		appendStringInfoChar(json, '}');
+	}
+	appendStringInfoChar(json, ']');
+}
+
+static void
+find(const PromPromptFacts *facts, StringInfo json)
+{
+	PromMemoryOwner owner = {.name = facts->source.submitter,
+							 .oid = facts->source.submitter_oid,
+							 .agent = facts->source.agent};
+
+	appendStringInfoChar(json, '{');
+	for (int i = 0; i < lengthof(parts); i++)
+	{
+		prom_memory_find(&owner, parts[i].fits ? facts->source.request : "",
+						 kind_array(parts[i].kind), parts[i].k);
+		append_found(json, parts[i].kind);
+		SPI_freetuptable(SPI_tuptable);
+	}
+	appendStringInfoChar(json, '}');
+}
+
+/* The same in a subtransaction: why it failed, or NULL. */
+static const char *
+try_find(const PromPromptFacts *facts, StringInfo json)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner resources = CurrentResourceOwner;
+	const char *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		find(facts, json);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData *failure;
+
+		MemoryContextSwitchTo(context);
+		failure = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		error = failure->message;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = resources;
+	return error;
+}
+
+void
+prom_act_recall(PromJob *job)
+{
+	Datum values[2] = {Int64GetDatum(job->task_id), Int32GetDatum(job->step)};
+	PromThoughtStep step = {.task_id = job->task_id,
+							.attempt = job->attempt,
+							.step = job->step,
+							.kind = "recall",
+							.name = "memory",
+							.started_at = GetCurrentTimestamp()};
+	PromPromptFacts facts;
+	PromFactWriter *writer;
+	StringInfoData json;
+
+	prom_statement_run(&done_statement, values, NULL, true);
+	if (SPI_processed > 0)
+		return;
+	prom_prompt_read_facts(job->task_id, job->attempt, &facts);
+	initStringInfo(&json);
+	step.error = prom_act_refused(job);
+	if (step.error == NULL)
+		step.error = try_find(&facts, &json);
+	prom_act_check_wanted(job);
+	if (step.error == NULL)
+		step.answer = json.data;
+	writer = prom_fact_begin();
+	prom_step_add_thought(writer, &step, GetCurrentTimestamp());
+	prom_fact_end(writer);
+}

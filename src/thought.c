@@ -1,0 +1,298 @@
+/*
+ * thought.c
+ *	  What a task in full mode asks its model beside its turns: a plan before
+ *	  them, and a look back at the answer after them.
+ *
+ * Each is a call and a step like a turn, and is never offered as one: the next
+ * prompts have of it what the step says.  A plan that cannot be had is no
+ * reason to fail, nor is a reflection: the task goes on without.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+
+#include "act.h"
+#include "answer.h"
+#include "encoding.h"
+#include "handler.h"
+#include "judge.h"
+#include "outcome.h"
+#include "plan.h"
+#include "reflection.h"
+#include "schema.h"
+#include "spending.h"
+#include "step.h"
+#include "thought.h"
+#include "xact.h"
+
+const char *
+prom_thought_name(PromThought thought)
+{
+	return thought == PROM_THOUGHT_PLAN ? "plan" : "reflect";
+}
+
+static const char *
+schema_of(PromThought thought)
+{
+	return thought == PROM_THOUGHT_PLAN ? prom_plan_schema
+										: prom_reflection_schema;
+}
+
+static Jsonb *
+read_json(const char *text)
+{
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
+}
+
+
+/* What is asked. */
+
+static PromStatement answer_statement = {
+	"SELECT s.answer FROM prometheus._step s"
+	" WHERE s.task_id OPERATOR(pg_catalog.=) $1"
+	"   AND s.step OPERATOR(pg_catalog.<) $2"
+	"   AND s.kind OPERATOR(pg_catalog.=) 'chat'"
+	"   AND s.status OPERATOR(pg_catalog.=) 'ok'"
+	" ORDER BY s.step DESC LIMIT 1",
+	2,
+	{INT8OID, INT4OID},
+	NULL,
+};
+
+static const char *
+read_answer(const PromPromptSource *source)
+{
+	Datum values[2] = {Int64GetDatum(source->task_id),
+					   Int32GetDatum(source->step)};
+	const char *answer;
+
+	prom_statement_run(&answer_statement, values, NULL, true);
+	if (SPI_processed == 0)
+		elog(ERROR, "task %lld has no answer before step %d",
+			 (long long) source->task_id, source->step);
+	answer = prom_row_text(0, 1);
+	SPI_freetuptable(SPI_tuptable);
+	return answer;
+}
+
+static void
+add_message(PromPrompt *prompt, const char *role, const char *text)
+{
+	PromMessage *messages = palloc0((prompt->nmessages + 1) *
+									sizeof(PromMessage));
+
+	memcpy(messages, prompt->messages,
+		   prompt->nmessages * sizeof(PromMessage));
+	messages[prompt->nmessages].role = role;
+	messages[prompt->nmessages].text = text;
+	prompt->messages = messages;
+	prompt->nmessages++;
+}
+
+/* The names of the tools that the task has, or NULL. */
+static const char *
+tool_names(const PromPromptSource *source)
+{
+	StringInfoData names;
+
+	if (source->ntools == 0)
+		return NULL;
+	initStringInfo(&names);
+	for (int i = 0; i < source->ntools; i++)
+		appendStringInfo(&names, "%s%s", i > 0 ? ", " : "",
+						 source->tools[i]->name);
+	return names.data;
+}
+
+PromPrompt *
+prom_thought_prompt(PromThought thought, const PromPromptSource *source,
+					const PromModel *model)
+{
+	PromPrompt *prompt = prom_prompt_make(source, model);
+	const char *schema = schema_of(thought);
+
+	if (thought == PROM_THOUGHT_PLAN)
+	{
+		/* Some formats want the tools of calls that are in the prompt. */
+		prompt->ntools = 0;
+		add_message(prompt, "user", prom_plan_question(tool_names(source)));
+	}
+	else
+	{
+		add_message(prompt, "assistant",
+					prom_encoding_to_utf8(read_answer(source)));
+		add_message(prompt, "user", prom_reflection_question);
+	}
+	prompt->output_schema = schema;
+	prompt->strict = prom_schema_is_strict(read_json(schema));
+	return prompt;
+}
+
+
+/* What is said. */
+
+static void
+fail(PromReply *reply, const char *error)
+{
+	reply->ok = false;
+	reply->error_type = "ModelUnreadable";
+	reply->error = error;
+	reply->retry = PROM_RETRY_NEVER;
+	reply->retry_after = -1;
+}
+
+/* A plan that takes a critical risk is followed, and somebody is told of it. */
+static void
+flag_risk(PromFactWriter *writer, const PromAttempt *attempt,
+		  const PromPlan *plan, TimestampTz now)
+{
+	PromJudged judged = {.stage = PROM_STAGE_TASK,
+						 .task_id = attempt->task_id,
+						 .attempt = attempt->attempt,
+						 .step = attempt->step,
+						 .answer = plan->chosen};
+	PromOpinion opinion = {.governor = "JUSTICA",
+						   .risk_level = "CRITICAL",
+						   .hash = "",
+						   .suggestion = "Look at what its tools do."};
+	PromVerdict verdict = {
+		.effect = PROM_EFFECT_WARN,
+		.reasoning = psprintf("Each plan takes a critical risk; that of the one that is followed: %s",
+							  prom_act_clip(plan->risk, PROM_ACT_MAX_ERROR)),
+		.opinion = &opinion};
+
+	prom_verdict_add(writer, &judged, &verdict, now);
+}
+
+static void
+learn(const PromAttempt *attempt, const PromReflection *reflection)
+{
+	PromPromptFacts facts;
+	PromMemoryOwner owner;
+
+	prom_prompt_read_facts(attempt->task_id, attempt->attempt, &facts);
+	owner.name = facts.source.submitter;
+	owner.oid = facts.source.submitter_oid;
+	owner.agent = facts.source.agent;
+	prom_reflection_learn(reflection, &owner, attempt->task_id);
+}
+
+static void
+add(PromFactWriter *writer, const PromAttempt *attempt, PromReply *reply,
+	TimestampTz now)
+{
+	PromReflection reflection = {0};
+	PromPlan plan = {0};
+	const char *said = NULL;
+
+	prom_answer_check(read_json(schema_of(attempt->thought)), reply);
+	if (reply->ok && reply->ncalls > 0)
+		fail(reply, "it calls a tool");
+	else if (reply->ok && attempt->thought == PROM_THOUGHT_PLAN)
+	{
+		prom_plan_choose(prom_encoding_from_utf8(reply->answer), &plan);
+		said = plan.chosen;
+		if (said == NULL)
+			fail(reply, "no plan has a step");
+	}
+	else if (reply->ok)
+	{
+		prom_reflection_read(prom_encoding_from_utf8(reply->answer),
+							 &reflection);
+		said = reflection.document;
+	}
+	prom_step_add_reply(writer, attempt, prom_thought_name(attempt->thought),
+						said, reply, now);
+	if (plan.risk != NULL)
+		flag_risk(writer, attempt, &plan, now);
+	if (reflection.nlessons > 0)
+		learn(attempt, &reflection);
+}
+
+void
+prom_thought_fail(PromFactWriter *writer, const PromAttempt *attempt,
+				  const char *why, TimestampTz now)
+{
+	PromThoughtStep step = {.task_id = attempt->task_id,
+							.attempt = attempt->attempt,
+							.step = attempt->step,
+							.kind = prom_thought_name(attempt->thought),
+							.name = attempt->model->name,
+							.started_at = now,
+							.error = why};
+
+	prom_step_add_thought(writer, &step, now);
+}
+
+/*
+ * What fails in passing is tried again, as a turn is, if it is a plan.  A
+ * reflection is the last thing that a task does, however it ends.
+ */
+void
+prom_thought_record(PromFactWriter *writer, PromAttempt *attempt,
+					PromReply *reply, TimestampTz now)
+{
+	bool again = !reply->ok && attempt->thought == PROM_THOUGHT_PLAN &&
+				 (attempt->deadline <= now ||
+				  (prom_outcome_is_passing(reply) &&
+				   prom_outcome_goes_on(attempt, reply)));
+
+	if (reply->ok && prom_schema_is_tired())
+	{
+		attempt->next = PROM_NEXT_AGAIN;
+		return;
+	}
+	add(writer, attempt, reply, now);
+	prom_spending_settle(attempt, attempt->model, reply);
+	attempt->tokens_now = prom_reply_tokens(reply);
+	if (again)
+		prom_outcome_of_reply(writer, attempt, reply, now);
+	else if (attempt->thought == PROM_THOUGHT_PLAN)
+		attempt->next = PROM_NEXT_GO_ON;
+	else
+		prom_outcome_complete(writer, attempt, attempt->answer, now);
+}
+
+static PromStatement done_statement = {
+	"SELECT FROM prometheus._step s WHERE s.task_id = $1 AND s.step = $2",
+	2,
+	{INT8OID, INT4OID},
+	NULL,
+};
+
+void
+prom_act_think(PromJob *job)
+{
+	Datum values[2] = {Int64GetDatum(job->task_id), Int32GetDatum(job->step)};
+	PromAttempt attempt = {.task_id = job->task_id,
+						   .attempt = job->attempt,
+						   .step = job->step,
+						   .event_id = job->event_id,
+						   .thought = (PromThought) job->about,
+						   .sent_at = GetCurrentTimestamp()};
+	PromFactWriter *writer;
+	PromPromptFacts facts;
+	PromReply reply;
+	PromCall *call;
+
+	prom_statement_run(&done_statement, values, NULL, true);
+	if (SPI_processed > 0)
+		return;
+	prom_prompt_read_facts(job->task_id, job->attempt, &facts);
+	facts.source.before = job->event_id;
+	facts.source.step = job->step;
+	attempt.model = facts.model;
+	call = prom_handler_ask(job, facts.model,
+							prom_thought_prompt(attempt.thought, &facts.source,
+												facts.model),
+							&reply);
+	writer = prom_fact_begin();
+	add(writer, &attempt, &reply, GetCurrentTimestamp());
+	prom_fact_end(writer);
+	job->tokens = prom_reply_tokens(&reply);
+	if (call != NULL)
+		prom_llm_free(call);
+}

@@ -1,0 +1,38 @@
+/*
+ * thought.h
+ *	  What a task in full mode asks its model beside its turns: a plan before
+ *	  them, and a look back at the answer after them.
+ */
+#ifndef PROM_THOUGHT_H
+#define PROM_THOUGHT_H
+
+#include "attempt.h"
+#include "prompt.h"
+
+/* The kind of its step and of its call: "plan" or "reflect". */
+extern const char *prom_thought_name(PromThought thought);
+
+/*
+ * What the model is asked: the prompt of the turn that source describes, and a
+ * question after it.  As prom_prompt_make(); of a reflection the answer that it
+ * is about is the last turn before source->step.
+ */
+extern PromPrompt *prom_thought_prompt(PromThought thought,
+									   const PromPromptSource *source,
+									   const PromModel *model);
+
+/*
+ * Caller: record the call of one that has ended, and what the task does next.
+ */
+extern void prom_thought_record(PromFactWriter *writer, PromAttempt *attempt,
+								PromReply *reply, TimestampTz now);
+
+/* Executor: the same of a model that is a function. */
+extern void prom_act_think(PromJob *job);
+
+/* Of a reflection that cannot be: its step. */
+extern void prom_thought_fail(PromFactWriter *writer,
+							  const PromAttempt *attempt, const char *why,
+							  TimestampTz now);
+
+#endif
