@@ -339,8 +339,8 @@ ask_about_calls(PromFactWriter *writer, PromAttempt *attempt,
 							 &judgement->judged) &&
 			judgement->judged.stage == PROM_STAGE_TOOL)
 		{
-			PromAdmission came = ask_models(writer, attempt, loaded, true, judgement,
-											now);
+			PromAdmission came = ask_models(writer, attempt, loaded, true,
+											judgement, now);
 
 			if (came != PROM_ADMISSION_ALLOWS)
 				return came;
