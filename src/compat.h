@@ -56,6 +56,13 @@ extern PGDLLEXPORT void _PG_init(void);
 #define prom_guc_free(place) free(place)
 #endif
 
+/* Is it ALTER COLUMN ... SET EXPRESSION? */
+#if PG_VERSION_NUM >= 170000
+#define prom_sets_expression(subtype) ((subtype) == AT_SetExpression)
+#else
+#define prom_sets_expression(subtype) false
+#endif
+
 /* 0: it is a time. */
 #if PG_VERSION_NUM >= 160000
 #define prom_decode_time(fields, types, n, kind, tm, fsec, zone)         \

@@ -8,6 +8,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
+#include "alteration.h"
 #include "as_of.h"
 #include "compat.h"
 #include "era.h"
@@ -18,7 +19,6 @@
 #include "moment.h"
 #include "role.h"
 #include "shmem.h"
-#include "track.h"
 #include "utility.h"
 #include "version.h"
 #include "wakeup.h"
@@ -50,7 +50,7 @@ _PG_init(void)
 		prom_launcher_register();
 		prom_utility_init();
 		prom_extension_init();
-		prom_track_init();
+		prom_alteration_init();
 	}
 }
 

@@ -1,37 +1,23 @@
 /*
  * track.c
- *	  Begins and ends the tracking of a table, and keeps up with what is done
- *	  to the table itself.
+ *	  Begins and ends the tracking of a table.
  *
  * A tracked table has two triggers of ours, on rows and on TRUNCATE.  Nobody
  * but this file makes them: their function is granted to nobody, so nobody can
  * forge versions.  They are enabled ALWAYS: also what replication applies, or a
- * session with session_replication_role, changes the rows.
- *
- * Statements that alter tables are noticed by the hook on objects, which names
- * the table, and looked at when the statement has ended, in its transaction and
- * under its locks.  Names, types, new and dropped columns are recorded, and all
- * rows as well if the statement gave them other values.  Its primary key is how
- * rows are known, so that one may not go.  Who disables our trigger makes holes
- * that nobody can fill: then tracking has ended, and begins anew by hand.
+ * session with session_replication_role, changes the rows.  What becomes of a
+ * tracked table that is altered is in alteration.c.
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/relation.h"
 #include "access/table.h"
-#include "access/xact.h"
 #include "catalog/catalog.h"
 #include "catalog/dependency.h"
-#include "catalog/objectaccess.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_constraint.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_inherits.h"
-#include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
@@ -39,15 +25,11 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
-#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/syscache.h"
 
 #include "compat.h"
 #include "era.h"
@@ -56,12 +38,6 @@
 #include "track.h"
 #include "version.h"
 #include "xact.h"
-
-static object_access_hook_type previous_hook = NULL;
-
-/* Tables that statements have altered, and whether they altered a type. */
-static List *altered = NIL;
-static bool is_type_altered = false;
 
 /* What is a table of a user, whose rows stay. */
 static void
@@ -202,8 +178,10 @@ is_recorded(Relation relation)
 		   prom_version_tracked(relation)->records;
 }
 
-static void
-record_end(Relation relation, const pg_uuid_t *track_id, const char *reason)
+/* A table out of a dump has the track of another one, which goes on. */
+void
+prom_track_end(Relation relation, const pg_uuid_t *track_id,
+			   const char *reason)
 {
 	PromLayout before;
 	PromLayout layout;
@@ -213,6 +191,8 @@ record_end(Relation relation, const pg_uuid_t *track_id, const char *reason)
 		return;
 	prom_layout_of(relation, &layout);
 	prom_layout_number(&layout, &before, prom_layout_era());
+	if (layout.era == before.era && layout.relid != before.relid)
+		return;
 	layout.event = "ended";
 	layout.reason = pstrdup(reason);
 	prom_layout_add(track_id, &layout);
@@ -227,7 +207,10 @@ begin_tracking(Relation relation)
 	prom_layout_of(relation, &layout);
 	check_key(relation, &layout);
 	if (prom_version_track_id(relation, &track_id))
+	{
 		relation = drop_triggers(relation);
+		prom_track_end(relation, &track_id, "it was begun anew");
+	}
 	track_id = *DatumGetUUIDP(DirectFunctionCall1(gen_random_uuid, (Datum) 0));
 	prom_layout_number(&layout, NULL, prom_layout_era());
 	layout.event = "begun";
@@ -252,7 +235,7 @@ track(Oid relid, bool enable)
 	else if (!enable && has_triggers)
 	{
 		relation = drop_triggers(relation);
-		record_end(relation, &track_id, "prometheus_track(..., false)");
+		prom_track_end(relation, &track_id, "prometheus_track(..., false)");
 	}
 	table_close(relation, NoLock);
 }
@@ -294,270 +277,6 @@ prom_track(PG_FUNCTION_ARGS)
 }
 
 
-/* What is done to tracked tables. */
-
-static Oid
-table_of_constraint(Oid constraint)
-{
-	HeapTuple tuple = SearchSysCache1(CONSTROID, ObjectIdGetDatum(constraint));
-	Oid relid = InvalidOid;
-
-	if (!HeapTupleIsValid(tuple))
-		return InvalidOid;
-	if (((Form_pg_constraint) GETSTRUCT(tuple))->contype == CONSTRAINT_PRIMARY)
-		relid = ((Form_pg_constraint) GETSTRUCT(tuple))->conrelid;
-	ReleaseSysCache(tuple);
-	return relid;
-}
-
-/* Of a trigger with that function; InvalidOid: with any. */
-static Oid
-table_of_trigger(Oid trigger, Oid function)
-{
-	Relation relation = table_open(TriggerRelationId, AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple tuple;
-	Oid relid = InvalidOid;
-
-	ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(trigger));
-	scan = systable_beginscan(relation, TriggerOidIndexId, true, NULL, 1, &key);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-	{
-		Form_pg_trigger found = (Form_pg_trigger) GETSTRUCT(tuple);
-
-		if (!OidIsValid(function) || found->tgfoid == function)
-			relid = found->tgrelid;
-	}
-	systable_endscan(scan);
-	table_close(relation, AccessShareLock);
-	return relid;
-}
-
-static Oid
-table_altered(ObjectAccessType access, Oid class, Oid object, int column)
-{
-	bool is_alter = access == OAT_POST_ALTER;
-	bool is_drop = access == OAT_DROP;
-
-	if (class == RelationRelationId &&
-		(is_alter || (column > 0 && (is_drop || access == OAT_POST_CREATE))))
-		return object;
-	if (class == ConstraintRelationId && is_drop)
-		return table_of_constraint(object);
-	if (class == TriggerRelationId && is_alter)
-		return table_of_trigger(object, InvalidOid);
-
-	/* A table that is dropped loses its triggers first. */
-	if (class == TriggerRelationId && is_drop &&
-		OidIsValid(prom_version_function()))
-		return table_of_trigger(object, prom_version_function());
-	return InvalidOid;
-}
-
-/* Not a table's own, which is renamed with it, nor that of arrays. */
-static bool
-is_type_of_columns(Oid type)
-{
-	Oid relid = get_typ_typrelid(type);
-
-	return !OidIsValid(get_element_type(type)) &&
-		   (!OidIsValid(relid) ||
-			get_rel_relkind(relid) == RELKIND_COMPOSITE_TYPE);
-}
-
-static void
-access_hook(ObjectAccessType access, Oid class, Oid object, int column,
-			void *arg)
-{
-	MemoryContext before;
-	Oid relid;
-
-	if (previous_hook)
-		previous_hook(access, class, object, column, arg);
-	if (IsBootstrapProcessingMode() || !IsTransactionState())
-		return;
-	if (class == TypeRelationId && access == OAT_POST_ALTER &&
-		is_type_of_columns(object))
-		is_type_altered = true;
-	relid = table_altered(access, class, object, column);
-	if (!OidIsValid(relid) || relid < FirstNormalObjectId)
-		return;
-	before = MemoryContextSwitchTo(TopMemoryContext);
-	altered = list_append_unique_oid(altered, relid);
-	MemoryContextSwitchTo(before);
-}
-
-void
-prom_track_init(void)
-{
-	previous_hook = object_access_hook;
-	object_access_hook = access_hook;
-}
-
-/* Did the statement give rows other values than they had? */
-static bool
-changes_rows(Relation relation, const PromLayout *layout,
-			 const PromLayout *before)
-{
-	for (int i = 0; i < layout->n; i++)
-	{
-		int at = prom_layout_find(before, layout->columns[i]);
-		Form_pg_attribute column =
-			TupleDescAttr(RelationGetDescr(relation), layout->attnums[i] - 1);
-
-		if (at < 0 ? column->atthasdef || column->attidentity != '\0' ||
-						 getBaseType(column->atttypid) != column->atttypid
-				   : strcmp(before->types[at], layout->types[i]) != 0)
-			return true;
-	}
-	return false;
-}
-
-static void
-refuse(Relation relation, const char *what)
-{
-	const char *name = quote_qualified_identifier(
-		get_namespace_name(RelationGetNamespace(relation)),
-		RelationGetRelationName(relation));
-
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("cannot %s table %s, which is tracked by prometheus", what, name),
-			 errhint("SELECT prometheus_track('%s', false) ends that; its versions until now stay.", name)));
-}
-
-/* A type that was renamed is no other type. */
-static void
-keep_up(Relation relation, bool is_renamed)
-{
-	pg_uuid_t track_id;
-	PromLayout before;
-	PromLayout layout;
-
-	if (!prom_version_track_id(relation, &track_id) ||
-		!prom_layout_read(&track_id, 0, &before) ||
-		strcmp(before.event, "ended") == 0)
-		return;
-	prom_layout_of(relation, &layout);
-	prom_layout_number(&layout, &before, prom_layout_era());
-	if (layout.era == before.era && layout.relid != before.relid)
-		return;
-	if (prom_version_is_disabled(relation))
-	{
-		record_end(relation, &track_id, "its trigger was disabled");
-		return;
-	}
-	/* A restore may make the triggers first: the key comes here, too. */
-	if (layout.era != before.era && layout.nkey == 0)
-		return;
-	if (!prom_layout_has_same_key(&layout, &before, !is_renamed))
-		refuse(relation, "change the primary key of");
-	if (relation->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
-		refuse(relation, "make unlogged the");
-	if (prom_layout_is_same(&layout, &before))
-		return;
-	layout.event = "altered";
-	prom_layout_add(&track_id, &layout);
-	if (!is_renamed && changes_rows(relation, &layout, &before))
-		prom_version_add_all(relation, prom_version_tracked(relation), "alter");
-}
-
-/* So that its versions are not kept for ever. */
-static void
-end_dropped(Oid relid)
-{
-	ListCell *cell;
-
-	foreach(cell, prom_layout_tracks(relid))
-	{
-		PromLayout layout;
-
-		if (!prom_layout_read(lfirst(cell), 0, &layout) ||
-			strcmp(layout.event, "ended") == 0 || layout.relid != relid ||
-			layout.era != prom_layout_era())
-			continue;
-		layout.number++;
-		layout.event = "ended";
-		layout.reason = "the table was dropped";
-		prom_layout_add(lfirst(cell), &layout);
-	}
-}
-
-static void
-keep_up_all(List *relids, bool is_renamed)
-{
-	ListCell *cell;
-
-	foreach(cell, relids)
-	{
-		Relation relation = try_relation_open(lfirst_oid(cell),
-											  AccessShareLock);
-
-		if (relation == NULL)
-		{
-			end_dropped(lfirst_oid(cell));
-			continue;
-		}
-		if (relation->rd_rel->relkind == RELKIND_RELATION)
-			keep_up(relation, is_renamed);
-		relation_close(relation, AccessShareLock);
-	}
-	list_free(relids);
-}
-
-/* Every table with triggers of ours. */
-static List *
-find_all(void)
-{
-	static const char find_sql[] =
-		"SELECT DISTINCT t.tgrelid FROM pg_catalog.pg_trigger t"
-		" WHERE t.tgfoid OPERATOR(pg_catalog.=) $1";
-	MemoryContext context = CurrentMemoryContext;
-	Oid type = OIDOID;
-	Datum value = ObjectIdGetDatum(prom_version_function());
-	List *relids = NIL;
-
-	SPI_connect();
-	if (prom_execute_now(find_sql, 1, &type, &value, NULL, true) !=
-		SPI_OK_SELECT)
-		elog(ERROR, "could not read pg_trigger");
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		Oid relid = prom_row_oid(i, 1);
-		MemoryContext before = MemoryContextSwitchTo(context);
-
-		relids = lappend_oid(relids, relid);
-		MemoryContextSwitchTo(before);
-	}
-	SPI_finish();
-	return relids;
-}
-
-void
-prom_track_after_statement(void)
-{
-	List *relids = altered;
-	bool types = is_type_altered;
-
-	if (relids == NIL && !types)
-		return;
-	altered = NIL;
-	is_type_altered = false;
-	if (!IsTransactionState() || !OidIsValid(prom_version_function()))
-	{
-		list_free(relids);
-		return;
-	}
-	CommandCounterIncrement();
-	keep_up_all(relids, false);
-	if (types)
-		keep_up_all(find_all(), true);
-}
-
-
 /* Health. */
 
 int
@@ -583,7 +302,9 @@ prom_track_count(StringInfo interrupted)
 		" JOIN pg_catalog.pg_class c"
 		" ON c.oid OPERATOR(pg_catalog.=) coalesce(t.tgrelid, n.relation_oid)"
 		" WHERE t.tgrelid IS NOT NULL"
-		" OR n.event OPERATOR(pg_catalog.<>) 'ended' AND n.is_of_now"
+		" OR (n.event OPERATOR(pg_catalog.<>) 'ended'"
+		" OR n.reason OPERATOR(pg_catalog.=) '" PROM_TRACK_BARED "')"
+		" AND n.is_of_now"
 		" AND n.recorded_at OPERATOR(pg_catalog.=) n.last_at"
 		" AND NOT EXISTS (SELECT FROM t u"
 		" WHERE u.tgrelid OPERATOR(pg_catalog.=) c.oid)"

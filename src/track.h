@@ -1,19 +1,20 @@
 /*
  * track.h
- *	  Which tables are tracked, and what is done to them.
+ *	  Which tables are tracked.
  */
 #ifndef PROM_TRACK_H
 #define PROM_TRACK_H
 
 #include "lib/stringinfo.h"
+#include "utils/relcache.h"
+#include "utils/uuid.h"
 
-extern void prom_track_init(void);
+/* The reason of an end, of which health warns. */
+#define PROM_TRACK_BARED "its trigger was dropped"
 
-/*
- * After a statement: has it altered a tracked table?  What the history of its
- * rows could not bear raises, the rest is recorded.
- */
-extern void prom_track_after_statement(void);
+/* Record that a track of this table has ended, unless it has. */
+extern void prom_track_end(Relation relation, const pg_uuid_t *track_id,
+						   const char *reason);
 
 /*
  * For prometheus_health(): how many tables are tracked, and those whose rows

@@ -9,7 +9,7 @@
  * the launcher sees what has become of the database.  Who may not run the
  * statement does not stop anybody's workers.
  *
- * After every statement track.c looks whether it altered a tracked table.
+ * After every statement alteration.c looks whether it altered a tracked table.
  *
  * DROP EXTENSION waits for whoever uses the extension, and a tool may take
  * long: the executors are ended for it.  If it is rolled back they begin anew.
@@ -33,11 +33,11 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "alteration.h"
 #include "compat.h"
 #include "extension.h"
 #include "mark.h"
 #include "shmem.h"
-#include "track.h"
 #include "utility.h"
 #include "wakeup.h"
 #include "worker.h"
@@ -315,8 +315,35 @@ go_on(PlannedStmt *statement, const char *text, bool read_only_tree,
 	else
 		standard_ProcessUtility(statement, text, read_only_tree, context,
 								params, environment, receiver, completion);
-	if (context != PROCESS_UTILITY_SUBCOMMAND)
-		prom_track_after_statement();
+}
+
+/* What a part of a statement alters, the statement does. */
+static void
+go_on_and_record(PlannedStmt *statement, const char *text, bool read_only_tree,
+				 ProcessUtilityContext context, ParamListInfo params,
+				 QueryEnvironment *environment, DestReceiver *receiver,
+				 QueryCompletion *completion)
+{
+	PromAlteration alteration;
+
+	if (context == PROCESS_UTILITY_SUBCOMMAND)
+	{
+		go_on(statement, text, read_only_tree, context, params, environment,
+			  receiver, completion);
+		return;
+	}
+	prom_alteration_begin(&alteration, statement->utilityStmt);
+	PG_TRY();
+	{
+		go_on(statement, text, read_only_tree, context, params, environment,
+			  receiver, completion);
+		prom_alteration_record(&alteration);
+	}
+	PG_FINALLY();
+	{
+		prom_alteration_end(&alteration);
+	}
+	PG_END_TRY();
 }
 
 static void
@@ -336,8 +363,8 @@ process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
 	{
 		bool prepared = commits_prepared(statement->utilityStmt);
 
-		go_on(statement, text, read_only_tree, context, params, environment,
-			  receiver, completion);
+		go_on_and_record(statement, text, read_only_tree, context, params,
+						 environment, receiver, completion);
 		if (prepared)
 		{
 			prom_mark_changed();
@@ -348,8 +375,8 @@ process_utility(PlannedStmt *statement, const char *text, bool read_only_tree,
 	PG_TRY();
 	{
 		wait_until_held(db);
-		go_on(statement, text, read_only_tree, context, params, environment,
-			  receiver, completion);
+		go_on_and_record(statement, text, read_only_tree, context, params,
+						 environment, receiver, completion);
 	}
 	PG_CATCH();
 	{

@@ -44,6 +44,7 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "alteration.h"
 #include "compat.h"
 #include "version.h"
 
@@ -326,8 +327,7 @@ prom_version_is_disabled(Relation relation)
 
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 		if (triggers->triggers[i].tgfoid == function &&
-			(triggers->triggers[i].tgenabled == TRIGGER_DISABLED ||
-			 triggers->triggers[i].tgenabled == TRIGGER_FIRES_ON_REPLICA))
+			triggers->triggers[i].tgenabled != TRIGGER_FIRES_ALWAYS)
 			return true;
 	return false;
 }
@@ -372,7 +372,10 @@ fill(PromTracked *tracked, Relation relation)
 		(void) find_layout(relation, &tracked->track_id, layout);
 		layout->event = "altered";
 		if (layout->recorded_at == 0)
+		{
+			prom_alteration_early(tracked->relid, layout->number - 1);
 			prom_layout_add(&tracked->track_id, layout);
+		}
 	}
 	tracked->outputs = palloc0(Max(layout->n, 1) * sizeof(FmgrInfo));
 	tracked->has_settings = false;

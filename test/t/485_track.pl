@@ -238,6 +238,13 @@ foreach my $length (1, 700)
 		'a430 b430 c430 d430', "keys of $length, as of now");
 }
 
+# Values that ALTER TABLE computes, of a column that keeps its type.
+my @then = moment();
+sql('ALTER TABLE busy ALTER n TYPE int USING n * 2');
+push @then, moment();
+is( sql(join ';', map { "SELECT string_agg(left(id, 1) || n, ' ' ORDER BY id) FROM prometheus_rows_at(NULL::busy, '$_')" } @then),
+	"a430 b430 c430 d430\na860 b860 c860 d860", 'before and after they got other values');
+
 # Without a leaving trace.
 sql('DROP EXTENSION prometheus CASCADE');
 is(sql(q{SELECT count(*) FROM pg_trigger WHERE tgname ~ 'prometheus'}), 0, 'DROP EXTENSION takes the triggers along');
