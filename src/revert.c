@@ -16,6 +16,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
@@ -122,9 +123,9 @@ add_key(Statement *statement, const PromFields *fields)
 
 /* What is in the table. */
 
-/* The row as it is; false: there is none. */
+/* A row that has an equal key, maybe of another text; false: there is none. */
 static bool
-read_now(PromUndoRow *row, PromRowText *now)
+read_equal(PromUndoRow *row, PromRowText *now)
 {
 	MemoryContext context = CurrentMemoryContext;
 	MemoryContext before;
@@ -160,27 +161,143 @@ read_now(PromUndoRow *row, PromRowText *now)
 	return found;
 }
 
+/* The row as it is; false: there is none. */
+static bool
+read_now(PromUndoRow *row, PromRowText *now)
+{
+	return read_equal(row, now) && strcmp(now->key, row->key) == 0;
+}
+
 static bool
 is_equal(const char *a, const char *b)
 {
 	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
 }
 
+/* The text that a column has for another type's one; NULL: none. */
+static char *
+convert(PromUndoRow *row, int column, char *text)
+{
+	PromUndoTable *table = row->table;
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner resources = CurrentResourceOwner;
+	char *volatile converted = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		Datum value = prom_history_value(&table->history, column, text, true);
+
+		converted = OutputFunctionCall(&table->tracked->outputs[column], value);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) ==
+			ERRCODE_OPERATOR_INTERVENTION)
+			ReThrowError(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = resources;
+	return converted;
+}
+
+/* As its column says now, is the value what it was? */
+static bool
+has_value(PromUndoRow *row, int column, const char *now)
+{
+	char *after = row->after.values[column];
+	char *converted;
+
+	if (is_equal(after, now))
+		return true;
+	if (!row->after.retyped[column] || after == NULL || now == NULL)
+		return false;
+	converted = convert(row, column, after);
+	return converted != NULL && strcmp(converted, now) == 0;
+}
+
+/* Does its value go back to what it was, when the row does? */
+static bool
+is_changed(const PromUndoRow *row, int column)
+{
+	if (!row->before.known[column] ||
+		column_of(row, column)->attgenerated != '\0')
+		return false;
+	return !row->is_there || !row->after.known[column] ||
+		   !is_equal(row->before.values[column], row->after.values[column]);
+}
+
+bool
+prom_revert_is_same(const PromUndoRow *row)
+{
+	for (int i = 0; i < row->table->history.now.n; i++)
+		if (row->after.known[i] && is_changed(row, i))
+			return false;
+	return true;
+}
+
+/* Why the row cannot be what it was, or NULL. */
+static const char *
+find_obstacle(PromUndoRow *row)
+{
+	const PromLayout *layout = &row->table->history.now;
+
+	for (int i = 0; row->was_there && i < layout->n; i++)
+	{
+		char *before = row->before.values[i];
+
+		if (!is_changed(row, i))
+			continue;
+		if (row->is_there && column_of(row, i)->attidentity ==
+								 ATTRIBUTE_IDENTITY_ALWAYS)
+			return psprintf("column \"%s\" is an identity that is always generated",
+							layout->names[i]);
+		if (row->is_there && row->before.retyped[i] && !row->after.retyped[i])
+			return psprintf("column \"%s\" got another type while the task changed the row",
+							layout->names[i]);
+		if (row->before.retyped[i] && before != NULL &&
+			convert(row, i, before) == NULL)
+			return psprintf("column \"%s\" has a type now that its earlier value does not fit",
+							layout->names[i]);
+	}
+	return NULL;
+}
+
+/* The row of an equal key is to go. */
+static bool
+makes_room(const PromUndoRow *row, const char *key, const List *tables)
+{
+	const PromUndoRow *other = prom_undo_find(tables, row->table->relid, key);
+
+	return other != NULL && other != row && !other->was_there &&
+		   other->verdict == PROM_UNDO_REVERT;
+}
+
 const char *
-prom_revert_compare(PromUndoRow *row)
+prom_revert_compare(PromUndoRow *row, const List *tables)
 {
 	const PromLayout *layout = &row->table->history.now;
 	PromRowText now;
+	bool found = read_equal(row, &now);
 
-	if (read_now(row, &now) != row->is_there)
-		return row->is_there ? "the row is not in the table"
-							 : "a row with that key is in the table";
+	if (row->is_there && (!found || strcmp(now.key, row->key) != 0))
+		return "the row is not in the table";
+	if (!row->is_there && found && !makes_room(row, now.key, tables))
+		return "a row with that key is in the table";
 	for (int i = 0; row->is_there && i < layout->n; i++)
-		if (row->after.known[i] && !row->after.retyped[i] &&
-			!is_equal(row->after.values[i], now.values[i]))
+		if (row->after.known[i] && !has_value(row, i, now.values[i]))
 			return psprintf("column \"%s\" has another value than was recorded",
 							layout->names[i]);
-	return NULL;
+	return find_obstacle(row);
 }
 
 /* What is there when the statements have run, for later. */
@@ -198,11 +315,28 @@ keep_now(const List *rows)
 	}
 }
 
+/* What the row has become, which triggers may have changed. */
+static void
+tell_result(PromUndoRow *row, const PromRowText *now)
+{
+	int n = row->table->history.now.n;
+	MemoryContext before = MemoryContextSwitchTo(GetMemoryChunkContext(row));
+
+	for (int i = 0; i < n; i++)
+	{
+		row->before.known[i] = true;
+		row->before.values[i] = now->values[i] == NULL
+									? NULL
+									: pstrdup(now->values[i]);
+	}
+	MemoryContextSwitchTo(before);
+}
+
 /* Triggers that run after them may not change the same rows again. */
 static void
 check_kept(int64 task_id, const List *rows)
 {
-	bool is_changed = false;
+	bool is_conflict = false;
 	ListCell *cell;
 
 	CommandCounterIncrement();
@@ -219,12 +353,16 @@ check_kept(int64 task_id, const List *rows)
 		for (int i = 0; is_same && row->is_kept && i < n; i++)
 			is_same = is_equal(row->kept.values[i], now.values[i]);
 		if (is_same)
+		{
+			if (row->is_kept && row->was_there)
+				tell_result(row, &now);
 			continue;
+		}
 		row->verdict = PROM_UNDO_CONFLICT;
 		row->reason = "a trigger changes it again when it is reverted";
-		is_changed = true;
+		is_conflict = true;
 	}
-	if (is_changed)
+	if (is_conflict)
 		prom_undo_raise(task_id, rows);
 }
 
@@ -417,22 +555,6 @@ make_delete(PromUndoRow *row)
 	return statement;
 }
 
-static bool
-is_written(const PromUndoRow *row, int column, bool is_insert)
-{
-	Form_pg_attribute attribute = column_of(row, column);
-	char *before = row->before.values[column];
-	char *after = row->after.values == NULL ? NULL : row->after.values[column];
-
-	if (!row->before.known[column] || attribute->attgenerated != '\0')
-		return false;
-	if (is_insert)
-		return true;
-	return attribute->attidentity != ATTRIBUTE_IDENTITY_ALWAYS &&
-		   ((before == NULL) != (after == NULL) ||
-			(before != NULL && strcmp(before, after) != 0));
-}
-
 static Statement *
 make_update(PromUndoRow *row)
 {
@@ -445,7 +567,7 @@ make_update(PromUndoRow *row)
 	{
 		const char *comma = statement->n > 0 ? ", " : "";
 
-		if (is_written(row, i, false))
+		if (is_changed(row, i))
 			appendStringInfo(&statement->sql, "%s%s = $%d", comma,
 							 quote_identifier(now->names[i]),
 							 add_argument(statement, i, &row->before));
@@ -469,7 +591,7 @@ make_insert(PromUndoRow *row)
 	{
 		const char *comma = statement->n > 0 ? ", " : "";
 
-		if (!is_written(row, i, true))
+		if (!is_changed(row, i))
 			continue;
 		appendStringInfo(&statement->sql, "%s%s", comma,
 						 quote_identifier(now->names[i]));

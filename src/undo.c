@@ -172,21 +172,6 @@ table_of(List *tables, const pg_uuid_t *track_id)
 	return NULL;
 }
 
-/* Do the columns that both know have the same values? */
-static bool
-is_same(const PromFields *a, const PromFields *b, int n)
-{
-	for (int i = 0; i < n; i++)
-	{
-		if (!a->known[i] || !b->known[i])
-			continue;
-		if ((a->values[i] == NULL) != (b->values[i] == NULL) ||
-			(a->values[i] != NULL && strcmp(a->values[i], b->values[i]) != 0))
-			return false;
-	}
-	return true;
-}
-
 /* A version's fields; false: there is no row. */
 static bool
 read_fields(PromUndoRow *row, HeapTuple tuple, TupleDesc desc, int column,
@@ -399,12 +384,11 @@ judge(PromUndoRow *row, const List *tables)
 
 	if (row->verdict != PROM_UNDO_REVERT)
 		return;
-	row->reason = prom_revert_compare(row);
+	row->reason = prom_revert_compare(row, tables);
 	if (row->reason != NULL)
 		row->verdict = PROM_UNDO_CONFLICT;
 	else if (row->was_there == row->is_there &&
-			 (!row->is_there || is_same(&row->before, &row->after,
-										row->table->history.now.n)))
+			 (!row->is_there || prom_revert_is_same(row)))
 		row->verdict = PROM_UNDO_SAME;
 	else if (!row->was_there)
 	{

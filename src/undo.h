@@ -40,9 +40,9 @@ typedef struct PromUndoRow
 {
 	PromUndoTable *table;
 	char *key;
-	bool was_there; /* before the task */
-	bool is_there;  /* after it */
-	PromFields before;
+	bool was_there;    /* before the task */
+	bool is_there;     /* after it */
+	PromFields before; /* when it was reverted: what that came to */
 	PromFields after;
 	PromFields last; /* the last that it had, or will have */
 	bool is_kept;    /* when it was reverted, before triggers */
@@ -58,8 +58,14 @@ extern List *prom_undo_plan(int64 task_id, bool lock, List **tables);
 extern const PromUndoRow *prom_undo_find(const List *tables, Oid relid,
 										 const char *key);
 
-/* Does the table have the row as the task left it?  Why not, or NULL. */
-extern const char *prom_revert_compare(PromUndoRow *row);
+/*
+ * Does the table have the row as the task left it, and can it be what it was?
+ * Why not, or NULL.
+ */
+extern const char *prom_revert_compare(PromUndoRow *row, const List *tables);
+
+/* Is it as before, in all columns that are not generated of others? */
+extern bool prom_revert_is_same(const PromUndoRow *row);
 
 /*
  * Does a row that is not of this undo, of these tables, refer to one that is to

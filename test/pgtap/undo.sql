@@ -1,7 +1,7 @@
 -- What prometheus_undo() lists and reverts, and what it refuses.  A task's
 -- changes are made here by hand; test/t/485_track.pl lets tools make them.
 BEGIN;
-SELECT plan(71);
+SELECT plan(85);
 
 SET LOCAL client_min_messages = error;
 SET LOCAL TimeZone = 'Asia/Kolkata';
@@ -263,6 +263,79 @@ SELECT pg_temp.act(:task, $$UPDATE booked SET name = 't' WHERE id = 2$$, $$UPDAT
                           $$UPDATE booked SET name = 'x' WHERE id = 2$$) AS acted \gset
 SELECT is(pg_temp.verdicts(:task, false), 'revert 5', 'it may have changed them more than once');
 SELECT pg_temp.is_as_before('in whatever order');
+
+-- Keys that are equal and have another text.
+CREATE TABLE amount (n numeric PRIMARY KEY, words text);
+INSERT INTO amount VALUES (1, 'one'), (2, 'two'), (3, 'three');
+SELECT prometheus_track('amount');
+SELECT pg_temp.remember('amount') AS n \gset
+SELECT pg_temp.new_task() AS task \gset
+SELECT pg_temp.act(:task, 'UPDATE amount SET n = 1.0 WHERE n = 1', 'DELETE FROM amount WHERE n = 2') AS acted \gset
+SAVEPOINT s;
+SELECT is(pg_temp.verdicts(:task, false), 'revert 3', 'a key that got another text');
+SELECT pg_temp.is_as_before('gets its text again');
+ROLLBACK TO s;
+INSERT INTO amount VALUES (2.0, 'theirs');
+SELECT is((SELECT concat_ws(' ', key, reason) FROM prometheus_undo(:task) WHERE verdict = 'conflict'),
+          '{"n": "2"} a row with that key is in the table', 'one that somebody has taken since');
+ROLLBACK TO s;
+UPDATE amount SET n = 1.00 WHERE n = 1;
+SELECT is((SELECT string_agg(concat_ws(' ', key, regexp_replace(reason, ' at .*,', '')), ', ') FROM prometheus_undo(:task) WHERE verdict = 'conflict'),
+          '{"n": "1"} a row with that key is in the table, {"n": "1.0"} it was changed by no task', 'or changed');
+ROLLBACK TO s;
+
+-- What nobody can set, and what is generated.
+CREATE FUNCTION derive(n int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 2';
+CREATE TABLE counted (id int PRIMARY KEY, n int, seq int GENERATED ALWAYS AS IDENTITY, twice int GENERATED ALWAYS AS (derive(n)) STORED);
+INSERT INTO counted SELECT i, i FROM generate_series(1, 3) i;
+SELECT prometheus_track('counted');
+SELECT pg_temp.new_task() AS task \gset
+SELECT pg_temp.act(:task, 'UPDATE counted SET seq = DEFAULT WHERE id = 1', 'DELETE FROM counted WHERE id = 2',
+                          'UPDATE counted SET n = 30 WHERE id = 3',
+                          $$CREATE OR REPLACE FUNCTION derive(n int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 3'$$,
+                          'UPDATE counted SET n = 3 WHERE id = 3') AS acted \gset
+SELECT is((SELECT string_agg(concat_ws(' ', key ->> 'id', verdict, reason), ', ' ORDER BY key) FROM prometheus_undo(:task)),
+          '1 conflict column "seq" is an identity that is always generated, 2 revert, 3 same', 'an identity cannot be set back');
+UPDATE prometheus._row_version SET task_id = NULL WHERE task_id = :task AND key = '1';
+SELECT is((SELECT restored_row ->> 'twice' FROM prometheus_undo(:task, false) WHERE operation = 'delete'), '6',
+          'an undo tells what is generated now');
+SELECT is((SELECT c::text FROM counted c WHERE id = 2), '(2,2,2,6)', 'but a row that is inserted has it');
+
+-- Columns that got another type, or other values, since.
+CREATE TABLE typed (id int PRIMARY KEY, n int, words text);
+INSERT INTO typed VALUES (1, 1, 'one'), (2, 2, 'two');
+SELECT prometheus_track('typed');
+SELECT pg_temp.new_task() AS task \gset
+SELECT pg_temp.act(:task, $$UPDATE typed SET n = 10, words = '100' WHERE id = 1$$, $$DELETE FROM typed WHERE id = 2$$) AS acted \gset
+SAVEPOINT s;
+ALTER TABLE typed ALTER n TYPE numeric(10, 2);
+SELECT is(pg_temp.verdicts(:task, false), 'revert 2', 'another type with the same values');
+SELECT is(pg_temp.rows_of('typed'), '{"(1,1.00,one)","(2,2.00,two)"}', 'has the values of before');
+ROLLBACK TO s;
+ALTER TABLE typed ALTER n TYPE text USING 'n' || n;
+SELECT is((SELECT concat_ws(' ', key ->> 'id', reason) FROM prometheus_undo(:task) WHERE verdict = 'conflict'),
+          '1 column "n" has another value than was recorded', 'another type with other values is a conflict');
+ROLLBACK TO s;
+ALTER TABLE typed ALTER n TYPE int USING n * 2;
+SELECT is((SELECT concat_ws(' ', key ->> 'id', reason) FROM prometheus_undo(:task) WHERE verdict = 'conflict'),
+          '1 column "n" has another value than was recorded', 'so are other values of the same type');
+ROLLBACK TO s;
+ALTER TABLE typed ALTER words TYPE int USING words::int;
+SELECT is((SELECT string_agg(concat_ws(' ', key ->> 'id', reason), ', ' ORDER BY key) FROM prometheus_undo(:task) WHERE verdict = 'conflict'),
+          '1 column "words" has a type now that its earlier value does not fit, '
+          '2 column "words" has a type now that its earlier value does not fit', 'a type for which the earlier value is none');
+ROLLBACK TO s;
+ALTER TABLE typed ALTER n TYPE bigint;
+SELECT pg_temp.act(:task, 'UPDATE typed SET n = 11 WHERE id = 1') AS acted \gset
+SELECT is((SELECT concat_ws(' ', key ->> 'id', reason) FROM prometheus_undo(:task) WHERE verdict = 'conflict'),
+          '1 column "n" got another type while the task changed the row', 'and one between two changes of the task');
+ROLLBACK TO s;
+
+-- A trigger before it changes what is written.
+CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.words := 'touched'; RETURN NEW; END$$;
+CREATE TRIGGER touch BEFORE UPDATE ON typed FOR EACH ROW EXECUTE FUNCTION touch();
+SELECT is((SELECT string_agg(restored_row::text, ', ' ORDER BY key) FROM prometheus_undo(:task, false)),
+          '{"n": "1", "id": "1", "words": "touched"}, {"n": "2", "id": "2", "words": "two"}', 'the undo tells what it came to');
 
 -- Partitions, and tables that have another name by now.
 CREATE TABLE split (id int, region text, n int, PRIMARY KEY (region, id)) PARTITION BY LIST (region);
