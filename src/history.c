@@ -11,6 +11,7 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/nbtree.h"
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "catalog/namespace.h"
@@ -224,6 +225,18 @@ prom_history_value(PromHistory *history, int column, char *text, bool checked)
 
 /* Rows as of a moment. */
 
+/* The key of one row, by the columns of the primary key in their order. */
+typedef struct Key
+{
+	text *text;    /* as the versions have it, if its values have these texts */
+	bool is_exact; /* equal values always have the same text */
+	int n;
+	int columns[INDEX_MAX_KEYS]; /* of now */
+	Datum values[INDEX_MAX_KEYS];
+	FmgrInfo *equal[INDEX_MAX_KEYS];
+	Oid collations[INDEX_MAX_KEYS];
+} Key;
+
 typedef struct Answer
 {
 	PromHistory history;
@@ -233,9 +246,11 @@ typedef struct Answer
 	MemoryContext keys;
 	Relation versions;
 	Relation index;
-	text *key;     /* whose versions are read; NULL: none yet */
-	bool is_found; /* the one that the moment shows is known */
-	int passed;    /* versions of it since */
+	text *key;         /* whose versions are read; NULL: none yet */
+	bool is_found;     /* the one that the moment shows is known */
+	int passed;        /* versions of it since */
+	const Key *wanted; /* whose row is looked for among all; NULL: any */
+	uint64 found;      /* rows */
 } Answer;
 
 /* Was the table recorded at the moment? */
@@ -303,6 +318,25 @@ find_history(Relation relation, Answer *answer)
 	refuse(relation, &history, is_tracked);
 }
 
+/* Has a row the key, whatever its texts? */
+static bool
+has_key(PromHistory *history, const PromFields *fields, const Key *key)
+{
+	for (int i = 0; i < key->n; i++)
+	{
+		char *text = fields->values[key->columns[i]];
+		Datum value;
+
+		if (text == NULL)
+			return false;
+		value = prom_history_value(history, key->columns[i], text, false);
+		if (!DatumGetBool(FunctionCall2Coll(key->equal[i], key->collations[i],
+											value, key->values[i])))
+			return false;
+	}
+	return true;
+}
+
 static void
 put_row(Answer *answer, int32 layout, Datum array)
 {
@@ -318,6 +352,8 @@ put_row(Answer *answer, int32 layout, Datum array)
 	(void) find_map(history, layout);
 	MemoryContextSwitchTo(before);
 	prom_history_fields(history, layout, array, &fields);
+	if (answer->wanted != NULL && !has_key(history, &fields, answer->wanted))
+		return;
 	memset(nulls, true, desc->natts * sizeof(bool));
 	for (int i = 0; i < history->now.n; i++)
 	{
@@ -329,6 +365,7 @@ put_row(Answer *answer, int32 layout, Datum array)
 		nulls[at] = false;
 	}
 	tuplestore_putvalues(answer->result->setResult, desc, values, nulls);
+	answer->found++;
 }
 
 static Datum
@@ -503,14 +540,49 @@ read_scalar(const PromHistory *history, const JsonbValue *value)
 	}
 }
 
-/* As the versions have it; read as the caller writes it. */
-static text *
-read_key(const PromHistory *history, Jsonb *key)
+/* numeric without a scale, citext, float8: 1 and 1.0 are equal. */
+static bool
+has_one_text(Form_pg_attribute column, const TypeCacheEntry *type)
+{
+	int32 typmod = column->atttypmod;
+	Oid function;
+
+	if (getBaseTypeAndTypmod(column->atttypid, &typmod) == NUMERICOID)
+		return typmod >= (int32) VARHDRSZ;
+	function = get_opfamily_proc(type->btree_opf, type->btree_opintype,
+								 type->btree_opintype, BTEQUALIMAGE_PROC);
+	return OidIsValid(function) &&
+		   DatumGetBool(OidFunctionCall1Coll(
+			   function, column->attcollation,
+			   ObjectIdGetDatum(type->btree_opintype)));
+}
+
+static void
+add_value(Key *key, Form_pg_attribute column, int place, Datum value)
+{
+	TypeCacheEntry *type = lookup_type_cache(column->atttypid,
+											 TYPECACHE_EQ_OPR_FINFO |
+												 TYPECACHE_BTREE_OPFAMILY);
+
+	key->columns[key->n] = place;
+	key->values[key->n] = value;
+	key->equal[key->n] = &type->eq_opr_finfo;
+	key->collations[key->n] = column->attcollation;
+	key->is_exact &= has_one_text(column, type);
+	key->n++;
+}
+
+/* Read as the caller writes it. */
+static void
+read_key(const PromHistory *history, Jsonb *json, Key *key)
 {
 	const PromLayout *newest = &history->newest;
 	char *texts[INDEX_MAX_KEYS];
 
-	if (!JB_ROOT_IS_OBJECT(key) || JB_ROOT_COUNT(key) != newest->nkey)
+	key->n = 0;
+	key->is_exact = true;
+
+	if (!JB_ROOT_IS_OBJECT(json) || JB_ROOT_COUNT(json) != newest->nkey)
 		refuse_key(history);
 	for (int i = 0; i < newest->nkey; i++)
 	{
@@ -528,7 +600,7 @@ read_key(const PromHistory *history, Jsonb *key)
 			refuse_key(history);
 		name = history->now.names[column];
 		value = read_scalar(history,
-							getKeyJsonValueFromContainer(&key->root, name,
+							getKeyJsonValueFromContainer(&json->root, name,
 														 strlen(name), NULL));
 		attribute = TupleDescAttr(RelationGetDescr(history->relation),
 								  history->now.attnums[column] - 1);
@@ -539,8 +611,25 @@ read_key(const PromHistory *history, Jsonb *key)
 		nest_level = prom_version_texts_begin();
 		texts[i] = OidOutputFunctionCall(function, datum);
 		prom_version_texts_end(nest_level);
+		add_value(key, attribute, column, datum);
 	}
-	return cstring_to_text(prom_version_key(texts, newest->nkey));
+	key->text = cstring_to_text(prom_version_key(texts, newest->nkey));
+}
+
+/* A row of an equal key that has another text is looked for among all. */
+static void
+read_row(Answer *answer, Jsonb *json)
+{
+	Key key;
+
+	read_key(&answer->history, json, &key);
+	read_rows(answer, key.text);
+	if (answer->found > 0 || key.is_exact)
+		return;
+	answer->wanted = &key;
+	answer->key = NULL;
+	read_rows(answer, NULL);
+	answer->wanted = NULL;
 }
 
 /* The table whose rows an argument's type describes. */
@@ -575,7 +664,6 @@ prom_rows_at(PG_FUNCTION_ARGS)
 {
 	Answer answer = {0};
 	Relation relation;
-	text *key = NULL;
 
 	if (PG_ARGISNULL(1))
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -589,8 +677,9 @@ prom_rows_at(PG_FUNCTION_ARGS)
 	answer.moment = prom_moment_at(PG_GETARG_TIMESTAMPTZ(1));
 	find_history(relation, &answer);
 	if (PG_NARGS() > 2)
-		key = read_key(&answer.history, PG_GETARG_JSONB_P(2));
-	read_rows(&answer, key);
+		read_row(&answer, PG_GETARG_JSONB_P(2));
+	else
+		read_rows(&answer, NULL);
 	table_close(relation, AccessShareLock);
 	return (Datum) 0;
 }

@@ -133,6 +133,19 @@ is( sql(qq{SET TimeZone = 'Asia/Tokyo'; SELECT account FROM prometheus_rows_at(N
 is($node->error_of(qq{SELECT prometheus_rows_at(NULL::transfer, '$begin', '$_')})->{state}, '22023', "not the key $_")
   foreach '{"n": 1}', '{"n": 1, "account": null}', '{"n": 1, "account": 1, "x": 1}', '{"n": 1, "x": 1}', '[1, 1]', '1';
 
+# One that has another text than was asked for.
+sql(q{CREATE TABLE equal (n numeric, scaled numeric(9, 2), f float8, PRIMARY KEY (n, scaled, f));
+	INSERT INTO equal VALUES (1.0, 2, '-0'), (1, 2, 5), (2, 2, '-0');
+	SELECT prometheus_track('equal');
+	UPDATE equal SET n = 1.00 WHERE n = 1 AND f = 0});
+my @equal = moment();
+sql(q{DELETE FROM equal WHERE n = 2});
+push @equal, moment();
+is( sql(join ';', map { my $then = $_; map { qq{SELECT count(x), string_agg(x::text, '') FROM prometheus_rows_at(NULL::equal, '$then', '$_') x} }
+		  ('{"n": 1, "scaled": 2.0, "f": 0}', '{"n": "2.00", "scaled": 2, "f": 0}', '{"n": 3, "scaled": 2, "f": 0}') } @equal),
+	"1|(1.00,2.00,-0)\n1|(2,2.00,-0)\n0|\n1|(1.00,2.00,-0)\n0|\n0|", 'an equal key is the same one');
+sql('DROP TABLE equal');
+
 # What somebody else changes is his own, and a conflict.
 
 sql(q{UPDATE account SET owner = 'theirs' WHERE id = 1});
