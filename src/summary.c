@@ -8,8 +8,9 @@
  * one agent and submitter, only the last is saved: the others would never have
  * been seen by anybody.
  *
- * All of a transaction are saved in one subtransaction.  If it fails each is
- * tried in its own, and what still fails becomes a fact; the answers stand.
+ * All of a transaction are read and saved in one subtransaction.  If it fails
+ * each is tried in its own, and what still fails becomes a fact; the answers
+ * stand.
  */
 #include "postgres.h"
 
@@ -107,16 +108,13 @@ static PromStatement statement = {
 	NULL,
 };
 
+/* Of those whose agents want one. */
 static Summary *
-read_summaries(int *n)
+read_summaries(const int64 *task_ids, int ntasks, int *n)
 {
-	int64 *task_ids = palloc(nnoted * sizeof(int64));
-	Datum argument;
+	Datum argument = PointerGetDatum(prom_int8_array(task_ids, ntasks));
 	Summary *summaries;
 
-	for (int i = 0; i < nnoted; i++)
-		task_ids[i] = noted[i].task_id;
-	argument = PointerGetDatum(prom_int8_array(task_ids, nnoted));
 	prom_statement_run(&statement, &argument, NULL, false);
 	*n = SPI_processed;
 	summaries = palloc(Max(*n, 1) * sizeof(Summary));
@@ -133,9 +131,27 @@ read_summaries(int *n)
 	return summaries;
 }
 
+static void
+save(const int64 *task_ids, int ntasks)
+{
+	int n;
+	Summary *summaries = read_summaries(task_ids, ntasks, &n);
+
+	for (int i = 0; i < n; i++)
+	{
+		PromStateChange change = {.value = summaries[i].value,
+								  .expected = PROM_STATE_ANY,
+								  .task_id = summaries[i].task_id,
+								  .is_summary = true};
+
+		(void) prom_state_save(&summaries[i].key, &change);
+		PROM_FAULT("in-summary");
+	}
+}
+
 /* In a subtransaction; the error, or NULL. */
 static char *
-try(const Summary *summaries, int n)
+try(const int64 *task_ids, int n)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner resources = CurrentResourceOwner;
@@ -145,16 +161,7 @@ try(const Summary *summaries, int n)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		for (int i = 0; i < n; i++)
-		{
-			PromStateChange change = {.value = summaries[i].value,
-									  .expected = PROM_STATE_ANY,
-									  .task_id = summaries[i].task_id,
-									  .is_summary = true};
-
-			(void) prom_state_save(&summaries[i].key, &change);
-			PROM_FAULT("in-summary");
-		}
+		save(task_ids, n);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -171,34 +178,33 @@ try(const Summary *summaries, int n)
 }
 
 static void
-add_failure(PromFactWriter *writer, const Summary *summary, const char *error,
+add_failure(PromFactWriter *writer, int64 task_id, const char *error,
 			TimestampTz now)
 {
 	Datum values[STATE_FAILURE_COLUMNS];
 	bool nulls[STATE_FAILURE_COLUMNS] = {false};
 
 	ereport(LOG, (errmsg("state \"%s\" of task %lld is not saved: %s",
-						 summary->key.key, (long long) summary->task_id,
-						 error)));
-	values[STATE_FAILURE_TASK_ID] = Int64GetDatum(summary->task_id);
+						 PROM_STATE_SUMMARY, (long long) task_id, error)));
+	values[STATE_FAILURE_TASK_ID] = Int64GetDatum(task_id);
 	values[STATE_FAILURE_EVENT_ID] = Int64GetDatum(prom_fact_next_id());
 	values[STATE_FAILURE_FAILED_AT] = TimestampTzGetDatum(now);
-	values[STATE_FAILURE_KEY] = CStringGetTextDatum(summary->key.key);
+	values[STATE_FAILURE_KEY] = CStringGetTextDatum(PROM_STATE_SUMMARY);
 	values[STATE_FAILURE_ERROR] = CStringGetTextDatum(error);
 	prom_fact_add(writer, PROM_FACT_STATE_FAILURE, values, nulls);
 }
 
 static void
-save_each(const Summary *summaries, int n, TimestampTz now)
+save_each(const int64 *task_ids, int n, TimestampTz now)
 {
 	PromFactWriter *writer = prom_fact_begin();
 
 	for (int i = 0; i < n; i++)
 	{
-		const char *error = try(&summaries[i], 1);
+		const char *error = try(&task_ids[i], 1);
 
 		if (error != NULL)
-			add_failure(writer, &summaries[i], error, now);
+			add_failure(writer, task_ids[i], error, now);
 	}
 	prom_fact_end(writer);
 }
@@ -206,12 +212,13 @@ save_each(const Summary *summaries, int n, TimestampTz now)
 void
 prom_summary_save(TimestampTz now)
 {
-	Summary *summaries;
-	int n;
+	int64 *task_ids;
 
 	if (nnoted == 0)
 		return;
-	summaries = read_summaries(&n);
-	if (n > 0 && try(summaries, n) != NULL)
-		save_each(summaries, n, now);
+	task_ids = palloc(nnoted * sizeof(int64));
+	for (int i = 0; i < nnoted; i++)
+		task_ids[i] = noted[i].task_id;
+	if (try(task_ids, nnoted) != NULL)
+		save_each(task_ids, nnoted, now);
 }

@@ -201,6 +201,17 @@ sql(q{ALTER TABLE prometheus._state DROP CONSTRAINT not_now});
 $unsaved = ask('default', q{'now'});
 is(last_task('default', 'task_id'), $unsaved, 'and the next one is');
 
+# Or not even made.  The statement is looked at anew when a table of its is.
+sql(q{ALTER FUNCTION pg_catalog.jsonb_strip_nulls RENAME TO not_now});
+sql(q{ANALYZE prometheus._agent});
+$unsaved = ask('default', q{'and me'});
+is(sql("SELECT prometheus_result($unsaved)"), 'and me', 'the answer stands, too');
+is(sql("SELECT data ->> 'error' FROM prometheus.event WHERE type = 'state.failed' AND task_id = $unsaved"),
+	'function jsonb_strip_nulls(jsonb) does not exist', 'and an event says why');
+sql(q{ALTER FUNCTION pg_catalog.not_now RENAME TO jsonb_strip_nulls});
+$unsaved = ask('default', q{'then'});
+is(last_task('default', 'task_id'), $unsaved, 'and the next one is saved');
+
 # Moments: before it was there, between two versions, and after.
 sql(q{SELECT prometheus_mark('before')});
 sql(q{SELECT prometheus_save_state('past', to_jsonb(n)) FROM generate_series(1, 2) n});
