@@ -266,18 +266,38 @@ drops_extension(Node *statement)
 	return false;
 }
 
+/* The version that it is to have; NULL: nobody knows, and it will fail. */
+static const char *
+version_wanted(const AlterExtensionStmt *statement)
+{
+	ListCell *cell;
+
+	foreach(cell, statement->options)
+	{
+		DefElem *option = lfirst_node(DefElem, cell);
+
+		if (strcmp(option->defname, "new_version") == 0)
+			return defGetString(option);
+	}
+	return prom_extension_files();
+}
+
 /* What was there before it is updated, by who may, is to stay readable. */
 static void
 mark_before_update(Node *statement)
 {
 	PromExtension extension;
+	const char *wanted;
 
-	if (IsA(statement, AlterExtensionStmt) && prom_my_worker == NULL &&
-		!RecoveryInProgress() && !XactReadOnly &&
+	if (!IsA(statement, AlterExtensionStmt) || prom_my_worker != NULL ||
+		RecoveryInProgress() || XactReadOnly ||
 		strcmp(castNode(AlterExtensionStmt, statement)->extname,
-			   PROM_EXTENSION) == 0 &&
-		prom_extension_find(&extension) &&
-		has_privs_of_role(GetUserId(), extension.owner))
+			   PROM_EXTENSION) != 0 ||
+		!prom_extension_find(&extension) ||
+		!has_privs_of_role(GetUserId(), extension.owner))
+		return;
+	wanted = version_wanted(castNode(AlterExtensionStmt, statement));
+	if (wanted != NULL && strcmp(wanted, extension.version) != 0)
 		prom_mark_before_update(extension.version);
 }
 

@@ -326,7 +326,10 @@ sub marks_of_updates
 	return $node->safe_psql('app',
 		q{SELECT string_agg(substring(name FROM '^before update of ([^,]*), '), ' ' ORDER BY mark_id) FROM prometheus.mark WHERE name ~ '^before update'});
 }
-$node->safe_psql('app', 'ALTER EXTENSION prometheus UPDATE');
+$node->safe_psql('app', "ALTER EXTENSION prometheus UPDATE; ALTER EXTENSION prometheus UPDATE TO '$version'");
+is(marks_of_updates(), '', 'an update to the version that it has: no mark');
+is($node->error_of(q{ALTER EXTENSION prometheus UPDATE TO '0.0none'}, dbname => 'app')->{state},
+	'22023', 'one that there is not');
 is(marks_of_updates(), $version, 'an update: a mark with a name, by the publisher');
 $log = $node->log_end;
 set_version('0.0dummy');
@@ -357,11 +360,7 @@ $node->wait_for_log($stands, $log);
 wait_workers('app', 0);
 
 $node->safe_psql('app', q{ALTER EXTENSION prometheus UPDATE TO '0.0dummy'});
-is(marks_of_updates(), "$version 0.0dummy", 'an update: without a publisher, too');
-is( $node->safe_psql('app',
-		q{SELECT format('SET prometheus.as_of = %L', 'mark:' || name) FROM prometheus.mark WHERE name ~ '^before update of 0' ORDER BY mark_id DESC LIMIT 1 \\gexec
-SELECT count(*) > 0, current_setting('prometheus.as_of') ~ '^mark:before update' FROM prometheus.task}),
-	't|t', 'and what was there is read as of it');
+is(marks_of_updates(), $version, 'the version that it has: no mark, without a publisher either');
 
 # What ALTER EXTENSION ... UPDATE tells the launcher, the other forms do too.
 set_version($version);
@@ -392,7 +391,7 @@ SKIP:
 			"extension_control_path = '$own:\$system'\n");
 		$node->reload;
 	}
-	skip "$directory is not writable", 4 unless -w $directory;
+	skip "$directory is not writable", 6 unless -w $directory;
 	foreach my $path ("$version--0.0dummy", "0.0dummy--$version")
 	{
 		push @made, "$directory/prometheus--$path.sql";
@@ -409,6 +408,11 @@ SKIP:
 	$node->wait_for_log($stands, $log);
 	is($node->log_count($stands, $log), 1, 'updated: said once');
 	$node->safe_psql('app', 'ALTER EXTENSION prometheus UPDATE');
+	is(marks_of_updates(), "$version $version 0.0dummy", 'an update: a mark, without a publisher, too');
+	is( $node->safe_psql('app',
+			q{SELECT format('SET prometheus.as_of = %L', 'mark:' || name) FROM prometheus.mark WHERE name ~ '^before update of 0.0dummy' \\gexec
+SELECT count(*) > 0, current_setting('prometheus.as_of') ~ '^mark:before update' FROM prometheus.task}),
+		't|t', 'and what was there is read as of it');
 	is_served('app', 'updated again');
 	is($node->log_count(qr/ (ERROR|WARNING|FATAL|PANIC): /, $log),
 		0, 'updated: no error');
