@@ -560,6 +560,12 @@ write_changes(const Judgement *judgements, TimestampTz at)
 	SetConfigOption("synchronous_commit", "on", PGC_SUSET, PGC_S_OVERRIDE);
 	if (!prom_era_xact_begin("raising and clearing alerts"))
 		proc_exit(0);
+	/* A new database may be about to be restored: nothing may be in it. */
+	if (!prom_mark_exists())
+	{
+		prom_xact_commit();
+		return;
+	}
 	SPI_connect();
 	for (int i = 0; i < NCHECKS; i++)
 	{

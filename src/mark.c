@@ -130,6 +130,15 @@ prom_mark_newest(void)
 	return newest_in_table(relid);
 }
 
+bool
+prom_mark_exists(void)
+{
+	Oid relid = mark_relation();
+
+	return OidIsValid(relid) &&
+		   (prom_mark_newest() > 0 || newest_in_table(relid) > 0);
+}
+
 void
 prom_mark_wrote(void)
 {

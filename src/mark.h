@@ -15,6 +15,9 @@ extern void prom_mark_init(void);
  */
 extern int64 prom_mark_newest(void);
 
+/* Is there one, also one that a restore has brought? */
+extern bool prom_mark_exists(void);
+
 /* This transaction writes a fact: let there be a mark after its commit. */
 extern void prom_mark_wrote(void);
 

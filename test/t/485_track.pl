@@ -195,7 +195,8 @@ sql('ALTER TABLE account RENAME owner TO holder');
 $moment = moment();
 $at_moment = rows($node);
 my $other = PromCluster->new('other');
-$other->init(conf => "timezone = 'Asia/Kolkata'\n");
+# It has less processes than prometheus may need, and an alert says so.
+$other->init(conf => "timezone = 'Asia/Kolkata'\nmax_worker_processes = 8\nprometheus.executors = 8\n");
 $other->start;
 $other->safe_psql('postgres', 'CREATE ROLE clerk; CREATE ROLE boss');
 sql(q{SELECT prometheus_mark('dumped')});
@@ -205,7 +206,14 @@ command_ok([ 'pg_dump', '-Fc', '-f', $dump, $node->connstr('postgres') ], 'pg_du
 # Keys come last, as they may with several jobs.
 my ($list) = run_command([ 'pg_restore', '-l', $dump ]);
 my @entries = split /\n/, $list;
-append_to_file("$dump.list", join("\n", (grep { !/ CONSTRAINT / } @entries), grep({ / CONSTRAINT / } @entries)) . "\n");
+append_to_file("$dump.extension", join("\n", grep({ / EXTENSION - prometheus/ } @entries)) . "\n");
+append_to_file("$dump.list", join("\n", (grep { !/ CONSTRAINT | EXTENSION - prometheus/ } @entries), grep({ / CONSTRAINT / } @entries)) . "\n");
+# Whatever the workers do there meanwhile.
+command_ok([ 'pg_restore', '-e', '-L', "$dump.extension", '-d', $other->connstr('postgres'), $dump ], 'pg_restore of the extension');
+$other->wait_for('the publisher waits for something to do',
+	q{SELECT state, wait_event_type FROM pg_stat_activity WHERE backend_type = 'prometheus publisher'}, 'idle|Extension');
+is($other->safe_psql('postgres', 'SELECT (SELECT count(*) FROM prometheus.mark), (SELECT count(*) FROM prometheus.event)'),
+	'0|0', 'neither a mark nor an event is there yet');
 command_ok([ 'pg_restore', '-e', '-L', "$dump.list", '-d', $other->connstr('postgres'), $dump ], 'pg_restore');
 is( $other->safe_psql('postgres', q{SELECT status, value FROM prometheus_health() WHERE check_name = 'tracked tables'}),
 	'ok|3', 'the tables are tracked');
@@ -222,6 +230,10 @@ $other->safe_psql('postgres', q{UPDATE account SET holder = 'here' WHERE id = 5;
 $other->safe_psql('postgres', 'SELECT prometheus_mark()');
 is(rows($other, $other->safe_psql('postgres', 'SELECT clock_timestamp()')), rows($other), 'it goes on here');
 is(rows($other, $begin), $renamed, 'and what was before stays so');
+
+$other->reload;
+$other->wait_for('an alert is raised, now that there are facts',
+	q{SELECT status FROM prometheus.alert WHERE name = 'worker_processes'}, 'raised');
 
 # One table out of a dump: what it has was not recorded, and that is said.
 $dump = $node->basedir . '/visit.sql';
