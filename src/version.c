@@ -11,8 +11,9 @@
  * Versions of one key are in the order of their ids, since an id is taken while
  * the row is locked.  Within one statement, or a trigger of a row, that order
  * could be wrong: a row that was changed again by the same transaction has its
- * later version, so the earlier one is left out; and our trigger comes before
- * those of others by its name.
+ * later version, so the earlier one is left out; one that was deleted and is
+ * there again has that version, so its end is left out; and our trigger comes
+ * before most of others by its name.
  *
  * A value is kept as its text, by the output function, under fixed settings:
  * that is exact for every type (numeric, infinity, arrays, bytea), survives
@@ -69,6 +70,10 @@ static HTAB *tracked_tables = NULL;
 static int64 current_task = 0;
 static int32 current_step = 0;
 static int64 undone_task = 0;
+
+/* The last command of a transaction whose changes were recorded. */
+static TransactionId last_xid = InvalidTransactionId;
+static CommandId last_command = 0;
 
 void
 prom_version_set_task(int64 task_id, int32 step)
@@ -521,6 +526,68 @@ is_superseded(HeapTuple tuple)
 			   HeapTupleHeaderGetUpdateXid(header));
 }
 
+/* A row whose end comes after what later commands did to its key. */
+static bool
+is_late(HeapTuple old)
+{
+	return last_xid == GetTopTransactionId() &&
+		   HeapTupleHeaderGetCmax(old->t_data) < last_command;
+}
+
+static void
+note_command(HeapTuple old, HeapTuple new)
+{
+	CommandId command = new != NULL ? HeapTupleHeaderGetCmin(new->t_data)
+									: HeapTupleHeaderGetCmax(old->t_data);
+
+	if (last_xid != GetTopTransactionId())
+		last_command = command;
+	last_xid = GetTopTransactionId();
+	last_command = Max(last_command, command);
+}
+
+/* Is there a row with the key of an old one? */
+static bool
+is_there_again(PromTracked *tracked, Relation relation, HeapTuple old,
+			   const char *key)
+{
+	TupleDesc desc = RelationGetDescr(relation);
+	Relation index = index_open(prom_primary_key_index(relation),
+								AccessShareLock);
+	int n = IndexRelationGetNumberOfKeyAttributes(index);
+	ScanKeyData keys[INDEX_MAX_KEYS];
+	SysScanDesc scan;
+	HeapTuple tuple;
+	bool found = false;
+
+	for (int i = 0; i < n; i++)
+	{
+		AttrNumber at = index->rd_index->indkey.values[i];
+		Oid type = index->rd_opcintype[i];
+		bool isnull;
+
+		ScanKeyInit(&keys[i], at, BTEqualStrategyNumber,
+					get_opcode(get_opfamily_member(index->rd_opfamily[i], type,
+												   type,
+												   BTEqualStrategyNumber)),
+					heap_getattr(old, at, desc, &isnull));
+		keys[i].sk_collation = index->rd_indcollation[i];
+	}
+	scan = systable_beginscan_ordered(relation, index, SnapshotSelf, n, keys);
+	while (!found &&
+		   HeapTupleIsValid(
+			   tuple = systable_getnext_ordered(scan, ForwardScanDirection)))
+	{
+		PromRowText row;
+
+		prom_version_texts(tracked, tuple, desc, true, &row);
+		found = strcmp(row.key, key) == 0;
+	}
+	systable_endscan_ordered(scan);
+	index_close(index, AccessShareLock);
+	return found;
+}
+
 static void
 add_change(PromTracked *tracked, const TriggerData *data)
 {
@@ -541,12 +608,15 @@ add_change(PromTracked *tracked, const TriggerData *data)
 		prom_version_texts(tracked, new, desc, false, &after);
 	if (old != NULL && (new == NULL || strcmp(before.key, after.key) != 0))
 	{
-		prom_version_add(writer, tracked, "delete", &before);
+		if (!is_late(old) ||
+			!is_there_again(tracked, data->tg_relation, old, before.key))
+			prom_version_add(writer, tracked, "delete", &before);
 		is_update = false;
 	}
 	if (new != NULL && !is_superseded(new))
 		prom_version_add(writer, tracked, is_update ? "update" : "insert",
 						 &after);
+	note_command(old, new);
 	prom_fact_end(writer);
 }
 

@@ -1,7 +1,7 @@
 -- What prometheus_track() records of the rows of a table, for whom, and what
 -- becomes of it when the table is altered.
 BEGIN;
-SELECT plan(81);
+SELECT plan(84);
 
 SET LOCAL client_min_messages = error;
 SET LOCAL TimeZone = 'Asia/Kolkata';
@@ -171,6 +171,24 @@ SELECT is((SELECT fields::text FROM prometheus._row_version WHERE key = '3' ORDE
           '{3,three!}', 'and one that comes after');
 DROP TRIGGER last ON plain;
 SELECT count(pg_temp.news());
+-- One that is deleted, or has another key, and is there again when that is told.
+CREATE FUNCTION back() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO plain VALUES (OLD.id, 'back');
+    RETURN NULL;
+END $$;
+CREATE TRIGGER "01_back" AFTER DELETE OR UPDATE OF id ON plain FOR EACH ROW WHEN (OLD.words <> 'gone') EXECUTE FUNCTION back();
+INSERT INTO plain VALUES (41, 'gone'), (42, 'here'), (43, 'gone'), (44, 'here');
+SELECT count(pg_temp.news());
+DELETE FROM plain WHERE id BETWEEN 41 AND 43;
+SELECT is(pg_temp.news(), '{"delete 41","insert 42 {42,back}","delete 43"}', 'a row that comes back when it is deleted');
+UPDATE plain SET id = 45 WHERE id = 44;
+SELECT is(pg_temp.news(), '{"insert 44 {44,back}","insert 45 {45,here}"}', 'or when its key changes');
+DELETE FROM plain WHERE id = 42;
+UPDATE plain SET words = 'gone' WHERE id >= 42;
+DROP TRIGGER "01_back" ON plain;
+DELETE FROM plain WHERE id >= 42;
+SELECT is((pg_temp.news())[5:], '{"delete 45","delete 44","delete 42"}', 'and it can go');
 
 -- Keys that are too long for an index are known by their hash.
 CREATE TABLE wide (k text PRIMARY KEY);
