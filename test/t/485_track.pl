@@ -47,7 +47,7 @@ sub verdicts
 		$task, $more // '');
 }
 
-$node->init(conf => "timezone = 'Asia/Kolkata'\n");
+$node->init(allows_streaming => 'logical', conf => "timezone = 'Asia/Kolkata'\nmax_prepared_transactions = 1\n");
 $node->start;
 $node->create_extension;
 $node->create_scripted_model;
@@ -196,7 +196,7 @@ $moment = moment();
 $at_moment = rows($node);
 my $other = PromCluster->new('other');
 # It has less processes than prometheus may need, and an alert says so.
-$other->init(conf => "timezone = 'Asia/Kolkata'\nmax_worker_processes = 8\nprometheus.executors = 8\n");
+$other->init(conf => "timezone = 'Asia/Kolkata'\nmax_worker_processes = 12\nprometheus.executors = 16\n");
 $other->start;
 $other->safe_psql('postgres', 'CREATE ROLE clerk; CREATE ROLE boss');
 sql(q{SELECT prometheus_mark('dumped')});
@@ -269,6 +269,31 @@ sql('ALTER TABLE busy ALTER n TYPE int USING n * 2');
 push @then, moment();
 is( sql(join ';', map { "SELECT string_agg(left(id, 1) || n, ' ' ORDER BY id) FROM prometheus_rows_at(NULL::busy, '$_')" } @then),
 	"a430 b430 c430 d430\na860 b860 c860 d860", 'before and after they got other values');
+
+# A prepared transaction is seen from its commit on.
+sql(q{BEGIN; UPDATE busy SET n = 1; SAVEPOINT s; UPDATE busy SET n = 2; ROLLBACK TO s; PREPARE TRANSACTION 'later'});
+@then = moment();
+sql(q{COMMIT PREPARED 'later'});
+push @then, moment();
+is( sql(join ';', map { "SELECT string_agg(DISTINCT n::text, ' ') FROM prometheus_rows_at(NULL::busy, '$_')" } @then),
+	"860\n1", 'a prepared transaction');
+
+# What logical replication brings to another server.
+sql('CREATE PUBLICATION changes FOR TABLE busy');
+$other->safe_psql('postgres', q{CREATE TABLE busy (id text PRIMARY KEY, n int); SELECT prometheus_track('busy')});
+$other->safe_psql('postgres', sprintf q{CREATE SUBSCRIPTION changes CONNECTION '%s' PUBLICATION changes},
+	$node->connstr('postgres') =~ s/'/''/gr);
+$other->wait_for('rows are copied', 'SELECT count(*) FROM busy', 4);
+sql(q{UPDATE busy SET n = 7 WHERE id ~ '^a'; DELETE FROM busy WHERE id ~ '^b'; UPDATE busy SET id = 'e' WHERE id ~ '^c'});
+$other->wait_for('changes come', q{SELECT string_agg(left(id, 1) || n, ' ' ORDER BY id) FROM busy}, 'a7 d1 e1');
+$other->safe_psql('postgres', 'SELECT prometheus_mark()');
+my $brought = $other->safe_psql('postgres', 'SELECT clock_timestamp()');
+sql('TRUNCATE busy');
+$other->wait_for('and their end', 'SELECT count(*) FROM busy', 0);
+$other->safe_psql('postgres', 'SELECT prometheus_mark()');
+is( $other->safe_psql('postgres', join ';', map { "SELECT count(*), string_agg(left(id, 1) || n, ' ' ORDER BY id) FROM prometheus_rows_at(NULL::busy, $_)" } "'$brought'", 'clock_timestamp()'),
+	"3|a7 d1 e1\n0|", 'what replication brings');
+$other->safe_psql('postgres', 'DROP SUBSCRIPTION changes');
 
 # Without a leaving trace.
 sql('DROP EXTENSION prometheus CASCADE');
