@@ -38,6 +38,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "alteration.h"
@@ -89,7 +90,9 @@ table_of_trigger(Oid trigger, Oid function)
 
 	ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(trigger));
-	scan = systable_beginscan(relation, TriggerOidIndexId, true, NULL, 1, &key);
+	/* It may have been made just now. */
+	scan = systable_beginscan(relation, TriggerOidIndexId, true, SnapshotSelf,
+							  1, &key);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
 	{
@@ -119,14 +122,20 @@ table_altered(ObjectAccessType access, Oid class, Oid object, int column)
 	return InvalidOid;
 }
 
-/* A table that is dropped loses its triggers first. */
+/*
+ * A table that is dropped loses its triggers first.  One that is made may
+ * replace ours.
+ */
 static Oid
 table_bared(ObjectAccessType access, Oid class, Oid object)
 {
-	if (class != TriggerRelationId || access != OAT_DROP ||
-		!OidIsValid(prom_version_function()))
+	if (class != TriggerRelationId || !OidIsValid(prom_version_function()))
 		return InvalidOid;
-	return table_of_trigger(object, prom_version_function());
+	if (access == OAT_POST_CREATE)
+		return table_of_trigger(object, InvalidOid);
+	return access == OAT_DROP
+			   ? table_of_trigger(object, prom_version_function())
+			   : InvalidOid;
 }
 
 /* Not a table's own, which is renamed with it, nor that of arrays. */

@@ -1,7 +1,7 @@
 -- What becomes of the history of a tracked table when the table is altered.
 -- What is recorded of names and types is in track.sql.
 BEGIN;
-SELECT plan(31);
+SELECT plan(33);
 
 SET LOCAL client_min_messages = error;
 
@@ -138,6 +138,15 @@ DROP TRIGGER "0_prometheus_track" ON plain;
 DROP TRIGGER "0_prometheus_truncate" ON plain;
 SELECT is(pg_temp.reason('plain'), 'its trigger was dropped', 'or both');
 SELECT matches((SELECT value FROM prometheus_health() WHERE check_name = 'tracked tables'), 'not recorded any more: public.plain$', 'health says so');
+SELECT prometheus_track('plain');
+CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER "1_another" AFTER INSERT ON plain FOR EACH ROW EXECUTE FUNCTION nothing();
+ALTER TABLE plain ADD FOREIGN KEY (id) REFERENCES parted;
+SELECT is(pg_temp.reason('plain'), NULL, 'other triggers do no harm');
+CREATE OR REPLACE TRIGGER "0_prometheus_track" AFTER INSERT ON plain FOR EACH ROW EXECUTE FUNCTION nothing();
+SELECT is(pg_temp.reason('plain'), 'its trigger was dropped', 'one that replaces ours does');
+DROP TRIGGER "0_prometheus_track" ON plain;
+ALTER TABLE plain DROP CONSTRAINT plain_id_fkey;
 SELECT prometheus_track('plain');
 ALTER TABLE plain ENABLE TRIGGER ALL;
 SELECT is(pg_temp.reason('plain'), 'its trigger was disabled', 'triggers that do not run for what replication applies');
