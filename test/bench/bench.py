@@ -17,6 +17,7 @@ import pg
 import table
 from cluster import (HERE, Model, Server, Snapshot, memory, prompt, submit_many, ticks, until, until_done,
                      until_idle)
+from conversation import conversation
 from events import events as measure_events
 from peers import NAMES, Peers
 from steps import steps
@@ -632,17 +633,6 @@ def execution(db, statement):
     return min(json.loads(db.value(plan))[0]["Execution Time"] for _ in range(20))
 
 
-def grow(db, versions):
-    """A conversation of that many turns, saved at each; bytes on disk, and of the values."""
-    before = db.number("SELECT pg_total_relation_size('prometheus._state')")
-    messages = json.loads(document(0, versions * 2200))["messages"]
-    for n in range(1, versions + 1):
-        db.ask("SELECT prometheus_save_state('conversation', '%s')"
-               % json.dumps({"turn": n, "messages": messages[:len(messages) * n // versions]}))
-    return (db.number("SELECT pg_total_relation_size('prometheus._state')") - before,
-            db.number("SELECT sum(bytes) FROM prometheus_state_history('conversation', max_rows => %d)" % versions))
-
-
 @part
 def state(server, model):
     server.start(databases="bench")
@@ -670,15 +660,13 @@ def state(server, model):
             raise AssertionError("AS OF shows another version")
         table.row("  AS OF half of %s versions, execution" % table.number(versions), [execution(db, read)], "ms",
                   "a row by its key", [execution(db, "SELECT n FROM plain_state WHERE n = 1")], ("<", 0.1))
-    on_disk, saved = grow(db, 200)
-    table.row("  on disk: 200 turns, saved at each", [on_disk / 1e6], "MB", "the values", [saved / 1e6], ("<", 1 / 15),
-              "ratio")
     db.ask("DROP TABLE plain_state")
     db.close()
 
 
 part(steps)
 part(tracked)
+part(conversation)
 
 
 def soak_minute(server, db, rate, seconds):
