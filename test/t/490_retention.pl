@@ -335,5 +335,42 @@ cmp_ok(sql('SELECT count(*) FROM prometheus.verdict'), '>', 5, 'there is an audi
 set_retention('1s', 'retention_audit');
 $node->wait_for('the audit goes', 'SELECT (SELECT count(*) FROM prometheus._audit_verdict) + (SELECT count(*) FROM prometheus._audit_approval) + (SELECT count(*) FROM prometheus._audit_usage)', 0);
 is($node->log_count(qr/ (ERROR|PANIC): .*(?:retention|lock)/), 0, 'no error');
+
+# An undo that is not committed; one that was planned; and a lock that lasts.
+set_retention(0);
+ended([ reverted => q{'x'} ], [ planned => q{'x'} ]);
+change('reverted', q{UPDATE kept SET more = 'reverted' WHERE id = 6});
+change('planned', q{UPDATE kept SET more = 'planned' WHERE id = 1});
+my $rows = q{SELECT string_agg(concat_ws(' ', id, words, more), ', ' ORDER BY id) FROM kept};
+my ($undoer, $planner, $locker) = map { $node->background_psql('postgres', on_error_stop => 0) } 1 .. 3;
+$undoer->query_safe("BEGIN; SELECT prometheus_undo($task{reverted}, false)");
+my $plan = "SELECT key, verdict, restored_row FROM prometheus_undo($task{planned})";
+my $planned = sql($plan);
+like($planned, qr/revert/, 'an undo is planned');
+my $seen_task = "SELECT count(*) FROM prometheus.task WHERE task_id = $task{planned}";
+is($planner->query_safe("BEGIN ISOLATION LEVEL REPEATABLE READ; $seen_task"), 1, '... by one who sees the task for long');
+set_retention('1s');
+$node->wait_for('the horizon passes them', "SELECT at > (SELECT max(ended_at) FROM prometheus._outcome WHERE task_id IN ($task{reverted}, $task{planned})) FROM prometheus._horizon");
+$locker->query_safe("BEGIN; SELECT FROM prometheus._step WHERE task_id = $task{planned} FOR KEY SHARE");
+is(sql("SELECT count(*) FROM prometheus._task WHERE task_id IN ($task{reverted}, $task{planned})"), 2, 'they stay while the undo is open');
+$undoer->query_safe('COMMIT');
+$node->wait_for_log(qr/ERROR:  canceling statement due to lock timeout/);
+$task{meanwhile} = $node->submit(q{'meanwhile'});
+$node->wait_task($task{meanwhile}, 'completed');
+is(sql("SELECT count(*) FROM prometheus._step JOIN prometheus._outcome USING (task_id) JOIN prometheus._task USING (task_id) WHERE task_id IN ($task{reverted}, $task{planned})"),
+	2, 'a lock: retention gives up, and nobody waits for it');
+is(sql($plan), $planned, '... and all of the task is there');
+$locker->query_safe('COMMIT');
+set_retention('2s');
+$node->wait_for('it goes on', "SELECT count(*) FROM prometheus._task WHERE task_id IN ($task{reverted}, $task{planned})", 0);
+my $now = sql($rows);
+like($now, qr/^1 young planned, .*6 young, /, 'the undo that was committed has been done');
+is($planner->query_safe($seen_task), 1, 'who sees the task still sees it');
+$planner->query($plan =~ s/\)$/, false)/r);
+like($planner->{stderr}, qr/does not exist/, '... but the undo that was planned is refused');
+$_->quit foreach $undoer, $planner, $locker;
+is(sql($rows), $now, '... and has changed nothing');
+$node->wait_for('of each row the newest version stays', q{SELECT string_agg(concat_ws(' ', key, array_to_string(fields[2:], ' ')), ', ' ORDER BY key) FROM prometheus._row_version}, $now);
+is($node->log_count(qr/ (ERROR|PANIC): .*(?:retention|lock)/), $node->log_count(qr/ERROR: .*lock timeout/), 'no other error');
 $node->stop;
 done_testing();
