@@ -1,7 +1,8 @@
 -- The plans of the views over many rows: one task is found by indexes alone,
--- whoever asks, whatever the planner knows of the tables.
+-- whoever asks, whatever the planner knows of the tables; and the same as of
+-- then, by generic plans, and where everything may be done in parallel.
 BEGIN;
-SELECT plan(42);
+SELECT plan(98);
 
 -- 20,000 tasks that ended, each with an attempt, a call, a step and an outcome.
 INSERT INTO prometheus._task (task_id, event_id, xid, submitted_at, deadline, priority, max_attempts,
@@ -23,19 +24,20 @@ SELECT 1000000 + n, 1, 4 * n + 3, prometheus._xid(), now(), 1, 1, 'completed' FR
 CREATE ROLE prom_test_user;
 GRANT prometheus_agent_user TO prom_test_user;
 
--- The relations that a query reads from one end to the other, and how many
--- rows it is thought to give.  There are few agents and models, whose newest
--- versions are looked up in any way.
+-- The relations that a query reads from one end to the other, or is thought to
+-- read many rows of, and functions that are no part of its plan.  There are few
+-- agents and models, whose newest versions are looked up in any way.
 CREATE FUNCTION pg_temp.scans(query text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     explained jsonb;
 BEGIN
     EXECUTE 'EXPLAIN (FORMAT json) ' || query INTO explained;
-    RETURN (SELECT string_agg(DISTINCT node ->> 'Relation Name', ', ')
+    RETURN (SELECT string_agg(DISTINCT coalesce(node ->> 'Relation Name', node ->> 'Function Name'), ', ')
               FROM jsonb_path_query(explained, 'strict $.**') AS node
              WHERE node ->> 'Node Type' IN ('Seq Scan', 'Bitmap Heap Scan', 'Sample Scan')
                AND node ->> 'Relation Name' NOT IN ('_agent', '_model')
-               AND (node ->> 'Node Type' = 'Seq Scan' OR (node ->> 'Plan Rows')::float8 > 100));
+               AND (node ->> 'Node Type' = 'Seq Scan' OR (node ->> 'Plan Rows')::float8 > 100)
+                OR node ->> 'Function Name' ~ '_at$');
 END$$;
 
 CREATE TEMP TABLE query (what text, sql text);
@@ -67,6 +69,49 @@ ANALYZE prometheus._task, prometheus._attempt, prometheus._call, prometheus._ste
 SELECT is(pg_temp.scans(sql), NULL, what) FROM query;
 SET LOCAL ROLE prom_test_user;
 SELECT is(pg_temp.scans(sql), NULL, what || ', for a user') FROM query;
+RESET ROLE;
+
+-- As of then: there are many marks, and many versions of a state.
+INSERT INTO prometheus._mark (mark_id, xid, at, snapshot)
+SELECT n, prometheus._xid(), '2020-01-01 00:00+00'::timestamptz + n * interval '1 minute', '100:100:'
+  FROM generate_series(1, 20000) AS n;
+INSERT INTO prometheus._state (version, xid, mark, saved_at, owner_oid, bytes, run, checksum, codec, form, owner, agent, key, frame)
+SELECT n, prometheus._xid(), n, now(), 'prom_test_user'::regrole, 1, 1, 1, 0, 0, 'prom_test_user', 'often', 'often', ''
+  FROM generate_series(1, 20000) AS n;
+ANALYZE prometheus._mark, prometheus._state;
+INSERT INTO query VALUES
+    ('a state', 'SELECT version FROM prometheus.state WHERE agent = ''often'' AND key = ''often''');
+ALTER TABLE query ADD past text;
+UPDATE query SET past = regexp_replace(sql, 'prometheus\.([a-z]+)', 'prometheus.\1_at(''2020-01-02 12:00+00'')', 'g');
+
+-- The same by a plan that is made for any task.
+CREATE FUNCTION pg_temp.generic_scans(query text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    found text;
+BEGIN
+    EXECUTE 'PREPARE generic (bigint) AS ' || replace(query, '1000007', '$1');
+    found := pg_temp.scans('EXECUTE generic (1000007)');
+    DEALLOCATE generic;
+    RETURN found;
+END$$;
+SET LOCAL plan_cache_mode = force_generic_plan;
+
+SET LOCAL ROLE prom_test_user;
+SELECT is(pg_temp.scans(past), NULL, what || ', at a moment') FROM query;
+SELECT is(pg_temp.generic_scans(past), NULL, what || ', at a moment, by a generic plan') FROM query;
+SELECT is(pg_temp.generic_scans(sql), NULL, what || ', by a generic plan') FROM query;
+SET LOCAL prometheus.as_of = '2020-01-02 12:00+00';
+SELECT is(pg_temp.generic_scans(sql), NULL, what || ', as of a moment, by a generic plan') FROM query;
+SET LOCAL prometheus.as_of = '';
+
+SET LOCAL parallel_setup_cost = 0;
+SET LOCAL parallel_tuple_cost = 0;
+SET LOCAL min_parallel_table_scan_size = 0;
+SET LOCAL min_parallel_index_scan_size = 0;
+RESET ROLE;
+SELECT isnt(pg_temp.scans('SELECT count(*) FROM prometheus._task WHERE prometheus._seen(xid)'), NULL, 'a scan is noticed in a parallel plan');
+SET LOCAL ROLE prom_test_user;
+SELECT is(pg_temp.generic_scans(past), NULL, what || ', in parallel') FROM query;
 RESET ROLE;
 
 -- The views say the same of one as of all.
