@@ -19,6 +19,7 @@ from cluster import (HERE, Model, Server, Snapshot, memory, prompt, submit_many,
                      until_idle)
 from conversation import conversation
 from events import events as measure_events
+from marks import marks
 from peers import NAMES, Peers
 from steps import steps
 from tracked import tracked
@@ -667,6 +668,7 @@ def state(server, model):
 part(steps)
 part(tracked)
 part(conversation)
+part(marks)
 
 
 def soak_minute(server, db, rate, seconds):
