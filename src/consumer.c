@@ -15,20 +15,17 @@
  */
 #include "postgres.h"
 
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/lsyscache.h"
 
 #include "as_of.h"
 #include "consumer.h"
+#include "consumer_lock.h"
 #include "event.h"
 #include "role.h"
 #include "shmem.h"
@@ -272,29 +269,6 @@ begin_anew(Consumer *consumer)
 
 
 /* Who may use one. */
-
-static LOCKTAG
-tag_of(const char *name)
-{
-	LOCKTAG tag;
-
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId,
-					   get_relname_relid("_consumer",
-										 get_namespace_oid("prometheus",
-														   false)),
-					   hash_bytes((const unsigned char *) name, strlen(name)),
-					   0);
-	return tag;
-}
-
-/* Others wait here until this transaction has ended. */
-void
-prom_consumer_lock(const char *name)
-{
-	LOCKTAG tag = tag_of(name);
-
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-}
 
 static void
 check_writing(const char *function)
@@ -627,7 +601,6 @@ prom_consumer_push(const char *name, ArrayType *types, Oid owner, bool exists)
 int
 prom_consumer_take(const char *name, int want, PromEntry **entries, bool *more)
 {
-	LOCKTAG tag = tag_of(name);
 	Consumer consumer;
 	TimestampTz was_at;
 	bool all = true;
@@ -635,9 +608,7 @@ prom_consumer_take(const char *name, int want, PromEntry **entries, bool *more)
 	int n;
 
 	*more = false;
-	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
-		return PROM_CONSUMER_LOCKED;
-	if (!find_consumer(name, &consumer))
+	if (!prom_consumer_lock_try(name) || !find_consumer(name, &consumer))
 		return 0;
 	if (!prom_role_is(consumer.owner, consumer.window.reader))
 		return PROM_CONSUMER_ORPHAN;

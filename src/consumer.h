@@ -16,22 +16,19 @@
 extern int prom_consumer_count(int seconds, StringInfo late);
 
 /*
- * For subscriptions, whose consumers have their names.  Lock a name to the end
- * of the transaction; make one, or give it other types and another owner, as
- * the extension's owner.
+ * For subscriptions, whose consumers have their names and whose lock is held:
+ * make one, or give it other types and another owner, as the extension's owner.
  */
-extern void prom_consumer_lock(const char *name);
 extern void prom_consumer_push(const char *name, ArrayType *types, Oid owner,
 							   bool exists);
 
 /*
  * For the publisher: poll the consumer of a subscription and acknowledge what
- * it is given, in a worker's transaction.  How many; 0 also if there is none;
- * or that somebody holds its lock, or that its owner is not who it was.  more:
- * there may be others.
+ * it is given, in a worker's transaction.  How many; 0 also if there is none,
+ * or if somebody holds its lock (consumer_lock.h); or that its owner is not who
+ * it was.  more: there may be others.
  */
-#define PROM_CONSUMER_LOCKED (-1)
-#define PROM_CONSUMER_ORPHAN (-2)
+#define PROM_CONSUMER_ORPHAN (-1)
 
 extern int prom_consumer_take(const char *name, int want, PromEntry **entries,
 							  bool *more);

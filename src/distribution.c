@@ -24,6 +24,7 @@
 
 #include "compat.h"
 #include "consumer.h"
+#include "consumer_lock.h"
 #include "delivery.h"
 #include "distribution.h"
 #include "era.h"
@@ -36,9 +37,8 @@
 #define BATCH 256
 #define LONGEST 1000
 
-/* Between two steps, while somebody holds a lock, and after an error, ms. */
+/* Between two steps, and after an error, ms. */
 #define PAUSE 4
-#define LOCKED 100
 #define AFTER_FAILURE 1000
 
 typedef struct Subscription
@@ -85,6 +85,8 @@ prom_distribution_changed(TimestampTz now)
 TimestampTz
 prom_distribution_due(void)
 {
+	if (prom_consumer_lock_is_freed())
+		return DT_NOBEGIN;
 	if (nsubscriptions == 0 || due != DT_NOEND)
 		return due;
 	return TimestampTzPlusMilliseconds(last_look, prom_guc_rescan_interval);
@@ -165,12 +167,13 @@ read_subscriptions(void)
 	" SELECT nextval('prometheus._fact_id'), e.event_id, e.task_id, $4, $4," \
 	" 0, 0, $1, CASE WHEN $5 THEN coalesce('subject ' || e.subject,"         \
 	" 'task ' || e.task_id) END, "
-#define ADD_TAIL                                                    \
-	" ON CONFLICT (subscription, event_id) DO UPDATE SET"           \
-	" status = excluded.status, attempts = 0, strikes = 0,"         \
-	" created_at = $4, next_at = $4, ended_at = excluded.ended_at," \
-	" started_at = NULL, duration_ms = NULL, http_status = NULL,"   \
-	" fingerprint = excluded.fingerprint, error = excluded.error,"  \
+#define ADD_TAIL                                                   \
+	" ON CONFLICT (subscription, event_id) DO UPDATE SET"          \
+	" status = excluded.status, attempts = 0, strikes = 0,"        \
+	" key = excluded.key, created_at = $4, next_at = $4,"          \
+	" ended_at = excluded.ended_at,"                               \
+	" started_at = NULL, duration_ms = NULL, http_status = NULL,"  \
+	" fingerprint = excluded.fingerprint, error = excluded.error," \
 	" result = NULL WHERE d.status <> 'waiting'"
 
 /* A replay gives what was delivered already: then it is delivered again. */
@@ -230,10 +233,6 @@ take(const Subscription *subscription, bool *found)
 		prom_delivery_disable(subscription->name,
 							  "its owner is not the role that it was");
 	end();
-	/* Who sends a hint by his commit lets go of his locks after it. */
-	if (n == PROM_CONSUMER_LOCKED)
-		due = Min(due, TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												   LOCKED));
 	*found = *found || n > 0;
 	return more;
 }
@@ -296,6 +295,8 @@ prom_distribution_step(void)
 	bool found = false;
 	bool more = false;
 
+	if (prom_consumer_lock_freed())
+		due = GetCurrentTimestamp();
 	if (nothing_ended())
 		return;
 	due = DT_NOEND;

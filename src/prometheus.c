@@ -11,6 +11,7 @@
 #include "alteration.h"
 #include "as_of.h"
 #include "compat.h"
+#include "consumer_lock.h"
 #include "era.h"
 #include "extension.h"
 #include "guc.h"
@@ -40,6 +41,7 @@ _PG_init(void)
 	prom_era_init();
 	prom_role_init();
 	prom_wakeup_init();
+	prom_consumer_lock_init();
 	prom_mark_init();
 	prom_moment_init();
 	prom_as_of_init();

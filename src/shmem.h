@@ -343,6 +343,14 @@ typedef struct PromVitals
 	char budget[PROM_MAX_BUDGET];   /* its name; empty: not known */
 } PromVitals;
 
+/* The locks of consumers' names, for which the publisher does not wait. */
+typedef enum PromConsumerLock
+{
+	PROM_LOCK_UNWANTED,
+	PROM_LOCK_WANTED, /* it found one taken */
+	PROM_LOCK_FREED   /* and since then one was let go */
+} PromConsumerLock;
+
 /* One database that is served.  lock guards what has no other comment. */
 typedef struct PromDatabase
 {
@@ -363,6 +371,7 @@ typedef struct PromDatabase
 	pg_atomic_uint32 caller_state;    /* PromCallerState */
 	pg_atomic_uint32 wanted;          /* executors: jobs given or to be given */
 	pg_atomic_uint32 wanted_handlers; /* those that are for subscriptions */
+	pg_atomic_uint32 consumer_lock;   /* PromConsumerLock */
 	PromJob jobs[PROM_JOB_PLACES];
 	pg_atomic_uint32 deliver; /* caller: there may be something to deliver */
 	pg_atomic_uint32

@@ -20,6 +20,7 @@
 #include "as_of.h"
 #include "compat.h"
 #include "consumer.h"
+#include "consumer_lock.h"
 #include "delivery.h"
 #include "role.h"
 #include "secret.h"

@@ -26,7 +26,8 @@ sub wait_deliveries
 	return;
 }
 
-$node->init;
+# All of it by hints: nobody looks for what came without one.
+$node->init(conf => "prometheus.rescan_interval = '1h'\n");
 $node->start;
 $node->create_extension;
 sql(<<'EOSQL');
@@ -121,17 +122,31 @@ sql(q{SELECT prometheus_subscribe('ordered', 'note(prometheus.event)', types => 
 wait_deliveries('ordered', 'delivered 8');
 is(sql(q{SELECT string_agg(data ->> 'n', ' ' ORDER BY id) FROM seen WHERE type = 'pace'}), '4 5', 'made anew, it goes on');
 
-# A replay delivers what was delivered.
+# A replay delivers what was delivered, as its subscription is now.
 
+sql(q{SET ROLE alice; SELECT prometheus_subscribe('orders', 'note(prometheus.event)', types => '{shop.order.*}', filter => '$.n > 1', ordered => true)});
 sql(q{SET ROLE alice; SELECT prometheus_replay('orders', '-infinity')});
 $node->wait_for('all again', q{SELECT count(*) FROM seen WHERE who = 'alice'}, 6);
 is(deliveries('orders'), 'delivered 3', 'as the same deliveries');
+is(sql(q{SELECT string_agg(key, ', ' ORDER BY key) FROM prometheus._delivery WHERE subscription = 'orders'}), 'subject s/2, subject s/3', 'now in order');
 
 # A filter that raises an error gives up that event, and no other.
 
 sql(q{SELECT prometheus_subscribe('dated', 'note(prometheus.event)', types => '{dated}', filter => '$.at.datetime() > "2026-01-01T00:00:00+00".datetime()')});
 sql(q{SELECT prometheus_emit('dated', jsonb_build_object('at', at)) FROM unnest('{2026-05-01T00:00:00+00,2026-05-02,2026-05-03T00:00:00+00}'::text[]) at});
 wait_deliveries('dated', 'dead 1, delivered 2');
+
+# While somebody changes a subscription its events wait, and then they come.
+
+my $holder = $node->background_psql('postgres');
+$holder->query(q{BEGIN; SELECT prometheus_replay('dated', '-infinity')});
+sql(q{SELECT prometheus_emit('dated', '{"at": "2026-05-04T00:00:00+00"}')});
+$node->wait_for('the publisher has passed it by',
+	q{SELECT state = 'idle' AND state_change > (SELECT max(emitted_at) FROM prometheus._event) FROM pg_stat_activity WHERE backend_type = 'prometheus publisher'});
+is(deliveries('dated'), 'dead 1, delivered 2', 'it is held');
+$holder->query('ROLLBACK');
+$holder->quit;
+wait_deliveries('dated', 'dead 1, delivered 3');
 
 # Nobody knows what an owner of another name may see.
 
