@@ -32,8 +32,11 @@
 
 #define CHANNEL "prometheus_events"
 
-/* At most one hint in this time, ms. */
+/* At most one hint in this time, and after one that could not be sent, ms. */
 #define WINDOW 4
+#define WINDOW_AFTER_FAILURE 1000
+
+#define NOTIFY_TIMEOUT "500ms"
 
 /*
  * Between checkpoints while tasks change, and before the first and at the
@@ -60,6 +63,9 @@ send_hint(void)
 		proc_exit(0);
 	/* The facts are durable already; a hint need not be. */
 	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	/* Marks and deliveries must not wait for who keeps the lock of NOTIFY. */
+	(void) set_config_option("lock_timeout", NOTIFY_TIMEOUT, PGC_SUSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 	Async_Notify(CHANNEL, "");
 	PROM_FAULT("in-notify");
 	prom_xact_commit();
@@ -125,8 +131,9 @@ publish(TimestampTz now)
 		told = true;
 		hint_pending = false;
 		notify_failed = !try(send_hint, notify_failed);
-		next_hint = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												notify_failed ? 1000 : WINDOW);
+		next_hint = TimestampTzPlusMilliseconds(
+			GetCurrentTimestamp(),
+			notify_failed ? WINDOW_AFTER_FAILURE : WINDOW);
 		hint_pending = notify_failed;
 	}
 	/* After that transaction: it has been told if subscriptions changed. */
