@@ -45,10 +45,20 @@ CREATE FUNCTION prometheus._occurrences(
     patterns text[],
     first xid8[],
     beyond xid8[])
-RETURNS TABLE (at timestamptz, event_id bigint, task_id bigint)
+RETURNS TABLE (
+    at timestamptz,
+    event_id bigint,
+    task_id bigint,
+    wanted boolean)
 LANGUAGE sql STABLE
 BEGIN ATOMIC
-SELECT e.at, e.event_id, e.task_id
+SELECT e.at, e.event_id, e.task_id,
+       e.type LIKE ANY ($2)
+       AND (prometheus._shows($1, e.emitter, e.emitter_oid)
+            OR prometheus._shows($1, e.submitter, e.submitter_oid)
+            OR e.agent = ANY (ARRAY(
+               SELECT n.name FROM prometheus._agent n
+                WHERE prometheus._shows($1, n.owner, n.owner_oid))))
   FROM unnest($3, $4) AS r (first, beyond)
  CROSS JOIN LATERAL (
        SELECT t.submitted_at AS at, t.event_id, t.task_id,
@@ -113,17 +123,11 @@ SELECT e.at, e.event_id, e.task_id
          FROM prometheus._event x
          LEFT JOIN prometheus._task t ON t.task_id = x.task_id
         WHERE x.xid >= r.first AND x.xid < r.beyond
-       ) e
- WHERE e.type LIKE ANY ($2)
-   AND (prometheus._shows($1, e.emitter, e.emitter_oid)
-        OR prometheus._shows($1, e.submitter, e.submitter_oid)
-        OR e.agent = ANY (ARRAY(
-           SELECT n.name FROM prometheus._agent n
-            WHERE prometheus._shows($1, n.owner, n.owner_oid))));
+       ) e;
 END;
 COMMENT ON FUNCTION prometheus._occurrences(
     oid, text[], xid8[], xid8[]) IS
-    'Of the events that transactions of these ranges wrote, those whose type is LIKE a pattern and that a role may see.';
+    'The events that transactions of these ranges wrote; wanted: those whose type is LIKE a pattern and that a role may see. Of those of tasks that nobody wants some are left out.';
 
 CREATE FUNCTION prometheus._events(event_ids bigint[], task_ids bigint[])
 RETURNS SETOF prometheus.event
@@ -173,7 +177,7 @@ COMMENT ON COLUMN prometheus.consumer.owner IS 'The role that made it: it is giv
 COMMENT ON COLUMN prometheus.consumer.types IS 'The types that it is given; null: all.';
 COMMENT ON COLUMN prometheus.consumer.created_at IS 'When it was made.';
 COMMENT ON COLUMN prometheus.consumer.acknowledged_at IS 'All that was committed at that moment is acknowledged.';
-COMMENT ON COLUMN prometheus.consumer.lag IS 'Events that are not acknowledged, counted up to 10000; null on a standby.';
+COMMENT ON COLUMN prometheus.consumer.lag IS 'Events that are not acknowledged, at least: counted among the first 10000 that were written after its position; null on a standby.';
 COMMENT ON COLUMN prometheus.consumer.behind IS 'From acknowledged_at to the newest mark, that is, to when facts changed last; zero if that was before.';
 
 CREATE FUNCTION @extschema@.prometheus_create_consumer(

@@ -37,14 +37,13 @@
 #define KEEP_POSITION 5000
 
 #define MAX_EVENTS 100000 /* of a poll */
-#define MAX_LAG 10000     /* that is counted */
+#define MAX_LAG 10000     /* events that are looked at to count it */
 
 typedef struct Consumer
 {
-	const char *name;
 	const char *owner;
 	TimestampTz created_at;
-	PromWindow window; /* its reader is the owner */
+	PromWindow window; /* its name; its reader is the owner */
 	PromPlace last;    /* given last, */
 	int given;         /* and so many with it after what is done */
 	bool given_all;    /* the window has no more */
@@ -135,7 +134,7 @@ read_row(uint64 row, Consumer *consumer)
 	bool isnull;
 
 	memset(consumer, 0, sizeof(*consumer));
-	consumer->name = prom_row_text(row, 1);
+	consumer->window.name = prom_row_text(row, 1);
 	consumer->owner = prom_row_text(row, 2);
 	consumer->window.reader = prom_row_oid(row, 3);
 	consumer->window.types = prom_row_array_or_null(row, 4);
@@ -206,7 +205,7 @@ write_consumer(const char *sql, const Consumer *consumer)
 	Datum values[17];
 	char nulls[18] = "                 ";
 
-	values[0] = CStringGetTextDatum(consumer->name);
+	values[0] = CStringGetTextDatum(consumer->window.name);
 	values[1] = ObjectIdGetDatum(window->reader);
 	values[2] = CStringGetTextDatum(consumer->owner);
 	values[3] = TimestampTzGetDatum(consumer->created_at);
@@ -312,13 +311,13 @@ check_pulled(const Consumer *consumer)
 		{TEXTOID},
 		NULL,
 	};
-	Datum value = CStringGetTextDatum(consumer->name);
+	Datum value = CStringGetTextDatum(consumer->window.name);
 
 	prom_statement_run_now(&statement, &value);
 	if (SPI_processed > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is a subscription", consumer->name),
+				 errmsg("\"%s\" is a subscription", consumer->window.name),
 				 errdetail("Its events are pushed; prometheus.delivery shows what came of them."),
 				 errhint("prometheus_replay() lets it begin again, prometheus_unsubscribe() removes it.")));
 }
@@ -331,7 +330,7 @@ check_owner(const Consumer *consumer)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the owner of consumer \"%s\" is not the role that it was",
-						consumer->name),
+						consumer->window.name),
 				 errdetail("Role \"%s\" was dropped, or the database comes from another cluster.",
 						   consumer->owner),
 				 errhint("prometheus_drop_consumer(), and make it anew with a start.")));
@@ -356,8 +355,8 @@ prom_create_consumer(PG_FUNCTION_ARGS)
 	PromOwner before;
 
 	check_writing("prometheus_create_consumer()");
-	consumer.name = name_argument(fcinfo);
-	check_name(consumer.name);
+	consumer.window.name = name_argument(fcinfo);
+	check_name(consumer.window.name);
 	if (!PG_ARGISNULL(1))
 	{
 		consumer.window.types = PG_GETARG_ARRAYTYPE_P(1);
@@ -368,14 +367,14 @@ prom_create_consumer(PG_FUNCTION_ARGS)
 	consumer.created_at = GetCurrentTimestamp();
 	consumer.window.done = consumer.last = prom_window_beginning;
 	SPI_connect();
-	prom_consumer_lock(consumer.name);
+	prom_consumer_lock(consumer.window.name);
 	become_owner(&before);
 	prom_window_start(&consumer.window, PG_ARGISNULL(2),
 					  PG_ARGISNULL(2) ? 0 : PG_GETARG_TIMESTAMPTZ(2));
 	if (!insert_consumer(&consumer))
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("consumer \"%s\" exists", consumer.name),
+				 errmsg("consumer \"%s\" exists", consumer.window.name),
 				 errhint("prometheus_replay() lets it begin again; prometheus_drop_consumer() makes its name free.")));
 	end(&before);
 	PG_RETURN_VOID();
@@ -469,27 +468,45 @@ prom_poll(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* How many of those that were given last come up to an event, and with it. */
+/*
+ * How many of the next so many come up to one of those that were given last,
+ * and with it; 0: it is not among them.
+ */
 static int
-count_to(const Consumer *consumer, int64 event_id, PromPlace *place)
+count_among(const Consumer *consumer, int want, int64 event_id,
+			PromPlace *place)
 {
 	PromEntry *entries;
 	bool all;
+	int n = prom_window_next(&consumer->window, want, &entries, &all);
+
+	for (int i = 0; i < n; i++)
+	{
+		*place = entries[i].place;
+		if (prom_window_is_after(place, &consumer->last))
+			break;
+		if (place->event_id == event_id)
+			return i + 1;
+	}
+	return 0;
+}
+
+/* Others may be seen now than when they were given: a role has changed. */
+static int
+count_to(const Consumer *consumer, int64 event_id, PromPlace *place)
+{
 	int n = 0;
 
 	if (consumer->given > 0)
-		n = prom_window_next(&consumer->window, consumer->given, &entries,
-							 &all);
-	for (int i = 0; i < n; i++)
-		if (entries[i].place.event_id == event_id)
-		{
-			*place = entries[i].place;
-			return i + 1;
-		}
+		n = count_among(consumer, consumer->given, event_id, place);
+	if (n == 0 && consumer->given > 0)
+		n = count_among(consumer, MAX_EVENTS, event_id, place);
+	if (n > 0)
+		return Min(n, consumer->given);
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("event %lld is not one of those that consumer \"%s\" was given last",
-					(long long) event_id, consumer->name),
+					(long long) event_id, consumer->window.name),
 			 errhint("It was acknowledged already, or the consumer was polled again since.")));
 }
 
@@ -513,9 +530,11 @@ prom_ack(PG_FUNCTION_ARGS)
 		n = count_to(&consumer, PG_GETARG_INT64(1), &place);
 	if (n > 0)
 	{
+		bool is_last = !prom_window_is_after(&consumer.last, &place);
+
 		consumer.window.done = place;
-		consumer.given -= n;
-		if (consumer.given == 0 && consumer.given_all)
+		consumer.given = is_last ? 0 : Max(consumer.given - n, 1);
+		if (is_last && consumer.given_all)
 			begin_anew(&consumer);
 		update_consumer(&consumer);
 	}
@@ -580,7 +599,7 @@ prom_consumer_push(const char *name, ArrayType *types, Oid owner, bool exists)
 		check_types(types);
 	if (exists && !find_consumer(name, &consumer))
 		elog(ERROR, "subscription \"%s\" has no consumer", name);
-	consumer.name = name;
+	consumer.window.name = name;
 	consumer.owner = GetUserNameFromId(owner, false);
 	consumer.window.reader = owner;
 	consumer.window.types = types;
@@ -672,7 +691,7 @@ prom_consumers(PG_FUNCTION_ARGS)
 		if (!prom_role_shows(user, consumer->owner, consumer->window.reader))
 			continue;
 		interval->time = prom_window_behind(&consumer->window);
-		values[0] = CStringGetTextDatum(consumer->name);
+		values[0] = CStringGetTextDatum(consumer->window.name);
 		values[1] = CStringGetTextDatum(consumer->owner);
 		values[2] = PointerGetDatum(consumer->window.types);
 		nulls[2] = consumer->window.types == NULL;
@@ -704,7 +723,7 @@ prom_consumer_count(int seconds, StringInfo late)
 	for (int i = 0; i < n; i++)
 		if (prom_window_behind(&consumers[i].window) > seconds * USECS_PER_SEC)
 			appendStringInfo(late, "%s%s", late->len > 0 ? ", " : "",
-							 consumers[i].name);
+							 consumers[i].window.name);
 	end(&before);
 	return n;
 }

@@ -259,6 +259,12 @@ pause_copy(void)
 			 errhint("SELECT prometheus_resume() lets them run.")));
 }
 
+static int32
+next_era(const View *view)
+{
+	return Max(view->highest, (int32) (view->stored >> PROM_ERA_SHIFT)) + 1;
+}
+
 /* Begin the next era, unless somebody else has just done so. */
 static void
 raise_era(Oid relid)
@@ -279,8 +285,7 @@ raise_era(Oid relid)
 		UnlockRelationOid(relid, ShareRowExclusiveLock);
 		return;
 	}
-	values[0] = Int32GetDatum(
-		Max(view.highest, (int32) (view.stored >> PROM_ERA_SHIFT)) + 1);
+	values[0] = Int32GetDatum(next_era(&view));
 	values[1] = Int64GetDatum((int64) GetSystemIdentifier());
 	values[2] = ObjectIdGetDatum(MyDatabaseId);
 	values[3] = Int32GetDatum(view.nforeign);
@@ -367,6 +372,15 @@ prom_era_now(void)
 
 	look_at_latest(era_relation(), &view);
 	return view.is_ours ? view.own : era_for_writing();
+}
+
+int32
+prom_era_look(void)
+{
+	View view;
+
+	look_at_latest(era_relation(), &view);
+	return view.is_ours ? view.own : next_era(&view);
 }
 
 /* By what is committed now: rows are never changed. */

@@ -43,6 +43,9 @@ extern bool prom_era_xact_begin(const char *activity);
  */
 extern int32 prom_era_now(void);
 
+/* The same for who remembers nothing: none is begun, it is the one to come. */
+extern int32 prom_era_look(void);
+
 /* What the active snapshot sees. */
 extern void prom_era_read(PromEra *era);
 

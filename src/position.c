@@ -35,10 +35,10 @@ compare(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-void
-prom_position_now(PromPosition *position)
+static void
+take(PromPosition *position, int32 era_number)
 {
-	uint64 era = (uint64) prom_era_now() << PROM_ERA_SHIFT;
+	uint64 era = (uint64) era_number << PROM_ERA_SHIFT;
 	Snapshot snapshot = GetLatestSnapshot();
 	TransactionId own = GetTopTransactionIdIfAny();
 
@@ -62,6 +62,18 @@ prom_position_now(PromPosition *position)
 		position->xmin = Min(position->xmin, xid);
 	}
 	qsort(position->xip, position->nxip, sizeof(uint64), compare);
+}
+
+void
+prom_position_now(PromPosition *position)
+{
+	take(position, prom_era_now());
+}
+
+void
+prom_position_look(PromPosition *position)
+{
+	take(position, prom_era_look());
 }
 
 void

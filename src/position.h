@@ -17,6 +17,9 @@ typedef struct PromPosition
 /* What is committed now; what this transaction has written is not in it. */
 extern void prom_position_now(PromPosition *position);
 
+/* The same for who does not keep it: he begins no era. */
+extern void prom_position_look(PromPosition *position);
+
 /* Before the first transaction of all. */
 extern void prom_position_begin(PromPosition *position);
 

@@ -35,10 +35,19 @@ static struct
 	bool answer;
 } last;
 
+static uint64 changes; /* of roles and memberships, as far as is known here */
+
 static void
 roles_changed(Datum arg, int cacheid, uint32 hashvalue)
 {
 	last.valid = false;
+	changes++;
+}
+
+uint64
+prom_role_changes(void)
+{
+	return changes;
 }
 
 void
@@ -146,6 +155,7 @@ prom_role_is_submitter(const PromSubmitter *submitter)
 bool
 prom_role_shows(Oid user, const char *name, Oid oid)
 {
+	uint64 before = changes;
 	char *now;
 
 	if (last.valid && last.user == user && last.oid == oid &&
@@ -164,7 +174,8 @@ prom_role_shows(Oid user, const char *name, Oid oid)
 	last.user = user;
 	last.oid = oid;
 	strlcpy(last.name, name, NAMEDATALEN);
-	last.valid = true;
+	/* A change that was noticed meanwhile may not be in the answer. */
+	last.valid = changes == before;
 	return last.answer;
 }
 

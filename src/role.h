@@ -23,6 +23,9 @@ extern bool prom_role_may_see(const char *name, Oid oid);
 /* The same of another user. */
 extern bool prom_role_shows(Oid user, const char *name, Oid oid);
 
+/* Another number than before: what these said may be otherwise now. */
+extern uint64 prom_role_changes(void);
+
 /* Is it the role that it was?  Name and oid must agree. */
 extern bool prom_role_is(const char *name, Oid oid);
 

@@ -7,8 +7,10 @@
  * both come in their order.
  *
  * A window is all that is new, or, for who is far behind, goes to the first of
- * some marks that make it large enough.  Of a window the next events are kept
- * in memory, so that a session which goes on reads each of them once.
+ * some marks that make it large enough.  Of the windows that were used last the
+ * next events are kept in memory, so that a session which goes on reads each of
+ * them once.  What is kept was judged by the roles of then, so it goes when one
+ * of these changes.
  */
 #include "postgres.h"
 
@@ -19,23 +21,30 @@
 #include "utils/memutils.h"
 
 #include "mark.h"
+#include "role.h"
 #include "window.h"
 #include "xact.h"
 
-#define PREFIX 50000 /* events of a window that are kept */
+#define PREFIX 50000   /* events of a window that are kept, */
+#define WINDOWS 8      /* of so many windows, */
+#define ENTRIES 200000 /* and of all of them together */
 
 const PromPlace prom_window_beginning = {DT_NOBEGIN, PG_INT64_MIN};
 
-/* Of one window, the first after a place. */
-static struct
+/* Of a consumer's window, the first after a place. */
+typedef struct Kept
 {
-	MemoryContext context;
-	char *key; /* which window; NULL: none */
+	MemoryContext context; /* NULL: nothing */
+	char *name;
+	char *key; /* which window it is; NULL: the rest does not count */
 	PromPlace after;
 	PromEntry *entries;
 	int n;
 	bool complete; /* the window has no more */
-} kept;
+	uint64 used;   /* the higher the later */
+} Kept;
+
+static Kept kept[WINDOWS];
 
 
 /* Marks and edges. */
@@ -170,8 +179,8 @@ patterns_of(ArrayType *types)
 
 /* What is in a window. */
 
-static bool
-is_after(const PromPlace *a, const PromPlace *b)
+bool
+prom_window_is_after(const PromPlace *a, const PromPlace *b)
 {
 	return a->at > b->at || (a->at == b->at && a->event_id > b->event_id);
 }
@@ -193,20 +202,21 @@ run_between(PromStatement *statement, const PromWindow *window,
 	prom_statement_run_now(statement, values);
 }
 
-#define BETWEEN                                       \
-	" FROM prometheus._occurrences($1, $2, $3, $4) o" \
-	" WHERE (o.at, o.event_id) OPERATOR(pg_catalog.>) ($5, $6)"
-
 static PromStatement next_statement = {
-	"SELECT o.at, o.event_id, o.task_id" BETWEEN
+	"SELECT o.at, o.event_id, o.task_id"
+	" FROM prometheus._occurrences($1, $2, $3, $4) o"
+	" WHERE o.wanted AND (o.at, o.event_id) OPERATOR(pg_catalog.>) ($5, $6)"
 	" ORDER BY o.at, o.event_id LIMIT $7",
 	7,
 	{OIDOID, TEXTARRAYOID, XID8ARRAYOID, XID8ARRAYOID, TIMESTAMPTZOID, INT8OID,
 	 INT8OID},
 	NULL};
 
+/* Among the first so many of all: what is rare is not looked for. */
 static PromStatement count_statement = {
-	"SELECT pg_catalog.count(*) FROM (SELECT" BETWEEN " LIMIT $7) n",
+	"SELECT pg_catalog.count(*) FROM (SELECT o.at, o.event_id, o.wanted"
+	" FROM prometheus._occurrences($1, $2, $3, $4) o LIMIT $7) o"
+	" WHERE o.wanted AND (o.at, o.event_id) OPERATOR(pg_catalog.>) ($5, $6)",
 	7,
 	{OIDOID, TEXTARRAYOID, XID8ARRAYOID, XID8ARRAYOID, TIMESTAMPTZOID, INT8OID,
 	 INT8OID},
@@ -215,71 +225,130 @@ static PromStatement count_statement = {
 static char *
 key_of(const PromWindow *window)
 {
-	return psprintf("%u %s %s %s", window->reader,
-					prom_position_text(&window->base.position),
+	return psprintf(UINT64_FORMAT " %u %s %s %s", prom_role_changes(),
+					window->reader, prom_position_text(&window->base.position),
 					prom_position_text(&window->bound.position),
 					OidOutputFunctionCall(F_ARRAY_OUT,
 										  patterns_of(window->types)));
 }
 
+
+/* What is kept. */
+
 static void
-keep_events(const PromWindow *window, char *key, const PromPlace *after,
+forget(Kept *one)
+{
+	if (one->context != NULL)
+		MemoryContextDelete(one->context);
+	memset(one, 0, sizeof(*one));
+}
+
+static Kept *
+find_kept(const char *name)
+{
+	for (int i = 0; i < WINDOWS; i++)
+		if (kept[i].key != NULL && strcmp(kept[i].name, name) == 0)
+			return &kept[i];
+	return NULL;
+}
+
+/* A free place, with room for so many; what was used longest ago goes. */
+static Kept *
+make_room(int n)
+{
+	for (;;)
+	{
+		Kept *unused = NULL;
+		Kept *oldest = NULL;
+		int all = n;
+
+		for (int i = 0; i < WINDOWS; i++)
+		{
+			all += kept[i].n;
+			if (kept[i].context == NULL)
+				unused = &kept[i];
+			else if (oldest == NULL || kept[i].used < oldest->used)
+				oldest = &kept[i];
+		}
+		if (unused != NULL && (all <= ENTRIES || oldest == NULL))
+			return unused;
+		forget(oldest);
+	}
+}
+
+/* The rows that were read. */
+static Kept *
+keep_rows(const char *name, const char *key, int n)
+{
+	Kept *one = make_room(n);
+
+	one->context = AllocSetContextCreate(CacheMemoryContext,
+										 "prometheus window of events",
+										 ALLOCSET_SMALL_SIZES);
+	one->name = MemoryContextStrdup(one->context, name);
+	one->entries = MemoryContextAlloc(one->context,
+									  Max(n, 1) * sizeof(PromEntry));
+	for (int i = 0; i < n; i++)
+	{
+		one->entries[i].place.at = prom_row_time(i, 1);
+		one->entries[i].place.event_id = prom_row_int64(i, 2);
+		one->entries[i].task_id = prom_row_int64_or(i, 3, 0);
+	}
+	one->n = n;
+	one->key = MemoryContextStrdup(one->context, key);
+	return one;
+}
+
+static Kept *
+keep_events(const PromWindow *window, const char *key, const PromPlace *after,
 			int want)
 {
+	Kept *one = find_kept(window->name);
 	int64 most = Max(want, PREFIX);
 
-	kept.key = NULL;
-	if (kept.context == NULL)
-		kept.context = AllocSetContextCreate(CacheMemoryContext,
-											 "prometheus window of events",
-											 ALLOCSET_DEFAULT_SIZES);
-	MemoryContextReset(kept.context);
+	if (one != NULL)
+		forget(one);
 	run_between(&next_statement, window, &window->bound, after, most + 1);
-	kept.complete = SPI_processed <= most;
-	kept.n = Min(SPI_processed, most);
-	kept.after = *after;
-	kept.entries = MemoryContextAlloc(kept.context,
-									  Max(kept.n, 1) * sizeof(PromEntry));
-	for (int i = 0; i < kept.n; i++)
-	{
-		kept.entries[i].place.at = prom_row_time(i, 1);
-		kept.entries[i].place.event_id = prom_row_int64(i, 2);
-		kept.entries[i].task_id = prom_row_int64_or(i, 3, 0);
-	}
+	one = keep_rows(window->name, key, Min(SPI_processed, most));
+	one->complete = SPI_processed <= most;
+	one->after = *after;
 	SPI_freetuptable(SPI_tuptable);
-	kept.key = MemoryContextStrdup(kept.context, key);
+	return one;
 }
 
 int
 prom_window_next(const PromWindow *window, int want, PromEntry **entries,
 				 bool *all)
 {
+	static uint64 uses;
 	const PromPlace *after = &window->done;
 	char *key = key_of(window);
+	Kept *one = find_kept(window->name);
 	int first = 0;
 	int high;
 
-	if (kept.key == NULL || strcmp(kept.key, key) != 0 ||
-		is_after(&kept.after, after))
-		keep_events(window, key, after, want);
-	high = kept.n;
+	if (one == NULL || strcmp(one->key, key) != 0 ||
+		prom_window_is_after(&one->after, after))
+		one = keep_events(window, key, after, want);
+	high = one->n;
 	while (first < high)
 	{
 		int middle = (first + high) / 2;
 
-		if (is_after(&kept.entries[middle].place, after))
+		if (prom_window_is_after(&one->entries[middle].place, after))
 			high = middle;
 		else
 			first = middle + 1;
 	}
-	if (kept.n - first < want && !kept.complete)
+	if (one->n - first < want && !one->complete)
 	{
-		keep_events(window, key, after, want);
+		one = keep_events(window, key, after, want);
 		first = 0;
 	}
-	*entries = &kept.entries[first];
-	*all = kept.complete && kept.n - first <= want;
-	return Min(kept.n - first, want);
+	one->used = ++uses;
+	*entries = &one->entries[first];
+	*all = one->complete && one->n - first <= want;
+	return Min(one->n - first, want);
 }
 
 void
@@ -331,9 +400,9 @@ prom_window_open(PromWindow *window, int want)
 int64
 prom_window_count(const PromWindow *window, int64 most)
 {
-	PromEdge now;
+	PromEdge now = {.at = 0};
 
-	edge_now(&now);
+	prom_position_look(&now.position);
 	if (!prom_position_precedes(&window->base.position, &now.position))
 		return 0;
 	run_between(&count_statement, window, &now, &window->done, most);

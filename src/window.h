@@ -27,6 +27,7 @@ typedef struct PromPlace
 /* Events that a role may see, of some types. */
 typedef struct PromWindow
 {
+	const char *name; /* of the consumer whose it is */
 	Oid reader;
 	ArrayType *types; /* NULL: all */
 	PromEdge base;
@@ -58,6 +59,9 @@ extern void prom_window_start(PromWindow *window, bool is_now,
  */
 extern bool prom_window_open(PromWindow *window, int want);
 
+/* Is the first one after the other? */
+extern bool prom_window_is_after(const PromPlace *a, const PromPlace *b);
+
 /* It begins where it ended. */
 extern void prom_window_close(PromWindow *window);
 
@@ -68,7 +72,7 @@ extern void prom_window_close(PromWindow *window);
 extern int prom_window_next(const PromWindow *window, int want,
 							PromEntry **entries, bool *all);
 
-/* How many there are until now, but no more than so many. */
+/* How many there are until now among the first so many, wanted or not. */
 extern int64 prom_window_count(const PromWindow *window, int64 most);
 
 /* The ids and the tasks of some entries, as prometheus._events() has them. */

@@ -2,7 +2,7 @@
 -- transaction nothing of its own is given, so transactions are made up: the
 -- events get xids of before it.
 BEGIN;
-SELECT plan(77);
+SELECT plan(86);
 SET LOCAL client_min_messages = error;
 
 CREATE ROLE prom_test_a;
@@ -121,6 +121,38 @@ SELECT throws_ok(s, '42704', NULL, 'there is none: ' || s)
   FROM unnest(ARRAY[$$SELECT prometheus_poll('none')$$, $$SELECT prometheus_ack('none')$$,
                     $$SELECT prometheus_replay('none', '-infinity')$$, $$SELECT prometheus_drop_consumer('none')$$]) AS s;
 
+-- What a role could see when a window was opened, and cannot now.
+
+RESET ROLE;
+SELECT pg_temp.emitted(8, 'of.b.late', '20 s', 'prom_test_b'), pg_temp.emitted(9, 'of.lead', '30 s', 'prom_test_lead') \gset
+SET LOCAL ROLE prom_test_lead;
+SELECT prometheus_create_consumer('of the lead', '{of.*,new.*}', '-infinity');
+SELECT is(pg_temp.types('of the lead', 1), '{new.soon}', 'the first that a role of its owner may see');
+RESET ROLE;
+REVOKE prom_test_a FROM prom_test_lead;
+SET LOCAL ROLE prom_test_lead;
+SELECT is(pg_temp.types('of the lead'), '{of.lead}', 'who has lost the role is not given its events any more');
+RESET ROLE;
+GRANT prom_test_a TO prom_test_lead;
+SET LOCAL ROLE prom_test_lead;
+SELECT is(pg_temp.types('of the lead', 3), '{new.soon,new.same,new.late}', 'who has it again is');
+SELECT event_id AS late FROM prometheus.event WHERE type = 'new.late' \gset
+SELECT event_id AS other FROM prometheus.event WHERE type = 'of.lead' \gset
+RESET ROLE;
+GRANT prom_test_b TO prom_test_lead;
+SET LOCAL ROLE prom_test_lead;
+SELECT throws_ok(format('SELECT prometheus_ack(''of the lead'', %s)', :other), '22023', NULL, 'what was not given cannot be acknowledged');
+SELECT is(prometheus_ack('of the lead', :late), 3::bigint, 'though more is seen, what was given can be');
+SELECT is(pg_temp.types('of the lead'), '{of.b.late,of.lead}', 'and the rest comes');
+RESET ROLE;
+REVOKE prom_test_b FROM prom_test_lead;
+SET LOCAL ROLE prom_test_lead;
+SELECT is(prometheus_ack('of the lead', :other), 1::bigint, 'the last one ends the window');
+SELECT is(pg_temp.types('of the lead'), '{}', 'and nothing is left');
+SELECT prometheus_drop_consumer('of the lead');
+RESET ROLE;
+DELETE FROM prometheus._event WHERE type IN ('of.b.late', 'of.lead');
+
 -- The view, and health.
 
 SET LOCAL ROLE prom_test_a;
@@ -138,6 +170,20 @@ INSERT INTO prometheus._mark (mark_id, xid, at, snapshot) VALUES (1, prometheus.
 SELECT is(status || ' ' || value, 'warning 9; more than an hour behind: all', 'and names those that are late')
   FROM prometheus_health() WHERE check_name = 'consumers';
 SELECT cmp_ok(behind, '>=', interval '2 hours', 'and the view says how far') FROM prometheus.consumer WHERE name = 'all';
+
+-- Of what is written behind its position a part is looked at, so that the view
+-- is quick for who reads what is rare.
+
+SELECT pg_temp.emitted(200, 'often') AS id \gset
+INSERT INTO prometheus._event SELECT id + 1000000 + n, task_id, caused_by, xid, emitted_at, depth, emitter_oid, emitter, agent, type, subject, data
+  FROM prometheus._event e, generate_series(1, 10000) AS n, LATERAL (SELECT e.event_id AS id) x WHERE e.type = 'often';
+SELECT pg_temp.emitted(300, 'rare') AS id \gset
+SELECT prometheus_create_consumer('rare', '{rare}', '-infinity'), prometheus_create_consumer('often', '{often}', '-infinity');
+UPDATE prometheus._consumer SET base = (SELECT format('%s:%s:', x, x)::pg_snapshot FROM (SELECT (1::bigint << 48) + 200) AS s (x)) WHERE name IN ('rare', 'often');
+SELECT results_eq($$SELECT name, lag FROM prometheus.consumer WHERE name IN ('often', 'rare') ORDER BY name$$,
+                  $$VALUES ('often', 10000::bigint), ('rare', 0)$$, 'lag is counted among ten thousand');
+SELECT prometheus_drop_consumer(name) FROM unnest('{often,rare}'::text[]) AS name;
+DELETE FROM prometheus._event WHERE type IN ('often', 'rare');
 
 -- A start is the last mark at or before it.
 

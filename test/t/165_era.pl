@@ -148,11 +148,14 @@ $other->wait_for('checkpoint: it was used',
 	q{SELECT string_agg(task_id::text, ' ') FROM prometheus.queue}, $listed);
 
 # A copy by CREATE DATABASE, of a database in use: the first write pauses it.
+sql(q{SELECT prometheus_create_consumer('reader')});
 sql('CREATE DATABASE copy TEMPLATE postgres');
 sql('CREATE DATABASE clone TEMPLATE postgres');
 is( $other->health('era', dbname => 'copy'),
 	'warning|2, of another database; all tasks will be paused|This is a copy: the next submit or its scheduler begins a new era.',
 	'copy: health says what will be');
+is( $other->safe_psql('copy', 'SELECT count(lag) FROM prometheus.consumer; SELECT max(era) FROM prometheus._era'),
+	"1\n2", 'copy: who only reads begins no era');
 my ($rc, $out, $err) = $other->psql('copy', q{SELECT prometheus_submit('in the copy')});
 like($err, qr/WARNING:  database "copy" is a copy/, 'copy: the first submit warns');
 is($other->health('era', dbname => 'copy'), "warning|3; $waits", 'copy: health says that it is one');

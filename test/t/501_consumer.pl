@@ -238,5 +238,25 @@ EXPLAIN (ANALYZE, BUFFERS) SELECT * FROM prometheus_poll('idle');
 EOSQL
 cmp_ok($pages, '<', 150, 'a poll at the end of 30,000 events reads few pages');
 
+# A session that polls for long does not grow.
+is(sql(<<'EOSQL'), 't', 'two thousand polls need no more memory than a hundred');
+CREATE PROCEDURE poll_on(n int) LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. n LOOP
+		PERFORM prometheus_emit('w.one') WHERE i % 10 = 0;
+		COMMIT;
+		PERFORM count(*) FROM prometheus_poll('idle');
+		PERFORM prometheus_ack('idle') WHERE i % 10 = 5;
+		COMMIT;
+	END LOOP;
+END$$;
+CREATE TEMP TABLE memory (bytes) AS SELECT 0::bigint;
+CALL poll_on(100);
+UPDATE memory SET bytes = (SELECT sum(used_bytes) FROM pg_backend_memory_contexts);
+UPDATE memory SET bytes = (SELECT sum(used_bytes) FROM pg_backend_memory_contexts);
+CALL poll_on(2000);
+SELECT (SELECT sum(used_bytes) FROM pg_backend_memory_contexts) < bytes + 65536 FROM memory;
+EOSQL
+
 $node->stop;
 done_testing();
