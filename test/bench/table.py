@@ -47,7 +47,7 @@ def row(what, values, unit, floor="", floors=None, goal=None, by="value"):
     is "ratio".  A goal that the floor itself misses says more of the machine
     than of prometheus: "floor" instead of "NO".
     """
-    ratios = [value / of for value, of in zip(values, floors)] if floors else []
+    ratios = [value / max(of, 0.001) for value, of in zip(values, floors)] if floors else []
     median = statistics.median(ratios if by == "ratio" else values)
     met = ""
     if goal:

@@ -3,6 +3,7 @@
 use strict;
 use warnings FATAL => 'all';
 
+use IPC::Run ();
 use PromCluster;
 use Test::More;
 
@@ -10,7 +11,7 @@ my $node = PromCluster->new('event');
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
-$node->init(conf => "prometheus.mark_interval = '50ms'\nmax_prepared_transactions = 2\nprometheus.retention = 0\n");
+$node->init(conf => "prometheus.mark_interval = '50ms'\nmax_prepared_transactions = 2\nprometheus.retention = 0\nmax_connections = 200\nwal_level = replica\nmax_wal_senders = 1\n");
 $node->start;
 $node->create_extension;
 $node->create_scripted_model;
@@ -73,10 +74,40 @@ sql(q{COMMIT PREPARED 'hint'});
 $until->('by a prepared transaction');
 $listener->quit;
 
-# While the publisher is not there, emitting goes on.
+# Many listeners, and none of them costs who emits: each transaction of a burst,
+# while the publisher is not there, gives no hint of its own.
+my ($in, $out) = ('', '');
+my $listeners = IPC::Run::start([ 'python3', 'test/listeners.py', $node->host, $node->port, 150 ],
+	'<', \$in, '>', \$out, IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+my $heard = sub {
+	my ($what) = @_;
+	$out = '';
+	$in .= "$what\n";
+	$listeners->pump until $out =~ /\n/;
+	return $out =~ s/\n//r;
+};
+$listeners->pump until $out =~ /ready/;
+$node->wait_for('all is told', q{SELECT state = 'idle' FROM prometheus.worker WHERE role = 'publisher'});
 $node->signal_worker('STOP', 'publisher');
-is(sql(q{SELECT count(prometheus_emit('shop.stopped')) FROM generate_series(1, 100)}), 100, 'without a publisher');
+is(sql(q{SELECT count(prometheus_emit('shop.stopped'));} x 100), join("\n", (1) x 100), 'without a publisher');
 $node->signal_worker('CONT', 'publisher');
+is($heard->('burst'), '1 1', 'a burst is one hint for each of 150 listeners');
+
+# Who keeps the lock that NOTIFY takes (its commit waits for a replica that is not
+# there) holds up the hint, and nobody else.
+sql(q{ALTER SYSTEM SET synchronous_commit = 'local'; ALTER SYSTEM SET synchronous_standby_names = 'nobody'});
+$node->reload;
+my $notifier = $node->background_psql('postgres');
+$notifier->query_until(qr/begun/, "\\echo begun\nSET synchronous_commit = on; BEGIN; CREATE TABLE something (); NOTIFY something; COMMIT;\n");
+$node->wait_for('it keeps the lock', q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query ~ '^COMMIT'}, 1);
+is(sql(q{SELECT count(*) FROM pg_locks WHERE classid = 'pg_database'::regclass AND objid = 0 AND granted}), 1, 'that of NOTIFY');
+is(sql(q{SELECT count(prometheus_emit('shop.stopped'));} x 20), join("\n", (1) x 20), 'emitting goes on');
+is(sql(q{SELECT count(prometheus_submit('x'))}), 1, 'so does submitting');
+sql(q{ALTER SYSTEM RESET synchronous_commit; ALTER SYSTEM RESET synchronous_standby_names});
+$node->reload;
+is($heard->('lock') =~ /^[12] [12]$/, 1, 'and then all hear of it');
+$notifier->quit;
+IPC::Run::kill_kill($listeners, grace => 0);
 
 # Retention: an event goes after its time, what a tool emitted with its task.
 
