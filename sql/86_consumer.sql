@@ -189,7 +189,7 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'prom_create_consumer';
 COMMENT ON FUNCTION @extschema@.prometheus_create_consumer(
     text, text[], timestamptz) IS
-    'Makes a consumer of events, which prometheus_poll() then gives, of what is committed from now on; with start, of all that the last mark at or before it does not see (-infinity: of all that is kept). name: 1 to 200 bytes. types: as in prometheus.event; shop.* stands for all that begin with shop. and * for all. It is given what its owner, the caller, may see. Raises duplicate_object, invalid_parameter_value, null_value_not_allowed.';
+    'Makes a consumer of events, which prometheus_poll() then gives, of what is committed from now on; with start, of all that the last mark at or before it does not see (-infinity: of all that is kept). name: 1 to 200 bytes. types: as in prometheus.event, 100 at most; shop.* stands for all that begin with shop. and * for all. It is given what its owner, the caller, may see. Raises duplicate_object, invalid_parameter_value, null_value_not_allowed.';
 
 CREATE FUNCTION @extschema@.prometheus_poll(
     consumer text,

@@ -37,6 +37,7 @@
 #define KEEP_POSITION 5000
 
 #define MAX_EVENTS 100000 /* of a poll */
+#define MAX_TYPES 100     /* each event is held against all of them */
 #define MAX_LAG 10000     /* events that are looked at to count it */
 
 typedef struct Consumer
@@ -84,6 +85,10 @@ check_types(ArrayType *types)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("types must not be empty"),
 						errhint("Leave the argument out for all types.")));
+	if (n > MAX_TYPES)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("there must not be more than %d types", MAX_TYPES),
+						errhint("shop.* stands for all that begin with shop.")));
 	for (int i = 0; i < n; i++)
 	{
 		if (nulls[i])

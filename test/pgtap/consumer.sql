@@ -2,7 +2,7 @@
 -- transaction nothing of its own is given, so transactions are made up: the
 -- events get xids of before it.
 BEGIN;
-SELECT plan(86);
+SELECT plan(87);
 SET LOCAL client_min_messages = error;
 
 CREATE ROLE prom_test_a;
@@ -41,6 +41,7 @@ SELECT throws_ok($$SELECT prometheus_create_consumer('')$$, '22023', NULL, 'an e
 SELECT throws_ok($$SELECT prometheus_create_consumer(repeat('x', 201))$$, '22023', NULL, 'a long name');
 SELECT throws_ok($$SELECT prometheus_create_consumer('x', '{}')$$, '22023', NULL, 'no types');
 SELECT throws_ok($$SELECT prometheus_create_consumer('x', '{a,NULL}')$$, '22004', NULL, 'a null among them');
+SELECT throws_ok($$SELECT prometheus_create_consumer('x', array_fill('a'::text, '{101}'))$$, '22023', NULL, 'more than a hundred');
 SELECT throws_ok(format('SELECT prometheus_create_consumer(''x'', ARRAY[%L])', t), '22023', NULL, 'no type: ' || t)
   FROM unnest(ARRAY['', '*.a', 'a*', 'a.*.b', '**', 'a b', '%']) AS t;
 SELECT throws_ok($$SELECT prometheus_create_consumer('x', start => now() + interval '1 hour')$$, '22023', NULL, 'the future');
