@@ -627,6 +627,7 @@ prom_consumer_take(const char *name, int want, PromEntry **entries, bool *more)
 {
 	Consumer consumer;
 	TimestampTz was_at;
+	bool was_open;
 	bool all = true;
 	bool changed = false;
 	int n;
@@ -637,11 +638,13 @@ prom_consumer_take(const char *name, int want, PromEntry **entries, bool *more)
 	if (!prom_role_is(consumer.owner, consumer.window.reader))
 		return PROM_CONSUMER_ORPHAN;
 	was_at = consumer.window.base.at;
+	was_open = consumer.window.is_open;
 	n = find_events(&consumer, want, entries, &all, &changed);
 	if (n > 0)
 	{
 		consumer.window.done = (*entries)[n - 1].place;
-		*more = !all;
+		/* Behind a window of before, or up to a mark, there may be more. */
+		*more = !all || was_open || n == want;
 		if (all)
 			begin_anew(&consumer);
 	}

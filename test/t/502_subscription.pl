@@ -148,6 +148,16 @@ $holder->query('ROLLBACK');
 $holder->quit;
 wait_deliveries('dated', 'dead 1, delivered 3');
 
+# What comes while a large transaction's events are taken is taken after them.
+
+sql(<<'EOSQL');
+SELECT prometheus_subscribe('many', 'note(prometheus.event)', types => '{many}'), prometheus_pause('subscription:many');
+SELECT count(prometheus_emit('many')) FROM generate_series(1, 260);
+SELECT count(prometheus_emit('many')) FROM generate_series(1, 140);
+SELECT prometheus_emit('many');
+EOSQL
+wait_deliveries('many', 'waiting 401');
+
 # Nobody knows what an owner of another name may see.
 
 sql(q{ALTER ROLE alice RENAME TO alicia; SELECT prometheus_emit('shop.order.paid', '{"n": 5}')});
