@@ -135,7 +135,7 @@ COMMENT ON FUNCTION @extschema@.prometheus_subscribe(
 CREATE FUNCTION @extschema@.prometheus_unsubscribe(name text) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_unsubscribe';
 COMMENT ON FUNCTION @extschema@.prometheus_unsubscribe(text) IS
-    'Removes a subscription and its deliveries; what its function does just then is rolled back. The events stay. Raises undefined_object, insufficient_privilege.';
+    'Removes a subscription and its deliveries; what its function does just then is rolled back, unless it was the function that called this. The events stay. Raises undefined_object, insufficient_privilege.';
 
 CREATE FUNCTION @extschema@.prometheus_redrive(
     name text,

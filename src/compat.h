@@ -11,6 +11,7 @@
 #include "access/transam.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "executor/executor.h"
 #include "storage/latch.h"
@@ -94,6 +95,15 @@ extern PGDLLEXPORT void _PG_init(void);
 #else
 #define prom_may_execute(oid, role) \
 	(pg_proc_aclcheck((oid), (role), ACL_EXECUTE) == ACLCHECK_OK)
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define prom_may_use_schema(oid, role)                                 \
+	(object_aclcheck(NamespaceRelationId, (oid), (role), ACL_USAGE) == \
+	 ACLCHECK_OK)
+#else
+#define prom_may_use_schema(oid, role) \
+	(pg_namespace_aclcheck((oid), (role), ACL_USAGE) == ACLCHECK_OK)
 #endif
 
 /* ExecutorCheckPerms_hook: how each relation of a query is to be used. */

@@ -23,10 +23,12 @@
 #include "utils/syscache.h"
 
 #include "act.h"
+#include "compat.h"
 #include "delivery.h"
 #include "guard.h"
 #include "signature.h"
 #include "subscriber.h"
+#include "subscription.h"
 #include "xact.h"
 
 /* A call of the function, within the guard. */
@@ -51,10 +53,30 @@ typedef struct Subscriber
 } Subscriber;
 
 static Oid
+event_view(void)
+{
+	return get_relname_relid("event", get_namespace_oid("prometheus", false));
+}
+
+static Oid
 event_type(void)
 {
-	return get_rel_type_id(
-		get_relname_relid("event", get_namespace_oid("prometheus", false)));
+	return get_rel_type_id(event_view());
+}
+
+/* As who calls it must be able to name it, too. */
+static bool
+may_call(Oid function, Oid role)
+{
+	return prom_may_execute(function, role) &&
+		   prom_may_use_schema(get_func_namespace(function), role);
+}
+
+static bool
+may_read_events(Oid role)
+{
+	return pg_class_aclcheck(event_view(), role, ACL_SELECT) == ACLCHECK_OK &&
+		   prom_may_use_schema(get_namespace_oid("prometheus", false), role);
 }
 
 void
@@ -180,10 +202,17 @@ read_delivery(const PromJob *job, PromDelivery *delivery,
 static const char *
 unusable(const Subscriber *subscriber)
 {
-	if (!OidIsValid(prom_guard_role(subscriber->owner, subscriber->owner_oid)))
+	Oid role = prom_guard_role(subscriber->owner, subscriber->owner_oid);
+	Oid function = prom_signature_find(subscriber->handler);
+
+	if (!OidIsValid(role))
 		return "its owner is not the role that it was";
-	if (!OidIsValid(prom_signature_find(subscriber->handler)))
+	if (!OidIsValid(function))
 		return "its function does not exist any more";
+	if (!may_call(function, role))
+		return "its owner may not execute its function any more";
+	if (!may_read_events(role))
+		return "its owner may not read prometheus.event any more";
 	return NULL;
 }
 
@@ -246,9 +275,14 @@ prom_subscriber_run(PromJob *job)
 	if (end.error != NULL)
 		end.kind = "process";
 	else
+	{
+		prom_subscription_runs(subscriber.name);
 		run_function(&delivery, &subscriber, &end);
+	}
 	prom_act_check_wanted(job);
-	if (!prom_delivery_record(&delivery, &end, GetCurrentTimestamp()))
+	/* Who removes his own subscription has been given his last event. */
+	if (!prom_delivery_record(&delivery, &end, GetCurrentTimestamp()) &&
+		!prom_subscription_removed_itself())
 		ereport(ERROR, (errcode(ERRCODE_QUERY_CANCELED),
 						errmsg("the delivery is not wanted any more")));
 	job->delivered = end.error == NULL ? PROM_DELIVERED_WELL

@@ -315,6 +315,23 @@ end(const char *name, const PromOwner *before)
 	send_hint(name);
 }
 
+/* Of an executor: whose function runs, and whether that has removed it. */
+static char running[PROM_MAX_NAME + 1];
+static bool removed_itself;
+
+void
+prom_subscription_runs(const char *name)
+{
+	strlcpy(running, name, sizeof(running));
+	removed_itself = false;
+}
+
+bool
+prom_subscription_removed_itself(void)
+{
+	return removed_itself;
+}
+
 PG_FUNCTION_INFO_V1(prom_unsubscribe);
 
 Datum
@@ -338,6 +355,7 @@ prom_unsubscribe(PG_FUNCTION_ARGS)
 	value = CStringGetTextDatum(name);
 	for (int i = 0; i < lengthof(sql); i++)
 		execute(sql[i], 1, &type, &value, NULL);
+	removed_itself |= strcmp(name, running) == 0;
 	end(name, &before);
 	PG_RETURN_VOID();
 }
@@ -405,10 +423,10 @@ prom_subscription_look(PromSubscriptions *found)
 		"    WHERE x.subscription OPERATOR(pg_catalog.=) s.name"
 		"    AND x.status OPERATOR(pg_catalog.=) 'dead'::pg_catalog.text)"
 		"   AS dead,"
-		"  (SELECT x.next_at FROM prometheus._delivery x"
+		"  (SELECT pg_catalog.min(x.next_at) FROM prometheus._delivery x"
 		"    WHERE x.subscription OPERATOR(pg_catalog.=) s.name"
-		"    AND x.status OPERATOR(pg_catalog.=) 'waiting'::pg_catalog.text"
-		"    ORDER BY x.next_at LIMIT 1) AS oldest) d";
+		"    AND x.status OPERATOR(pg_catalog.=) 'waiting'::pg_catalog.text)"
+		"   AS oldest) d";
 	Oid type = TIMESTAMPTZOID;
 	Datum value = TimestampTzGetDatum(
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), -LATE * 1000));

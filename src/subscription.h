@@ -15,6 +15,13 @@ typedef struct PromSubscriptions
 	const char *lagging;  /* those whose oldest delivery is late, or NULL */
 } PromSubscriptions;
 
+/*
+ * In an executor: the function of this one is about to run.  And has it, since
+ * then, removed that?
+ */
+extern void prom_subscription_runs(const char *name);
+extern bool prom_subscription_removed_itself(void);
+
 extern void prom_subscription_look(PromSubscriptions *found);
 
 #endif

@@ -122,6 +122,44 @@ sql(q{SELECT prometheus_subscribe('ordered', 'note(prometheus.event)', types => 
 wait_deliveries('ordered', 'delivered 8');
 is(sql(q{SELECT string_agg(data ->> 'n', ' ' ORDER BY id) FROM seen WHERE type = 'pace'}), '4 5', 'made anew, it goes on');
 
+# Who loses what he needs is told why, and nothing is lost.
+
+sql(<<'EOSQL');
+CREATE SCHEMA shop; GRANT USAGE ON SCHEMA shop TO alice;
+CREATE FUNCTION shop.note(e prometheus.event) RETURNS void LANGUAGE sql AS $$INSERT INTO seen (who, type) VALUES ('rights of ' || current_user, (e).type)$$;
+REVOKE EXECUTE ON FUNCTION shop.note(prometheus.event) FROM PUBLIC; GRANT EXECUTE ON FUNCTION shop.note(prometheus.event) TO alice;
+GRANT bob TO alice;
+SET ROLE alice; SELECT prometheus_subscribe('rights', 'shop.note(prometheus.event)', types => '{rights}');
+EOSQL
+foreach my $case (
+	[ 'EXECUTE ON FUNCTION shop.note(prometheus.event)', 'alice', 'its owner may not execute its function any more' ],
+	[ 'USAGE ON SCHEMA shop', 'alice', 'its owner may not execute its function any more' ],
+	[ 'prometheus_agent_user', 'alice, bob', 'its owner may not read prometheus.event any more' ])
+{
+	my ($right, $from, $reason) = @$case;
+
+	sql("BEGIN; SET LOCAL ROLE alice; SELECT prometheus_emit('rights'); RESET ROLE; REVOKE $right FROM $from; COMMIT");
+	$node->wait_for("$right: it is disabled", q{SELECT disabled_reason FROM prometheus.subscription WHERE name = 'rights'}, $reason);
+	sql("GRANT $right TO $from; SET ROLE alice; SELECT prometheus_subscribe('rights', 'shop.note(prometheus.event)', types => '{rights}')");
+}
+wait_deliveries('rights', 'delivered 3');
+sql(q{SELECT prometheus_pause('subscription:rights'); SET ROLE bob; SELECT prometheus_emit('rights')});
+wait_deliveries('rights', 'delivered 3, waiting 1');
+sql(q{REVOKE bob FROM alice; SELECT prometheus_resume('subscription:rights')});
+$node->wait_for('an event that he may not see any more is a dead letter', q{SELECT error FROM prometheus.dead_letter WHERE subscription = 'rights'},
+	'the event is not kept any more, or its owner may not see it');
+
+# A function may remove its own subscription.
+
+sql(<<'EOSQL');
+CREATE FUNCTION last(e prometheus.event) RETURNS void LANGUAGE sql AS
+	$$SELECT prometheus_unsubscribe('once'); INSERT INTO seen (who, type) VALUES ('once', (e).type)$$;
+SELECT prometheus_subscribe('once', 'last(prometheus.event)', types => '{once}');
+SELECT prometheus_emit('once');
+EOSQL
+$node->wait_for('what it did stays', q{SELECT count(*) FROM seen WHERE who = 'once'}, 1);
+is(sql(q{SELECT count(*) FROM prometheus.subscription WHERE name = 'once'}), 0, 'and the subscription is gone');
+
 # A replay delivers what was delivered, as its subscription is now.
 
 sql(q{SET ROLE alice; SELECT prometheus_subscribe('orders', 'note(prometheus.event)', types => '{shop.order.*}', filter => '$.n > 1', ordered => true)});
