@@ -206,8 +206,11 @@ class Request:
             body = json.loads(self.raw) if self.raw else None
         except ValueError:
             body = self.raw.decode("latin-1")
-        return {"n": self.n, "method": self.method, "path": self.path, "headers": self.headers,
+        seen = {"n": self.n, "method": self.method, "path": self.path, "headers": self.headers,
                 "body": body, "at": self.at, "connection": self.connection}
+        if self.path.startswith("/hook/"):
+            seen["raw"] = self.raw.decode()
+        return seen
 
 
 class Connection(asyncio.Protocol):

@@ -77,19 +77,30 @@ install_from() # DIRECTORY
 	fi
 }
 
+# What node's tests need, while the library is built; they pass over themselves
+# if it cannot be had.
+npm=
+mkdir node
+if [ "$what" = test ] && command -v npm >/dev/null; then
+	npm install --silent --no-audit --no-fund --prefix "$copy/node" \
+		standardwebhooks@1.0.0 </dev/null >&2 &
+	npm=$!
+fi
+
 # The crash tests need a library with fault points; all others are made with
 # the one that people use, which is the one that stays installed.
 say "building for $("$PG_CONFIG" --version)"
 build "${FAULTS:-}"
 if [ "$what" = test ] && [ -z "${FAULTS:-}" ]; then
 	mkdir faults
-	tar -cf - --exclude=./faults . | tar -xf - -C faults
+	tar -cf - --exclude=./faults --exclude=./node . | tar -xf - -C faults
 	# the same but for what knows of fault points
 	(cd faults &&
 		grep -rlE '"(fault|mutant)\.h"|PROM_FAULTS' --include='*.c' src | sed 's/c$/o/' | xargs rm &&
 		rm prometheus.so && "${make[@]}" FAULTS=1 -j"$(nproc)" all)
 	faults=$copy/faults
 fi
+[ -z "$npm" ] || wait "$npm" || say "npm could not install standardwebhooks"
 install_from "${faults:-$copy}"
 [ ${#as[@]} -eq 0 ] || chown -R postgres "$copy"
 
@@ -103,7 +114,8 @@ for name in $(compgen -e); do
 		*) environment+=(-u "$name") ;;
 	esac
 done
-environment+=("PATH=$bindir:$PATH" "HOME=$copy" LANG=C.UTF-8 "PG_CONFIG=$PG_CONFIG")
+environment+=("PATH=$bindir:$PATH" "HOME=$copy" LANG=C.UTF-8 "PG_CONFIG=$PG_CONFIG"
+	"NODE_PATH=$copy/node/node_modules")
 
 [ "$what" != test ] || exec </dev/null
 ran=yes

@@ -3,7 +3,10 @@
 use strict;
 use warnings FATAL => 'all';
 
+use Encode qw(encode_utf8);
 use FakeLLM;
+use IPC::Run ();
+use JSON::PP qw(encode_json);
 use MIME::Base64 qw(encode_base64);
 use PostgreSQL::Test::Utils;
 use PromCluster;
@@ -43,7 +46,8 @@ sub wait_delivery
 
 sub requests_of { return grep { $_->{path} =~ m{^/hook/$_[0]} } @{ $llm->requests }; }
 
-write_secret('good', 'whsec_' . encode_base64('a key of the tests, 32 bytes long', ''));
+my $good = 'whsec_' . encode_base64('a key of the tests, 32 bytes long', '');
+write_secret('good', $good);
 write_secret('other', 'whsec_' . encode_base64('another key of the tests, of whom', ''));
 write_secret('bad', 'whsec_none');
 $node->init(conf => "prometheus.secrets_dir = '$secrets'\n");
@@ -94,6 +98,22 @@ is(@again . ' ' . keys %ids, '2 1', 'sent again with the same id');
 cmp_ok($again[0]{headers}{'webhook-timestamp'}, '<=', $again[1]{headers}{'webhook-timestamp'}, 'of its own time');
 my @ids = map { $_->{headers}{'webhook-id'} } requests_of('ok/(?:un)?signed');
 isnt($ids[0], $ids[1], 'ids of two subscriptions differ');
+
+# The reference library believes it, and nothing else.
+
+SKIP:
+{
+	my ($out, $err);
+
+	skip 'node has no standardwebhooks', 1
+	  if !eval { IPC::Run::run([ 'node', '-e', q{require('standardwebhooks')} ], '>&', \my $nothing) };
+	my @requests = ($first, @again, requests_of('ok/foreign'), { %$first, raw => "$first->{raw} " },
+		{ %$first, headers => { %{ $first->{headers} }, 'webhook-timestamp' => $first->{headers}{'webhook-timestamp'} + 1 } });
+	my $in = join '', map { encode_json($_) . "\n" } @requests;
+	IPC::Run::run([ 'node', 'test/examples/webhook.js', $good ], '<', \$in, '>', \$out, '2>', \$err) or diag($err);
+	is($out, encode_utf8(qq{signed {"\x{e4}":1}\nagain {"\x{e4}":1}\nagain {"\x{e4}":1}\n}) . "refused: No matching signature found\n" x 3,
+		'the reference library from npm says the same');
+}
 
 # The gate.
 
