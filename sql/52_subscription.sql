@@ -35,6 +35,7 @@ CREATE TABLE prometheus._delivery (
     duration_ms double precision,
     attempts integer NOT NULL,
     strikes integer NOT NULL,
+    mark_id bigint NOT NULL,
     http_status integer,
     status text NOT NULL,
     subscription text NOT NULL,
@@ -46,7 +47,7 @@ CREATE TABLE prometheus._delivery (
 );
 CREATE INDEX _delivery_due
     ON prometheus._delivery (subscription, next_at, delivery_id)
-    WHERE status = 'waiting';
+    WHERE status = 'waiting' AND key IS NULL;
 CREATE INDEX _delivery_key
     ON prometheus._delivery (subscription, key, delivery_id)
     WHERE status = 'waiting' AND key IS NOT NULL;
@@ -56,4 +57,4 @@ CREATE INDEX _delivery_dead
 CREATE INDEX _delivery_ended ON prometheus._delivery (ended_at)
     WHERE ended_at IS NOT NULL;
 COMMENT ON TABLE prometheus._delivery IS
-    'One event for one subscription, and what came of it; changed in place. status: waiting, delivered, dead, discarded. key: of those with the same one the first that waits is delivered. strikes: crashes of the server while its function ran. fingerprint: of errors that are the same but for their numbers.';
+    'One event for one subscription, and what came of it; changed in place. status: waiting, delivered, dead, discarded. key: of those with the same one the first that waits is delivered. strikes: crashes of the server while its function ran. fingerprint: of errors that are the same but for their numbers. mark_id: a mark that does not see its event; retention does not go past it while it waits.';

@@ -773,9 +773,17 @@ SELECT coalesce(g.target, p.target) AS target,
        g.width,
        g.failures
   FROM prometheus._gates() g
-  FULL JOIN prometheus._gate p ON p.target = g.target;
+  FULL JOIN (
+       SELECT x.target, x.paused_at, x.paused_by, x.reason
+         FROM prometheus._gate x
+        WHERE x.target NOT LIKE 'subscription:%'
+           OR EXISTS (
+              SELECT FROM prometheus._subscription s
+               WHERE x.target = 'subscription:' || s.name
+                 AND prometheus._may_see(s.owner, s.owner_oid))
+       ) p ON p.target = g.target;
 COMMENT ON VIEW prometheus.gate IS
-    'What may close the way to tasks and deliveries: a pause of all, of an agent, of a model or of a subscription; a rate limit, failures or want of money of a model, failures of a subscription. What is now: not a fact.';
+    'What may close the way to tasks and deliveries: a pause of all, of an agent, of a model or of a subscription; a rate limit, failures or want of money of a model, failures of a subscription. Those of subscriptions only for who may see these. What is now: not a fact.';
 COMMENT ON COLUMN prometheus.gate.target IS 'all, agent:NAME, model:NAME or subscription:NAME.';
 COMMENT ON COLUMN prometheus.gate.state IS
     'open; paused (by a person); closed (until a moment); opening (it was closed, and widens with each good call).';

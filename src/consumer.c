@@ -623,7 +623,8 @@ prom_consumer_push(const char *name, ArrayType *types, Oid owner, bool exists)
 }
 
 int
-prom_consumer_take(const char *name, int want, PromEntry **entries, bool *more)
+prom_consumer_take(const char *name, int want, PromEntry **entries,
+				   int64 *mark_id, bool *more)
 {
 	Consumer consumer;
 	TimestampTz was_at;
@@ -640,6 +641,7 @@ prom_consumer_take(const char *name, int want, PromEntry **entries, bool *more)
 	was_at = consumer.window.base.at;
 	was_open = consumer.window.is_open;
 	n = find_events(&consumer, want, entries, &all, &changed);
+	*mark_id = consumer.window.base.mark_id;
 	if (n > 0)
 	{
 		consumer.window.done = (*entries)[n - 1].place;
@@ -723,15 +725,27 @@ prom_consumer_count(int seconds, StringInfo late)
 {
 	Consumer *consumers;
 	PromOwner before;
+	int of_others = 0;
 	int n;
 
 	SPI_connect();
 	become_owner(&before);
 	n = read_consumers(&consumers);
 	for (int i = 0; i < n; i++)
-		if (prom_window_behind(&consumers[i].window) > seconds * USECS_PER_SEC)
+	{
+		const Consumer *one = &consumers[i];
+
+		if (prom_window_behind(&one->window) <= seconds * USECS_PER_SEC)
+			continue;
+		if (prom_role_shows(before.user, one->owner, one->window.reader))
 			appendStringInfo(late, "%s%s", late->len > 0 ? ", " : "",
-							 consumers[i].window.name);
+							 one->window.name);
+		else
+			of_others++;
+	}
+	if (of_others > 0)
+		appendStringInfo(late, "%s%d of others", late->len > 0 ? ", " : "",
+						 of_others);
 	end(&before);
 	return n;
 }

@@ -14,7 +14,9 @@
  *
  * A gate that is closed lets nothing begin, so nothing uses up an attempt.
  * Subscriptions wait for each other nowhere: each has its own gate, and
- * functions have executors of their own (job.c).
+ * functions have executors of their own (job.c).  What is written and read for
+ * one is a subtransaction: what fails there, or waits for a lock of somebody,
+ * is tried again later, and nobody else notices.
  */
 #include "postgres.h"
 
@@ -33,55 +35,44 @@
 #include "fault.h"
 #include "fetch.h"
 #include "gate.h"
+#include "guilt.h"
+#include "receiver.h"
 #include "role.h"
 #include "wakeup.h"
 #include "webhook.h"
 #include "worker.h"
 #include "xact.h"
 
-/* Under way for one subscription; what is read ahead; slower than this, ms. */
-#define MOST_FUNCTIONS 1
-#define MOST_WEBHOOKS 8
-#define READ_AHEAD 32
+/* A function that took more than this is slow, ms. */
 #define SLOW 1000
 
 /* After what cannot be written or read, ms; and what it may wait for a lock. */
 #define AGAIN 1000
-#define LOCK_TIMEOUT_OF_TURN "100ms"
-
-typedef struct Subscription
-{
-	dlist_node link; /* among all */
-	char *name;
-	char *owner;
-	Oid owner_oid;
-	char *url; /* NULL: a function */
-	char *secret;
-	int64 timeout;
-	int max_attempts;
-	bool is_there;      /* it was read the last time */
-	PromGate *gate;     /* NULL: there are too many */
-	dlist_head waiting; /* read ahead */
-	int nwaiting;
-	int in_flight;
-	bool look;        /* there may be more that is due */
-	TimestampTz next; /* and then there is; DT_NOEND: not known of any */
-	PromJobOwner jobs;
-} Subscription;
+#define LOCK_TIMEOUT_OF_TURN "20ms"
 
 typedef struct Delivery
 {
 	dlist_node link; /* waiting, under way, or ended */
-	Subscription *of;
+	PromReceiver *of;
 	PromDelivery record;
 	uint32 generation; /* of the gate */
 	char *body;        /* of a webhook that is about to be sent */
 	PromWebhookHeaders headers;
 	const char *problem; /* it cannot be sent, static or in the turn */
 	PromFetch *fetch;
+	bool is_recorded; /* what came of it, by this turn */
 } Delivery;
 
-static dlist_head subscriptions = DLIST_STATIC_INIT(subscriptions);
+/* What is done for one subscription, or one delivery, on its own. */
+typedef struct Act
+{
+	PromReceiver *subscription;
+	Delivery *delivery;
+	TimestampTz now;
+	dlist_head taken; /* what may begin */
+	bool is_brief;    /* what came of it cannot be recorded in full */
+} Act;
+
 static dlist_head underway = DLIST_STATIC_INIT(underway);
 static dlist_head answered = DLIST_STATIC_INIT(answered); /* fetches */
 static dlist_head ended = DLIST_STATIC_INIT(ended);       /* not recorded yet */
@@ -89,23 +80,13 @@ static dlist_head ended = DLIST_STATIC_INIT(ended);       /* not recorded yet */
 /* On the network, or not recorded yet. */
 static int nwebhooks;
 
-/* Subscriptions are to be read again; and not before this, after a failure. */
-static bool stale = true;
+/* After a turn that failed. */
 static TimestampTz not_before;
-
-static Oid relation; /* _subscription; InvalidOid: not known yet */
-
-static void
-relation_changed(Datum arg, Oid relid)
-{
-	if (relid == relation || relid == InvalidOid)
-		stale = true;
-}
 
 void
 prom_courier_begin(void)
 {
-	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+	prom_receivers_begin();
 	pg_atomic_write_u32(&prom_my_database->deliver, 1);
 }
 
@@ -116,183 +97,40 @@ prom_courier_in_flight(void)
 }
 
 
-/* Subscriptions. */
-
-static PromStatement subscriptions_statement = {
-	"SELECT s.name, s.owner, s.owner_oid, s.url, s.secret, s.timeout_ms,"
-	" s.max_attempts, s.breaker_failures FROM prometheus._subscription s"
-	" WHERE s.disabled_at IS NULL",
-	0,
-	{0},
-	NULL,
-};
-
-static Subscription *
-find_subscription(const char *name)
-{
-	dlist_iter iter;
-
-	dlist_foreach(iter, &subscriptions)
-	{
-		Subscription *one = dlist_container(Subscription, link, iter.cur);
-
-		if (strcmp(one->name, name) == 0)
-			return one;
-	}
-	return NULL;
-}
-
-static void
-free_texts(Subscription *subscription)
-{
-	pfree(subscription->owner);
-	if (subscription->url != NULL)
-		pfree(subscription->url);
-	if (subscription->secret != NULL)
-		pfree(subscription->secret);
-}
-
-static void
-forget_waiting(Subscription *subscription)
-{
-	while (!dlist_is_empty(&subscription->waiting))
-		pfree(dlist_container(Delivery, link,
-							  dlist_pop_head_node(&subscription->waiting)));
-	subscription->nwaiting = 0;
-	subscription->look = true;
-}
-
-/* One that is not there any more goes when nothing of it is under way. */
-static void
-free_if_gone(Subscription *subscription)
-{
-	if (subscription->is_there || subscription->in_flight > 0)
-		return;
-	forget_waiting(subscription);
-	dlist_delete(&subscription->link);
-	free_texts(subscription);
-	pfree(subscription->name);
-	pfree(subscription);
-}
-
-static char *
-keep_text(const char *text)
-{
-	return text == NULL ? NULL : MemoryContextStrdup(TopMemoryContext, text);
-}
-
-/* A row of subscriptions_statement. */
-static void
-take_subscription(uint64 row)
-{
-	char *name = prom_row_text(row, 1);
-	Subscription *one = find_subscription(name);
-
-	if (one == NULL)
-	{
-		one = MemoryContextAllocZero(TopMemoryContext, sizeof(Subscription));
-		one->name = keep_text(name);
-		one->jobs.delivers = true;
-		one->jobs.deadline = DT_NOEND;
-		dlist_push_tail(&subscriptions, &one->link);
-	}
-	else
-		free_texts(one);
-	one->owner = keep_text(prom_row_text(row, 2));
-	one->owner_oid = prom_row_oid(row, 3);
-	one->url = keep_text(prom_row_text_or_null(row, 4));
-	one->secret = keep_text(prom_row_text_or_null(row, 5));
-	one->timeout = prom_row_int64(row, 6);
-	one->max_attempts = prom_row_int32(row, 7);
-	one->is_there = true;
-	one->next = DT_NOEND;
-	forget_waiting(one);
-	one->gate = prom_gate_make(prom_my_database, PROM_GATE_SUBSCRIPTION, name);
-	if (one->gate != NULL)
-		prom_gate_set_limits(prom_my_database, one->gate,
-							 one->url == NULL ? MOST_FUNCTIONS : MOST_WEBHOOKS,
-							 prom_row_int32(row, 8));
-	else
-		ereport(WARNING,
-				(errmsg("nothing can be delivered to subscription \"%s\"", name),
-				 errdetail("There are %d gates already.", PROM_MAX_GATES)));
-}
-
-static void
-read_subscriptions(void)
-{
-	dlist_mutable_iter iter;
-	SPITupleTable *rows;
-
-	relation = prom_delivery_relation();
-	stale = false;
-	dlist_foreach_modify(iter, &subscriptions)
-	{
-		dlist_container(Subscription, link, iter.cur)->is_there = false;
-	}
-	prom_statement_run(&subscriptions_statement, NULL, NULL, false);
-	rows = SPI_tuptable;
-	for (uint64 i = 0; i < rows->numvals; i++)
-		take_subscription(i);
-	SPI_freetuptable(rows);
-	dlist_foreach_modify(iter, &subscriptions)
-	{
-		Subscription *one = dlist_container(Subscription, link, iter.cur);
-
-		if (one->is_there)
-			continue;
-		prom_jobs_drop(&one->jobs);
-		free_if_gone(one);
-	}
-}
-
-
 /* What is due. */
-
-static PromStatement due_statement = {
-	"SELECT d.delivery_id, d.event_id, d.task_id, d.attempts"
-	" FROM prometheus._delivery d"
-	" WHERE d.subscription = $1 AND d.status = 'waiting' AND d.next_at <= $2"
-	" AND d.delivery_id <> ALL ($3)"
-	" AND (d.key IS NULL OR NOT EXISTS (SELECT FROM prometheus._delivery b"
-	"  WHERE b.subscription = d.subscription AND b.status = 'waiting'"
-	"  AND b.key = d.key AND b.delivery_id < d.delivery_id))"
-	" ORDER BY d.next_at, d.delivery_id LIMIT $4",
-	4,
-	{TEXTOID, TIMESTAMPTZOID, INT8ARRAYOID, INT8OID},
-	NULL,
-};
-
-static PromStatement next_statement = {
-	"SELECT d.next_at FROM prometheus._delivery d"
-	" WHERE d.subscription = $1 AND d.status = 'waiting' AND d.next_at > $2"
-	" ORDER BY d.next_at LIMIT 1",
-	2,
-	{TEXTOID, TIMESTAMPTZOID},
-	NULL,
-};
 
 /* How many more may begin. */
 static int
-room_of(const Subscription *subscription, TimestampTz now)
+room_of(const PromReceiver *subscription, TimestampTz now)
 {
 	if (!subscription->is_there || subscription->gate == NULL ||
 		prom_my_database->gates[0].paused)
 		return 0;
 	return (int) Min(prom_gate_room(subscription->gate, 0, now),
-					 MOST_WEBHOOKS);
+					 PROM_RECEIVER_MOST);
 }
 
 static bool
-has_due(const Subscription *subscription, TimestampTz now)
+has_due(const PromReceiver *subscription, TimestampTz now)
 {
-	return subscription->nwaiting > 0 || subscription->look ||
-		   subscription->next <= now;
+	return subscription->not_before <= now &&
+		   (subscription->nwaiting > 0 || subscription->look ||
+			subscription->next <= now);
+}
+
+/* Whose bytes crash the server, if any do. */
+static void
+blame(void *delivery)
+{
+	if (delivery == NULL)
+		prom_guilt_clear();
+	else
+		prom_guilt_name(-((Delivery *) delivery)->record.delivery_id, 0);
 }
 
 /* The ids of what is under way for it, or not recorded yet. */
 static int
-list_ids(const Subscription *subscription, dlist_head *list, int64 *ids, int n)
+list_ids(const PromReceiver *subscription, dlist_head *list, int64 *ids, int n)
 {
 	dlist_iter iter;
 
@@ -307,38 +145,35 @@ list_ids(const Subscription *subscription, dlist_head *list, int64 *ids, int n)
 }
 
 static void
-read_due(Subscription *subscription, TimestampTz now)
+wait_in_memory(PromReceiver *subscription, const PromDelivery *delivery)
+{
+	Delivery *one = MemoryContextAllocZero(TopMemoryContext, sizeof(Delivery));
+
+	one->of = subscription;
+	one->record = *delivery;
+	one->record.max_attempts = subscription->max_attempts;
+	one->record.is_webhook = subscription->url != NULL;
+	dlist_push_tail(&subscription->waiting, &one->link);
+	subscription->nwaiting++;
+}
+
+static void
+read_due(PromReceiver *subscription, TimestampTz now)
 {
 	int64 *ids = palloc((subscription->in_flight + 1) * sizeof(int64));
 	int n = list_ids(subscription, &underway, ids, 0);
-	Datum values[4];
+	PromBacklogPart *part = palloc(sizeof(PromBacklogPart));
 
 	n = list_ids(subscription, &ended, ids, n);
-	values[0] = CStringGetTextDatum(subscription->name);
-	values[1] = TimestampTzGetDatum(now);
-	values[2] = PointerGetDatum(prom_int8_array(ids, n));
-	values[3] = Int64GetDatum(READ_AHEAD);
-	prom_statement_run(&due_statement, values, NULL, false);
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		Delivery *one = MemoryContextAllocZero(TopMemoryContext,
-											   sizeof(Delivery));
-
-		one->of = subscription;
-		one->record.delivery_id = prom_row_int64(i, 1);
-		one->record.event_id = prom_row_int64(i, 2);
-		one->record.task_id = prom_row_int64_or(i, 3, 0);
-		one->record.attempts = prom_row_int32(i, 4);
-		one->record.max_attempts = subscription->max_attempts;
-		one->record.is_webhook = subscription->url != NULL;
-		dlist_push_tail(&subscription->waiting, &one->link);
-		subscription->nwaiting++;
-	}
-	subscription->look = SPI_processed == READ_AHEAD;
-	SPI_freetuptable(SPI_tuptable);
-	prom_statement_run(&next_statement, values, NULL, false);
-	subscription->next = SPI_processed == 0 ? DT_NOEND : prom_row_time(0, 1);
-	SPI_freetuptable(SPI_tuptable);
+	/* What is told while its keys are gone through counts for the next time. */
+	if (subscription->backlog.key == NULL)
+		subscription->look = false;
+	prom_backlog_read(&subscription->backlog, subscription->name, ids, n, now,
+					  part);
+	for (int i = 0; i < part->n; i++)
+		wait_in_memory(subscription, &part->deliveries[i]);
+	subscription->look |= part->more;
+	subscription->next = part->next;
 }
 
 static PromStatement body_statement = {
@@ -351,13 +186,16 @@ static PromStatement body_statement = {
 
 /* Make what a webhook is sent; or its problem says why it cannot be. */
 static void
-prepare_webhook(Delivery *delivery, TimestampTz now)
+prepare_webhook(void *arg)
 {
-	const Subscription *subscription = delivery->of;
+	Act *act = arg;
+	Delivery *delivery = act->delivery;
+	const PromReceiver *subscription = delivery->of;
 	Datum values[2] = {Int64GetDatum(delivery->record.event_id),
 					   Int64GetDatum(delivery->record.task_id)};
 	char error[256];
 
+	PROM_FAULT("deliver-in-prepare");
 	prom_statement_run(&body_statement, values,
 					   delivery->record.task_id == 0 ? " n" : NULL, false);
 	if (SPI_processed == 0)
@@ -367,19 +205,35 @@ prepare_webhook(Delivery *delivery, TimestampTz now)
 	}
 	delivery->body = (char *) prom_encoding_words_to_utf8(prom_row_text(0, 1));
 	if (!prom_webhook_sign(&delivery->headers, subscription->secret,
-						   subscription->name, delivery->record.event_id, now,
-						   delivery->body, error, sizeof(error)))
+						   subscription->name, delivery->record.event_id,
+						   act->now, delivery->body, error, sizeof(error)))
 		delivery->problem = pstrdup(error);
 }
 
-/* Take from one what may begin now, into a list. */
+/* The same; an error is only this one's. */
 static void
-take_due(Subscription *subscription, dlist_head *starting, TimestampTz now)
+try_to_prepare(Delivery *delivery, TimestampTz now)
 {
-	int room = room_of(subscription, now);
+	Act act = {.delivery = delivery, .now = now};
+	PromXactFailure failure;
 
-	if (room == 0 || !has_due(subscription, now))
-		return;
+	blame(delivery);
+	if (!prom_xact_try(prepare_webhook, &act, &failure))
+	{
+		delivery->body = ""; /* it is tried again */
+		delivery->problem = failure.message;
+	}
+	blame(NULL);
+}
+
+/* Take from one what may begin now. */
+static void
+take_due(void *arg)
+{
+	Act *act = arg;
+	PromReceiver *subscription = act->subscription;
+	int room = room_of(subscription, act->now);
+
 	if (subscription->url != NULL &&
 		!prom_role_names_admin(subscription->owner, subscription->owner_oid))
 	{
@@ -388,18 +242,45 @@ take_due(Subscription *subscription, dlist_head *starting, TimestampTz now)
 		return;
 	}
 	if (subscription->nwaiting == 0)
-		read_due(subscription, now);
+		read_due(subscription, act->now);
 	for (; room > 0 && subscription->nwaiting > 0; room--)
 	{
 		Delivery *one = dlist_container(
 			Delivery, link, dlist_pop_head_node(&subscription->waiting));
 
 		subscription->nwaiting--;
-		dlist_push_tail(starting, &one->link);
-		one->record.started_at = now;
+		dlist_push_tail(&act->taken, &one->link);
+		one->record.started_at = act->now;
 		if (subscription->url != NULL)
-			prepare_webhook(one, now);
+			try_to_prepare(one, act->now);
 	}
+}
+
+static void
+free_all(dlist_head *deliveries)
+{
+	while (!dlist_is_empty(deliveries))
+		pfree(dlist_container(Delivery, link, dlist_pop_head_node(deliveries)));
+}
+
+/* The same, into a list; what fails is read again after a while. */
+static void
+try_to_take(PromReceiver *subscription, dlist_head *starting, TimestampTz now)
+{
+	Act act = {.subscription = subscription, .now = now};
+	PromXactFailure failure;
+
+	if (!has_due(subscription, now) || room_of(subscription, now) == 0)
+		return;
+	dlist_init(&act.taken);
+	if (!prom_xact_try(take_due, &act, &failure))
+	{
+		free_all(&act.taken);
+		prom_receiver_forget_waiting(subscription);
+		subscription->not_before = TimestampTzPlusMilliseconds(now, AGAIN);
+	}
+	while (!dlist_is_empty(&act.taken))
+		dlist_push_tail(starting, dlist_pop_head_node(&act.taken));
 }
 
 
@@ -409,7 +290,7 @@ take_due(Subscription *subscription, dlist_head *starting, TimestampTz now)
 static void
 end_delivery(Delivery *delivery)
 {
-	Subscription *subscription = delivery->of;
+	PromReceiver *subscription = delivery->of;
 
 	if (delivery->fetch != NULL)
 		prom_fetch_free(delivery->fetch);
@@ -417,16 +298,14 @@ end_delivery(Delivery *delivery)
 		pfree((char *) delivery->problem);
 	dlist_delete(&delivery->link);
 	pfree(delivery);
-	subscription->in_flight--;
-	subscription->look = true;
-	free_if_gone(subscription);
+	prom_receiver_left(subscription);
 }
 
 void
 prom_courier_take_job(const PromJobEnd *end, TimestampTz now)
 {
-	Subscription *subscription =
-		(Subscription *) ((char *) end->owner - offsetof(Subscription, jobs));
+	PromReceiver *subscription =
+		(PromReceiver *) ((char *) end->owner - offsetof(PromReceiver, jobs));
 	PromGateWord word = PROM_GATE_SILENT;
 	dlist_iter iter;
 
@@ -442,8 +321,7 @@ prom_courier_take_job(const PromJobEnd *end, TimestampTz now)
 			continue;
 		prom_gate_delivered(prom_my_database, subscription->gate,
 							one->generation, word, -1, now);
-		subscription->jobs.is_slow = TimestampDifferenceExceeds(
-			one->record.started_at, now, SLOW);
+		subscription->jobs.is_slow = end->run_ms > SLOW;
 		end_delivery(one);
 		break;
 	}
@@ -494,15 +372,51 @@ read_answer(const Delivery *delivery, PromDeliveryEnd *end)
 }
 
 static void
-record_answer(const Delivery *delivery, TimestampTz now)
+record_answer(void *arg)
 {
+	Act *act = arg;
+	Delivery *delivery = act->delivery;
 	PromDeliveryEnd end = {0};
 
+	PROM_FAULT("deliver-in-record");
 	(void) read_answer(delivery, &end);
-	(void) prom_delivery_record(&delivery->record, &end, now);
+	if (act->is_brief)
+	{
+		end.result = NULL;
+		if (end.error != NULL)
+			end.error = "it failed, and its error could not be recorded";
+	}
+	(void) prom_delivery_record(&delivery->record, &end, act->now);
 	if (end.http_status == 410)
 		prom_delivery_disable(delivery->of->name,
 							  "its endpoint answered HTTP 410: it is gone");
+}
+
+/*
+ * The same, if it is time; an error is only this one's.  What can never be
+ * recorded is let go: it is delivered again.
+ */
+static void
+try_to_record(Delivery *delivery, TimestampTz now)
+{
+	Act act = {.delivery = delivery, .now = now};
+	PromXactFailure failure;
+	bool done;
+
+	if (delivery->of->not_before > now)
+		return;
+	blame(delivery);
+	done = prom_xact_try(record_answer, &act, &failure);
+	if (!done && !prom_xact_is_transient(failure.code))
+	{
+		act.is_brief = true;
+		done = prom_xact_try(record_answer, &act, &failure) ||
+			   !prom_xact_is_transient(failure.code);
+	}
+	blame(NULL);
+	delivery->is_recorded = done;
+	if (!done)
+		delivery->of->not_before = TimestampTzPlusMilliseconds(now, AGAIN);
 }
 
 /* After the commit. */
@@ -532,10 +446,13 @@ send_webhook(PromHttp *http, Delivery *delivery)
 						  .timeout = delivery->of->timeout,
 						  .deadline = delivery->of->timeout,
 						  .max_result = PROM_DELIVERY_TEXT,
-						  .done = &answered};
+						  .done = &answered,
+						  .blame = blame};
 
 	PROM_FAULT("deliver-before-send");
+	blame(delivery);
 	delivery->fetch = prom_fetch_start(http, &spec, delivery);
+	blame(NULL);
 	delivery->body = ""; /* that of the turn goes with it */
 	nwebhooks++;
 	PROM_FAULT("deliver-after-send");
@@ -544,7 +461,7 @@ send_webhook(PromHttp *http, Delivery *delivery)
 static void
 start(PromHttp *http, Delivery *delivery)
 {
-	Subscription *subscription = delivery->of;
+	PromReceiver *subscription = delivery->of;
 	PromJobSpec job = {.kind = PROM_JOB_DELIVER,
 					   .delivery_id = delivery->record.delivery_id};
 
@@ -552,7 +469,8 @@ start(PromHttp *http, Delivery *delivery)
 	delivery->generation = prom_gate_began(subscription->gate);
 	if (delivery->problem != NULL)
 	{
-		delivery->problem = keep_text(delivery->problem);
+		delivery->problem = MemoryContextStrdup(TopMemoryContext,
+												delivery->problem);
 		dlist_push_tail(&ended, &delivery->link);
 		SetLatch(MyLatch);
 		return;
@@ -583,14 +501,14 @@ turn(dlist_head *starting, TimestampTz now)
 	MemoryContextSwitchTo(context);
 	dlist_foreach_modify(iter, &ended)
 	{
-		record_answer(dlist_container(Delivery, link, iter.cur), now);
+		try_to_record(dlist_container(Delivery, link, iter.cur), now);
 	}
 	prom_gate_write_news(prom_my_database);
-	if (stale)
-		read_subscriptions();
-	dlist_foreach_modify(iter, &subscriptions)
+	prom_receivers_read();
+	dlist_foreach_modify(iter, &prom_receivers)
 	{
-		take_due(dlist_container(Subscription, link, iter.cur), starting, now);
+		try_to_take(dlist_container(PromReceiver, link, iter.cur), starting,
+					now);
 	}
 	SPI_finish();
 	PROM_FAULT("deliver-before-commit");
@@ -598,35 +516,22 @@ turn(dlist_head *starting, TimestampTz now)
 	PROM_FAULT("deliver-after-commit");
 }
 
-/*
- * Nothing of it was begun, or recorded.  What can never be recorded is let go:
- * it is delivered again.
- */
+/* Nothing of it was begun, or recorded. */
 static void
-take_back(dlist_head *starting, bool is_transient)
+take_back(dlist_head *starting)
 {
 	dlist_iter iter;
 
-	while (!is_transient && !dlist_is_empty(&ended))
+	free_all(starting);
+	dlist_foreach(iter, &ended)
 	{
-		Delivery *one = dlist_head_element(Delivery, link, &ended);
-
-		nwebhooks -= one->fetch != NULL ? 1 : 0;
-		prom_gate_delivered(prom_my_database, one->of->gate, one->generation,
-							PROM_GATE_SILENT, -1, not_before);
-		end_delivery(one);
+		dlist_container(Delivery, link, iter.cur)->is_recorded = false;
 	}
-	while (!dlist_is_empty(starting))
-		pfree(dlist_container(Delivery, link, dlist_pop_head_node(starting)));
-	dlist_foreach(iter, &subscriptions)
-	{
-		dlist_container(Subscription, link, iter.cur)->look = true;
-	}
-	stale = true;
+	prom_receivers_forget();
 }
 
 static bool
-try_turn(dlist_head *starting, bool *is_transient, TimestampTz now)
+try_turn(dlist_head *starting, TimestampTz now)
 {
 	MemoryContext context = CurrentMemoryContext;
 	volatile bool done = false;
@@ -639,7 +544,7 @@ try_turn(dlist_head *starting, bool *is_transient, TimestampTz now)
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(context);
-		*is_transient = prom_xact_is_transient(geterrcode());
+		prom_guilt_clear();
 		prom_xact_abort();
 	}
 	PG_END_TRY();
@@ -647,16 +552,31 @@ try_turn(dlist_head *starting, bool *is_transient, TimestampTz now)
 	return done;
 }
 
+/* When something is to be recorded. */
+static TimestampTz
+record_due(void)
+{
+	TimestampTz due = DT_NOEND;
+	dlist_iter iter;
+
+	dlist_foreach(iter, &ended)
+	{
+		due = Min(due,
+				  dlist_container(Delivery, link, iter.cur)->of->not_before);
+	}
+	return due;
+}
+
 static bool
 anything_due(TimestampTz now)
 {
 	dlist_iter iter;
 
-	if (!dlist_is_empty(&ended) || prom_gate_has_news())
+	if (record_due() <= now || prom_gate_has_news())
 		return true;
-	dlist_foreach(iter, &subscriptions)
+	dlist_foreach(iter, &prom_receivers)
 	{
-		Subscription *one = dlist_container(Subscription, link, iter.cur);
+		PromReceiver *one = dlist_container(PromReceiver, link, iter.cur);
 
 		if (room_of(one, now) > 0 && has_due(one, now))
 			return true;
@@ -669,8 +589,8 @@ prom_courier_drive(PromHttp *http, TimestampTz now)
 {
 	dlist_head starting = DLIST_STATIC_INIT(starting);
 	bool told = pg_atomic_read_u32(&prom_my_database->deliver) != 0;
-	bool is_transient = true;
 	bool tells;
+	dlist_mutable_iter iter;
 	Delivery *one;
 
 	while ((one = prom_fetch_next_of(&answered)) != NULL)
@@ -681,21 +601,15 @@ prom_courier_drive(PromHttp *http, TimestampTz now)
 	if (not_before > now || (!told && !anything_due(now)))
 		return;
 	if (pg_atomic_exchange_u32(&prom_my_database->deliver, 0) != 0)
-	{
-		dlist_iter iter;
-
-		dlist_foreach(iter, &subscriptions)
-		{
-			dlist_container(Subscription, link, iter.cur)->look = true;
-		}
-	}
+		prom_receivers_look();
 	tells = prom_gate_has_news();
-	if (!try_turn(&starting, &is_transient, now))
+	if (!try_turn(&starting, now))
 	{
 		not_before = TimestampTzPlusMilliseconds(now, AGAIN);
-		take_back(&starting, is_transient);
+		take_back(&starting);
 		return;
 	}
+	prom_receivers_committed();
 	if (prom_worker_should_end())
 		proc_exit(0);
 	if (tells)
@@ -703,8 +617,12 @@ prom_courier_drive(PromHttp *http, TimestampTz now)
 		prom_gate_told_news(prom_my_database);
 		prom_wakeup_changed();
 	}
-	while (!dlist_is_empty(&ended))
-		end_answered(dlist_head_element(Delivery, link, &ended), now);
+	dlist_foreach_modify(iter, &ended)
+	{
+		one = dlist_container(Delivery, link, iter.cur);
+		if (one->is_recorded)
+			end_answered(one, now);
+	}
 	while (!dlist_is_empty(&starting))
 		start(http, dlist_container(Delivery, link,
 									dlist_pop_head_node(&starting)));
@@ -716,12 +634,13 @@ prom_courier_next_moment(void)
 	TimestampTz next = DT_NOEND;
 	dlist_iter iter;
 
-	dlist_foreach(iter, &subscriptions)
+	dlist_foreach(iter, &prom_receivers)
 	{
-		Subscription *one = dlist_container(Subscription, link, iter.cur);
-		TimestampTz due = one->look || one->nwaiting > 0 ? not_before
-														 : one->next;
+		PromReceiver *one = dlist_container(PromReceiver, link, iter.cur);
+		TimestampTz due = one->not_before;
 
+		if (!one->look && one->nwaiting == 0)
+			due = Max(due, one->next);
 		if (!one->is_there || one->gate == NULL || one->gate->paused ||
 			prom_my_database->gates[0].paused)
 			continue;
@@ -731,7 +650,8 @@ prom_courier_next_moment(void)
 			continue;
 		next = Min(next, Max(due, prom_gate_opens_at(one->gate)));
 	}
-	if (!dlist_is_empty(&ended) || prom_gate_has_news())
+	next = Min(next, record_due());
+	if (prom_gate_has_news())
 		next = Min(next, not_before);
 	return Max(next, not_before);
 }

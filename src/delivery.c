@@ -53,13 +53,16 @@ static PromStatement disable_statement = {
 static PromStatement strike_statement = {
 	"UPDATE prometheus._delivery d SET strikes = d.strikes + 1,"
 	" attempts = d.attempts + 1, struck_at = clock_timestamp(),"
-	" error = $4, fingerprint = $5,"
+	" error = CASE WHEN s.url IS NULL THEN $4 ELSE $5 END,"
+	" fingerprint = $6,"
 	" status = CASE WHEN d.strikes + 1 >= $3 THEN 'dead' ELSE d.status END,"
 	" ended_at = CASE WHEN d.strikes + 1 >= $3 THEN clock_timestamp() END"
+	" FROM prometheus._subscription s"
 	" WHERE d.delivery_id = $1 AND d.status = 'waiting'"
+	" AND s.name = d.subscription"
 	" AND (d.struck_at IS NULL OR d.struck_at < $2)",
-	5,
-	{INT8OID, TIMESTAMPTZOID, INT4OID, TEXTOID, TEXTOID},
+	6,
+	{INT8OID, TIMESTAMPTZOID, INT4OID, TEXTOID, TEXTOID, TEXTOID},
 	NULL,
 };
 
@@ -171,12 +174,15 @@ void
 prom_delivery_strike(int64 delivery_id, TimestampTz since)
 {
 	static const char error[] = "the server crashed while its function ran";
-	Datum values[5];
+	static const char webhook_error[] =
+		"the server crashed while its answer was read";
+	Datum values[6];
 
 	values[0] = Int64GetDatum(delivery_id);
 	values[1] = TimestampTzGetDatum(since);
 	values[2] = Int32GetDatum(prom_guc_max_crashes);
 	values[3] = CStringGetTextDatum(error);
-	values[4] = CStringGetTextDatum(fingerprint("crash", error));
+	values[4] = CStringGetTextDatum(webhook_error);
+	values[5] = CStringGetTextDatum(fingerprint("crash", error));
 	prom_statement_run(&strike_statement, values, NULL, false);
 }

@@ -53,7 +53,10 @@ extern bool prom_delivery_record(const PromDelivery *delivery,
 extern void prom_delivery_disable(const char *subscription,
 								  const char *reason);
 
-/* It has crashed the server, in a process that began to note at that time. */
+/*
+ * It, or its answer, has crashed the server, in a process that began to note at
+ * that time.
+ */
 extern void prom_delivery_strike(int64 delivery_id, TimestampTz since);
 
 /* The relation of subscriptions, whose invalidation says that they changed. */

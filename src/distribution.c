@@ -6,9 +6,13 @@
  * what it reads is written and acknowledged in one transaction, so each event
  * becomes a delivery once.  The caller delivers them (courier.c).
  *
- * A filter is others' expression: one batch may take so long; after that the
- * event alone, and one whose data cannot be held against it in time is a dead
- * letter, which says so.
+ * A filter is others' expression.  A batch may take so long to pass it, then
+ * the event alone; one whose data cannot be held against it in time is a dead
+ * letter, which says so, and after some of them in a row the subscription is
+ * disabled.  A filter that has not been quick the last time has its turn with
+ * others like it, one at a time, and they pause for four times as long as that
+ * took: so all of them together have a fifth of this process, and nobody else's
+ * events, and no mark, wait longer than for one such turn.
  */
 #include "postgres.h"
 
@@ -33,9 +37,18 @@
 #include "worker.h"
 #include "xact.h"
 
-/* Events that are taken at once, and how long that may take, ms. */
+/* Events that are taken at once. */
 #define BATCH 256
-#define LONGEST 1000
+
+/*
+ * How long they may take to pass a filter, and one alone, ms; quicker than this
+ * is quick; the pause of those that are not; and events given up in a row.
+ */
+#define LONGEST 100
+#define LONGEST_ALONE 300
+#define QUICK 20
+#define SLOW_PAUSE 4
+#define MOST_GIVEN_UP 3
 
 /* Between two steps, and after an error, ms. */
 #define PAUSE 4
@@ -46,8 +59,20 @@ typedef struct Subscription
 	char *name;
 	char *filter; /* NULL: none */
 	bool ordered;
-	int want; /* less after one batch took too long */
+	int want;      /* less after one batch took too long */
+	int taken;     /* the last time */
+	bool look;     /* it may have new ones */
+	bool is_slow;  /* its filter was not quick, or is not known yet */
+	int overtimes; /* of events alone, in a row */
 } Subscription;
+
+/* Events that are taken, and what of them is to be a delivery. */
+typedef struct Batch
+{
+	PromEntry *entries;
+	int n;
+	int64 mark_id;
+} Batch;
 
 static MemoryContext context; /* of the subscriptions */
 static Subscription *subscriptions;
@@ -55,6 +80,9 @@ static int nsubscriptions;
 static bool stale = true; /* they are to be read again */
 static Oid relation;      /* of them */
 static TimestampTz due = DT_NOEND;
+static TimestampTz slow_due; /* when the next of the slow ones has its turn */
+static int slow_last;        /* the one that had it last */
+static bool told = true;     /* any of them may have new ones */
 static TimestampTz last_step;
 static TimestampTz last_look; /* for what came without a hint */
 static uint64 transactions;   /* that had ended then */
@@ -78,6 +106,7 @@ prom_distribution_changed(TimestampTz now)
 {
 	TimestampTz soonest = TimestampTzPlusMilliseconds(last_step, PAUSE);
 
+	told = true;
 	if (stale || nsubscriptions > 0)
 		due = Min(due, Max(now, soonest));
 }
@@ -125,10 +154,29 @@ tell_caller(void)
 	prom_shmem_wake(&prom_my_database->worker[PROM_CALLER]);
 }
 
+/* What is known of one with the same filter. */
+static void
+recall(Subscription *one, const Subscription *known, int nknown)
+{
+	for (int i = 0; i < nknown; i++)
+	{
+		if (one->filter == NULL || known[i].filter == NULL ||
+			strcmp(one->name, known[i].name) != 0 ||
+			strcmp(one->filter, known[i].filter) != 0)
+			continue;
+		one->want = known[i].want;
+		one->is_slow = known[i].is_slow;
+		one->overtimes = known[i].overtimes;
+	}
+}
+
 static void
 read_subscriptions(void)
 {
 	MemoryContext before;
+	MemoryContext old = context;
+	Subscription *known = subscriptions;
+	int nknown = nsubscriptions;
 
 	begin();
 	relation = prom_delivery_relation();
@@ -138,103 +186,166 @@ read_subscriptions(void)
 					" WHERE s.disabled_at IS NULL ORDER BY s.name",
 					false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read prometheus._subscription");
-	if (context == NULL)
-		context = AllocSetContextCreate(TopMemoryContext,
-										"prometheus subscriptions",
-										ALLOCSET_SMALL_SIZES);
+	context = AllocSetContextCreate(TopMemoryContext,
+									"prometheus subscriptions",
+									ALLOCSET_SMALL_SIZES);
 	nsubscriptions = 0;
-	MemoryContextReset(context);
 	before = MemoryContextSwitchTo(context);
 	subscriptions = palloc(Max(SPI_processed, 1) * sizeof(Subscription));
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		Subscription *one = &subscriptions[nsubscriptions++];
 
+		memset(one, 0, sizeof(*one));
 		one->name = pstrdup(prom_row_text(i, 1));
 		one->ordered = prom_row_bool(i, 2);
 		one->filter = prom_row_text_or_null(i, 3);
 		one->want = BATCH;
+		one->look = true;
+		one->is_slow = one->filter != NULL;
+		recall(one, known, nknown);
 	}
 	MemoryContextSwitchTo(before);
+	if (old != NULL)
+		MemoryContextDelete(old);
 	end();
 	tell_caller();
 }
 
 #define ADD_HEAD                                                             \
 	"INSERT INTO prometheus._delivery AS d (delivery_id, event_id, task_id," \
-	" created_at, next_at, attempts, strikes, subscription, key, status,"    \
-	" ended_at, fingerprint, error)"                                         \
+	" created_at, next_at, attempts, strikes, mark_id, subscription, key,"   \
+	" status, ended_at, fingerprint, error)"                                 \
 	" SELECT nextval('prometheus._fact_id'), e.event_id, e.task_id, $4, $4," \
-	" 0, 0, $1, CASE WHEN $5 THEN coalesce('subject ' || e.subject,"         \
+	" 0, 0, $6, $1, CASE WHEN $5 THEN coalesce('subject ' || e.subject,"     \
 	" 'task ' || e.task_id) END, "
-#define ADD_TAIL                                                   \
-	" ON CONFLICT (subscription, event_id) DO UPDATE SET"          \
-	" status = excluded.status, attempts = 0, strikes = 0,"        \
-	" key = excluded.key, created_at = $4, next_at = $4,"          \
-	" ended_at = excluded.ended_at,"                               \
-	" started_at = NULL, duration_ms = NULL, http_status = NULL,"  \
-	" fingerprint = excluded.fingerprint, error = excluded.error," \
+#define ADD_TAIL                                                    \
+	" ON CONFLICT (subscription, event_id) DO UPDATE SET"           \
+	" status = excluded.status, attempts = 0, strikes = 0,"         \
+	" key = excluded.key, created_at = $4, next_at = $4,"           \
+	" ended_at = excluded.ended_at,"                                \
+	" mark_id = excluded.mark_id,"                                  \
+	" started_at = NULL, duration_ms = NULL, http_status = NULL,"   \
+	" fingerprint = excluded.fingerprint, error = excluded.error,"  \
 	" result = NULL WHERE d.status <> 'waiting'"
 
 /* A replay gives what was delivered already: then it is delivered again. */
 static PromStatement add_statement = {
-	ADD_HEAD "'waiting', NULL, NULL, NULL FROM prometheus._events($2, $3) e"
-			 " WHERE prometheus._passes(e.data, $6::jsonpath)" ADD_TAIL,
+	ADD_HEAD "'waiting', NULL, NULL, NULL FROM prometheus._events($2, $3) e" ADD_TAIL,
 	6,
-	{TEXTOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZOID, BOOLOID, TEXTOID},
+	{TEXTOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZOID, BOOLOID, INT8OID},
 	NULL,
 };
 
 static PromStatement give_up_statement = {
-	ADD_HEAD "'dead', $4, 'filter', $6 FROM prometheus._events($2, $3) e" ADD_TAIL,
-	6,
-	{TEXTOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZOID, BOOLOID, TEXTOID},
+	ADD_HEAD "'dead', $4, 'filter', $7 FROM prometheus._events($2, $3) e" ADD_TAIL,
+	7,
+	{TEXTOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZOID, BOOLOID, INT8OID,
+	 TEXTOID},
 	NULL,
 };
 
+static PromStatement pass_statement = {
+	"SELECT e.event_id FROM prometheus._events($1, $2) e"
+	" WHERE prometheus._passes(e.data, $3::jsonpath)",
+	3,
+	{INT8ARRAYOID, INT8ARRAYOID, TEXTOID},
+	NULL,
+};
+
+/* Leave those that pass the filter, in their order. */
+static void
+pass(const Subscription *subscription, Batch *batch)
+{
+	PromEntry *entries = palloc(batch->n * sizeof(PromEntry));
+	Datum values[3];
+	int n = 0;
+
+	prom_window_arrays(batch->entries, batch->n, &values[0], &values[1]);
+	values[2] = CStringGetTextDatum(subscription->filter);
+	enable_timeout_after(STATEMENT_TIMEOUT,
+						 batch->n > 1 ? LONGEST : LONGEST_ALONE);
+	prom_statement_run(&pass_statement, values, NULL, false);
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	for (int i = 0; i < batch->n && n < SPI_processed; i++)
+		if (batch->entries[i].place.event_id == prom_row_int64(n, 1))
+		{
+			entries[n++] = batch->entries[i];
+		}
+	batch->entries = entries;
+	batch->n = n;
+}
+
 /* Write the deliveries of some events. */
 static void
-add(const Subscription *subscription, const PromEntry *entries, int n)
+add(const Subscription *subscription, const Batch *batch, bool gives_up)
 {
-	bool gives_up = subscription->want == 0;
-	Datum values[6];
+	Datum values[7];
 
 	values[0] = CStringGetTextDatum(subscription->name);
-	prom_window_arrays(entries, n, &values[1], &values[2]);
+	prom_window_arrays(batch->entries, batch->n, &values[1], &values[2]);
 	values[3] = TimestampTzGetDatum(GetCurrentTimestamp());
 	values[4] = BoolGetDatum(subscription->ordered);
-	values[5] = (Datum) 0;
-	if (gives_up)
-		values[5] = CStringGetTextDatum(
-			"its data could not be held against the filter, or not in time");
-	else if (subscription->filter != NULL)
-		values[5] = CStringGetTextDatum(subscription->filter);
-	if (subscription->filter != NULL && !gives_up)
-		enable_timeout_after(STATEMENT_TIMEOUT, LONGEST);
+	values[5] = Int64GetDatum(batch->mark_id);
+	values[6] = CStringGetTextDatum(
+		"its data could not be held against the filter, or not in time");
 	prom_statement_run(gives_up ? &give_up_statement : &add_statement, values,
-					   values[5] == (Datum) 0 ? "     n" : NULL, false);
-	disable_timeout(STATEMENT_TIMEOUT, false);
+					   NULL, false);
 }
 
 /* Take what is new for one; true: there is more. */
 static bool
-take(const Subscription *subscription, bool *found)
+take(Subscription *subscription, bool *found)
 {
-	PromEntry *entries;
+	bool gives_up = subscription->want == 0;
+	Batch batch;
 	bool more = false;
 	int n;
 
 	begin();
-	n = prom_consumer_take(subscription->name, Max(subscription->want, 1),
-						   &entries, &more);
-	if (n > 0)
-		add(subscription, entries, n);
+	if (subscription->want > 0 && subscription->overtimes >= MOST_GIVEN_UP)
+	{
+		prom_delivery_disable(subscription->name,
+							  "its filter takes too long");
+		end();
+		return false;
+	}
+	n = batch.n = prom_consumer_take(subscription->name,
+									 Max(subscription->want, 1),
+									 &batch.entries, &batch.mark_id, &more);
+	subscription->taken = n;
+	if (n > 0 && subscription->filter != NULL && !gives_up)
+		pass(subscription, &batch);
+	if (n > 0 && batch.n > 0)
+		add(subscription, &batch, gives_up);
 	else if (n == PROM_CONSUMER_ORPHAN)
 		prom_delivery_disable(subscription->name,
 							  "its owner is not the role that it was");
 	end();
-	*found = *found || n > 0;
+	*found = *found || batch.n > 0;
 	return more;
+}
+
+/* Fewer at a time, so that one event's data is found, and given up. */
+static void
+want_less(Subscription *subscription, bool was_late)
+{
+	if (subscription->taken > 1)
+		subscription->want = was_late ? Max(subscription->taken / 16, 1) : 1;
+	else
+		subscription->want = 0;
+	subscription->is_slow |= was_late;
+	if (subscription->want == 0 && was_late)
+		subscription->overtimes++;
+}
+
+/* More again; what was given up says nothing. */
+static void
+want_more(Subscription *subscription)
+{
+	if (subscription->want > 0)
+		subscription->overtimes = 0;
+	subscription->want = Min(Max(2 * subscription->want, 1), BATCH);
 }
 
 /* The same; an error is only this one's. */
@@ -247,13 +358,11 @@ try_take(Subscription *subscription, bool *found)
 	PG_TRY();
 	{
 		more = take(subscription, found);
-		if (subscription->want < BATCH)
-			subscription->want = subscription->want == 0 ? 1 : BATCH;
+		want_more(subscription);
 	}
 	PG_CATCH();
 	{
 		int code = geterrcode();
-		/* One event's data and the filter: it is found, and given up. */
 		bool isolates = subscription->filter != NULL &&
 						subscription->want > 0 &&
 						(code == ERRCODE_QUERY_CANCELED ||
@@ -263,11 +372,12 @@ try_take(Subscription *subscription, bool *found)
 		QueryCancelPending = false;
 		MemoryContextSwitchTo(before);
 		prom_xact_abort();
-		subscription->want = isolates && subscription->want > 1 ? 1 : 0;
 		more = isolates;
-		if (!isolates)
+		if (isolates)
+			want_less(subscription, code == ERRCODE_QUERY_CANCELED);
+		else
 		{
-			subscription->want = BATCH;
+			told = true;
 			due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 											  AFTER_FAILURE);
 		}
@@ -277,6 +387,37 @@ try_take(Subscription *subscription, bool *found)
 	return more;
 }
 
+/* Take for one of those that are slow, if it is time; true: others wait. */
+static bool
+take_slow(bool *found)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	Subscription *one = NULL;
+	bool waits = false;
+	int64 ms;
+
+	for (int i = 1; i <= nsubscriptions; i++)
+	{
+		int place = (slow_last + i) % nsubscriptions;
+
+		if (!subscriptions[place].is_slow || !subscriptions[place].look)
+			continue;
+		waits = true;
+		if (one != NULL || slow_due > start)
+			break;
+		one = &subscriptions[slow_last = place];
+		waits = false;
+	}
+	if (one == NULL)
+		return waits;
+	one->look = try_take(one, found);
+	ms = TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+	one->is_slow = ms > QUICK || one->want < BATCH;
+	slow_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+										   SLOW_PAUSE * ms);
+	return waits || one->look;
+}
+
 /* Is it time to look for what came without a hint?  Else nothing is run. */
 static bool
 nothing_ended(void)
@@ -284,6 +425,7 @@ nothing_ended(void)
 	uint64 now = prom_xact_completion_count();
 	bool same = due == DT_NOEND && !stale && now == transactions;
 
+	told |= due == DT_NOEND;
 	last_look = GetCurrentTimestamp();
 	transactions = now;
 	return same;
@@ -294,19 +436,39 @@ prom_distribution_step(void)
 {
 	bool found = false;
 	bool more = false;
+	bool slow_wait = false;
+	bool look_at;
 
+	/* Who held the lock of one may have changed it. */
 	if (prom_consumer_lock_freed())
+	{
+		told = true;
 		due = GetCurrentTimestamp();
+	}
 	if (nothing_ended())
 		return;
 	due = DT_NOEND;
 	last_step = GetCurrentTimestamp();
 	if (stale)
 		read_subscriptions();
+	look_at = told;
+	told = false;
 	for (int i = 0; i < nsubscriptions && !stale; i++)
-		more = try_take(&subscriptions[i], &found) || more;
+	{
+		Subscription *one = &subscriptions[i];
+
+		one->look |= look_at;
+		if (one->is_slow || !one->look)
+			continue;
+		one->look = try_take(one, &found);
+		more |= one->look;
+	}
+	if (!stale)
+		slow_wait = take_slow(&found);
 	if (found)
 		tell_caller();
 	if (more || stale)
 		due = Min(due, GetCurrentTimestamp());
+	else if (slow_wait)
+		due = Min(due, slow_due);
 }

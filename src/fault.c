@@ -102,6 +102,8 @@ static const struct
 	{"after-mark", true},
 	{"distribute-before-commit", true},
 	{"distribute-after-commit", true},
+	{"deliver-in-prepare", true},
+	{"deliver-in-record", true},
 	{"deliver-before-commit", true},
 	{"deliver-after-commit", true},
 	{"deliver-before-send", true},

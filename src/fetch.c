@@ -30,6 +30,7 @@ struct PromFetch
 {
 	dlist_node link; /* in done */
 	dlist_head *done;
+	void (*blame)(void *owner); /* NULL: prom_llm_blame */
 	bool is_webhook;
 	bool is_listed;
 	void *owner;
@@ -55,12 +56,15 @@ struct PromFetch
 /* Those that have ended and were not asked for yet, the oldest first. */
 static dlist_head done_fetches = DLIST_STATIC_INIT(done_fetches);
 
-/* Bytes of a response are read for a task, or (NULL) have been. */
+/* Bytes of a response are read for its owner, or have been. */
 static void
-blame(const PromFetch *fetch)
+blame(const PromFetch *fetch, bool is_read)
 {
-	if (prom_llm_blame != NULL && (fetch == NULL || !fetch->is_webhook))
-		prom_llm_blame(fetch == NULL ? NULL : fetch->owner);
+	void (*tell)(void *owner) = fetch->blame != NULL ? fetch->blame
+													 : prom_llm_blame;
+
+	if (tell != NULL)
+		tell(is_read ? NULL : fetch->owner);
 }
 
 /* Set how many bytes it holds; false: that is more than there may be. */
@@ -245,7 +249,7 @@ request_done(void *arg)
 	PromFetchResult *result = &fetch->result;
 	int status;
 
-	blame(fetch);
+	blame(fetch, false);
 	fetch->http_result = *prom_http_result(fetch->request);
 	status = fetch->http_result.headers.status;
 	result->http_status = status;
@@ -267,7 +271,7 @@ request_done(void *arg)
 	strip(fetch);
 	hold(fetch, result->text == NULL ? 0 : strlen(result->text));
 	PROM_FAULT("reply-read");
-	blame(NULL);
+	blame(fetch, true);
 	list_as_done(fetch);
 }
 
@@ -297,7 +301,7 @@ take_bytes(void *arg, const char *bytes, size_t length)
 	PromFetch *fetch = arg;
 	size_t room = fetch->wanted - fetch->length;
 
-	blame(fetch);
+	blame(fetch, false);
 	if (prom_http_result(fetch->request)->headers.status >= 300)
 		room = MAX_ERROR_BODY - Min(fetch->length, MAX_ERROR_BODY);
 	if (length > room)
@@ -309,14 +313,14 @@ take_bytes(void *arg, const char *bytes, size_t length)
 		!grow(fetch, fetch->length + length))
 	{
 		fetch->no_memory = true;
-		blame(NULL);
+		blame(fetch, true);
 		return false;
 	}
 	if (length > 0)
 		memcpy(fetch->bytes + fetch->length, bytes, length);
 	fetch->length += length;
 	PROM_FAULT("reply-half-read");
-	blame(NULL);
+	blame(fetch, true);
 	return true;
 }
 
@@ -431,6 +435,7 @@ prom_fetch_start(PromHttp *http, const PromFetchSpec *spec, void *owner)
 	fetch->result.connect_ms = -1;
 	fetch->result.first_byte_ms = -1;
 	fetch->result.retry_after = -1;
+	fetch->blame = spec->blame;
 	fetch->is_webhook = spec->done != NULL;
 	fetch->done = spec->done != NULL ? spec->done : &done_fetches;
 	problem = prepare(fetch, spec, words, sizeof(words));

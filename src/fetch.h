@@ -24,9 +24,13 @@ typedef struct PromFetchSpec
 	int64 deadline;     /* of the task, ms from now */
 	int64 max_result;   /* bytes of the body that are wanted */
 
-	/* Of a webhook: its own headers, NULL after the last, and its own list. */
+	/*
+	 * Of a webhook: its own headers, NULL after the last, its own list, and who
+	 * is told whose bytes are being read (the owner), or have been (NULL).
+	 */
 	const char *const *headers;
 	dlist_head *done;
+	void (*blame)(void *owner);
 } PromFetchSpec;
 
 /* How it ended.  Strings are UTF-8 and live as long as the fetch. */

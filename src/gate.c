@@ -56,7 +56,6 @@ static void
 init_gate(PromGate *gate, PromGateKind kind, const char *name)
 {
 	memset(gate, 0, sizeof(*gate));
-	gate->kind = kind;
 	gate->hash = prom_hash_name(name);
 	pg_atomic_init_u64(&gate->until, 0);
 	pg_atomic_init_u32(&gate->width, NO_LIMIT);
@@ -67,6 +66,9 @@ init_gate(PromGate *gate, PromGateKind kind, const char *name)
 	gate->max_concurrent = NO_LIMIT;
 	gate->breaker_failures = INT_MAX;
 	strlcpy(gate->name, name, sizeof(gate->name));
+	/* Who finds it by its kind finds all of it. */
+	pg_write_barrier();
+	gate->kind = kind;
 }
 
 void
@@ -78,7 +80,10 @@ prom_gate_reset(PromDatabase *db)
 	LWLockRelease(db->gate_lock);
 }
 
-/* Gates are only added, and counted when they are whole: no lock is needed. */
+/*
+ * Gates are only added, and counted when they are whole: no lock is needed.  Of
+ * a subscription only the caller may go by what it finds.
+ */
 PromGate *
 prom_gate_by_hash(PromDatabase *db, PromGateKind kind, uint32 hash)
 {
@@ -105,10 +110,28 @@ prom_gate_find(PromDatabase *db, PromGateKind kind, const char *name)
 	return NULL;
 }
 
+/* A place that a subscription's gate has left, if it may have one. */
+static PromGate *
+find_place(PromDatabase *db)
+{
+	uint32 n = pg_atomic_read_u32(&db->ngates);
+	PromGate *place = n < PROM_MAX_GATES ? &db->gates[n] : NULL;
+	int used = 0;
+
+	for (uint32 i = 0; i < n; i++)
+	{
+		if (db->gates[i].kind == PROM_GATE_NONE)
+			place = &db->gates[i];
+		used += db->gates[i].kind == PROM_GATE_SUBSCRIPTION ? 1 : 0;
+	}
+	return used < PROM_MAX_SUBSCRIPTIONS ? place : NULL;
+}
+
 PromGate *
 prom_gate_make(PromDatabase *db, PromGateKind kind, const char *name)
 {
 	PromGate *gate = prom_gate_find(db, kind, name);
+	PromGate *place = NULL;
 	uint32 n;
 
 	if (gate != NULL)
@@ -116,15 +139,36 @@ prom_gate_make(PromDatabase *db, PromGateKind kind, const char *name)
 	LWLockAcquire(db->gate_lock, LW_EXCLUSIVE);
 	gate = prom_gate_find(db, kind, name);
 	n = pg_atomic_read_u32(&db->ngates);
-	if (gate == NULL && n < PROM_MAX_GATES)
+	/* Lanes look for theirs when there are more than before. */
+	if (gate == NULL && kind == PROM_GATE_SUBSCRIPTION)
+		place = find_place(db);
+	else if (gate == NULL && n < PROM_MAX_GATES)
+		place = &db->gates[n];
+	if (place != NULL)
 	{
-		gate = &db->gates[n];
+		gate = place;
 		init_gate(gate, kind, name);
 		pg_write_barrier();
-		pg_atomic_write_u32(&db->ngates, n + 1);
+		pg_atomic_write_u32(&db->ngates, Max(n, gate - db->gates + 1));
 	}
 	LWLockRelease(db->gate_lock);
 	return gate;
+}
+
+void
+prom_gate_set_paused(PromGate *gate, TimestampTz paused_at)
+{
+	gate->paused_at = paused_at;
+	gate->paused = paused_at != 0;
+}
+
+void
+prom_gate_give_back(PromDatabase *db, PromGate *gate)
+{
+	LWLockAcquire(db->gate_lock, LW_EXCLUSIVE);
+	init_gate(gate, PROM_GATE_NONE, "");
+	told_closed[gate - db->gates] = false;
+	LWLockRelease(db->gate_lock);
 }
 
 char *
@@ -132,6 +176,7 @@ prom_gate_target(const PromGate *gate)
 {
 	switch (gate->kind)
 	{
+		case PROM_GATE_NONE:
 		case PROM_GATE_ALL:
 			break;
 		case PROM_GATE_AGENT:

@@ -18,9 +18,16 @@ extern PromGate *prom_gate_by_hash(PromDatabase *db, PromGateKind kind,
 extern PromGate *prom_gate_find(PromDatabase *db, PromGateKind kind,
 								const char *name);
 
-/* The same, made if need be; NULL: there are PROM_MAX_GATES. */
+/*
+ * The same, made if need be; NULL: there are PROM_MAX_GATES.  That of a
+ * subscription is made by the caller only, which then says whether it is paused
+ * (0: it is not) until the scheduler has read that, and gives it back when
+ * nothing is under way through it.
+ */
 extern PromGate *prom_gate_make(PromDatabase *db, PromGateKind kind,
 								const char *name);
+extern void prom_gate_set_paused(PromGate *gate, TimestampTz paused_at);
+extern void prom_gate_give_back(PromDatabase *db, PromGate *gate);
 
 /* "all", "agent:NAME" and such, palloc'd. */
 extern char *prom_gate_target(const PromGate *gate);

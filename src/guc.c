@@ -33,6 +33,7 @@ int prom_guc_queue_memory = 65536;
 int prom_guc_rescan_interval = 30000;
 int prom_guc_retention = 30 * SECS_PER_DAY;
 int prom_guc_retention_audit = 730 * SECS_PER_DAY;
+int prom_guc_retention_waiting = 30 * SECS_PER_DAY;
 int prom_guc_ring_size = 65536;
 char *prom_guc_secrets_dir = NULL;
 
@@ -202,6 +203,12 @@ prom_guc_define(void)
 		"Time for which verdicts, approvals and usage of deleted tasks are kept.",
 		"0: for ever.", &prom_guc_retention_audit, 730 * SECS_PER_DAY, 0,
 		INT_MAX, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"prometheus.retention_waiting",
+		"Time beyond prometheus.retention for which events wait for subscriptions that have not been given them.",
+		"And with them all that came after them.", &prom_guc_retention_waiting,
+		30 * SECS_PER_DAY, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL,
+		NULL);
 	DefineCustomStringVariable(
 		"prometheus.secrets_dir",
 		"Directory of the files that hold the keys of models.",

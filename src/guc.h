@@ -15,13 +15,14 @@ extern int prom_guc_mark_interval; /* ms */
 extern int prom_guc_max_crashes;
 extern int prom_guc_max_databases;
 extern int prom_guc_max_in_flight;
-extern int prom_guc_max_request;     /* kB */
-extern int prom_guc_max_state;       /* kB */
-extern int prom_guc_network_memory;  /* kB */
-extern int prom_guc_queue_memory;    /* kB */
-extern int prom_guc_rescan_interval; /* ms */
-extern int prom_guc_retention;       /* s; 0: for ever */
-extern int prom_guc_retention_audit; /* s; 0: for ever */
+extern int prom_guc_max_request;       /* kB */
+extern int prom_guc_max_state;         /* kB */
+extern int prom_guc_network_memory;    /* kB */
+extern int prom_guc_queue_memory;      /* kB */
+extern int prom_guc_rescan_interval;   /* ms */
+extern int prom_guc_retention;         /* s; 0: for ever */
+extern int prom_guc_retention_audit;   /* s; 0: for ever */
+extern int prom_guc_retention_waiting; /* s, beyond retention */
 extern int prom_guc_ring_size;
 extern char *prom_guc_secrets_dir;
 

@@ -105,24 +105,39 @@ put_extension(ReturnSetInfo *result)
 	return false;
 }
 
-/* Gates that a person should know of. */
+/* Gates that a person should know of; those of others' are only counted. */
 static void
 put_gates(ReturnSetInfo *result, PromDatabase *db)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	uint32 n = pg_atomic_read_u32(&db->ngates);
+	PromGate *gates = palloc(n * sizeof(PromGate));
 	StringInfoData closed;
+	int there = 0;
+	int of_others = 0;
 
 	initStringInfo(&closed);
 	LWLockAcquire(db->gate_lock, LW_SHARED);
-	for (uint32 i = 0; i < n; i++)
-		if (!prom_gate_is_open(&db->gates[i], now))
-			appendStringInfo(&closed, "%s%s %s", closed.len > 0 ? ", " : "",
-							 prom_gate_target(&db->gates[i]),
-							 db->gates[i].paused ? "is paused" : "is closed");
+	memcpy(gates, db->gates, n * sizeof(PromGate));
 	LWLockRelease(db->gate_lock);
+	for (uint32 i = 0; i < n; i++)
+	{
+		there += gates[i].kind != PROM_GATE_NONE ? 1 : 0;
+		if (prom_gate_is_open(&gates[i], now))
+			continue;
+		if (gates[i].kind == PROM_GATE_SUBSCRIPTION &&
+			!prom_subscription_shows(gates[i].name))
+			of_others++;
+		else
+			appendStringInfo(&closed, "%s%s %s", closed.len > 0 ? ", " : "",
+							 prom_gate_target(&gates[i]),
+							 gates[i].paused ? "is paused" : "is closed");
+	}
+	if (of_others > 0)
+		appendStringInfo(&closed, "%s%d of others' subscriptions",
+						 closed.len > 0 ? ", and " : "", of_others);
 	if (closed.len == 0)
-		put(result, "gates", "ok", psprintf("%u, all open", n), NULL);
+		put(result, "gates", "ok", psprintf("%d, all open", there), NULL);
 	else
 		put(result, "gates", "warning", closed.data,
 			"SELECT * FROM prometheus.gate says why; prometheus_resume() opens one.");
@@ -285,6 +300,12 @@ put_subscriptions(ReturnSetInfo *result)
 			"prometheus.delivery and prometheus.gate say why. Its events wait.");
 	else
 		put(result, "subscriptions", "ok", psprintf("%d", found.n), NULL);
+	if (found.holding != NULL)
+		put(result, "retention", "warning",
+			psprintf("held back by subscriptions: %s", found.holding),
+			"What they have not been given is kept, and all that came after it, for prometheus.retention_waiting longer: enable them with prometheus_subscribe(), resume them, or prometheus_unsubscribe().");
+	else
+		put(result, "retention", "ok", "held back by no subscription", NULL);
 	if (found.dead > 0)
 		put(result, "dead letters", "warning",
 			psprintf("%lld: %s", found.dead, found.dead_of),

@@ -39,7 +39,8 @@ typedef struct Job
 	dlist_node link; /* in waiting or running of its owner, or in ended */
 	PromJobSpec spec;
 	PromJobRefusal refusal;
-	int place; /* while it runs; else -1 */
+	int place;            /* while it runs; else -1 */
+	TimestampTz given_at; /* since when it does */
 	int failures;
 	char error[PROM_JOB_ERROR];
 	TimestampTz stop_at; /* if dropped while it runs: end the process */
@@ -155,6 +156,10 @@ end_job(Job *job)
 static void
 leave_place(Job *job)
 {
+	int64 ms = TimestampDifferenceMilliseconds(job->given_at,
+											   GetCurrentTimestamp());
+
+	job->end.run_ms = Max(job->end.run_ms, ms);
 	running[job->place] = NULL;
 	dlist_delete(&job->link);
 	job->place = -1;
@@ -170,6 +175,7 @@ give(Job *job, int number)
 	dlist_push_tail(&owner->running, &job->link);
 	running[number] = job;
 	job->place = number;
+	job->given_at = GetCurrentTimestamp();
 	place->kind = job->spec.kind;
 	place->refusal = job->refusal;
 	place->task_id = job->spec.task_id;

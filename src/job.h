@@ -48,6 +48,7 @@ typedef struct PromJobEnd
 	int32 asks; /* the tool's step that a model is to review; 0: none */
 	int64 delivery_id;
 	int delivered; /* what came of it: PromDelivered */
+	int64 run_ms;  /* its longest run, by an executor that had it at once */
 	bool failed;   /* it can never be done, and error says why */
 	char error[PROM_JOB_ERROR];
 } PromJobEnd;

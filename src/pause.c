@@ -194,42 +194,68 @@ static PromStatement paused_statement = {
 	NULL,
 };
 
+typedef struct Pause
+{
+	Target target;
+	TimestampTz since;
+} Pause;
+
+/* What is paused; how many. */
+static int
+read_all(Pause **pauses)
+{
+	int n = 0;
+
+	prom_statement_run(&paused_statement, NULL, NULL, true);
+	*pauses = palloc(Max(SPI_processed, 1) * sizeof(Pause));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		if (!read_target(prom_row_text(i, 1), &(*pauses)[n].target))
+			continue;
+		(*pauses)[n++].since = prom_row_time(i, 2);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return n;
+}
+
+/* Since when it is paused; 0: it is not. */
+static TimestampTz
+paused_since(const PromGate *gate, const Pause *pauses, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (pauses[i].target.kind == gate->kind &&
+			strcmp(pauses[i].target.name, gate->name) == 0)
+			return pauses[i].since;
+	return 0;
+}
+
 void
 prom_pause_read(PromDatabase *db)
 {
-	TimestampTz paused_at[PROM_MAX_GATES] = {0};
-	uint32 n;
+	Pause *pauses;
+	int n = read_all(&pauses);
+	uint32 ngates;
 
-	prom_statement_run(&paused_statement, NULL, NULL, true);
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		Target target;
-		PromGate *gate;
-
-		if (!read_target(prom_row_text(i, 1), &target))
-			continue;
-		gate = target.kind == PROM_GATE_ALL
-				   ? &db->gates[0]
-				   : prom_gate_make(db, target.kind, target.name);
-		if (gate != NULL)
-			paused_at[gate - db->gates] = prom_row_time(i, 2);
-		else
+	/* Those of subscriptions are there if the caller needs them. */
+	for (int i = 0; i < n; i++)
+		if (pauses[i].target.kind != PROM_GATE_SUBSCRIPTION &&
+			prom_gate_make(db, pauses[i].target.kind,
+						   pauses[i].target.name) == NULL)
 			ereport(WARNING,
-					(errmsg("\"%s\" cannot be paused", prom_row_text(i, 1)),
+					(errmsg("\"%s\" cannot be paused", pauses[i].target.name),
 					 errdetail("There are %d gates already.", PROM_MAX_GATES)));
-	}
-	SPI_freetuptable(SPI_tuptable);
-	n = pg_atomic_read_u32(&db->ngates);
-	for (uint32 i = 0; i < n; i++)
+	LWLockAcquire(db->gate_lock, LW_EXCLUSIVE);
+	ngates = pg_atomic_read_u32(&db->ngates);
+	for (uint32 i = 0; i < ngates; i++)
 	{
-		bool paused = paused_at[i] != 0;
+		TimestampTz since = paused_since(&db->gates[i], pauses, n);
+		bool changes = (since != 0) != db->gates[i].paused;
 
-		db->gates[i].paused_at = paused_at[i];
-		if (db->gates[i].paused == paused)
-			continue;
-		db->gates[i].paused = paused;
-		pg_atomic_fetch_add_u32(&db->gates[i].changes, 1);
+		prom_gate_set_paused(&db->gates[i], since);
+		if (changes)
+			pg_atomic_fetch_add_u32(&db->gates[i].changes, 1);
 	}
+	LWLockRelease(db->gate_lock);
 	/* What may be delivered now is the caller's to find out. */
 	pg_atomic_write_u32(&db->deliver, 1);
 	prom_shmem_wake(&db->worker[PROM_CALLER]);

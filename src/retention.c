@@ -85,6 +85,7 @@ static struct
 	TimestampTz due;
 	int retention; /* the settings that due is by */
 	int retention_audit;
+	int retention_waiting;
 	int pause; /* ms, until it has settled */
 
 	MemoryContext context; /* of the pass */
@@ -293,6 +294,7 @@ rest(int ms)
 	pass.phase = REST;
 	pass.retention = prom_guc_retention;
 	pass.retention_audit = prom_guc_retention_audit;
+	pass.retention_waiting = prom_guc_retention_waiting;
 	if (ms == 0)
 		ms = Min(LONGEST_REST, Max(SHORTEST_REST, (int64) shortest * 10));
 	pass.due = DT_NOEND;
@@ -311,7 +313,8 @@ prom_retention_due(void)
 {
 	/* Who sets it wants to see something. */
 	if (pass.retention != prom_guc_retention ||
-		pass.retention_audit != prom_guc_retention_audit)
+		pass.retention_audit != prom_guc_retention_audit ||
+		pass.retention_waiting != prom_guc_retention_waiting)
 	{
 		rest(0);
 		if (pass.due != DT_NOEND)
@@ -367,13 +370,23 @@ end(void)
 
 /*
  * To the newest mark that is old enough, but never back.  What the current
- * period of a budget counts stays.  False: there is no such mark.
+ * period of a budget counts stays; and, for so long, what subscriptions have
+ * not been given: what their positions do not see, and what waits.  False:
+ * there is no such mark.
  */
 static bool
 move_horizon(void)
 {
 	static const char cutoff_sql[] =
-		"SELECT least($1, (SELECT min(date_trunc(b.period,"
+		"SELECT least($1, (SELECT CASE WHEN h.hold IS NOT NULL THEN"
+		" greatest($2, (SELECT m.at FROM prometheus._mark m"
+		"   WHERE m.mark_id <= h.hold ORDER BY m.mark_id DESC LIMIT 1)) END"
+		" FROM (SELECT least((SELECT min(c.base_mark)"
+		"   FROM prometheus._subscription s"
+		"   JOIN prometheus._consumer c ON c.name = s.name),"
+		"  (SELECT min(d.mark_id) FROM prometheus._delivery d"
+		"   WHERE d.status = 'waiting')) AS hold) h),"
+		" (SELECT min(date_trunc(b.period,"
 		" statement_timestamp(), 'UTC')) FROM prometheus._budget b"
 		" WHERE (b.tokens IS NOT NULL OR b.cost IS NOT NULL)"
 		" AND NOT EXISTS (SELECT FROM prometheus._budget n"
@@ -390,13 +403,19 @@ move_horizon(void)
 	static const char horizon_sql[] =
 		"SELECT least(h.at, $1), h.snapshot FROM prometheus._horizon h"
 		" ORDER BY h.at DESC LIMIT 1";
+	Oid types[2] = {TIMESTAMPTZOID, TIMESTAMPTZOID};
 	Oid type = TIMESTAMPTZOID;
 	Datum value = TimestampTzGetDatum(before_now(prom_guc_retention));
+	Datum values[2];
 	MemoryContext before;
 	bool isnull;
 
 	PROM_FAULT("retention-before-move");
-	if (SPI_execute_with_args(cutoff_sql, 1, &type, &value, NULL, true, 1) !=
+	values[0] = value;
+	values[1] = TimestampTzGetDatum(
+		DatumGetTimestampTz(value) -
+		(int64) prom_guc_retention_waiting * USECS_PER_SEC);
+	if (SPI_execute_with_args(cutoff_sql, 2, types, values, NULL, true, 1) !=
 		SPI_OK_SELECT)
 		elog(ERROR, "could not read prometheus._budget");
 	value = TimestampTzGetDatum(prom_row_time(0, 1));

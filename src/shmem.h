@@ -102,12 +102,16 @@ typedef struct PromRing
 #define PROM_MAX_NAME 200
 #define PROM_MAX_GATES 512
 
+/* Of these, before subscriptions, so that there are some for models. */
+#define PROM_MAX_SUBSCRIPTIONS 256
+
 /* Other gates through which tasks may go instead: a model's option fallback. */
 #define PROM_MAX_FALLBACKS 8
 
 /* What a gate stands before; ALL is always the first gate. */
 typedef enum PromGateKind
 {
+	PROM_GATE_NONE, /* it was given back */
 	PROM_GATE_ALL,
 	PROM_GATE_AGENT,
 	PROM_GATE_MODEL,
@@ -125,8 +129,9 @@ typedef enum PromGateReason
 
 /*
  * What may close the way to a target.  A gate is made once, under gate_lock,
- * and stays; its name does not change.  The scheduler writes paused; the
- * caller what has no other comment; see gate.c.
+ * and stays; its name does not change.  Only those of subscriptions, which the
+ * caller makes, it gives back, for other subscriptions.  The scheduler writes
+ * paused; the caller what has no other comment; see gate.c.
  */
 typedef struct PromGate
 {

@@ -22,6 +22,7 @@
 #include "consumer.h"
 #include "consumer_lock.h"
 #include "delivery.h"
+#include "guc.h"
 #include "role.h"
 #include "secret.h"
 #include "setting.h"
@@ -214,6 +215,23 @@ execute(const char *sql, int nargs, Oid *types, Datum *values,
 
 /* What users call. */
 
+/* Each needs a gate, and there are so many. */
+static void
+check_room(void)
+{
+	static const char sql[] =
+		"SELECT pg_catalog.count(*) FROM prometheus._subscription s";
+
+	if (prom_execute_now(sql, 0, NULL, NULL, NULL, true) != SPI_OK_SELECT)
+		elog(ERROR, "could not count subscriptions");
+	if (prom_row_int64(0, 1) >= PROM_MAX_SUBSCRIPTIONS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("there are %d subscriptions already",
+						PROM_MAX_SUBSCRIPTIONS),
+				 errhint("prometheus_unsubscribe() removes one; one subscription may have many types.")));
+}
+
 static void
 write_subscription(FunctionCallInfo fcinfo, const char *name,
 				   const PromOwner *before, const char *search_path)
@@ -282,6 +300,8 @@ prom_subscribe(PG_FUNCTION_ARGS)
 	prom_consumer_lock(name);
 	prom_role_become_owner(&before);
 	exists = find(name, before.user);
+	if (!exists)
+		check_room();
 	prom_consumer_push(name, types, before.user, exists);
 	write_subscription(fcinfo, name, &before, search_path);
 	prom_role_restore(&before);
@@ -406,43 +426,121 @@ prom_discard(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-void
-prom_subscription_look(PromSubscriptions *found)
+bool
+prom_subscription_shows(const char *name)
 {
-	static const char sql[] =
-		"SELECT pg_catalog.count(*)::pg_catalog.int4,"
-		" pg_catalog.string_agg(s.name, ', ' ORDER BY s.name)"
-		"  FILTER (WHERE s.disabled_at IS NOT NULL),"
-		" pg_catalog.sum(d.dead)::pg_catalog.int8,"
-		" pg_catalog.string_agg(s.name, ', ' ORDER BY s.name)"
-		"  FILTER (WHERE d.dead OPERATOR(pg_catalog.>) 0),"
-		" pg_catalog.string_agg(s.name, ', ' ORDER BY s.name)"
-		"  FILTER (WHERE d.oldest OPERATOR(pg_catalog.<) $1)"
-		" FROM prometheus._subscription s CROSS JOIN LATERAL (SELECT"
-		"  (SELECT pg_catalog.count(*) FROM prometheus._delivery x"
-		"    WHERE x.subscription OPERATOR(pg_catalog.=) s.name"
-		"    AND x.status OPERATOR(pg_catalog.=) 'dead'::pg_catalog.text)"
-		"   AS dead,"
-		"  (SELECT pg_catalog.min(x.next_at) FROM prometheus._delivery x"
-		"    WHERE x.subscription OPERATOR(pg_catalog.=) s.name"
-		"    AND x.status OPERATOR(pg_catalog.=) 'waiting'::pg_catalog.text)"
-		"   AS oldest) d";
-	Oid type = TIMESTAMPTZOID;
-	Datum value = TimestampTzGetDatum(
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), -LATE * 1000));
-	MemoryContext context = CurrentMemoryContext;
+	Oid user = GetUserId();
+	Datum value = CStringGetTextDatum(name);
 	PromOwner before;
+	bool shows;
 
 	SPI_connect();
 	prom_role_become_owner(&before);
-	if (prom_execute_now(sql, 1, &type, &value, NULL, true) != SPI_OK_SELECT)
+	prom_statement_run_now(&find_statement, &value);
+	shows = SPI_processed > 0 &&
+			prom_role_shows(user, prom_row_text(0, 1), prom_row_oid(0, 2));
+	prom_role_restore(&before);
+	SPI_finish();
+	return shows;
+}
+
+/* Names of those that the user may see, and how many others there are. */
+typedef struct Names
+{
+	StringInfoData text;
+	int of_others;
+} Names;
+
+static void
+add_name(Names *names, bool belongs, const char *name, bool is_shown)
+{
+	if (belongs && is_shown)
+		appendStringInfo(&names->text, "%s%s", names->text.len > 0 ? ", " : "",
+						 name);
+	else if (belongs)
+		names->of_others++;
+}
+
+/* NULL: there is none. */
+static const char *
+words_of(Names *names)
+{
+	if (names->of_others > 0)
+		appendStringInfo(&names->text, "%s%d of others",
+						 names->text.len > 0 ? ", " : "", names->of_others);
+	return names->text.len > 0 ? names->text.data : NULL;
+}
+
+static bool
+is_before(uint64 row, int column, TimestampTz moment)
+{
+	return !prom_row_isnull(row, column) && prom_row_time(row, column) < moment;
+}
+
+/* What there is of each; the last column is the first mark that sees an event
+ * which it has not been given. */
+static void
+read_all(void)
+{
+	static const char sql[] =
+		"SELECT s.name, s.owner, s.owner_oid, s.disabled_at,"
+		" (SELECT pg_catalog.count(*) FROM prometheus._delivery x"
+		"   WHERE x.subscription OPERATOR(pg_catalog.=) s.name"
+		"   AND x.status OPERATOR(pg_catalog.=) 'dead'::pg_catalog.text),"
+		" w.oldest, (SELECT m.at FROM prometheus._mark m"
+		"   WHERE m.mark_id OPERATOR(pg_catalog.>)"
+		"   LEAST(c.base_mark, w.mark_id) ORDER BY m.mark_id LIMIT 1)"
+		" FROM prometheus._subscription s"
+		" JOIN prometheus._consumer c ON c.name OPERATOR(pg_catalog.=) s.name"
+		" CROSS JOIN LATERAL (SELECT pg_catalog.min(x.next_at) AS oldest,"
+		"  pg_catalog.min(x.mark_id) AS mark_id FROM prometheus._delivery x"
+		"   WHERE x.subscription OPERATOR(pg_catalog.=) s.name"
+		"   AND x.status OPERATOR(pg_catalog.=) 'waiting'::pg_catalog.text) w"
+		" ORDER BY s.name";
+
+	if (prom_execute_now(sql, 0, NULL, NULL, NULL, true) != SPI_OK_SELECT)
 		elog(ERROR, "could not read subscriptions");
+}
+
+void
+prom_subscription_look(PromSubscriptions *found)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz horizon =
+		prom_guc_retention == 0
+			? DT_NOBEGIN
+			: now - (int64) prom_guc_retention * USECS_PER_SEC;
+	MemoryContext context = CurrentMemoryContext;
+	Names disabled = {0}, dead = {0}, lagging = {0}, holding = {0};
+	PromOwner before;
+
+	initStringInfo(&disabled.text);
+	initStringInfo(&dead.text);
+	initStringInfo(&lagging.text);
+	initStringInfo(&holding.text);
+	SPI_connect();
+	prom_role_become_owner(&before);
+	read_all();
 	MemoryContextSwitchTo(context);
-	found->n = prom_row_int32(0, 1);
-	found->disabled = prom_row_text_or_null(0, 2);
-	found->dead = prom_row_int64_or(0, 3, 0);
-	found->dead_of = prom_row_text_or_null(0, 4);
-	found->lagging = prom_row_text_or_null(0, 5);
+	memset(found, 0, sizeof(*found));
+	found->n = (int) SPI_processed;
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		const char *name = prom_row_text(i, 1);
+		bool shows = prom_role_shows(before.user, prom_row_text(i, 2),
+									 prom_row_oid(i, 3));
+
+		found->dead += prom_row_int64(i, 5);
+		add_name(&disabled, !prom_row_isnull(i, 4), name, shows);
+		add_name(&dead, prom_row_int64(i, 5) > 0, name, shows);
+		add_name(&lagging, is_before(i, 6, now - LATE * USECS_PER_SEC), name,
+				 shows);
+		add_name(&holding, is_before(i, 7, horizon), name, shows);
+	}
+	found->disabled = words_of(&disabled);
+	found->dead_of = words_of(&dead);
+	found->lagging = words_of(&lagging);
+	found->holding = words_of(&holding);
 	prom_role_restore(&before);
 	SPI_finish();
 }

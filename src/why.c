@@ -21,6 +21,7 @@
 #include "guc.h"
 #include "queue.h"
 #include "role.h"
+#include "subscription.h"
 #include "task.h"
 
 typedef struct Holder
@@ -409,6 +410,12 @@ prom_gates(PG_FUNCTION_ARGS)
 	memcpy(gates, db->gates, ngates * sizeof(PromGate));
 	LWLockRelease(db->gate_lock);
 	for (uint32 i = 0; i < ngates; i++)
+	{
+		if (gates[i].kind == PROM_GATE_NONE ||
+			(gates[i].kind == PROM_GATE_SUBSCRIPTION &&
+			 !prom_subscription_shows(gates[i].name)))
+			continue;
 		put_gate(result, &gates[i], count_waiting(&gates[i], entries, n), now);
+	}
 	return (Datum) 0;
 }

@@ -319,6 +319,40 @@ prom_row_bytes(uint64 row, int column)
 }
 
 bool
+prom_xact_try(void (*act)(void *arg), void *arg, PromXactFailure *failure)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner resources = CurrentResourceOwner;
+	volatile bool done = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		act(arg);
+		ReleaseCurrentSubTransaction();
+		done = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		EmitErrorReport();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		failure->code = error->sqlerrcode;
+		failure->message = error->message != NULL ? error->message
+												  : "unknown error";
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = resources;
+	return done;
+}
+
+bool
 prom_xact_is_transient(int code)
 {
 	switch (ERRCODE_TO_CATEGORY(code))

@@ -40,6 +40,19 @@ extern void prom_xact_abort(void);
 extern void prom_xact_abort_quietly(void);
 extern bool prom_xact_is_open(void);
 
+/*
+ * Act in a subtransaction, within a transaction: an error takes back only that.
+ * False: it failed, is in the log, and *failure says why, palloc'd.
+ */
+typedef struct PromXactFailure
+{
+	int code;
+	char *message;
+} PromXactFailure;
+
+extern bool prom_xact_try(void (*act)(void *arg), void *arg,
+						  PromXactFailure *failure);
+
 /* Can what failed with this error succeed later, as it is? */
 extern bool prom_xact_is_transient(int code);
 

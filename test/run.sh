@@ -82,7 +82,7 @@ install_from() # DIRECTORY
 npm=
 mkdir node
 if [ "$what" = test ] && command -v npm >/dev/null; then
-	npm install --silent --no-audit --no-fund --prefix "$copy/node" \
+	timeout 100 npm install --silent --no-audit --no-fund --prefix "$copy/node" \
 		standardwebhooks@1.0.0 </dev/null >&2 &
 	npm=$!
 fi

@@ -74,8 +74,8 @@ SET LOCAL prometheus.as_of = '';
 -- Dead letters.
 
 RESET ROLE;
-INSERT INTO prometheus._delivery (delivery_id, event_id, created_at, next_at, ended_at, attempts, strikes, status, subscription, fingerprint, error)
-SELECT n, n, now(), now(), '2026-01-01'::timestamptz + n * interval '1 day', 8, 0, 'dead', 'a', chr(96 + n % 2), 'error ' || n FROM generate_series(1, 3) n;
+INSERT INTO prometheus._delivery (delivery_id, event_id, created_at, next_at, ended_at, attempts, strikes, mark_id, status, subscription, fingerprint, error)
+SELECT n, n, now(), now(), '2026-01-01'::timestamptz + n * interval '1 day', 8, 0, 0, 'dead', 'a', chr(96 + n % 2), 'error ' || n FROM generate_series(1, 3) n;
 SET LOCAL ROLE prom_test_a;
 SELECT results_eq($$SELECT fingerprint, deliveries, extract(day FROM first_at)::int, extract(day FROM last_at)::int, first_event_id, last_event_id, error
                       FROM prometheus.dead_letter ORDER BY fingerprint$$,

@@ -196,8 +196,8 @@ SELECT prometheus_create_consumer('reader', start => '-infinity');
 INSERT INTO prometheus._subscription (name, owner_oid, owner, subscribed_at, ordered, timeout_ms, max_attempts, breaker_failures,
                                       handler, search_path, filter, disabled_at, disabled_reason)
 SELECT 'pushed', 10, 'somebody', now(), true, 1000, 8, 5, 'public.f(prometheus.event)', 'public', '$.n > 1', now(), 'no reason';
-INSERT INTO prometheus._delivery (delivery_id, event_id, created_at, next_at, attempts, strikes, status, subscription, key)
-SELECT -1, -1, now(), now(), 2, 0, 'waiting', 'pushed', 'subject x';
+INSERT INTO prometheus._delivery (delivery_id, event_id, created_at, next_at, attempts, strikes, mark_id, status, subscription, key)
+SELECT -1, -1, now(), now(), 2, 0, 0, 'waiting', 'pushed', 'subject x';
 SELECT count(*) FROM prometheus_poll('reader', 5);
 SELECT prometheus_ack('reader', (SELECT event_id FROM prometheus_poll('reader', 5) OFFSET 2 LIMIT 1));
 SELECT prometheus_remember('default', 'The sky is blue.');

@@ -69,6 +69,16 @@ sql(q{SET ROLE alice; SELECT prometheus_redrive('failing')});
 wait_deliveries('failing', 'delivered 2');
 is(sql(q{SELECT count(*) FROM seen WHERE who = 'again'}), 2, 'redriven, they are delivered');
 
+# One that always fails does not stop the rest.
+
+sql(<<'EOSQL');
+CREATE FUNCTION picky(e prometheus.event) RETURNS void LANGUAGE plpgsql AS $$BEGIN IF e.data = '{"n": 1}' THEN RAISE EXCEPTION 'not this one'; END IF; END$$;
+SELECT prometheus_subscribe('picky', 'picky(prometheus.event)', types => '{pick}', max_attempts => 2);
+SELECT prometheus_emit('pick', jsonb_build_object('n', n)) FROM generate_series(1, 3) n;
+EOSQL
+wait_deliveries('picky', 'dead 1, delivered 2');
+sql(q{SELECT prometheus_unsubscribe('picky')});
+
 # Who is slow holds up nobody, and is stopped in time; whoever is dropped waits.
 
 sql(<<'EOSQL');
@@ -88,6 +98,28 @@ sql(q{SELECT prometheus_subscribe('late', 'sleeps(prometheus.event)', types => '
 	prometheus_subscribe('stubborn', 'stubborn(prometheus.event)', types => '{late}', timeout => '2 s', max_attempts => 1); SELECT prometheus_emit('late')});
 $node->wait_for('what takes too long is stopped', q{SELECT string_agg(error, '; ' ORDER BY subscription) FROM prometheus.dead_letter},
 	'it did not end within 100 ms and was stopped; it did not end when it was to be stopped, and its process was ended; nothing was changed');
+
+# To have waited for an executor is not to be slow.
+
+sql(<<'EOSQL');
+CREATE TABLE door ();
+CREATE FUNCTION waits(e prometheus.event) RETURNS void LANGUAGE plpgsql AS
+	$$BEGIN WHILE NOT EXISTS (SELECT FROM door) LOOP PERFORM pg_sleep(0.01); END LOOP; END$$;
+SELECT prometheus_subscribe('door ' || n, 'waits(prometheus.event)', types => '{door}', timeout => '10 min') FROM generate_series(1, 2) n;
+SELECT prometheus_subscribe('quick', 'note(prometheus.event)', types => '{knock}');
+SELECT prometheus_emit('door');
+EOSQL
+my $at_the_door = q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'prometheus executor' AND wait_event = 'PgSleep'};
+$node->wait_for('both executors are busy', $at_the_door, 2);
+sql(q{SELECT prometheus_emit('knock')});
+$node->wait_for('the third waits', q{SELECT clock_timestamp() - created_at > '1.2 s' FROM prometheus.delivery WHERE subscription = 'quick'}, 't');
+sql(q{INSERT INTO door DEFAULT VALUES});
+wait_deliveries($_, 'delivered 1') foreach 'door 1', 'door 2', 'quick';
+sql(q{DELETE FROM door; SELECT prometheus_emit('door')});
+$node->wait_for('one of the slow ones runs', $at_the_door, 1);
+sql(q{SELECT prometheus_emit('knock')});
+wait_deliveries('quick', 'delivered 2');
+sql(q{SELECT prometheus_unsubscribe('door ' || n) FROM generate_series(1, 2) n});
 
 # Causes: an event that a function emits has the one that it was given.
 
@@ -113,13 +145,27 @@ wait_deliveries('ordered', 'delivered 6');
 is(sql(q{SELECT string_agg(n::text, ' ' ORDER BY id) FROM tries WHERE subject = 'a'}), '1 2 3', 'in their order, through the retries');
 is(sql(q{SELECT max(b.id) < min(a.id) FROM tries a, tries b WHERE a.subject = 'a' AND b.subject = 'b'}), 't', 'another subject did not wait');
 
+# Of more subjects than are looked at together, and of none.
+
+sql(<<'EOSQL');
+SELECT prometheus_pause('subscription:ordered');
+SELECT prometheus_emit('pace', jsonb_build_object('n', n), 'many ' || s) FROM generate_series(1, 2) n, generate_series(1, 130) s;
+SELECT prometheus_emit('pace', jsonb_build_object('n', n), 'few ' || n) FROM generate_series(1, 140) n;
+SELECT prometheus_emit('pace', '{"n": 1}') FROM generate_series(1, 3);
+EOSQL
+wait_deliveries('ordered', 'delivered 6, waiting 403');
+sql(q{SELECT prometheus_resume('subscription:ordered')});
+wait_deliveries('ordered', 'delivered 409');
+is(sql(q{SELECT count(*) FROM tries a JOIN tries b USING (subject) WHERE subject LIKE 'many%' AND a.n = 1 AND b.n = 2 AND a.id < b.id}), 130, 'each subject in its order');
+is(sql(q{SELECT count(*) FROM tries WHERE subject IS NULL}), 3, 'and those without');
+
 # A function that is dropped disables its subscription, and nothing is lost.
 
 sql(q{DROP FUNCTION in_order(prometheus.event); SELECT prometheus_emit('pace', '{"n": 4}', 'a')});
 $node->wait_for('it is disabled', q{SELECT state || ': ' || disabled_reason FROM prometheus.subscription WHERE name = 'ordered'}, 'disabled: its function does not exist any more');
 sql(q{SELECT prometheus_emit('pace', '{"n": 5}', 'a')});
 sql(q{SELECT prometheus_subscribe('ordered', 'note(prometheus.event)', types => '{pace}', ordered => true)});
-wait_deliveries('ordered', 'delivered 8');
+wait_deliveries('ordered', 'delivered 411');
 is(sql(q{SELECT string_agg(data ->> 'n', ' ' ORDER BY id) FROM seen WHERE type = 'pace'}), '4 5', 'made anew, it goes on');
 
 # Who loses what he needs is told why, and nothing is lost.
@@ -195,6 +241,58 @@ SELECT count(prometheus_emit('many')) FROM generate_series(1, 140);
 SELECT prometheus_emit('many');
 EOSQL
 wait_deliveries('many', 'waiting 401');
+# A slow one gives up what it cannot judge in time, and then all; others do not wait.
+
+sql(q{SELECT prometheus_subscribe('heavy', 'note(prometheus.event)', types => '{heavy}', filter => '$.a[*] ? (exists($.a[*] ? (exists($.a[*] ? (@ == -1)))))')});
+sql(q{SELECT prometheus_emit('heavy', jsonb_build_object('a', (SELECT jsonb_agg(n) FROM generate_series(1, 2000) n))) FROM generate_series(1, 4)});
+sql(q{SET ROLE alice; SELECT prometheus_emit('shop.order.paid', '{"n": 10}')});
+$node->wait_for('others are delivered', q{SELECT count(*) FROM seen WHERE data = '{"n": 10}'}, 1);
+$node->wait_for('it is disabled', q{SELECT state || ': ' || disabled_reason FROM prometheus.subscription WHERE name = 'heavy'}, 'disabled: its filter takes too long');
+is(deliveries('heavy'), 'dead 3', 'three are dead letters, the fourth waits');
+sql(q{SELECT prometheus_unsubscribe('heavy')});
+
+# Retention waits for who has not been given an event, for so long.
+
+sub set_retention
+{
+	my ($retention, $waiting) = @_;
+	sql("ALTER SYSTEM SET prometheus.retention = '$retention'");
+	sql("ALTER SYSTEM SET prometheus.retention_waiting = '$waiting'");
+	$node->reload;
+	return;
+}
+
+# What the audit has goes last in a pass.
+sub wait_pass
+{
+	my ($what) = @_;
+	sql(q{INSERT INTO prometheus._audit_usage SELECT (jsonb_populate_record(NULL::prometheus._audit_usage, '{"first_task": 1, "day": "2000-01-01", "xid": "3", "submitter_oid": 10, "submitter": "x", "agent": "x", "model": "x", "tasks": 0, "calls": 0, "tokens_in": 0, "tokens_out": 0, "cost": 0}')).*});
+	$node->wait_for($what, q{SELECT count(*) FROM prometheus._audit_usage WHERE submitter = 'x'}, 0);
+	return;
+}
+
+sql(<<'EOSQL');
+CREATE FUNCTION kept(e prometheus.event) RETURNS void LANGUAGE sql AS '';
+SELECT prometheus_subscribe('kept', 'kept(prometheus.event)', types => '{kept}'), prometheus_subscribe('idle', 'note(prometheus.event)', types => '{idle}');
+SELECT prometheus_pause('subscription:idle');
+DROP FUNCTION kept(prometheus.event);
+SELECT prometheus_emit('kept');
+EOSQL
+$node->wait_for('one is disabled', q{SELECT state FROM prometheus.subscription WHERE name = 'kept'}, 'disabled');
+sql(q{SELECT prometheus_emit('kept'), prometheus_emit('idle')});
+wait_deliveries('idle', 'waiting 1');
+set_retention('1s', '1d');
+$node->wait_for('health says that retention is held back', q{SELECT concat_ws(' ', status, value ~ '^held back by subscriptions: ', value ~ '\midle\M', value ~ '\mkept\M') FROM prometheus_health() WHERE check_name = 'retention'}, 'warning t t t');
+wait_pass('a pass has ended since');
+is(sql(q{SELECT string_agg(type, ' ' ORDER BY type) FROM prometheus.event WHERE type IN ('kept', 'idle')}), 'idle kept kept', 'their events are there');
+is(sql(q{SELECT count(*) FROM prometheus.event WHERE type = 'slow'}), 0, 'what came before is not');
+sql(q{SELECT prometheus_subscribe('kept', 'note(prometheus.event)', types => '{kept}')});
+wait_deliveries('kept', 'delivered 2');
+set_retention('1s', '0');
+$node->wait_for('no longer than that', q{SELECT count(*) FROM prometheus.event WHERE type = 'idle'}, 0);
+sql(q{SELECT prometheus_resume('subscription:idle')});
+$node->wait_for('what is gone is a dead letter', q{SELECT error FROM prometheus.dead_letter WHERE subscription = 'idle'}, 'the event is not kept any more, or its owner may not see it');
+set_retention('30d', '30d');
 
 # Nobody knows what an owner of another name may see.
 

@@ -141,6 +141,46 @@ $node->wait_for('resumed, it is delivered', q{SELECT count(*) FROM prometheus.de
 sql(q{SELECT prometheus_unsubscribe('hung')});
 is(sql(q{SELECT count(*) FROM prometheus.delivery WHERE subscription = 'hung'}), 0, 'what is removed has no deliveries');
 
+# What somebody has locked, others do not wait for.
+
+hook('held', 'slow/4000');
+sql(q{SELECT prometheus_emit('held')});
+$node->wait_for('it is under way', q{SELECT in_flight FROM prometheus.gate WHERE target = 'subscription:held'}, 1);
+my $session = $node->background_psql('postgres');
+$session->query_safe(q{BEGIN; SELECT prometheus_unsubscribe('held')});
+$node->wait_for('it is answered', sprintf q{SELECT pg_read_file('%s') ~ 'canceling statement due to lock timeout'}, $node->logfile);
+sql(q{SELECT prometheus_emit('signed') FROM generate_series(1, 3)});
+$node->wait_for('others are delivered', q{SELECT count(*) FROM prometheus.delivery WHERE subscription = 'signed' AND status = 'delivered'}, 6);
+$session->query_safe('ROLLBACK');
+$session->quit;
+wait_delivery('held', 'delivered 1 200');
+is(scalar(requests_of('slow')), 1, 'it was sent once');
+
+# Who may not see a subscription hears nothing of its name.
+
+sql('CREATE ROLE carol; GRANT prometheus_agent_user TO carol');
+hook('secret.plan', 'status/500', 'breaker_failures => 1');
+sql(q{SELECT prometheus_emit('secret.plan'), prometheus_emit('signed'); SELECT prometheus_pause('subscription:signed')});
+$node->wait_for('one gate is closed, one paused', q{SELECT count(*) FROM prometheus.gate WHERE target IN ('subscription:secret.plan', 'subscription:signed') AND state <> 'open'}, 2);
+is(sql(q{SET ROLE carol; SELECT count(*) FROM prometheus.gate WHERE target LIKE 'subscription:%'}), 0, 'no gate');
+is(sql(q{SET ROLE carol; SELECT count(*) FROM prometheus._gates() WHERE target LIKE 'subscription:%'}), 0, 'not by the function either');
+is(sql(q{SET ROLE carol; SELECT count(*) FROM prometheus_health() WHERE value ~ 'secret.plan|signed|foreign|gone'}), 0, 'nothing in health');
+like(sql(q{SET ROLE carol; SELECT value FROM prometheus_health() WHERE check_name = 'gates'}), qr/^\d of others' subscriptions$/, 'but how many');
+like($node->health('gates'), qr/subscription:secret.plan is closed/, 'an administrator sees all');
+
+# Gates are given back, so many subscriptions may come one after the other.
+
+sql(q{SELECT prometheus_unsubscribe(name) FROM prometheus.subscription});
+foreach my $round (1 .. 3)
+{
+	sql("DO \$\$BEGIN FOR n IN 1 .. 256 LOOP PERFORM prometheus_subscribe('$round/' || n, url => 'https://127.0.0.1:1/', types => '{none}'); END LOOP; END\$\$");
+	$node->wait_for("$round: each has a gate", "SELECT count(*) FROM prometheus.gate WHERE target LIKE 'subscription:$round/%'", 256);
+	my ($rc, undef, $error) = $node->psql('postgres', q{SELECT prometheus_subscribe('one more', url => 'https://127.0.0.1:1/')});
+	like($error, qr/there are 256 subscriptions already/, "$round: another one would have none");
+	sql('SELECT prometheus_unsubscribe(name) FROM prometheus.subscription');
+}
+$node->wait_for('there are none left', q{SELECT count(*) FROM prometheus.gate WHERE target LIKE 'subscription:%'}, 0);
+
 $node->stop;
 $llm->stop;
 done_testing();

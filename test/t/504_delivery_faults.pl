@@ -29,6 +29,7 @@ sql(sprintf q{SELECT prometheus_subscribe('hook', url => '%s', types => '{round}
 
 foreach my $fault (
 	'distribute-before-commit:die:2', 'distribute-before-commit:error:2', 'distribute-after-commit:die:2',
+	'deliver-in-prepare:error:1', 'deliver-in-record:error:1', 'reply-half-read:die:1', 'reply-read:die:1',
 	'deliver-before-commit:die:2', 'deliver-before-commit:error:2', 'deliver-after-commit:die:2', 'deliver-before-send:die:1', 'deliver-after-send:die:1',
 	'job-before-give:die:1', 'job-begun:die:1', 'job-before-commit:die:1', 'job-before-commit:error:1', 'job-after-commit:die:1', 'job-before-take-back:die:1')
 {
@@ -51,6 +52,15 @@ sql(q{SELECT prometheus_subscribe('crash', 'crash(prometheus.event)', types => '
 $node->wait_for('it is a dead letter', q{SELECT concat_ws(' ', status, attempts, error) FROM prometheus.delivery WHERE subscription = 'crash'},
 	'dead 2 the server crashed while its function ran');
 is($node->log_count(qr/all server processes terminated; reinitializing/, $log), 2, 'it crashed the server twice');
+
+# So does what reads the answer to a webhook.
+$log = $node->log_end;
+sql(sprintf q{SELECT prometheus_subscribe('poison', url => '%s', types => '{poison}'); SELECT prometheus_pause('subscription:poison'), prometheus_emit('poison')}, $llm->url('/hook/ok/poison'));
+$node->set_fault('reply-half-read:die:1, reply-read:die:1');
+sql(q{SELECT prometheus_resume('subscription:poison')});
+$node->wait_for('it is a dead letter, too', q{SELECT concat_ws(' ', status, attempts, error) FROM prometheus.delivery WHERE subscription = 'poison'},
+	'dead 2 the server crashed while its answer was read');
+is($node->log_count(qr/all server processes terminated; reinitializing/, $log), 2, 'it crashed the server twice, too');
 
 $node->stop;
 $llm->stop;
