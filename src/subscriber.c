@@ -31,6 +31,8 @@
 #include "subscription.h"
 #include "xact.h"
 
+#define LOCK_TIMEOUT "1s" /* of what we write, not of the function */
+
 /* A call of the function, within the guard. */
 typedef struct Call
 {
@@ -255,6 +257,17 @@ run_function(const PromDelivery *delivery, const Subscriber *subscriber,
 	}
 }
 
+/*
+ * A session may have locked what is to be written, and not end: then the job
+ * fails, and others have the executor meanwhile.
+ */
+static void
+wait_briefly(void)
+{
+	(void) set_config_option("lock_timeout", LOCK_TIMEOUT, PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+}
+
 void
 prom_subscriber_run(PromJob *job)
 {
@@ -263,6 +276,7 @@ prom_subscriber_run(PromJob *job)
 	PromDeliveryEnd end = {.retry_after = -1};
 	const char *problem;
 
+	wait_briefly();
 	if (!read_delivery(job, &delivery, &subscriber))
 		return;
 	problem = unusable(&subscriber);
