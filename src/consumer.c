@@ -27,6 +27,7 @@
 #include "consumer.h"
 #include "consumer_lock.h"
 #include "event.h"
+#include "mark.h"
 #include "role.h"
 #include "shmem.h"
 #include "wakeup.h"
@@ -646,7 +647,8 @@ prom_consumer_take(const char *name, int want, PromEntry **entries,
 	{
 		consumer.window.done = (*entries)[n - 1].place;
 		/* Behind a window of before, or up to a mark, there may be more. */
-		*more = !all || was_open || n == want;
+		*more = !all || was_open ||
+				consumer.window.bound.mark_id < prom_mark_newest();
 		if (all)
 			begin_anew(&consumer);
 	}

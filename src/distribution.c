@@ -54,6 +54,9 @@
 #define PAUSE 4
 #define AFTER_FAILURE 1000
 
+/* Marks and others' events do not wait for what a session has locked. */
+#define LOCK_TIMEOUT "100ms"
+
 typedef struct Subscription
 {
 	char *name;
@@ -78,6 +81,7 @@ static MemoryContext context; /* of the subscriptions */
 static Subscription *subscriptions;
 static int nsubscriptions;
 static bool stale = true; /* they are to be read again */
+static uint32 seen;       /* when that had been told so often */
 static Oid relation;      /* of them */
 static TimestampTz due = DT_NOEND;
 static TimestampTz slow_due; /* when the next of the slow ones has its turn */
@@ -111,10 +115,16 @@ prom_distribution_changed(TimestampTz now)
 		due = Min(due, Max(now, soonest));
 }
 
+static bool
+is_told(void)
+{
+	return pg_atomic_read_u32(&prom_my_database->subscribed) != seen;
+}
+
 TimestampTz
 prom_distribution_due(void)
 {
-	if (prom_consumer_lock_is_freed())
+	if (prom_consumer_lock_is_freed() || is_told())
 		return DT_NOBEGIN;
 	if (nsubscriptions == 0 || due != DT_NOEND)
 		return due;
@@ -135,6 +145,8 @@ begin(void)
 		proc_exit(0);
 	/* It must be there when its function has crashed the server. */
 	SetConfigOption("synchronous_commit", "on", PGC_SUSET, PGC_S_OVERRIDE);
+	(void) set_config_option("lock_timeout", LOCK_TIMEOUT, PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 	SPI_connect();
 }
 
@@ -178,6 +190,7 @@ read_subscriptions(void)
 	Subscription *known = subscriptions;
 	int nknown = nsubscriptions;
 
+	seen = pg_atomic_read_u32(&prom_my_database->subscribed);
 	begin();
 	relation = prom_delivery_relation();
 	stale = false;
@@ -423,7 +436,8 @@ static bool
 nothing_ended(void)
 {
 	uint64 now = prom_xact_completion_count();
-	bool same = due == DT_NOEND && !stale && now == transactions;
+	bool same = due == DT_NOEND && !stale && !is_told() &&
+				now == transactions;
 
 	told |= due == DT_NOEND;
 	last_look = GetCurrentTimestamp();
@@ -449,7 +463,7 @@ prom_distribution_step(void)
 		return;
 	due = DT_NOEND;
 	last_step = GetCurrentTimestamp();
-	if (stale)
+	if (stale || is_told())
 		read_subscriptions();
 	look_at = told;
 	told = false;

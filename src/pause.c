@@ -256,7 +256,12 @@ prom_pause_read(PromDatabase *db)
 			pg_atomic_fetch_add_u32(&db->gates[i].changes, 1);
 	}
 	LWLockRelease(db->gate_lock);
-	/* What may be delivered now is the caller's to find out. */
+	/*
+	 * What may be delivered now is the caller's to find out.  The same hint
+	 * tells of subscriptions: it comes before the invalidation that does.
+	 */
+	pg_atomic_fetch_add_u32(&db->subscribed, 1);
 	pg_atomic_write_u32(&db->deliver, 1);
 	prom_shmem_wake(&db->worker[PROM_CALLER]);
+	prom_shmem_wake(&db->worker[PROM_PUBLISHER]);
 }

@@ -24,6 +24,7 @@
 dlist_head prom_receivers = DLIST_STATIC_INIT(prom_receivers);
 
 static bool stale = true; /* they are to be read again */
+static uint32 seen;       /* when that had been told so often */
 static Oid relation;      /* _subscription; InvalidOid: not known yet */
 
 /* What was paused may not be any more: the scheduler is to look. */
@@ -228,8 +229,12 @@ read_all(void)
 void
 prom_receivers_read(void)
 {
-	if (stale)
-		read_all();
+	uint32 told = pg_atomic_read_u32(&prom_my_database->subscribed);
+
+	if (!stale && told == seen)
+		return;
+	seen = told;
+	read_all();
 }
 
 void

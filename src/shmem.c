@@ -140,6 +140,7 @@ init_database(PromDatabase *db, LWLockPadded *locks, char **free_space)
 	pg_atomic_init_u32(&db->wanted_handlers, 0);
 	pg_atomic_init_u32(&db->deliver, 0);
 	pg_atomic_init_u32(&db->consumer_lock, PROM_LOCK_UNWANTED);
+	pg_atomic_init_u32(&db->subscribed, 0);
 
 	pg_atomic_init_u64(&db->ring.head, 0);
 	pg_atomic_init_u64(&db->ring.tail, 0);

@@ -380,6 +380,8 @@ typedef struct PromDatabase
 	PromJob jobs[PROM_JOB_PLACES];
 	pg_atomic_uint32 deliver; /* caller: there may be something to deliver */
 	pg_atomic_uint32
+		subscribed; /* times that subscriptions may have changed */
+	pg_atomic_uint32
 		changed; /* publisher: facts were written since its last look */
 	pg_atomic_uint64
 		rescans; /* times the scheduler read the table, start included */
