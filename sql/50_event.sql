@@ -18,6 +18,8 @@ CREATE TABLE prometheus._event (
 CREATE INDEX _event_xid ON prometheus._event (xid);
 CREATE INDEX _event_task ON prometheus._event (task_id)
     WHERE task_id IS NOT NULL;
+CREATE INDEX _event_caused_by ON prometheus._event (caused_by)
+    WHERE caused_by IS NOT NULL;
 COMMENT ON TABLE prometheus._event IS
     'The events that prometheus_emit() was given. task_id, agent: of the task whose tool emitted it. depth: how many causes it has, one behind the other.';
 

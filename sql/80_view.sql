@@ -331,7 +331,7 @@ SELECT e.*
                   'agent', t.agent,
                   'request', t.request,
                   'mode', t.mode) AS data,
-              NULL::bigint AS caused_by
+              t.caused_by
          FROM prometheus._visible_task t
         WHERE prometheus._seen(t.xid)
        UNION ALL
@@ -353,7 +353,7 @@ SELECT e.*
                        'duration_ms',
                        prometheus._milliseconds(s.started_at, s.ended_at))
                    END,
-              NULL
+              t.caused_by
          FROM prometheus._step s
          JOIN prometheus._visible_task t ON t.task_id = s.task_id
         WHERE prometheus._seen(s.xid)
@@ -385,7 +385,7 @@ SELECT e.*
                       'error', o.error,
                       'error_type', o.error_type,
                       'failed_at_step', o.step) END,
-              NULL
+              t.caused_by
          FROM prometheus._outcome o
          JOIN prometheus._visible_task t ON t.task_id = o.task_id
         WHERE o.outcome NOT IN ('lost', 'waiting') AND prometheus._seen(o.xid)
@@ -399,7 +399,7 @@ SELECT e.*
                   'approvers', a.approvers,
                   'expires_at', a.expires_at,
                   'reasoning', a.reasoning),
-              NULL
+              t.caused_by
          FROM prometheus._approval a
          JOIN prometheus._visible_task t ON t.task_id = a.task_id
         WHERE prometheus._seen(a.xid)
@@ -415,13 +415,17 @@ SELECT e.*
               a.approval_id
          FROM prometheus._decision d
          JOIN prometheus._approval a ON a.approval_id = d.approval_id
-         JOIN prometheus._visible_task t ON t.task_id = a.task_id
+        CROSS JOIN LATERAL (
+              SELECT t.agent
+                FROM prometheus._visible_task t
+               WHERE t.task_id = a.task_id
+               LIMIT 1) t
         WHERE prometheus._seen(d.xid)
        UNION ALL
        SELECT f.event_id, 'state.failed', f.task_id, t.agent, NULL,
               f.failed_at,
               jsonb_build_object('key', f.key, 'error', f.error),
-              NULL
+              t.caused_by
          FROM prometheus._state_failure f
          JOIN prometheus._visible_task t ON t.task_id = f.task_id
         WHERE prometheus._seen(f.xid)
@@ -447,7 +451,7 @@ COMMENT ON COLUMN prometheus.event.agent IS 'The task''s agent.';
 COMMENT ON COLUMN prometheus.event.subject IS 'What an emitted event is about; null for events of tasks.';
 COMMENT ON COLUMN prometheus.event.created_at IS 'When it happened.';
 COMMENT ON COLUMN prometheus.event.data IS 'Its fields; README lists them for each type. Of an emitted event what it was given.';
-COMMENT ON COLUMN prometheus.event.caused_by IS 'The event that caused it, if that is known.';
+COMMENT ON COLUMN prometheus.event.caused_by IS 'The event that caused it, if that is known; of a task''s events, the one that it was submitted because of.';
 
 CREATE VIEW prometheus.agent WITH (security_barrier) AS
 SELECT f.name, a.model, a.mode, coalesce(a.tools, '{}') AS tools, a.run_as,

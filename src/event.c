@@ -3,14 +3,10 @@
  *	  Emits events: facts of their own, in the caller's transaction.
  *
  * What tasks do is told by their facts (the view prometheus.event), so their
- * types cannot be emitted.  An event knows what caused it: in a tool its task's
- * first event, else what prometheus.caused_by says.  How many causes there are,
- * one behind the other, is written into each: who reacts to an event by
- * emitting another one, and so on, comes to an end.
+ * types cannot be emitted.  An event knows what caused it (cause.c).
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -19,27 +15,16 @@
 #include "utils/timestamp.h"
 
 #include "as_of.h"
+#include "cause.h"
 #include "event.h"
 #include "fact.h"
 #include "guc.h"
-#include "role.h"
-#include "version.h"
 #include "wakeup.h"
-#include "xact.h"
 
 /* The first words of types that are the runtime's own. */
 static const char *const reserved[] = {
 	"task", "step", "approval", "reflection", "evolution",
 	"memory", "state", "gate", "alert", "prometheus"};
-
-/* What an event comes from. */
-typedef struct Cause
-{
-	int64 task_id;  /* 0: no task's tool */
-	int64 event_id; /* 0: nothing is known */
-	const char *agent;
-	int32 depth;
-} Cause;
 
 static bool
 is_letter(char c)
@@ -121,79 +106,9 @@ check_subject(const char *subject)
 							   PROM_MAX_SUBJECT)));
 }
 
-/* The first event of the task whose tool this is. */
-static void
-find_task(Cause *cause)
-{
-	static PromStatement statement = {
-		"SELECT t.event_id, t.agent FROM prometheus._task t"
-		" WHERE t.task_id OPERATOR(pg_catalog.=) $1",
-		1,
-		{INT8OID},
-		NULL,
-	};
-	Datum value = Int64GetDatum(cause->task_id);
-	MemoryContext context = CurrentMemoryContext;
-
-	prom_statement_run_now(&statement, &value);
-	if (SPI_processed > 0)
-	{
-		char *agent = prom_row_text(0, 2);
-
-		cause->event_id = prom_row_int64(0, 1);
-		cause->agent = MemoryContextStrdup(context, agent);
-	}
-	cause->depth = 1;
-}
-
-/* Of a task's event, and of one that is not kept any more, nothing is known. */
-static void
-find_event(Cause *cause)
-{
-	static PromStatement statement = {
-		"SELECT e.depth FROM prometheus._event e"
-		" WHERE e.event_id OPERATOR(pg_catalog.=) $1",
-		1,
-		{INT8OID},
-		NULL,
-	};
-	Datum value = Int64GetDatum(cause->event_id);
-
-	prom_statement_run_now(&statement, &value);
-	cause->depth = SPI_processed > 0 ? prom_row_int32(0, 1) + 1 : 1;
-}
-
-static void
-find_cause(Cause *cause)
-{
-	PromOwner before;
-	MemoryContext context = CurrentMemoryContext;
-
-	cause->task_id = prom_version_task();
-	cause->event_id = prom_guc_caused_by();
-	if (cause->task_id == 0 && cause->event_id == 0)
-		return;
-	SPI_connect();
-	MemoryContextSwitchTo(context);
-	prom_role_become_owner(&before);
-	if (cause->task_id != 0)
-		find_task(cause);
-	else
-		find_event(cause);
-	prom_role_restore(&before);
-	SPI_finish();
-	if (cause->depth > PROM_MAX_CAUSES)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("an event has too many causes, one behind the other"),
-				 errdetail("Event %lld, which causes it, has %d of them; that is the limit.",
-						   (long long) cause->event_id, PROM_MAX_CAUSES),
-				 errhint("Events that go round in a circle are stopped so: SELECT caused_by FROM prometheus.event follows them.")));
-}
-
 static int64
 add_event(const char *type, Jsonb *data, const char *subject,
-		  const Cause *cause)
+		  const PromCause *cause)
 {
 	int64 event_id = prom_fact_next_id();
 	PromFactWriter *writer = prom_fact_begin();
@@ -223,7 +138,7 @@ int64
 prom_event_add(const char *type, const char *data, const char *subject,
 			   int64 caused_by)
 {
-	Cause cause = {.event_id = caused_by};
+	PromCause cause = {.event_id = caused_by};
 
 	return add_event(type,
 					 DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
@@ -239,7 +154,7 @@ prom_emit(PG_FUNCTION_ARGS)
 	const char *type;
 	const char *subject = NULL;
 	Jsonb *data;
-	Cause cause = {0};
+	PromCause cause;
 	int64 event_id;
 
 	PreventCommandDuringRecovery("prometheus_emit()");
@@ -261,7 +176,7 @@ prom_emit(PG_FUNCTION_ARGS)
 		subject = text_to_cstring(PG_GETARG_TEXT_PP(2));
 		check_subject(subject);
 	}
-	find_cause(&cause);
+	prom_cause_find(&cause, false);
 	event_id = add_event(type, data, subject, &cause);
 	prom_wakeup_publisher();
 	PG_RETURN_INT64(event_id);

@@ -7,7 +7,6 @@
 
 #define PROM_MAX_EVENT_TYPE 200 /* bytes */
 #define PROM_MAX_SUBJECT 1000   /* bytes */
-#define PROM_MAX_CAUSES 16      /* one behind the other */
 
 /*
  * Raise unless a text is words with dots between them.  With wildcards its last

@@ -171,7 +171,7 @@ prom_guc_define(void)
 	prom_as_of_define();
 	DefineCustomStringVariable(
 		"prometheus.caused_by",
-		"The event that causes what prometheus_emit() emits.",
+		"The event that causes what is emitted or submitted.",
 		"Its id. Empty: none. In a task's tool it is the task, whatever this says.",
 		&prom_guc_caused_by_text, "", PGC_USERSET,
 		GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE, check_caused_by, NULL, NULL);

@@ -31,6 +31,7 @@
 #include "utils/snapmgr.h"
 #include "utils/uuid.h"
 
+#include "cause.h"
 #include "compat.h"
 #include "era.h"
 #include "fact.h"
@@ -352,6 +353,25 @@ check_dependencies(const PromSubmit *submit)
 	SPI_finish();
 }
 
+/*
+ * What it comes from.  To delegate is no cause of its own: how deep that goes
+ * is limited by the agent's max_depth.
+ */
+static void
+set_cause(Submission *submission)
+{
+	const PromSubmit *submit = submission->submit;
+	PromCause cause = {.event_id = submit->parent_event,
+					   .depth = submit->causes};
+
+	if (submit->parent_id == 0)
+		prom_cause_find(&cause, true);
+	submission->values[TASK_CAUSED_BY] = Int64GetDatum(cause.event_id);
+	submission->values[TASK_CAUSES] = Int32GetDatum(cause.depth);
+	submission->nulls[TASK_CAUSED_BY] = submission->nulls[TASK_CAUSES] =
+		cause.event_id == 0;
+}
+
 /* Fill in what is the same in each row. */
 static void
 begin_submission(Submission *submission, const PromSubmit *submit)
@@ -383,6 +403,7 @@ begin_submission(Submission *submission, const PromSubmit *submit)
 		submission->conversation = prom_hash_conversation(
 			GetUserNameFromId(GetUserId(), false), submit->agent,
 			submit->conversation);
+	set_cause(submission);
 	submission->writer = prom_fact_begin();
 
 	values[TASK_SUBMITTED_AT] = TimestampTzGetDatum(submission->now);

@@ -23,6 +23,7 @@
 #include "utils/syscache.h"
 
 #include "act.h"
+#include "cause.h"
 #include "compat.h"
 #include "delivery.h"
 #include "guard.h"
@@ -99,10 +100,11 @@ prom_subscriber_check(Oid function)
 	ReleaseSysCache(tuple);
 }
 
-/* Events that it emits are caused by this one. */
+/* Events that it emits, and tasks that it submits, are caused by this one. */
 static void
-set_cause(int64 event_id)
+set_cause(int64 event_id, int64 task_id)
 {
+	prom_cause_tell(event_id, task_id);
 	(void) set_config_option("prometheus.caused_by",
 							 psprintf("%lld", (long long) event_id),
 							 PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SAVE, true,
@@ -146,7 +148,7 @@ run_call(void *arg)
 	char *result;
 
 	SPI_connect();
-	set_cause(call->delivery->event_id);
+	set_cause(call->delivery->event_id, call->delivery->task_id);
 	call->is_gone = !read_event(call->delivery, &event);
 	if (!call->is_gone)
 	{

@@ -41,6 +41,8 @@ typedef struct PromSubmit
 	int64 parent_id;   /* the task that delegates it; 0: none */
 	int32 parent_step; /* and the call by which it does */
 	int32 depth;
+	int64 parent_event; /* the first event of the parent, which causes it, */
+	int32 causes;       /* and how many causes that has */
 } PromSubmit;
 
 /* Write the task, in the current transaction; its id. */

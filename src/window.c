@@ -351,6 +351,16 @@ prom_window_next(const PromWindow *window, int want, PromEntry **entries,
 	return Min(one->n - first, want);
 }
 
+int64
+prom_window_task(int64 event_id)
+{
+	for (int w = 0; w < WINDOWS; w++)
+		for (int i = 0; kept[w].key != NULL && i < kept[w].n; i++)
+			if (kept[w].entries[i].place.event_id == event_id)
+				return kept[w].entries[i].task_id;
+	return 0;
+}
+
 void
 prom_window_close(PromWindow *window)
 {

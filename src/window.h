@@ -45,7 +45,8 @@ typedef struct PromEntry
 extern const PromPlace prom_window_beginning;
 
 /*
- * All of these need SPI, as the extension's owner, with index plans.
+ * All of these need SPI, as the extension's owner, with index plans; but
+ * prom_window_task() needs nothing.
  *
  * Let one that is not open begin at the last mark at or before a moment, or
  * now; raises for the future.
@@ -71,6 +72,9 @@ extern void prom_window_close(PromWindow *window);
  */
 extern int prom_window_next(const PromWindow *window, int want,
 							PromEntry **entries, bool *all);
+
+/* The task of an event that is at hand since it was given; 0: none, or not. */
+extern int64 prom_window_task(int64 event_id);
 
 /* How many there are until now among the first so many, wanted or not. */
 extern int64 prom_window_count(const PromWindow *window, int64 most);

@@ -18,6 +18,8 @@ typedef struct PromParent
 	int32 priority;
 	TimestampTz deadline;
 	const char *traceparent;
+	int64 event_id; /* its first one, */
+	int32 causes;   /* which has so many, one behind the other */
 } PromParent;
 
 /* A call of one, whose arguments fit its schema. */

@@ -21,7 +21,8 @@ static PromStatement parent_statement = {
 	"SELECT t.depth, t.priority, t.deadline,"
 	" pg_catalog.format('00-%s-%s-01',"
 	"   pg_catalog.replace(t.trace_id::pg_catalog.text, '-', ''),"
-	"   pg_catalog.lpad(pg_catalog.to_hex(t.event_id), 16, '0'))"
+	"   pg_catalog.lpad(pg_catalog.to_hex(t.event_id), 16, '0')),"
+	" t.event_id, t.causes"
 	" FROM prometheus._task t WHERE t.task_id OPERATOR(pg_catalog.=) $1",
 	1,
 	{INT8OID},
@@ -40,6 +41,8 @@ prom_delegate_read(int64 task_id, PromParent *parent)
 	parent->priority = prom_row_int32(0, 2);
 	parent->deadline = prom_row_time(0, 3);
 	parent->traceparent = prom_row_text(0, 4);
+	parent->event_id = prom_row_int64(0, 5);
+	parent->causes = prom_row_isnull(0, 6) ? 0 : prom_row_int32(0, 6);
 	return true;
 }
 
@@ -51,7 +54,9 @@ delegate(PromBuiltinCall *call)
 						 .traceparent = parent->traceparent,
 						 .parent_id = call->job->task_id,
 						 .parent_step = call->job->step,
-						 .depth = parent->depth + 1};
+						 .depth = parent->depth + 1,
+						 .parent_event = parent->event_id,
+						 .causes = parent->causes};
 
 	if (parent->depth >= call->facts->agent->max_depth)
 		ereport(ERROR,

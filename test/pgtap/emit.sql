@@ -1,6 +1,6 @@
 -- prometheus_emit(): what it takes, who sees it, what caused it.
 BEGIN;
-SELECT plan(64);
+SELECT plan(68);
 SET LOCAL client_min_messages = error;
 
 CREATE ROLE prom_test_a;
@@ -89,5 +89,17 @@ SET LOCAL prometheus.caused_by = '4611686018427387904';
 SELECT is((pg_temp.emitted('{}')).caused_by, 4611686018427387904, 'of an event of which nothing is known');
 SET LOCAL prometheus.caused_by = '';
 
+
+-- Of tasks.
+
+SELECT set_config('prometheus.caused_by', (:'chain'::bigint[])[16]::text, true);
+SELECT prometheus_submit('the last') AS last \gset
+SELECT is(caused_by, (:'chain'::bigint[])[16], 'a task has a cause, too') FROM prometheus.event WHERE task_id = :last;
+SELECT set_config('prometheus.caused_by', (:'chain'::bigint[])[17]::text, true);
+SELECT throws_ok('SELECT prometheus_submit(''too many'')', '54000', 'a task has too many causes, one behind the other', 'but no more than 16');
+SELECT throws_ok('SELECT prometheus_submit_many(''{too,many}'')', '54000', NULL, 'nor have several');
+SET LOCAL prometheus.caused_by = '';
+SELECT prometheus_submit('none') AS none \gset
+SELECT is(caused_by, NULL, 'none') FROM prometheus.event WHERE task_id = :none;
 SELECT * FROM finish();
 ROLLBACK;

@@ -2,7 +2,7 @@
 -- whoever asks, whatever the planner knows of the tables; and the same as of
 -- then, by generic plans, and where everything may be done in parallel.
 BEGIN;
-SELECT plan(98);
+SELECT plan(100);
 
 -- 20,000 tasks that ended, each with an attempt, a call, a step and an outcome.
 INSERT INTO prometheus._task (task_id, event_id, xid, submitted_at, deadline, priority, max_attempts,
@@ -66,6 +66,7 @@ RESET ROLE;
 
 -- And after.
 ANALYZE prometheus._task, prometheus._attempt, prometheus._call, prometheus._step, prometheus._outcome;
+INSERT INTO query VALUES ('what an event has caused', 'SELECT * FROM prometheus.event WHERE caused_by = 7');
 SELECT is(pg_temp.scans(sql), NULL, what) FROM query;
 SET LOCAL ROLE prom_test_user;
 SELECT is(pg_temp.scans(sql), NULL, what || ', for a user') FROM query;

@@ -7,7 +7,7 @@ use PromCluster;
 use Test::More;
 
 my $node = PromCluster->new('pgtap');
-$node->init(databases => []);
+$node->init(databases => [], conf => "autovacuum = off\n");
 $node->start;
 $node->safe_psql('postgres',
 	'CREATE EXTENSION prometheus; CREATE EXTENSION pgtap');

@@ -55,6 +55,8 @@ is( sql("SELECT count(*), count(DISTINCT trace_id) FROM prometheus.task WHERE $t
 is( sql("SELECT DISTINCT submitter FROM prometheus.task WHERE parent_id = $task"),
 	sql('SELECT current_user'),
 	'children belong to who submitted the parent');
+is( sql("SELECT DISTINCT e.caused_by = p.event_id, c.causes FROM prometheus.event e JOIN prometheus._task c USING (task_id), prometheus._task p WHERE c.parent_id = $task AND p.task_id = $task"),
+	't|0', 'and their events are caused by its first one');
 
 # It waits, and holds nothing; it is woken by the child's end.
 sql(q{SELECT prometheus_pause('agent:child')});

@@ -20,17 +20,19 @@ CREATE ROLE alice; CREATE ROLE bob; CREATE ROLE clerk;
 GRANT prometheus_agent_user TO alice, bob, clerk;
 CREATE FUNCTION tell(n int) RETURNS bigint LANGUAGE sql AS
 	$$SELECT set_config('prometheus.caused_by', '1', true); SELECT prometheus_emit('shop.told', jsonb_build_object('n', n), 'n/' || n)$$;
+CREATE FUNCTION ask(n int) RETURNS bigint LANGUAGE sql AS $$SELECT prometheus_submit('asked')$$;
 CREATE FUNCTION look(n int) RETURNS bigint LANGUAGE sql AS $$SELECT prometheus_emit('shop.looked')$$;
-SELECT prometheus_set_tool('tell(int)', tier => 'write'), prometheus_set_tool('look(int)');
-SELECT prometheus_set_agent('teller', 'scripted', tools => '{tell, look}', run_as => 'clerk');
+SELECT prometheus_set_tool('tell(int)', tier => 'write'), prometheus_set_tool('ask(int)', tier => 'write'), prometheus_set_tool('look(int)');
+SELECT prometheus_set_agent('teller', 'scripted', tools => '{tell, look, ask}', run_as => 'clerk');
 EOSQL
 
 # In a tool.
 
-my $script = $node->script([ [ 'tell', { n => 7 } ], [ 'look', { n => 1 } ] ], 'told');
-my $task = sql("SET ROLE alice; SELECT prometheus_submit($script, 'teller')");
+my $script = $node->script([ [ 'tell', { n => 7 } ], [ 'look', { n => 1 } ], [ 'ask', { n => 2 } ] ], 'told');
+my $order = sql(q{SELECT prometheus_emit('order')});
+my $task = sql("SET ROLE alice; SET prometheus.caused_by = $order; SELECT prometheus_submit($script, 'teller')");
 $node->wait_task($task, 'completed');
-is($node->steps($task), '1 chat scripted ok, 2 tool tell ok, 3 tool look error, 4 chat scripted ok',
+is($node->steps($task), '1 chat scripted ok, 2 tool tell ok, 3 tool look error, 4 tool ask ok, 5 chat scripted ok',
 	'a tool emits, but not one of tier read');
 is( sql(qq{SELECT e.task_id = $task, e.agent, e.subject, e.data, e.caused_by = t.event_id
 		FROM prometheus.event e, prometheus._task t WHERE e.type = 'shop.told' AND t.task_id = $task}),
@@ -38,6 +40,17 @@ is( sql(qq{SELECT e.task_id = $task, e.agent, e.subject, e.data, e.caused_by = t
 is(sql("SET ROLE $_; SELECT count(*) FROM prometheus.event WHERE type = 'shop.told'"),
 	$_ eq 'bob' ? 0 : 1, "seen by $_") foreach qw(alice bob clerk);
 is(sql(q{SELECT count(*) FROM prometheus.event WHERE type = 'shop.looked'}), 0, 'what failed emitted nothing');
+
+# What a task is because of is written into it, and what its tool does is because
+# of the task, one cause further.
+is( sql(qq{SELECT string_agg(DISTINCT type, ' ' ORDER BY type) || ', all: ' || bool_and(caused_by = $order) FROM prometheus.event WHERE task_id = $task AND type ~ '^(task|step)'}),
+	'step.executed task.completed task.received, all: true', 'its events say so');
+is( sql(qq{SELECT t.causes, e.depth, a.causes, a.caused_by = t.event_id FROM prometheus._task t, prometheus._event e, prometheus._task a
+		WHERE t.task_id = $task AND e.task_id = $task AND a.request = 'asked'}), '1|2|2|t', 'so many causes, one behind the other');
+sql(q{SELECT prometheus_create_consumer('ends', '{task.completed}', '-infinity')});
+my $next = sql("SELECT set_config('prometheus.caused_by', p.event_id::text, false) FROM prometheus_poll('ends') p WHERE p.task_id = $task; SELECT prometheus_submit('next')");
+$next =~ s/.*\n//s;
+is(sql("SELECT causes FROM prometheus._task WHERE task_id = $next"), 2, 'so has a task that is submitted because of an end that was polled');
 
 # AS OF.
 

@@ -136,6 +136,17 @@ $node->wait_for('a circle of causes ends', q{SELECT count(*) FROM prometheus.dea
 is(sql(q{WITH RECURSIVE c AS (SELECT event_id, 0 AS n FROM prometheus.event WHERE type = 'sound' UNION ALL
 		SELECT e.event_id, n + 1 FROM c JOIN prometheus.event e ON e.caused_by = c.event_id) SELECT max(n) FROM c}), 16, 'after sixteen');
 
+# A task that it submits, too; what it does at the end of that one comes after it.
+
+sql(q{CREATE FUNCTION goes_on(e prometheus.event) RETURNS bigint LANGUAGE sql AS $$SELECT prometheus_submit('again')$$;
+	SELECT prometheus_subscribe('goes_on', 'goes_on(prometheus.event)', types => '{task.completed}', max_attempts => 1); SELECT prometheus_submit('begins')});
+$node->wait_for('a circle of tasks ends', q{SELECT string_agg(split_part(error, E'\n', 1), '; ') FROM prometheus.dead_letter WHERE subscription = 'goes_on'},
+	'a task has too many causes, one behind the other');
+is(sql(q{WITH RECURSIVE c AS (SELECT event_id, task_id, 0 AS n FROM prometheus.event WHERE type = 'task.completed' AND data ->> 'result' = 'begins' UNION ALL
+		SELECT e.event_id, e.task_id, n + 1 FROM c JOIN prometheus.event e ON e.caused_by = c.event_id)
+	SELECT format('%s %s %s', max(n), count(DISTINCT task_id), count(*)) FROM c}), '16 17 49', 'after sixteen: each event of a task has the end of the one before as its cause');
+sql(q{SELECT prometheus_unsubscribe('goes_on')});
+
 # In order: of one subject one after the other, also through its retries.
 
 sql(<<'EOSQL');
