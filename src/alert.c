@@ -75,10 +75,14 @@ static const Check checks[] = {
 	 "SELECT * FROM prometheus.gate says why; prometheus_resume() opens one."},
 	{"model_money", prom_pulse_money, PROM_MEASURE_COUNT, "0",
 	 "The provider asks for money: pay, or raise the limit there; then SELECT prometheus_resume('model:NAME')."},
+	{"consumer_lag", prom_pulse_lag, PROM_MEASURE_TIME, "1 h",
+	 "SELECT * FROM prometheus.consumer: let it poll and acknowledge, or prometheus_drop_consumer(); prometheus.subscription says why one is disabled. Events go after prometheus.retention, read or not."},
+	{"dead_letters", prom_pulse_dead, PROM_MEASURE_COUNT, "0",
+	 "SELECT * FROM prometheus.dead_letter says why; prometheus_redrive() delivers them again, prometheus_discard() takes them away."},
 	{"marks_late", prom_pulse_marks, PROM_MEASURE_TIME, "30 s",
 	 "AS OF cannot show what is newer. The server's log says why the publisher cannot write marks, or it does not run."},
 	{"workers_missing", prom_pulse_workers, PROM_MEASURE_TIME, "30 s",
-	 "The server's log says why it ends or cannot start; often max_worker_processes is too low."},
+	 "The server's log says why it ends or cannot start; often max_worker_processes is too low. Tools, handlers and conditions wait for executors."},
 	{"worker_processes", prom_vital_places, PROM_MEASURE_PERCENT, "100 %",
 	 "Raise max_worker_processes (16 suits one database) and restart; or serve fewer databases, or lower prometheus.executors."},
 	{"storage_size", prom_pulse_size, PROM_MEASURE_BYTES, "100 GB",
@@ -409,6 +413,9 @@ static TimestampTz next_look;
 static TimestampTz reloaded_at; /* the settings that were judged by */
 static bool facts_changed;
 static TimestampTz next_measure;
+static TimestampTz next_reading; /* of consumers and dead letters */
+static uint64 read_mark;         /* the newest mark at the last one */
+static bool has_readers;         /* it has found any consumers */
 
 void
 prom_alert_begin(void)
@@ -420,8 +427,9 @@ prom_alert_begin(void)
 										   "prometheus alerts",
 										   ALLOCSET_SMALL_SIZES);
 	states_known = false;
-	next_look = next_measure = GetCurrentTimestamp();
+	next_look = next_measure = next_reading = GetCurrentTimestamp();
 	facts_changed = true;
+	pg_atomic_write_u32(&prom_my_database->vitals.readers, 1);
 }
 
 TimestampTz
@@ -607,6 +615,7 @@ prom_alert_look(void)
 	if (pg_atomic_exchange_u32(&prom_my_database->vitals.asked, 0) != 0)
 		states_known = false;
 	prom_vital_follow(&look);
+	prom_pulse_follow(&look);
 	if (!states_known || prom_vital_must_read())
 		read_what_is_kept();
 	else if (reloaded)
@@ -626,10 +635,60 @@ prom_alert_facts_changed(void)
 	facts_changed = true;
 }
 
+/* What is unread, or dead, is not what it was when it was read last. */
+static bool
+readers_changed(void)
+{
+	return pg_atomic_read_u32(&prom_my_database->vitals.readers) != 0 ||
+		   (has_readers &&
+			pg_atomic_read_u64(&prom_my_database->marks.newest) != read_mark);
+}
+
 TimestampTz
 prom_alert_measure_due(void)
 {
-	return facts_changed ? next_measure : DT_NOEND;
+	TimestampTz due = facts_changed ? next_measure : DT_NOEND;
+
+	if (!readers_changed())
+		return due;
+	if (pg_atomic_read_u32(&prom_my_database->vitals.asked) != 0)
+		return DT_NOBEGIN;
+	return Min(due, next_reading);
+}
+
+static void
+begin_measuring(void)
+{
+	if (!prom_worker_xact_begin("measuring for alerts"))
+		proc_exit(0);
+	wait_briefly();
+	SPI_connect();
+}
+
+static void
+end_measuring(void)
+{
+	SPI_finish();
+	prom_xact_commit();
+}
+
+/* If that fails, it is tried again at the next time. */
+static void
+read_readers(PromLook *look)
+{
+	PromVitals *vitals = &prom_my_database->vitals;
+	uint64 newest = pg_atomic_read_u64(&prom_my_database->marks.newest);
+
+	next_reading = TimestampTzPlusMilliseconds(look->now, LOOK_INTERVAL);
+	has_readers = true;
+	read_mark = 0;
+	/* Who changes something from here on is noticed the next time. */
+	pg_atomic_write_u32(&vitals->readers, 0);
+	pg_memory_barrier();
+	begin_measuring();
+	has_readers = prom_pulse_read_readers(look);
+	end_measuring();
+	read_mark = newest;
 }
 
 void
@@ -637,13 +696,13 @@ prom_alert_measure(void)
 {
 	PromLook look = {.db = prom_my_database, .now = GetCurrentTimestamp()};
 
+	if (readers_changed())
+		read_readers(&look);
+	if (!facts_changed || next_measure > look.now)
+		return;
 	next_measure = TimestampTzPlusMilliseconds(look.now, MEASURE_INTERVAL);
-	if (!prom_worker_xact_begin("measuring the relations"))
-		proc_exit(0);
-	wait_briefly();
-	SPI_connect();
+	begin_measuring();
 	prom_pulse_read_sizes(&look);
-	SPI_finish();
-	prom_xact_commit();
+	end_measuring();
 	facts_changed = false;
 }

@@ -211,6 +211,7 @@ write_consumer(const char *sql, const Consumer *consumer)
 	Datum values[17];
 	char nulls[18] = "                 ";
 
+	prom_wakeup_readers();
 	values[0] = CStringGetTextDatum(consumer->window.name);
 	values[1] = ObjectIdGetDatum(window->reader);
 	values[2] = CStringGetTextDatum(consumer->owner);
@@ -586,6 +587,7 @@ prom_drop_consumer(PG_FUNCTION_ARGS)
 
 	begin(name, "prometheus_drop_consumer()", &consumer, &before);
 	check_pulled(&consumer);
+	prom_wakeup_readers();
 	if (prom_execute_now(drop_sql, 1, &type, &value, NULL, false) !=
 		SPI_OK_DELETE)
 		elog(ERROR, "could not write prometheus._consumer");

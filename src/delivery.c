@@ -21,6 +21,7 @@
 #include "act.h"
 #include "delivery.h"
 #include "guc.h"
+#include "wakeup.h"
 #include "xact.h"
 
 /* Back-off of a function and of a webhook, ms, and how it grows. */
@@ -144,6 +145,8 @@ prom_delivery_record(const PromDelivery *delivery, const PromDeliveryEnd *end,
 	set_text(&values[10], &nulls[10], end->result);
 	values[11] = Int32GetDatum(delivery->attempts);
 	prom_statement_run(&record_statement, values, nulls, false);
+	if (dead)
+		prom_wakeup_readers();
 	return SPI_processed > 0;
 }
 
@@ -185,4 +188,5 @@ prom_delivery_strike(int64 delivery_id, TimestampTz since)
 	values[4] = CStringGetTextDatum(webhook_error);
 	values[5] = CStringGetTextDatum(fingerprint("crash", error));
 	prom_statement_run(&strike_statement, values, NULL, false);
+	prom_wakeup_readers();
 }

@@ -1,13 +1,16 @@
 /*
  * pulse.c
- *	  Looks at prometheus itself: its queue, gates, marks, processes, sizes and
- *	  budgets.
+ *	  Looks at prometheus itself: its queue, gates, marks, processes, sizes,
+ *	  budgets, and who reads events.
  *
  * The queue is read a slab at a time, so that the scheduler waits for none of
- * it.  Sizes are measured by the publisher while facts change.
+ * it.  Sizes are measured by the publisher while facts change, and who reads
+ * events when there are new ones or somebody has read some.
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "postmaster/postmaster.h"
 #include "storage/spin.h"
@@ -15,6 +18,7 @@
 
 #include "compat.h"
 #include "gate.h"
+#include "position.h"
 #include "queue.h"
 #include "vital.h"
 #include "worker.h"
@@ -171,16 +175,65 @@ prom_pulse_marks(PromLook *look)
 	return since == 0 ? 0 : seconds_since(look, since);
 }
 
+/* Are there jobs, and none of the executors that are for them?  Under lock. */
+static bool
+is_stuck(const PromDatabase *db, uint32 wanted, int first, int beyond)
+{
+	for (int place = first; place < beyond && wanted > 0; place++)
+		if (db->worker[place].pid != 0)
+			return false;
+	return wanted > 0;
+}
+
+static bool
+jobs_are_stuck(PromDatabase *db)
+{
+	int handlers = PROM_EXECUTOR + PROM_MAX_EXECUTORS;
+
+	return db->holders == 0 &&
+		   (is_stuck(db, pg_atomic_read_u32(&db->wanted), PROM_EXECUTOR,
+					 handlers) ||
+			is_stuck(db, pg_atomic_read_u32(&db->wanted_handlers), handlers,
+					 PROM_NPLACES));
+}
+
+/* One that is being started is not missing: only from look to look. */
+void
+prom_pulse_follow(PromLook *look)
+{
+	PromVitals *vitals = &look->db->vitals;
+	bool stuck;
+
+	LWLockAcquire(prom_shared->lock, LW_SHARED);
+	stuck = jobs_are_stuck(look->db);
+	LWLockRelease(prom_shared->lock);
+	SpinLockAcquire(&vitals->mutex);
+	if (!stuck)
+		vitals->stuck_since = 0;
+	else if (vitals->stuck_since == 0)
+		vitals->stuck_since = look->now;
+	SpinLockRelease(&vitals->mutex);
+}
+
 /* While a statement keeps them away none is missing. */
 double
 prom_pulse_workers(PromLook *look)
 {
 	PromDatabase *db = look->db;
 	TimestampTz oldest = DT_NOEND;
+	TimestampTz stuck_since;
 
 	if (db == NULL || RecoveryInProgress())
 		return PROM_UNKNOWN;
+	SpinLockAcquire(&db->vitals.mutex);
+	stuck_since = db->vitals.stuck_since;
+	SpinLockRelease(&db->vitals.mutex);
 	LWLockAcquire(prom_shared->lock, LW_SHARED);
+	if (stuck_since != 0 && jobs_are_stuck(db))
+	{
+		oldest = stuck_since;
+		look->what = prom_worker_role_name(PROM_EXECUTOR);
+	}
 	for (int role = 0; role < PROM_EXECUTOR && db->holders == 0; role++)
 	{
 		TimestampTz left_at = Max(db->worker[role].left_at, PgStartTime);
@@ -302,4 +355,130 @@ prom_pulse_budget(PromLook *look)
 		return 0;
 	look->what = pstrdup(budget);
 	return spent;
+}
+
+
+/* Who reads events. */
+
+/*
+ * The first mark after the position of each consumer, which may see no more
+ * than that: when it was taken such marks were being written.  Who has polled
+ * and found nothing keeps a position that is a little older (consumer.c).
+ */
+static PromStatement unread_statement = {
+	"SELECT c.name, c.base, m.at, m.snapshot FROM prometheus._consumer c"
+	" CROSS JOIN LATERAL (SELECT x.mark_id, x.at, x.snapshot"
+	"   FROM prometheus._mark x WHERE x.mark_id > c.base_mark"
+	"   ORDER BY x.mark_id LIMIT 3) m"
+	" WHERE c.bound IS NOT NULL OR c.base_at + interval '10 s' <"
+	"   (SELECT n.at FROM prometheus._mark n ORDER BY n.mark_id DESC LIMIT 1)"
+	" ORDER BY c.base_mark, c.name, m.mark_id",
+	0,
+	{0},
+	NULL};
+
+static PromStatement any_statement = {
+	"SELECT EXISTS (SELECT FROM prometheus._consumer)", 0, {0}, NULL};
+
+static PromStatement dead_statement = {
+	"SELECT count(*), min(d.subscription)"
+	" FROM (SELECT x.subscription FROM prometheus._delivery x"
+	"   WHERE x.status = 'dead' LIMIT $1) d",
+	1,
+	{INT8OID},
+	NULL};
+
+/* Of the consumer furthest behind: since when something is unread. */
+static TimestampTz
+find_unread(char *reader, size_t size)
+{
+	prom_statement_run(&unread_statement, NULL, NULL, true);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple tuple = SPI_tuptable->vals[i];
+		TupleDesc desc = SPI_tuptable->tupdesc;
+		PromPosition base;
+		PromPosition mark;
+		bool isnull;
+
+		prom_position_read(SPI_getbinval(tuple, desc, 2, &isnull), &base);
+		prom_position_read(SPI_getbinval(tuple, desc, 4, &isnull), &mark);
+		if (prom_position_precedes(&mark, &base))
+			continue;
+		strlcpy(reader, prom_row_text(i, 1), size);
+		return prom_row_time(i, 3);
+	}
+	return DT_NOEND;
+}
+
+bool
+prom_pulse_read_readers(PromLook *look)
+{
+	PromVitals *vitals = &look->db->vitals;
+	char reader[PROM_MAX_NAME + 1] = "";
+	char dead_of[PROM_MAX_NAME + 1] = "";
+	TimestampTz unread_since = find_unread(reader, sizeof(reader));
+	Datum most = Int64GetDatum(PROM_MAX_DEAD);
+	int64 dead;
+
+	prom_statement_run(&dead_statement, &most, NULL, true);
+	dead = prom_row_int64(0, 1);
+	if (dead > 0)
+		strlcpy(dead_of, prom_row_text(0, 2), sizeof(dead_of));
+	SpinLockAcquire(&vitals->mutex);
+	vitals->readers_known = true;
+	vitals->unread_since = unread_since;
+	memcpy(vitals->reader, reader, sizeof(reader));
+	vitals->dead = dead;
+	memcpy(vitals->dead_of, dead_of, sizeof(dead_of));
+	SpinLockRelease(&vitals->mutex);
+	prom_statement_run(&any_statement, NULL, NULL, true);
+	return prom_row_bool(0, 1);
+}
+
+double
+prom_pulse_lag(PromLook *look)
+{
+	PromVitals *vitals;
+	bool known;
+	TimestampTz since;
+	char reader[PROM_MAX_NAME + 1];
+
+	if (look->db == NULL)
+		return PROM_UNKNOWN;
+	vitals = &look->db->vitals;
+	SpinLockAcquire(&vitals->mutex);
+	known = vitals->readers_known;
+	since = vitals->unread_since;
+	memcpy(reader, vitals->reader, sizeof(reader));
+	SpinLockRelease(&vitals->mutex);
+	if (!known)
+		return PROM_UNKNOWN;
+	if (since == DT_NOEND)
+		return 0;
+	look->what = psprintf("consumer \"%s\"", reader);
+	return seconds_since(look, since);
+}
+
+double
+prom_pulse_dead(PromLook *look)
+{
+	PromVitals *vitals;
+	bool known;
+	int64 dead;
+	char dead_of[PROM_MAX_NAME + 1];
+
+	if (look->db == NULL)
+		return PROM_UNKNOWN;
+	vitals = &look->db->vitals;
+	SpinLockAcquire(&vitals->mutex);
+	known = vitals->readers_known;
+	dead = vitals->dead;
+	memcpy(dead_of, vitals->dead_of, sizeof(dead_of));
+	SpinLockRelease(&vitals->mutex);
+	if (!known)
+		return PROM_UNKNOWN;
+	if (dead > 0)
+		look->what = psprintf("subscription \"%s\"", dead_of);
+	return (double) dead;
 }

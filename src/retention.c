@@ -49,6 +49,7 @@
 #include "guc.h"
 #include "retention.h"
 #include "superseded.h"
+#include "wakeup.h"
 #include "worker.h"
 #include "xact.h"
 
@@ -632,6 +633,7 @@ delete_events(void)
 	prom_statement_run(&event_statement, values, NULL, false);
 	more = SPI_processed == OLDEST_ROWS;
 	more = delete_oldest(&delivery_statement, pass.cutoff) || more;
+	prom_wakeup_readers();
 	end();
 	if (!more)
 		go_to(VERSIONS);

@@ -119,6 +119,7 @@ static void
 init_vitals(PromVitals *vitals)
 {
 	pg_atomic_init_u32(&vitals->asked, 0);
+	pg_atomic_init_u32(&vitals->readers, 0);
 	SpinLockInit(&vitals->mutex);
 	vitals->wal_rate = -1;
 	vitals->archive_failures = -1;

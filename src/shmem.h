@@ -328,6 +328,9 @@ typedef struct PromSize
 	int64 bytes;
 } PromSize;
 
+/* Dead letters that are counted. */
+#define PROM_MAX_DEAD 10000
+
 /* A budget's scope and period. */
 #define PROM_MAX_BUDGET (PROM_MAX_NAME + 32)
 
@@ -337,7 +340,8 @@ typedef struct PromSize
  */
 typedef struct PromVitals
 {
-	pg_atomic_uint32 asked; /* a threshold was set: look at once */
+	pg_atomic_uint32 asked;   /* a threshold was set: look at once */
+	pg_atomic_uint32 readers; /* a consumer or a dead letter has changed */
 	slock_t mutex;
 	double wal_rate;        /* bytes per second; negative: not known */
 	int64 archive_failures; /* before those in a row; negative: not known */
@@ -346,6 +350,12 @@ typedef struct PromVitals
 	double spent;                   /* the caller: percent; of the budget */
 	TimestampTz refills_at;         /* that is nearest to its limit, and */
 	char budget[PROM_MAX_BUDGET];   /* its name; empty: not known */
+	bool readers_known;             /* the next four are */
+	TimestampTz unread_since;       /* DT_NOEND: nothing is unread, by */
+	char reader[PROM_MAX_NAME + 1]; /* the consumer that is furthest behind */
+	int64 dead;                     /* letters, up to PROM_MAX_DEAD */
+	char dead_of[PROM_MAX_NAME + 1];
+	TimestampTz stuck_since; /* jobs, without an executor; 0: none */
 } PromVitals;
 
 /* The locks of consumers' names, for which the publisher does not wait. */

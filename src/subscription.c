@@ -202,6 +202,7 @@ send_hint(const char *name)
 
 	prom_delivery_invalidate();
 	prom_wakeup_hint(&hint);
+	prom_wakeup_readers();
 }
 
 static void

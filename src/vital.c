@@ -184,6 +184,8 @@ prom_vital_forget(PromDatabase *db)
 	vitals->archive_failures = -1;
 	vitals->nsizes = 0;
 	vitals->budget[0] = '\0';
+	vitals->readers_known = false;
+	vitals->stuck_since = 0;
 	SpinLockRelease(&vitals->mutex);
 }
 

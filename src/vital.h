@@ -43,9 +43,12 @@ extern double prom_pulse_workers(PromLook *look);
 extern double prom_pulse_size(PromLook *look);
 extern double prom_pulse_growth(PromLook *look);
 extern double prom_pulse_budget(PromLook *look);
+extern double prom_pulse_lag(PromLook *look);
+extern double prom_pulse_dead(PromLook *look);
 
 /* What that needs from one look to the next: the publisher's, at each. */
 extern void prom_vital_follow(PromLook *look);
+extern void prom_pulse_follow(PromLook *look);
 
 /*
  * Are there prepared transactions of which this process knows too little?  Then
@@ -54,8 +57,12 @@ extern void prom_vital_follow(PromLook *look);
 extern bool prom_vital_must_read(void);
 extern void prom_vital_read(void);
 
-/* The publisher's: how large the relations are; in the same. */
+/*
+ * The publisher's, in the same: how large the relations are, and who is behind.
+ * True: there are consumers.
+ */
 extern void prom_pulse_read_sizes(PromLook *look);
+extern bool prom_pulse_read_readers(PromLook *look);
 
 /* Nobody looks any more: the launcher, when no worker is left. */
 extern void prom_vital_forget(PromDatabase *db);

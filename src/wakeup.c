@@ -34,13 +34,14 @@ static SubTransactionId changed_in = InvalidSubTransactionId;
 /* It has events; one that a subtransaction takes back is a hint too many. */
 static bool emitted = false;
 
-/* It set a threshold; the same. */
+/* It set a threshold; it changed consumers or dead letters; the same. */
 static bool set_alert = false;
+static bool changed_readers = false;
 
 static void
 forget(void)
 {
-	emitted = set_alert = false;
+	emitted = set_alert = changed_readers = false;
 	pending = NULL;
 	hints = NULL;
 	npending = allocated = 0;
@@ -94,8 +95,11 @@ after_commit(void)
 		PROM_FAULT("hint-after-push");
 		prom_shmem_wake(&db->worker[PROM_SCHEDULER]);
 	}
+	if (changed_readers && db != NULL)
+		pg_atomic_write_u32(&db->vitals.readers, 1);
 	if (set_alert && db != NULL)
 	{
+		pg_write_barrier();
 		pg_atomic_write_u32(&db->vitals.asked, 1);
 		prom_shmem_wake(&db->worker[PROM_PUBLISHER]);
 	}
@@ -109,7 +113,7 @@ xact_callback(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
-			if (npending > 0 || emitted || set_alert ||
+			if (npending > 0 || emitted || set_alert || changed_readers ||
 				changed_in != InvalidSubTransactionId)
 				after_commit();
 			forget();
@@ -203,6 +207,12 @@ void
 prom_wakeup_alerts(void)
 {
 	set_alert = true;
+}
+
+void
+prom_wakeup_readers(void)
+{
+	changed_readers = true;
 }
 
 bool

@@ -25,6 +25,9 @@ extern void prom_wakeup_publisher(void);
 /* A threshold was set: let the publisher look, after the commit. */
 extern void prom_wakeup_alerts(void);
 
+/* Consumers or dead letters are others: let the publisher look, some time. */
+extern void prom_wakeup_readers(void);
+
 /* Facts that listeners are told of were committed just now. */
 extern void prom_wakeup_changed(void);
 

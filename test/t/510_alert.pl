@@ -124,12 +124,38 @@ is( sql(q{SET ROLE someone; SELECT count(*) FROM prometheus.event WHERE type ~ '
 is( sql(q{SET ROLE someone; SELECT status, what IS NULL FROM prometheus.alert WHERE name = 'gates_closed'}),
 	'raised|t', 'users see what is raised, not what it is about');
 
+# Who reads events, and does not; a subscription that cannot. The consumer has
+# not acknowledged what it was given; at the end there is nothing new for it.
+sql(q{SELECT prometheus_create_consumer('reader', '{read}')});
+sql(q{SELECT prometheus_emit('read')});
+is(sql(q{SELECT count(*) FROM prometheus_poll('reader')}), 1, 'it is given one');
+is(raised('consumer_lag', '1 ms'), 'consumer "reader"', 'which consumer');
+like($node->health('alert consumer_lag'), qr/^warning\|.*; the threshold is 1 ms; consumer "reader"\|.*acknowledge/, 'and health, and what to do');
+sql(q{SELECT prometheus_ack('reader')});
+$node->wait_for('it has read all', q{SELECT count(*) = 0 AND (SELECT number = 0 FROM prometheus.alert WHERE name = 'consumer_lag') OR prometheus_set_alert('consumer_lag', '1 ms') = 0 FROM prometheus_poll('reader')});
+cleared('consumer_lag', '1 h');
+sql(q{CREATE FUNCTION fails(e prometheus.event) RETURNS void LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION $$no$$; END';
+	SELECT prometheus_subscribe('fails', 'fails(prometheus.event)', types => '{read}', max_attempts => 1), prometheus_emit('read')});
+is(raised('dead_letters', '0'), 'subscription "fails"', 'whose letter');
+sql(q{SELECT prometheus_discard('fails')});
+cleared('dead_letters', '0');
+sql(q{SELECT prometheus_unsubscribe('fails'), prometheus_drop_consumer('reader')});
+
 # A process that is missing, for its launcher does not start it.
 my $launcher = $node->signal_worker('STOP', 'launcher');
 $node->wait_gone($node->signal_worker('TERM', 'caller'));
 is(raised('workers_missing', '1 ms'), 'caller', 'which process');
 kill('CONT', $launcher) == 1 or die "could not continue $launcher: $!";
 cleared('workers_missing', '1 ms');
+
+# Or an executor, which nobody misses before there is something for it.
+sql(q{SELECT prometheus_set_agent('scripted', 'scripted')});
+$launcher = $node->signal_worker('STOP', 'launcher');
+my $stuck = $node->submit($node->script('done') . q{, 'scripted'});
+is(raised('workers_missing', '1 ms', 2), 'executor', 'an executor, too');
+kill('CONT', $launcher) == 1 or die "could not continue $launcher: $!";
+cleared('workers_missing', '1 ms', 2);
+$node->wait_task($stuck, 'completed');
 raised('worker_processes', '10 %');
 cleared('oldest_due', 'off');
 
@@ -145,7 +171,7 @@ $node->wait_task($task, 'completed');
 cleared('gates_closed', '1 ms');
 
 # Money: a budget nearly spent, a provider that asks for some.
-sql(q{SELECT prometheus_set_budget('all', 'day', 1500); SELECT prometheus_set_agent('scripted', 'scripted')});
+sql(q{SELECT prometheus_set_budget('all', 'day', 1500)});
 $node->run_script('scripted', ['done']);
 is(raised('budget_spent', '0.5 %'), 'all per day', 'which budget');
 sql(q{SELECT prometheus_set_budget('all', 'day', 1000000)});
