@@ -30,6 +30,7 @@
 #include "as_of.h"
 #include "era.h"
 #include "event.h"
+#include "fault.h"
 #include "mark.h"
 #include "setting.h"
 #include "threshold.h"
@@ -591,7 +592,9 @@ write_changes(const Judgement *judgements, TimestampTz at)
 	}
 	SPI_finish();
 	prom_wakeup_publisher();
+	PROM_FAULT("alert-before-commit");
 	prom_xact_commit();
+	PROM_FAULT("alert-after-commit");
 	for (int i = 0; i < NCHECKS; i++)
 	{
 		if (states[i].event_id == 0)

@@ -108,6 +108,8 @@ static const struct
 	{"deliver-after-commit", true},
 	{"deliver-before-send", true},
 	{"deliver-after-send", true},
+	{"alert-before-commit", true},
+	{"alert-after-commit", false},
 	{"retention-before-move", true},
 	{"retention-after-move", true},
 	{"retention-in-batch", true},
