@@ -53,7 +53,18 @@ static bool checkpoint_pending; /* ... since the last checkpoint */
 static TimestampTz next_checkpoint;
 static TimestampTz soonest_checkpoint;
 static uint64 checkpoint_hints; /* hints at which it is written at once */
-static bool notify_failed;      /* and was logged */
+
+/* An error that comes again and again is logged once, until it is another. */
+typedef struct Trouble
+{
+	const char *what; /* cannot be done; NULL: never logged */
+	int times;        /* in a row */
+	int sqlstate;
+} Trouble;
+
+static Trouble no_hint = {.what = "send hints to listeners"};
+static Trouble no_mark = {.what = "write marks"};
+static Trouble no_measure;
 
 static void
 send_hint(void)
@@ -92,9 +103,35 @@ write_checkpoint(void)
 	PROM_FAULT("after-checkpoint");
 }
 
+/* Is the error on the stack to be logged? */
+static bool
+is_new(Trouble *trouble)
+{
+	bool same;
+
+	if (trouble == NULL)
+		return true;
+	same = trouble->times > 0 && trouble->sqlstate == geterrcode();
+	trouble->times++;
+	trouble->sqlstate = geterrcode();
+	return trouble->what != NULL && !same;
+}
+
+static void
+is_over(Trouble *trouble)
+{
+	if (trouble == NULL || trouble->times == 0)
+		return;
+	if (trouble->what != NULL)
+		ereport(LOG, (errmsg("the publisher can %s again", trouble->what),
+					  errdetail("It could not %d times in a row.",
+								trouble->times)));
+	trouble->times = 0;
+}
+
 /* Errors are logged and do not end the process; true: it worked. */
 static bool
-try(void (*act)(void), bool quiet)
+try(void (*act)(void), Trouble *trouble)
 {
 	MemoryContext context = CurrentMemoryContext;
 	volatile bool worked = true;
@@ -107,14 +144,16 @@ try(void (*act)(void), bool quiet)
 	{
 		MemoryContextSwitchTo(context);
 		LWLockReleaseAll(); /* it may have been in no transaction */
-		if (quiet)
-			prom_xact_abort_quietly();
-		else
+		if (is_new(trouble))
 			prom_xact_abort();
+		else
+			prom_xact_abort_quietly();
 		worked = false;
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
+	if (worked)
+		is_over(trouble);
 	return worked;
 }
 
@@ -127,24 +166,21 @@ publish(TimestampTz now)
 		hint_pending = checkpoint_pending = true;
 	if (hint_pending && next_hint <= now)
 	{
-		/* A full queue of notifications is logged once, until it is not. */
 		told = true;
-		hint_pending = false;
-		notify_failed = !try(send_hint, notify_failed);
+		hint_pending = !try(send_hint, &no_hint);
 		next_hint = TimestampTzPlusMilliseconds(
 			GetCurrentTimestamp(),
-			notify_failed ? WINDOW_AFTER_FAILURE : WINDOW);
-		hint_pending = notify_failed;
+			hint_pending ? WINDOW_AFTER_FAILURE : WINDOW);
 	}
 	/* After that transaction: it has been told if subscriptions changed. */
 	if (told)
 		prom_distribution_changed(now);
-	if (prom_distribution_due() <= now && !try(prom_distribution_step, false))
+	if (prom_distribution_due() <= now && !try(prom_distribution_step, NULL))
 		prom_distribution_failed();
 	if (prom_mark_due() <= now)
 	{
 		prom_alert_facts_changed();
-		if (!try(prom_mark_write, false))
+		if (!try(prom_mark_write, &no_mark))
 			prom_mark_failed();
 	}
 	if (checkpoint_pending && checkpoint_hints > 0 &&
@@ -152,15 +188,15 @@ publish(TimestampTz now)
 		next_checkpoint = Min(next_checkpoint, soonest_checkpoint);
 	if (checkpoint_pending && next_checkpoint <= now)
 	{
-		checkpoint_pending = !try(write_checkpoint, false);
+		checkpoint_pending = !try(write_checkpoint, NULL);
 		next_checkpoint = TimestampTzPlusMilliseconds(now, CHECKPOINT_INTERVAL);
 		soonest_checkpoint = TimestampTzPlusMilliseconds(now, FIRST_CHECKPOINT);
 	}
-	if (prom_retention_due() <= now && !try(prom_retention_step, false))
+	if (prom_retention_due() <= now && !try(prom_retention_step, NULL))
 		prom_retention_failed();
 	if (prom_alert_measure_due() <= now)
-		(void) try(prom_alert_measure, true);
-	if (prom_alert_due() <= now && !try(prom_alert_look, false))
+		(void) try(prom_alert_measure, &no_measure);
+	if (prom_alert_due() <= now && !try(prom_alert_look, NULL))
 		prom_alert_failed();
 }
 
@@ -207,9 +243,9 @@ prom_publisher_main(Datum main_arg)
 	}
 	prom_worker_finish();
 	if (prom_mark_due() != DT_NOEND)
-		(void) try(prom_mark_write, false);
+		(void) try(prom_mark_write, NULL);
 	if (checkpoint_pending ||
 		pg_atomic_read_u32(&prom_my_database->changed) != 0)
-		(void) try(write_checkpoint, false);
+		(void) try(write_checkpoint, NULL);
 	proc_exit(0);
 }

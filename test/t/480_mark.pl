@@ -151,6 +151,16 @@ $old->query("SELECT prometheus._seen_at('1', '$moment')");
 like($old->{stderr}, qr/snapshot of this transaction is older/, 'a snapshot that is older than the moment');
 $old->quit;
 
+# Marks that cannot be written: once in the log, until they can.
+sql(q{ALTER TABLE prometheus._mark ADD CONSTRAINT none CHECK (mark_id < 0) NOT VALID});
+sql(q{SELECT prometheus_emit('unmarked')});
+$node->wait_for('some could not be written', q{SELECT number > 2.5 FROM prometheus.alert WHERE name = 'marks_late'});
+is($node->log_count(qr/violates check constraint "none"/), 1, 'that is logged once');
+sql(q{ALTER TABLE prometheus._mark DROP CONSTRAINT none});
+sql(q{SELECT prometheus_mark()});
+is($node->log_count(qr/the publisher can write marks again/), 1, 'and that it is over');
+cmp_ok(($node->log_count(qr/It could not [2-9]\d* times in a row/)), '==', 1, 'and how often it could not');
+
 # A standby: what is replicated, and no snapshot of its own.
 $node->backup('b');
 my $standby = PromCluster->new('standby');
