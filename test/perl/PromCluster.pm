@@ -495,6 +495,25 @@ sub set_fault
 	return;
 }
 
+# README's table of events says of these types which fields they have; some have
+# happened.
+sub check_event_fields
+{
+	my ($self, @types) = @_;
+	my ($events) = slurp_file('README.md') =~ /\n### Events\n(.*?)\n### /s;
+
+	foreach my $type (@types)
+	{
+		my ($fields) = $events =~ /^\| `\Q$type\E` \| (.*) \|$/m;
+		$fields =~ s/ \([^)]*\)//g;
+		my @fields = split /, /, $fields;
+		is( $self->safe_psql('postgres', "SELECT string_agg(DISTINCT f, ', ' ORDER BY f) || count(DISTINCT f) || min(n) FROM (SELECT jsonb_object_keys(data) AS f, (SELECT count(*) FROM jsonb_object_keys(data)) AS n FROM prometheus.event WHERE type = '$type') x"),
+			join(', ', sort @fields) . @fields . @fields,
+			"$type has the fields that README has");
+	}
+	return;
+}
+
 # Give the caller tasks until it leaves its note.
 sub wait_fault_seen
 {

@@ -128,6 +128,7 @@ $node->wait_for('that is an event', q{SELECT count(*) FROM prometheus.event WHER
 hook('failing', 'ok/failing', 'max_attempts => 20');
 $node->wait_for('when it is well, all are delivered', q{SELECT count(*) FROM prometheus.delivery WHERE subscription = 'failing' AND status = 'delivered'}, 20);
 $node->wait_for('so is that it is open', q{SELECT count(*) FROM prometheus.event WHERE type = 'gate.opened' AND data = '{"target": "subscription:failing"}'}, 1);
+$node->check_event_fields('gate.closed', 'gate.opened');
 
 # A pause; and one that is removed.
 
