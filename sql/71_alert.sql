@@ -57,7 +57,7 @@ COMMENT ON VIEW prometheus.alert IS
     'What a person should look at: every check with its value now and its threshold. What is now: not a fact.';
 COMMENT ON COLUMN prometheus.alert.name IS 'What prometheus_set_alert() is given.';
 COMMENT ON COLUMN prometheus.alert.status IS 'ok, raised or off.';
-COMMENT ON COLUMN prometheus.alert.value IS 'What it is now, in words with a unit; null: nobody can say, or it does not apply here; then an alert stays as it is.';
+COMMENT ON COLUMN prometheus.alert.value IS 'What it is now, in words with a unit; null: nobody can say, or it does not apply here; then an alert stays as it is. Of budget_spent for administrators only.';
 COMMENT ON COLUMN prometheus.alert.threshold IS 'Above this it is raised, in words with a unit; off: never.';
 COMMENT ON COLUMN prometheus.alert.since IS 'When the publisher raised it, by an event alert.raised; null: it is not raised, or was not noticed yet.';
 COMMENT ON COLUMN prometheus.alert.what IS 'What the value is of: a slot, a process, a task, a gate, a budget; for administrators only.';

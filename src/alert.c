@@ -112,6 +112,7 @@ typedef struct Judgement
 {
 	double number; /* PROM_UNKNOWN: nobody can say */
 	const char *what;
+	bool is_private; /* the number is for administrators */
 	bool raised;
 } Judgement;
 
@@ -220,8 +221,10 @@ judge(const Check *check, const State *state, PromLook *look,
 	double limit = state->limit;
 
 	look->what = NULL;
+	look->is_private = false;
 	judgement->number = check->vital(look);
 	judgement->what = look->what;
+	judgement->is_private = look->is_private;
 	if (before && check->measure != PROM_MEASURE_COUNT)
 		limit *= CLEARED_AT;
 	judgement->raised = !state->off && (judgement->number < 0
@@ -232,12 +235,22 @@ judge(const Check *check, const State *state, PromLook *look,
 
 /* Those who read. */
 
+/* Whether it is raised is for all; of what, and some numbers, are not. */
+static void
+hide(Judgement *judgement)
+{
+	judgement->what = NULL;
+	if (judgement->is_private)
+		judgement->number = PROM_UNKNOWN;
+}
+
 /* By what is now; states and judgements are in the current memory context. */
 static void
 judge_all(State *states, Judgement *judgements)
 {
 	MemoryContext context = CurrentMemoryContext;
 	PromLook look = {.db = prom_shmem_database(MyDatabaseId)};
+	bool is_admin = prom_role_is_admin();
 	PromOwner before;
 
 	SPI_connect();
@@ -250,7 +263,11 @@ judge_all(State *states, Judgement *judgements)
 	MemoryContextSwitchTo(context);
 	look.now = GetCurrentTimestamp();
 	for (int i = 0; i < NCHECKS; i++)
+	{
 		judge(&checks[i], &states[i], &look, &judgements[i]);
+		if (!is_admin)
+			hide(&judgements[i]);
+	}
 }
 
 static void
@@ -266,7 +283,6 @@ Datum
 prom_alerts(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	bool admin = prom_role_is_admin();
 	State states[NCHECKS];
 	Judgement judgements[NCHECKS];
 
@@ -291,7 +307,7 @@ prom_alerts(PG_FUNCTION_ARGS)
 		values[3] = CStringGetTextDatum(state->threshold);
 		nulls[4] = !now->raised || state->event_id == 0;
 		values[4] = TimestampTzGetDatum(state->raised_at);
-		put_text(admin ? now->what : NULL, 5, values, nulls);
+		put_text(now->what, 5, values, nulls);
 		nulls[6] = now->number < 0;
 		values[6] = Float8GetDatum(now->number);
 		values[7] = CStringGetTextDatum(checks[i].hint);
@@ -305,7 +321,6 @@ List *
 prom_alert_findings(int *nchecks)
 {
 	List *findings = NIL;
-	bool admin = prom_role_is_admin();
 	State states[NCHECKS];
 	Judgement judgements[NCHECKS];
 
@@ -323,10 +338,10 @@ prom_alert_findings(int *nchecks)
 		finding->value = psprintf(
 			"%s; the threshold is %s%s%s",
 			now->number < 0
-				? "not known now"
+				? now->is_private ? "not shown" : "not known now"
 				: prom_threshold_words(checks[i].measure, now->number),
-			states[i].threshold, admin && now->what != NULL ? "; " : "",
-			admin && now->what != NULL ? now->what : "");
+			states[i].threshold, now->what != NULL ? "; " : "",
+			now->what != NULL ? now->what : "");
 		finding->hint = checks[i].hint;
 		findings = lappend(findings, finding);
 	}

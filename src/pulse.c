@@ -351,6 +351,7 @@ prom_pulse_budget(PromLook *look)
 	SpinLockRelease(&vitals->mutex);
 	if (budget[0] == '\0')
 		return PROM_UNKNOWN;
+	look->is_private = true;
 	if (refills_at <= look->now)
 		return 0;
 	look->what = pstrdup(budget);

@@ -20,6 +20,7 @@ typedef struct PromLook
 	PromDatabase *db;
 	TimestampTz now;
 	const char *what; /* what the last number is of; NULL: no more to say */
+	bool is_private;  /* the last number is not for everybody */
 } PromLook;
 
 typedef double (*PromVital)(PromLook *look);

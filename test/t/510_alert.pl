@@ -164,6 +164,9 @@ cleared('gates_closed', '1 ms');
 sql(q{SELECT prometheus_set_budget('all', 'day', 1500)});
 $node->run_script('scripted', ['done']);
 is(raised('budget_spent', '0.5 %'), 'all per day', 'which budget');
+is(sql(q{SET ROLE someone; SELECT a.status, num_nulls(a.value, a.number, a.what), h.value FROM prometheus.alert a, prometheus_health() h WHERE a.name = 'budget_spent' AND h.check_name = 'alert budget_spent'}),
+	'raised|3|not shown; the threshold is 0.5 %', 'how much is spent is for administrators');
+like($node->health('alert budget_spent'), qr/^warning\|\d+ %; .*; all per day\|/, 'who see it');
 sql(q{SELECT prometheus_set_budget('all', 'day', 1000000)});
 $node->run_script('scripted', ['done']);
 cleared('budget_spent', '0.5 %');
