@@ -476,6 +476,7 @@ read_what_is_kept(void)
 {
 	if (!prom_worker_xact_begin("reading the thresholds of alerts"))
 		proc_exit(0);
+	wait_briefly();
 	SPI_connect();
 	states_known = false;
 	MemoryContextReset(states_context);
@@ -584,6 +585,7 @@ write_changes(const Judgement *judgements, TimestampTz at)
 	SetConfigOption("synchronous_commit", "on", PGC_SUSET, PGC_S_OVERRIDE);
 	if (!prom_era_xact_begin("raising and clearing alerts"))
 		proc_exit(0);
+	wait_briefly();
 	/* A new database may be about to be restored: nothing may be in it. */
 	if (!prom_mark_exists())
 	{
@@ -714,7 +716,9 @@ prom_alert_measure(void)
 {
 	PromLook look = {.db = prom_my_database, .now = GetCurrentTimestamp()};
 
-	if (readers_changed())
+	if (readers_changed() &&
+		(next_reading <= look.now ||
+		 pg_atomic_read_u32(&prom_my_database->vitals.asked) != 0))
 		read_readers(&look);
 	if (!facts_changed || next_measure > look.now)
 		return;

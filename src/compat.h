@@ -64,6 +64,15 @@ extern PGDLLEXPORT void _PG_init(void);
 #define prom_sets_expression(subtype) false
 #endif
 
+/* From where on a slot keeps WAL; one that was invalidated keeps none. */
+#if PG_VERSION_NUM >= 160000
+#define prom_slot_keeps(slot)                                             \
+	((slot)->data.invalidated == RS_INVAL_NONE ? (slot)->data.restart_lsn \
+											   : InvalidXLogRecPtr)
+#else
+#define prom_slot_keeps(slot) ((slot)->data.restart_lsn)
+#endif
+
 /* 0: it is a time. */
 #if PG_VERSION_NUM >= 160000
 #define prom_decode_time(fields, types, n, kind, tm, fsec, zone)         \

@@ -64,6 +64,7 @@ typedef struct Trouble
 
 static Trouble no_hint = {.what = "send hints to listeners"};
 static Trouble no_mark = {.what = "write marks"};
+static Trouble no_look = {.what = "look for alerts"};
 static Trouble no_measure;
 
 static void
@@ -196,7 +197,7 @@ publish(TimestampTz now)
 		prom_retention_failed();
 	if (prom_alert_measure_due() <= now)
 		(void) try(prom_alert_measure, &no_measure);
-	if (prom_alert_due() <= now && !try(prom_alert_look, NULL))
+	if (prom_alert_due() <= now && !try(prom_alert_look, &no_look))
 		prom_alert_failed();
 }
 

@@ -89,7 +89,7 @@ prom_vital_slots(PromLook *look)
 		if (!slot->in_use)
 			continue;
 		SpinLockAcquire(&slot->mutex);
-		kept = slot->data.restart_lsn;
+		kept = prom_slot_keeps(slot);
 		SpinLockRelease(&slot->mutex);
 		if (kept == InvalidXLogRecPtr ||
 			(oldest != InvalidXLogRecPtr && kept >= oldest))
