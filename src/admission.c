@@ -275,8 +275,9 @@ ask_models(PromFactWriter *writer, PromAttempt *attempt,
 		name = prom_policy_reviewer(policy);
 		if (!reach_reviewer(attempt, loaded, name, begun, now))
 		{
-			prom_admission_park(writer, attempt, loaded, name != NULL ? name : loaded->model,
-								begun, now);
+			if (name == NULL)
+				name = loaded->model;
+			prom_admission_park(writer, attempt, loaded, name, begun, now);
 			return PROM_ADMISSION_PARKS;
 		}
 		if (attempt->counsel.model != NULL &&

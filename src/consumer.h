@@ -26,7 +26,8 @@ extern void prom_consumer_push(const char *name, ArrayType *types, Oid owner,
  * For the publisher: poll the consumer of a subscription and acknowledge what
  * it is given, in a worker's transaction.  How many; 0 also if there is none,
  * or if somebody holds its lock (consumer_lock.h); or that its owner is not who
- * it was.  more: there may be others.  mark_id: of a mark that sees none of them.
+ * it was.  more: there may be others.  mark_id: of a mark that sees none of
+ * them.
  */
 #define PROM_CONSUMER_ORPHAN (-1)
 

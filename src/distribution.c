@@ -232,14 +232,14 @@ read_subscriptions(void)
 	" SELECT nextval('prometheus._fact_id'), e.event_id, e.task_id, $4, $4," \
 	" 0, 0, $6, $1, CASE WHEN $5 THEN coalesce('subject ' || e.subject,"     \
 	" 'task ' || e.task_id) END, "
-#define ADD_TAIL                                                    \
-	" ON CONFLICT (subscription, event_id) DO UPDATE SET"           \
-	" status = excluded.status, attempts = 0, strikes = 0,"         \
-	" key = excluded.key, created_at = $4, next_at = $4,"           \
-	" ended_at = excluded.ended_at,"                                \
-	" mark_id = excluded.mark_id,"                                  \
-	" started_at = NULL, duration_ms = NULL, http_status = NULL,"   \
-	" fingerprint = excluded.fingerprint, error = excluded.error,"  \
+#define ADD_TAIL                                                   \
+	" ON CONFLICT (subscription, event_id) DO UPDATE SET"          \
+	" status = excluded.status, attempts = 0, strikes = 0,"        \
+	" key = excluded.key, created_at = $4, next_at = $4,"          \
+	" ended_at = excluded.ended_at,"                               \
+	" mark_id = excluded.mark_id,"                                 \
+	" started_at = NULL, duration_ms = NULL, http_status = NULL,"  \
+	" fingerprint = excluded.fingerprint, error = excluded.error," \
 	" result = NULL WHERE d.status <> 'waiting'"
 
 /* A replay gives what was delivered already: then it is delivered again. */

@@ -2,7 +2,7 @@
 -- whoever asks, whatever the planner knows of the tables; and the same as of
 -- then, by generic plans, and where everything may be done in parallel.
 BEGIN;
-SELECT plan(100);
+SELECT plan(105);
 
 -- 20,000 tasks that ended, each with an attempt, a call, a step and an outcome.
 INSERT INTO prometheus._task (task_id, event_id, xid, submitted_at, deadline, priority, max_attempts,
