@@ -126,6 +126,14 @@ prom_admission_end_vetoed(PromFactWriter *writer, PromAttempt *attempt,
 					 now);
 }
 
+static PromAdmission
+deny(PromFactWriter *writer, PromAttempt *attempt, const PromLoaded *loaded,
+	 const char *why, TimestampTz now)
+{
+	prom_admission_end_vetoed(writer, attempt, loaded, why, now);
+	return PROM_ADMISSION_DENIES;
+}
+
 /*
  * Judge it here, or have it judged.  A verdict that allows it is not written:
  * the task may yet have to wait, and is then judged again.
@@ -154,8 +162,8 @@ review(PromFactWriter *writer, PromAttempt *attempt, const PromLoaded *loaded,
 		return PROM_ADMISSION_ALLOWS;
 	prom_verdict_add(writer, judged, verdict, now);
 	prom_learn(judged, verdict);
-	prom_admission_end_vetoed(writer, attempt, loaded, prom_verdict_words(verdict), now);
-	return PROM_ADMISSION_DENIES;
+	return deny(writer, attempt, loaded, prom_verdict_words(verdict),
+				now);
 }
 
 /* The review of a request, before its first turn in each attempt. */
@@ -170,8 +178,8 @@ review_request(PromFactWriter *writer, PromAttempt *attempt,
 	{
 		if (progress->review_veto == NULL)
 			return PROM_ADMISSION_ALLOWS;
-		prom_admission_end_vetoed(writer, attempt, loaded, progress->review_veto, now);
-		return PROM_ADMISSION_DENIES;
+		return deny(writer, attempt, loaded, progress->review_veto,
+					now);
 	}
 	judge_begin(loaded, attempt, PROM_STAGE_TASK, &judgement->judged);
 	return review(writer, attempt, loaded, judgement, now);
@@ -211,8 +219,8 @@ review_answer(PromFactWriter *writer, PromAttempt *attempt,
 	{
 		if (progress->review_veto == NULL)
 			return PROM_ADMISSION_ALLOWS;
-		prom_admission_end_vetoed(writer, attempt, loaded, progress->review_veto, now);
-		return PROM_ADMISSION_DENIES;
+		return deny(writer, attempt, loaded, progress->review_veto,
+					now);
 	}
 	judge_answer(loaded, attempt, progress, &judgement->judged);
 	return review(writer, attempt, loaded, judgement, now);
@@ -268,9 +276,8 @@ ask_models(PromFactWriter *writer, PromAttempt *attempt,
 		if (state == PROM_COUNSEL_DOUBTS)
 		{
 			prom_learn(judged, &verdict);
-			prom_admission_end_vetoed(writer, attempt, loaded, prom_verdict_words(&verdict),
-									  now);
-			return PROM_ADMISSION_DENIES;
+			return deny(writer, attempt, loaded, prom_verdict_words(&verdict),
+						now);
 		}
 		name = prom_policy_reviewer(policy);
 		if (!reach_reviewer(attempt, loaded, name, begun, now))

@@ -179,12 +179,12 @@ void
 prom_provider_build(StringInfo body, const PromModel *model,
 					const PromPrompt *prompt)
 {
-	const PromProvider *provider = prom_provider_find(model->api);
+	const PromProvider *const provider =
+		prom_llm_is_function(model->api) ? &prom_provider_openai
+										 : prom_provider_find(model->api);
 	char *url = NULL;
 	char *host = NULL;
 
-	if (prom_llm_is_function(model->api))
-		provider = &prom_provider_openai;
 	if (provider == NULL)
 	{
 		appendStringInfoString(body, "{\"messages\":");
