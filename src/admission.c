@@ -25,8 +25,9 @@
  * was under way ends, and uses up nothing.
  */
 void
-prom_admission_park(PromFactWriter *writer, PromAttempt *attempt, const PromLoaded *loaded,
-					const char *model, bool begun, TimestampTz now)
+prom_admission_park(PromFactWriter *writer, PromAttempt *attempt,
+					const PromLoaded *loaded, const char *model, bool begun,
+					TimestampTz now)
 {
 	PromOutcome end = {0};
 
@@ -87,8 +88,8 @@ prom_admission_reach(PromAttempt *attempt, const PromLoaded *loaded, bool begun,
  * waits before the gate.  An attempt that is under way keeps its model.
  */
 bool
-prom_admission_must_wait(PromAttempt *attempt, const PromLoaded *loaded, bool needs_model,
-						 bool begun, TimestampTz now)
+prom_admission_must_wait(PromAttempt *attempt, const PromLoaded *loaded,
+						 bool needs_model, bool begun, TimestampTz now)
 {
 	/* It waits for the pause, which the scheduler knows, and for no gate. */
 	attempt->opens = DT_NOBEGIN;
@@ -120,7 +121,8 @@ judge_begin(const PromLoaded *loaded, const PromAttempt *attempt,
 
 void
 prom_admission_end_vetoed(PromFactWriter *writer, PromAttempt *attempt,
-						  const PromLoaded *loaded, const char *why, TimestampTz now)
+						  const PromLoaded *loaded, const char *why,
+						  TimestampTz now)
 {
 	prom_outcome_end(writer, attempt, loaded, "vetoed", "GovernanceVeto", why,
 					 now);

@@ -175,23 +175,14 @@ prom_provider_add_tools(StringInfo body, const PromPrompt *prompt)
 	appendStringInfoChar(body, ']');
 }
 
-void
-prom_provider_build(StringInfo body, const PromModel *model,
-					const PromPrompt *prompt)
+/* The same of a format that is known. */
+static void
+build_in(const PromProvider *provider, StringInfo body,
+		 const PromModel *model, const PromPrompt *prompt)
 {
-	const PromProvider *const provider =
-		prom_llm_is_function(model->api) ? &prom_provider_openai
-										 : prom_provider_find(model->api);
 	char *url = NULL;
 	char *host = NULL;
 
-	if (provider == NULL)
-	{
-		appendStringInfoString(body, "{\"messages\":");
-		prom_provider_add_messages(body, prompt);
-		appendStringInfoChar(body, '}');
-		return;
-	}
 	(void) prom_provider_url(provider, model, prompt->model, &url, &host);
 	PG_TRY();
 	{
@@ -203,6 +194,24 @@ prom_provider_build(StringInfo body, const PromModel *model,
 		free(host);
 	}
 	PG_END_TRY();
+}
+
+void
+prom_provider_build(StringInfo body, const PromModel *model,
+					const PromPrompt *prompt)
+{
+	const PromProvider *provider = prom_provider_find(model->api);
+
+	if (prom_llm_is_function(model->api))
+		build_in(&prom_provider_openai, body, model, prompt);
+	else if (provider != NULL)
+		build_in(provider, body, model, prompt);
+	else
+	{
+		appendStringInfoString(body, "{\"messages\":");
+		prom_provider_add_messages(body, prompt);
+		appendStringInfoChar(body, '}');
+	}
 }
 
 void
