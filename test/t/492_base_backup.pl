@@ -17,14 +17,16 @@ my $llm = FakeLLM->new;
 my ($out, $err) = ('', '');
 
 # One session that submits without an end, each task a transaction, and prints
-# the ids of those that were committed.
+# the ids of those that were committed.  It waits for each fifth, so that a slow
+# machine has no more of them to compare than a quick one.
 sub start_load
 {
 	my $file = PostgreSQL::Test::Utils::tempdir() . '/load.sql';
 
 	append_to_file($file, join "\n", map {
-		my $agent = $_ % 3 ? 'fake-echo' : 'default';
-		"SELECT prometheus_submit('load $_', '$agent', conversation => 'c' || $_ % 50);"
+		my $agent = $_ % 5 == 0 ? 'fake-slow-50' : $_ % 3 ? 'fake-echo' : 'default';
+		my $submit = "SELECT prometheus_submit('load $_', '$agent', conversation => 'c' || $_ % 50)";
+		$_ % 5 ? "$submit;" : "$submit AS id \\gset\n\\echo :id\nSELECT prometheus_wait(:id);";
 	} 1 .. 20000);
 	return IPC::Run::start([ 'psql', '-X', '-A', '-t', '-q', '-d', $primary->connstr('postgres'), '-f', $file ],
 		'>', \$out, '2>', \$err);
@@ -33,7 +35,7 @@ sub start_load
 $primary->init(allows_streaming => 1, conf => "prometheus.max_in_flight = 100\n");
 $primary->start;
 $primary->create_extension;
-$primary->fake_agent($llm, 'fake-echo');
+$primary->fake_agent($llm, $_) foreach qw(fake-echo fake-slow-50);
 my $load = start_load();
 $primary->wait_for('tasks run', q{SELECT count(*) > 50 FROM prometheus._outcome});
 $primary->backup('base');
