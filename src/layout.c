@@ -167,6 +167,9 @@ prom_layout_has_same_key(const PromLayout *a, const PromLayout *b, bool types)
 int32
 prom_layout_era(void)
 {
+	/* Who has written nothing may only be looking. */
+	if (!TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		return prom_era_look();
 	return (int32) (U64FromFullTransactionId(prom_era_xid()) >>
 					PROM_ERA_SHIFT);
 }

@@ -106,6 +106,7 @@ my $at_after = rows($node);
 isnt($at_after, $at_begin, 'tools change rows');
 is(rows($node, $begin), $at_begin, 'as of before');
 is(rows($node, $after), $at_after, 'as of after');
+is(sql("BEGIN; SELECT count(*) > 0 FROM prometheus_undo($task); SELECT pg_current_xact_id_if_assigned() IS NULL; ROLLBACK"), "t\nt", 'looking takes no transaction id');
 is( sql("SELECT string_agg(concat_ws(' ', relation, key, operation, verdict), E'\\n') FROM prometheus_undo($task)"),
 	q{public.account {"id": "1"} update revert
 public.transfer {"n": "20", "account": "1"} insert revert

@@ -179,6 +179,10 @@ $node->worker_pid('publisher');
 $node->wait_for('all tasks have ended',
 	q{SELECT count(*) FROM prometheus.task WHERE ended_at IS NULL}, 0);
 
+# An alert that is cleared is an event, too: nothing more comes from here on.
+sql(q{SELECT count(prometheus_set_alert(name, 'off')) FROM prometheus.alert});
+$node->wait_for('no alert is raised', q{SELECT count(*) FROM prometheus.alert WHERE status <> 'off'}, 0);
+
 # What is left; one has not read at all until now.
 sql("CALL read_on('$_')") foreach qw(shared part later some idle);
 sql("SET ROLE alice; CALL read_on('alice')");
