@@ -368,6 +368,9 @@ prom_admission_ask(PromFactWriter *writer, PromAttempt *attempt,
 	bool answered = progress->turn > 0 && progress->ncalls == 0;
 	PromAdmission came;
 
+	/* What it has looked back at was allowed before. */
+	if (answered && progress->reflection > progress->turn)
+		return PROM_ADMISSION_ALLOWS;
 	if (answered)
 		came = review_answer(writer, attempt, loaded, progress, judgement, now);
 	else

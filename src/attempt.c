@@ -60,7 +60,8 @@ end_if_due(PromFactWriter *writer, PromAttempt *attempt,
 		prom_outcome_end(writer, attempt, loaded, "cancelled",
 						 "DependencyFailed",
 						 "the task that delegated it has ended", now);
-	else if (loaded->deadline <= now)
+	else if (loaded->deadline <= now &&
+			 (attempt->only_end || !prom_course_stands(loaded)))
 		prom_outcome_end(writer, attempt, loaded, "failed", "DeadlineExceeded",
 						 "the task did not end before its deadline", now);
 	else if (loaded->bad_parent != NULL)

@@ -309,7 +309,10 @@ end_answered(PromFactWriter *writer, PromAttempt *attempt,
 		attempt->thought = PROM_THOUGHT_REFLECT;
 		if (reaches)
 			return begin_thought(writer, attempt, loaded, agent, tools, now);
-		prom_thought_fail(writer, attempt, "there is no way to its model now",
+		prom_thought_fail(writer, attempt,
+						  loaded->deadline <= now
+							  ? "the deadline of its task has passed"
+							  : "there is no way to its model now",
 						  now);
 	}
 	prom_outcome_complete(writer, attempt, progress->turn, now);
@@ -472,7 +475,7 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->thinks = strcmp(loaded->mode, "full") == 0 &&
 					  !prom_llm_is_local(attempt->model->api);
 	if (came == PROM_ADMISSION_ALLOWS && answered && attempt->thinks &&
-		progress.reflection < progress.turn)
+		progress.reflection < progress.turn && loaded->deadline > now)
 		reaches = prom_admission_reach(attempt, loaded, begun, now);
 	/*
 	 * That rules alone allowed a request is told by its attempt.  They judge an
@@ -500,6 +503,21 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	else
 		return take_turn(writer, attempt, loaded, &progress, agent, tools, now);
 	return 0;
+}
+
+bool
+prom_course_stands(const PromLoaded *loaded)
+{
+	PromProgress progress;
+
+	if (strcmp(loaded->mode, "full") != 0)
+		return false;
+	prom_progress_read(loaded->task_id, loaded->last_step,
+					   loaded->retried_attempt, &progress);
+	if (progress.turn == 0 || progress.ncalls > 0)
+		return false;
+	return progress.reflection > progress.turn ||
+		   !prom_judge_has(prom_policies(), PROM_STAGE_ANSWER);
 }
 
 static PromStatement failure_statement = {

@@ -16,6 +16,12 @@ extern int64 prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 							   TimestampTz now);
 
 /*
+ * Has the task an answer that nobody can object to any more, and only thinks
+ * about it?  Then that stands, though its deadline has passed.
+ */
+extern bool prom_course_stands(const PromLoaded *loaded);
+
+/*
  * A turn of a model that is a function failed: its step is there, and what
  * becomes of the task is not.
  */

@@ -59,8 +59,8 @@ prom_plan_question(const char *tools)
 static PromStatement choose_statement = {
 	"WITH candidate AS ("
 	" SELECT p.value AS plan, p.ordinality AS place,"
-	"  (SELECT coalesce(exp(sum(ln(greatest("
-	"      (s.value ->> 'probability')::float8, 1e-9)))), 0)"
+	"  (SELECT exp(greatest(sum(ln(greatest("
+	"      (s.value ->> 'probability')::numeric, 1e-9)::float8)), -500))"
 	"     FROM jsonb_array_elements(p.value -> 'steps') s) AS success,"
 	"  (SELECT string_agg(r.value ->> 'risk', '; ')"
 	"     FROM jsonb_array_elements(p.value -> 'steps') s,"

@@ -487,7 +487,7 @@ prom_prompt_make(const PromPromptSource *source, const PromModel *model)
 	}
 	read_thoughts(source, &recalled, &planned);
 	read_thread(source, &thread);
-	others = thread_tokens(&thread) +
+	others = source->more + thread_tokens(&thread) +
 			 prom_prompt_estimate(offer_tools(prompt, source));
 	if (recalled != NULL)
 		others += prom_prompt_estimate(strlen(recalled));

@@ -33,6 +33,9 @@ typedef struct PromPromptSource
 	/* It is in full mode: what it has recalled and planned is told. */
 	bool is_full;
 
+	/* Tokens of messages that will be put behind the prompt. */
+	int64 more;
+
 	/* The tools that are offered, as pinned for the attempt. */
 	const PromTool **tools;
 	int ntools;

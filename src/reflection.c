@@ -51,7 +51,7 @@ const char prom_reflection_question[] =
 static PromStatement read_statement = {
 	"SELECT (jsonb_build_object('score', round((0.4 * appropriateness +"
 	"   0.6 * effectiveness), 4)) || $1)::text,"
-	"  (0.4 * appropriateness + 0.6 * effectiveness)::float8,"
+	"  round(0.4 * appropriateness + 0.6 * effectiveness, 4)::float8,"
 	"  lesson"
 	" FROM (SELECT ($1 ->> 'appropriateness')::numeric AS appropriateness,"
 	"   ($1 ->> 'effectiveness')::numeric AS effectiveness) s"

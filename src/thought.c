@@ -107,27 +107,45 @@ tool_names(const PromPromptSource *source)
 	return names.data;
 }
 
+/* Some formats want the tools of calls that are in the prompt. */
+static bool
+has_calls(const PromPrompt *prompt)
+{
+	for (int i = 0; i < prompt->nmessages; i++)
+		if (prompt->messages[i].ncalls > 0)
+			return true;
+	return false;
+}
+
+/*
+ * The answer to this is not that to the task, whose schema has no say: neither
+ * in what is asked nor in what there is room for.
+ */
 PromPrompt *
 prom_thought_prompt(PromThought thought, const PromPromptSource *source,
 					const PromModel *model)
 {
-	PromPrompt *prompt = prom_prompt_make(source, model);
+	PromPromptSource own = *source;
 	const char *schema = schema_of(thought);
+	const char *question = prom_reflection_question;
+	const char *answer = NULL;
+	PromPrompt *prompt;
 
 	if (thought == PROM_THOUGHT_PLAN)
-	{
-		/* Some formats want the tools of calls that are in the prompt. */
-		prompt->ntools = 0;
-		add_message(prompt, "user", prom_plan_question(tool_names(source)));
-	}
+		question = prom_plan_question(tool_names(source));
 	else
-	{
-		add_message(prompt, "assistant",
-					prom_encoding_to_utf8(read_answer(source)));
-		add_message(prompt, "user", prom_reflection_question);
-	}
+		answer = prom_encoding_to_utf8(read_answer(source));
+	own.output_schema = read_json(schema);
+	own.more = prom_prompt_estimate(strlen(question));
+	if (answer != NULL)
+		own.more += prom_prompt_estimate(strlen(answer));
+	prompt = prom_prompt_make(&own, model);
 	prompt->output_schema = schema;
-	prompt->strict = prom_schema_is_strict(read_json(schema));
+	if (thought == PROM_THOUGHT_PLAN && !has_calls(prompt))
+		prompt->ntools = 0;
+	if (answer != NULL)
+		add_message(prompt, "assistant", answer);
+	add_message(prompt, "user", question);
 	return prompt;
 }
 

@@ -17,6 +17,13 @@ and do not disturb each other.  With "stream": true a good answer is streamed.
     fake-auth                  "authorized" if the key is "test-key", else 401
     fake-long-N                an answer of N bytes
     fake-counsel-N             the counsel of a reviewer, of confidence N / 100
+    fake-mind[-score-N]        an agent in full mode: it answers by the schema that
+                               is asked for with a plan, a reflection (of score
+                               N / 100) or counsel; else as fake-tools if the
+                               last user message is a list, or echoes it
+    fake-mind-WHAT-HOW         the same, but a plan or reflect (WHAT) is a
+                               tool call, a text, tiny numbers, never answered
+                               (hang) or HTTP NNN; chat: HTTP NNN once after a turn
     fake-tools                 the last user message is a JSON list of turns, as
                                create_scripted_model() of PromCluster.pm has it
     fake-tools-lost-N[-N...]   the same, but the first request after N turns is
@@ -870,6 +877,13 @@ def turn_of(r):
         for i, (name, a) in enumerate(calls)]}
 
 
+async def send_turn(c, r, message):
+    finish = "tool_calls" if message.get("tool_calls") else "stop"
+    if r.stream:
+        return await c.trickle(pieces_of(r, message.get("content"), finish, deltas=deltas_of(message), message=message), 0)
+    c.send_answer(message.get("content"), finish=finish, message=message)
+
+
 def deltas_of(message):
     """A message in pieces, its tool calls mixed with each other."""
     deltas = [{"role": "assistant", "content": ""}]
@@ -893,11 +907,45 @@ async def tools(c, r, lost, fail):
     STATE.attempts[key] += 1
     if lost and turn in lost.split("-") and STATE.attempts[key] == 1:
         await forever()
-    message = turn_of(r)
-    finish = "tool_calls" if message.get("tool_calls") else "stop"
-    if r.stream:
-        return await c.trickle(pieces_of(r, message.get("content"), finish, deltas=deltas_of(message), message=message), 0)
-    c.send_answer(message.get("content"), finish=finish, message=message)
+    await send_turn(c, r, turn_of(r))
+
+
+def thought_of(r, tiny, score):
+    """What a request asks a mind, and what it says; nothing if that is a turn."""
+    wants = lambda name: re.search(rb'"%s":\s*\{' % name, r.raw)
+    number = "1e-400" if tiny else "0.9"
+    step = '{"action": "Do it.", "tool": "", "outcome": "done", "probability": %s, "risks": []}' % number
+    if wants(b"humility"):
+        virtues = "humility patience service gentleness prudence courage truthfulness confidence".split()
+        return "counsel", json.dumps(dict(dict.fromkeys(virtues, 0.9), counsel="Fine.", suggestions=[]))
+    if wants(b"probability"):
+        return "plan", ('{"plans": [{"approach": "balanced", "cost": 1, "steps": [%s]}]}'
+                        % ", ".join([step] * (60 if tiny else 1)))
+    if wants(b"appropriateness"):
+        said = {"aspects": [], "appropriateness": score / 100, "effectiveness": score / 100, "critique": "So so.",
+                "lessons": ["Say it of %s." % r.model], "correction": "Say more."}
+        return "reflect", json.dumps(said).replace(str(score / 100), number if tiny else str(score / 100))
+    return "chat", None
+
+
+@behaviour(r"fake-mind(?:-(plan|reflect|chat)-(hang|tool|text|tiny|\d\d\d))?(?:-score-(\d+))?")
+async def mind(c, r, what, how, score):
+    asked, said = thought_of(r, how == "tiny", int(score or 80))
+    turns = sum(m.get("role") == "assistant" for m in r.body["messages"])
+    failed = what == asked and (what != "chat" or turns == 1 and not is_served(r, 1))
+    if failed and how == "hang":
+        await forever()
+    if failed and how.isdigit():
+        return c.send_error(int(how), "error %s as asked for" % how, "server_error", extra=["Retry-After: 1"])
+    if failed and how == "text":
+        return c.send_answer("I do not think.")
+    message = {"role": "assistant", "content": said or r.last_user()}
+    if failed and how == "tool":
+        message = {"role": "assistant", "content": None, "tool_calls": [
+            {"id": "c", "type": "function", "function": {"name": "add", "arguments": "{}"}}]}
+    elif said is None and r.last_user().startswith("["):
+        message = turn_of(r)
+    await send_turn(c, r, message)
 
 
 @behaviour(r"fake-finish-(\w+)")

@@ -3,6 +3,8 @@
 use strict;
 use warnings FATAL => 'all';
 
+use FakeLLM;
+use JSON::PP qw(decode_json);
 use PromCluster;
 use Test::More;
 
@@ -138,12 +140,132 @@ $task = $node->submit(q{'Fast.', 'mind', mode => 'fast'});
 $node->wait_task($task, 'completed');
 is(steps($task), 'chat mind ok, tool add ok, chat mind ok', 'fast mode');
 
-# A budget that is used up by the answer leaves no reflection, and the answer.
-sql(q{SELECT prometheus_set_model('mind', options => '{"price_in": 1, "price_out": 1}')});
 think_of(chat => '{"text": "It is 5."}');
-$task = run('Poor.');
-my $spent = sql("SELECT tokens_in + tokens_out FROM prometheus.task WHERE task_id = $task");
-cmp_ok($spent, '>', 0, 'it used tokens');
+
+# The same with a server: what it was sent can be shown again, each task a model
+# of its own.
+my $llm = FakeLLM->new;
+my $mind = sub {
+	my ($name, %params) = @_;
+	my $behaviour = $params{behaviour} // "fake-$name";
+	sql(sprintf q{SELECT prometheus_set_model('%s', 'openai', '%s', '%s', options => '%s');
+		SELECT prometheus_set_agent('%s', '%s', mode => 'full', tools => '{add, wipe}', options => '%s')},
+		$name, $llm->url($params{path} // '/v1'), $behaviour, $params{model} // '{}', $name, $name, $params{agent} // '{}');
+	return $name;
+};
+sql(q{CREATE FUNCTION wipe() RETURNS text LANGUAGE sql AS $$ SELECT 'wiped' $$;
+	SELECT prometheus_set_tool('wipe()', tier => 'destructive')});
+my $turns = $node->script([ 'I look.', [ 'add', { a => 2, b => 3 } ] ], 'Five.');
+
+foreach my $stream ('false', 'true')
+{
+	my $name = $mind->("mind-score-7$stream", behaviour => 'fake-mind-score-70', model => "{\"stream\": $stream, \"window\": 2500, \"max_tokens\": 100}");
+	for my $turn (1 .. 3)
+	{
+		my $before = @{ $llm->requests };
+		my $long = 'x' x 900;
+		$task = $node->submit("'\"$long\"', '$name', conversation => 'talk', output_schema => '{\"type\": \"string\", \"maxLength\": 2000}'");
+		$node->wait_task($task, 'completed');
+		my @new = @{ $llm->requests };
+		splice @new, 0, $before;
+		# the review's request is another's
+		shift @new;
+		my @steps = map { decode_json($_) } split /\n/,
+		  sql("SELECT prometheus_prompt($task, step) FROM prometheus.step WHERE task_id = $task AND kind IN ('plan', 'chat', 'reflect') ORDER BY step");
+		is_deeply(\@steps, [ map { $_->{body} } @new ], "stream $stream, turn $turn of a conversation: prompts are what was sent");
+	}
+	is(sql("SELECT count(*), max(importance) FROM prometheus.memory WHERE agent = '$name'"), '3|0.7', 'lessons of each');
+	$task = $node->submit("$turns, '$name'");
+	$node->wait_task($task, 'completed');
+	is(sql("SELECT prometheus_result($task)"), 'Five.', "stream $stream: with a tool");
+	is(steps($task), "review sofia ok, recall memory ok, plan $name ok, chat $name ok, tool add ok, chat $name ok, reflect $name ok", 'its steps');
+}
+
+# What cannot be thought, by a server.
+my %bad = (
+	'mind-plan-tool' => 'plan %1$s error, chat %1$s ok, reflect %1$s ok',
+	'mind-plan-text' => 'plan %1$s error, chat %1$s ok, reflect %1$s ok',
+	'mind-plan-tiny' => 'plan %1$s ok, chat %1$s ok, reflect %1$s ok',
+	'mind-plan-400' => 'plan %1$s error, chat %1$s ok, reflect %1$s ok',
+	'mind-plan-500' => 'plan %1$s error, plan %1$s error, chat %1$s ok, reflect %1$s ok',
+	'mind-reflect-tool' => 'plan %1$s ok, chat %1$s ok, reflect %1$s error',
+	'mind-reflect-tiny' => 'plan %1$s ok, chat %1$s ok, reflect %1$s ok',
+	'mind-reflect-429' => 'plan %1$s ok, chat %1$s ok, reflect %1$s error',
+	'mind-reflect-500' => 'plan %1$s ok, chat %1$s ok, reflect %1$s error');
+my %tasks = map { $_ => $node->submit(sprintf q{'Think.', '%s', max_attempts => 2}, $mind->($_)) } sort keys %bad;
+foreach my $name (sort keys %tasks)
+{
+	$node->wait_task($tasks{$name}, 'completed');
+	is( sql("SELECT string_agg(concat_ws(' ', kind, name, status), ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $tasks{$name} AND kind IN ('plan', 'chat', 'reflect')"),
+		sprintf($bad{$name}, $name), $name);
+	is(sql("SELECT prometheus_result($tasks{$name})"), 'Think.', "$name: the answer");
+}
+
+# Cancelled while it looks back; and a deadline that passes meanwhile, of a server
+# and of a function: the answer stands.
+my $hanging = $mind->('mind-reflect-hang');
+$task = $node->submit("'Cancel me.', '$hanging'");
+my $late = $node->submit("'Late.', '$hanging', timeout => '2 seconds'");
+$node->wait_for('both look back', "SELECT count(*) FROM prometheus.call WHERE kind = 'reflect' AND status = 'open' AND task_id IN ($task, $late)", 2);
+is(sql("SELECT prometheus_cancel($task)"), 't', 'cancelled while it looks back');
+$node->wait_task($task, 'cancelled');
+think_of(plan => '{"plans": []}');
+sql(<<'EOSQL');
+CREATE FUNCTION forever(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	IF request #>> '{response_format,json_schema,schema}' LIKE '%appropriateness%' THEN
+		PERFORM pg_sleep(1000);
+	END IF;
+	RETURN think(request);
+END $$;
+SELECT prometheus_set_model('forever', 'function', handler => 'forever(jsonb)');
+SELECT prometheus_set_agent('forever', 'forever', mode => 'full');
+EOSQL
+my $slow = $node->submit("'Late.', 'forever', timeout => '2 seconds'");
+$node->wait_task($_, 'completed') foreach $late, $slow;
+is(sql("SELECT prometheus_result($late), prometheus_result($slow)"), 'Late.|It is 5.', 'the deadline passes while they look back: the answers stand');
+is(sql("SELECT count(*) FROM prometheus.step WHERE task_id IN ($late, $slow) AND kind = 'reflect' AND status = 'error'"), 2, 'and there is nothing to learn');
+
+# The model of its fallbacks; a limit that its thoughts use up; a person.
+sql(sprintf q{SELECT prometheus_set_model('broken', 'openai', '%s', 'fake-503', options => '{"fallback": ["mind-plan-tiny"]}');
+	SELECT prometheus_set_agent('broken', 'broken', mode => 'full')}, $llm->url('/v1'));
+my $fallen = $node->submit(q{'Fall back.', 'broken', max_attempts => 3});
+my $spent_up = $node->submit(sprintf q{'Spend.', '%s'}, $mind->('mind-score-1', agent => '{"max_tokens": 20}'));
+my $asks = $node->submit($node->script([ [ 'wipe', {} ] ], 'Wiped.') . ", 'mind-plan-tiny'");
+my $again = $node->submit("$turns, '" . $mind->('mind-chat-500') . q{', max_attempts => 1});
+$node->wait_task($fallen, 'completed');
+is(sql("SELECT string_agg(kind || ' ' || name, ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $fallen AND kind IN ('plan', 'chat', 'reflect') AND status = 'ok'"),
+	'plan mind-plan-tiny, chat mind-plan-tiny, reflect mind-plan-tiny', 'it thinks with its fallback');
+$node->wait_task($spent_up, 'failed');
+is(sql("SELECT error_type, left(error, 10) FROM prometheus.task WHERE task_id = $spent_up"), 'LimitExceeded|max_tokens', 'thoughts count for its limits');
+$node->wait_task($again, 'failed');
+sql("SELECT prometheus_retry($again)");
+$node->wait_task($again, 'completed');
+is(sql("SELECT string_agg(concat_ws(' ', kind, status), ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $again AND kind <> 'review'"),
+	'recall ok, plan ok, chat ok, tool ok, chat error, recall ok, plan ok, chat ok, reflect ok', 'retried by hand: it plans anew and goes on');
+my @planned = grep { $_->{body}{model} eq 'fake-mind-chat-500' && $_->{body}{response_format} && grep { $_->{tool_calls} } @{ $_->{body}{messages} } } @{ $llm->requests };
+ok(@planned > 0 && !(grep { !$_->{body}{tools} } @planned), 'who sees calls of tools is told of the tools');
+$node->wait_task($asks, 'waiting');
+sql(q{CREATE ROLE boss; GRANT prometheus_agent_admin TO boss; SET ROLE boss; SELECT prometheus_approve(approval_id, 'yes') FROM prometheus.approval WHERE decision IS NULL; RESET ROLE});
+$node->wait_task($asks, 'completed');
+is(sql("SELECT string_agg(concat_ws(' ', kind, status), ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $asks AND kind <> 'review'"),
+	'recall ok, plan ok, chat ok, tool ok, chat ok, reflect ok', 'a person is asked once, and nothing is thought twice');
+
+# Rules for answers: before anything is learned, and once.
+sql(q{SELECT prometheus_set_policy('no secrets', stage => 'answer', effect => 'deny', match => '{"text": "secret"}', reason => 'It is secret.')});
+foreach my $agent ('mind-plan-tiny', 'mind')
+{
+	think_of(chat => '{"text": "A secret."}');
+	$task = $node->submit("'A secret.', '$agent'");
+	$node->wait_task($task, 'vetoed');
+	is(sql("SELECT count(*) FROM prometheus.step WHERE task_id = $task AND kind = 'reflect'"), 0, "$agent: a vetoed answer is not looked back at");
+	think_of(chat => '{"text": "It is 5."}');
+	$task = $node->submit("'All said.', '$agent'");
+	$node->wait_task($task, 'completed');
+	is(sql("SELECT count(*) FROM prometheus.verdict WHERE task_id = $task AND stage = 'answer'"), 1, "$agent: an answer is judged once");
+}
+sql(q{SELECT prometheus_set_policy('no secrets', effect => 'off')});
+$llm->stop;
 
 # Killed while it thinks, at each of its thoughts: it goes on.
 think_of(plan => '{"plans": [{"approach": "balanced", "cost": 1, "steps": [{"action": "Say it.", "tool": "", "outcome": "told", "probability": 1, "risks": []}]}]}');
@@ -158,6 +280,19 @@ BEGIN
 END $$;
 SELECT prometheus_set_model('mind', handler => 'slowly(jsonb)');
 EOSQL
+# A budget that is used up while it answers leaves no reflection, and the answer.
+sql(q{INSERT INTO thought VALUES ('slow', '{"of": "plan that was chosen"}')});
+my $lock = $node->background_psql('postgres');
+$lock->query_safe('SELECT pg_advisory_lock(600)');
+$task = $node->submit("'Poor.', 'mind'");
+$node->wait_for('it is about to answer', q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 600 AND NOT granted}, 1);
+sql(q{SELECT prometheus_set_budget('all', 'month', 0)});
+$lock->quit;
+$node->wait_task($task, 'completed');
+is(sql("SELECT status, error LIKE 'budget all per month is used up%' FROM prometheus.step WHERE task_id = $task AND kind = 'reflect'"), 'error|t', 'no money for a reflection');
+is(sql("SELECT prometheus_result($task)"), 'It is 5.', 'and the answer stands');
+sql(q{SELECT prometheus_set_budget('all', 'month', 1000000000); DELETE FROM thought WHERE kind = 'slow'});
+
 foreach my $of (qw(probability appropriateness))
 {
 	sql("INSERT INTO thought VALUES ('slow', '{\"of\": \"$of\"}')");
@@ -178,6 +313,6 @@ foreach my $of (qw(probability appropriateness))
 	is(sql("SELECT count(*) FROM prometheus.memory WHERE task_id = $task"), 1, "killed at $of: one lesson");
 }
 
-$node->check_invariants('postgres') if $node->can('check_invariants');
+$node->check_invariants('all that happened', retried => [$again]);
 $node->stop;
 done_testing();
