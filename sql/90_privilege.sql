@@ -73,6 +73,7 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_reject(bigint, text)
 REVOKE ALL ON FUNCTION @extschema@.prometheus_pause(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_resume(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_why(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_progress(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_subscribe(
     text, regprocedure, text, text[], text, jsonpath, boolean, interval,
     integer, integer) FROM PUBLIC;
@@ -188,6 +189,7 @@ GRANT EXECUTE ON FUNCTION
     @extschema@.prometheus_retry(bigint),
     @extschema@.prometheus_trace(bigint),
     @extschema@.prometheus_why(bigint),
+    @extschema@.prometheus_progress(bigint),
     @extschema@.prometheus_wait(bigint, interval),
     @extschema@.prometheus_result(bigint),
     @extschema@.prometheus_prompt(bigint, integer),

@@ -19,6 +19,7 @@
 
 #include "compat.h"
 #include "courier.h"
+#include "course.h"
 #include "fault.h"
 #include "gate.h"
 #include "guc.h"
@@ -28,6 +29,7 @@
 #include "route.h"
 #include "setting.h"
 #include "shmem.h"
+#include "sight.h"
 #include "spending.h"
 #include "strike.h"
 #include "work.h"
@@ -361,6 +363,7 @@ give_back(PromWork *work)
 	prom_route_leave(&work->attempt);
 	prom_spending_leave(&work->attempt);
 	count_as_handled(work);
+	prom_sight_clear(work->attempt.slot);
 	work->stage = PROM_WORK_NONE;
 	slot->result = result_of(&work->attempt);
 	slot->due = work->attempt.due;
@@ -400,6 +403,8 @@ send_request(PromWork *work, TimestampTz now)
 
 	prom_work_name(work);
 	PROM_FAULT("before-send");
+	prom_sight_set(attempt->slot, attempt->task_id, attempt->step,
+				   prom_course_kind(attempt), now);
 	attempt->call = prom_llm_start(http, prom_attempt_called(attempt),
 								   attempt->prompt, left, attempt->attempt > 1,
 								   work);
@@ -413,9 +418,28 @@ send_request(PromWork *work, TimestampTz now)
 	look_for_cancel(work);
 }
 
+/* What executors do for a task, as it is seen; of several tools the first. */
+static void
+show_jobs(const PromAttempt *attempt, TimestampTz now)
+{
+	const char *kind = prom_course_kind(attempt);
+	int32 step = attempt->step;
+
+	if (attempt->next == PROM_NEXT_REVIEW)
+		kind = "review";
+	else if (attempt->next == PROM_NEXT_RECALL)
+		kind = "recall";
+	else if (attempt->next == PROM_NEXT_TOOLS)
+	{
+		kind = "tool";
+		step = attempt->pending[0];
+	}
+	prom_sight_set(attempt->slot, attempt->task_id, step, kind, now);
+}
+
 /* Give executors what they are to do for a task. */
 static void
-add_jobs(PromWork *work)
+add_jobs(PromWork *work, TimestampTz now)
 {
 	PromAttempt *attempt = &work->attempt;
 	PromJobSpec spec = {.kind = PROM_JOB_TOOL,
@@ -426,6 +450,7 @@ add_jobs(PromWork *work)
 						.event_id = attempt->event_id};
 
 	count_as_handled(work);
+	show_jobs(attempt, now);
 	work->stage = PROM_WORK_JOBS;
 	work->jobs.deadline = attempt->deadline;
 	work->jobs.not_before = 0;
@@ -545,7 +570,7 @@ after_commit(PromWork **list, int n, TimestampTz now)
 			case PROM_NEXT_CHAT:
 			case PROM_NEXT_REVIEW:
 			case PROM_NEXT_RECALL:
-				add_jobs(work);
+				add_jobs(work, now);
 				break;
 			case PROM_NEXT_GO_ON:
 				go_on(work, now);
@@ -635,6 +660,15 @@ blame(void *owner)
 		prom_work_name(owner);
 }
 
+/* More of a reply has come. */
+static void
+hear(void *owner, const char *text, size_t length)
+{
+	const PromWork *work = owner;
+
+	prom_sight_hear(work->attempt.slot, text, length);
+}
+
 static void
 begin(Datum main_arg)
 {
@@ -655,6 +689,8 @@ begin(Datum main_arg)
 	prom_gate_forget_calls(prom_my_database);
 	prom_courier_begin();
 	prom_llm_blame = blame;
+	prom_llm_heard = hear;
+	prom_sight_begin();
 	http = prom_http_create();
 	wait_set = prom_create_wait_event_set(3);
 	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);

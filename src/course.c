@@ -52,8 +52,8 @@ add_attempt(PromFactWriter *writer, const PromAttempt *attempt,
 	prom_fact_add(writer, PROM_FACT_ATTEMPT, values, nulls);
 }
 
-static const char *
-call_kind(const PromAttempt *attempt)
+const char *
+prom_course_kind(const PromAttempt *attempt)
 {
 	if (attempt->counsel.model != NULL)
 		return "review";
@@ -76,7 +76,7 @@ add_call(PromFactWriter *writer, const PromAttempt *attempt, int call)
 		attempt->thought == PROM_THOUGHT_PLAN ? 0 : attempt->turn);
 	values[CALL_CALL] = Int32GetDatum(call);
 	values[CALL_SENT_AT] = TimestampTzGetDatum(attempt->sent_at);
-	values[CALL_KIND] = CStringGetTextDatum(call_kind(attempt));
+	values[CALL_KIND] = CStringGetTextDatum(prom_course_kind(attempt));
 	values[CALL_TARGET] = CStringGetTextDatum(
 		psprintf("model:%s", prom_attempt_called(attempt)->name));
 	values[CALL_RESERVED] = NumericGetDatum(reserved->cost);

@@ -15,6 +15,9 @@ extern int64 prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 							   const PromLoaded *loaded, bool begun,
 							   TimestampTz now);
 
+/* The kind of step that the attempt's call, or job of a model, makes. */
+extern const char *prom_course_kind(const PromAttempt *attempt);
+
 /*
  * Has the task an answer that nobody can object to any more, and only thinks
  * about it?  Then that stands, though its deadline has passed.

@@ -73,6 +73,7 @@ struct PromCall
 };
 
 void (*prom_llm_blame)(void *owner) = NULL;
+PromHear prom_llm_heard = NULL;
 
 /* Calls that have ended and were not asked for yet, the oldest first. */
 static dlist_head done_calls = DLIST_STATIC_INIT(done_calls);
@@ -451,6 +452,8 @@ take_event(void *arg, const char *name, const char *data, size_t length)
 
 	if (!call->provider->read_event(call->stream, event))
 		return false;
+	if (prom_llm_heard != NULL)
+		call->provider->event_text(event, prom_llm_heard, call->owner);
 	if (call->provider->stream_is_done(call->stream))
 		prom_http_linger(call->request, LINGER);
 	return true;

@@ -127,6 +127,14 @@ extern void prom_llm_free(PromCall *call);
  */
 extern void (*prom_llm_blame)(void *owner);
 
+/*
+ * Called with a call's owner and a piece of its answer, in UTF-8, as it comes.
+ * Inside libcurl, so it raises nothing and waits for nothing.  May be NULL.
+ */
+typedef void (*PromHear)(void *owner, const char *text, size_t length);
+
+extern PromHear prom_llm_heard;
+
 /* echo answers with the request, unaltered, and needs no call; */
 extern bool prom_llm_is_local(const char *api);
 

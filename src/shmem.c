@@ -58,6 +58,9 @@ database_size(void)
 											sizeof(PromRingCell))));
 	size = add_size(size, MAXALIGN(mul_size(prom_guc_max_in_flight,
 											sizeof(PromSlot))));
+	size = add_size(size, MAXALIGN(mul_size(prom_guc_max_in_flight,
+											sizeof(PromSight))));
+	size = add_size(size, MAXALIGN(PROM_TAILS * sizeof(PromTail)));
 	size = add_size(size, 2 * MAXALIGN(mul_size(pipe_size(), sizeof(int32))));
 	size = add_size(size, MAXALIGN(PROM_MAX_GATES * sizeof(PromGate)));
 	return size;
@@ -125,6 +128,27 @@ init_vitals(PromVitals *vitals)
 	vitals->archive_failures = -1;
 }
 
+static void
+init_sights(PromDatabase *db, char **free_space)
+{
+	db->sights = (PromSight *) *free_space;
+	*free_space += MAXALIGN(prom_guc_max_in_flight * sizeof(PromSight));
+	db->tails = (PromTail *) *free_space;
+	*free_space += MAXALIGN(PROM_TAILS * sizeof(PromTail));
+	memset(db->sights, 0, *free_space - (char *) db->sights);
+	for (int i = 0; i < prom_guc_max_in_flight; i++)
+	{
+		pg_atomic_init_u32(&db->sights[i].changes, 0);
+		pg_atomic_init_u32(&db->sights[i].wanted, 0);
+		db->sights[i].tail = PROM_TAIL_NEVER;
+	}
+	for (int i = 0; i < PROM_TAILS; i++)
+	{
+		pg_atomic_init_u32(&db->tails[i].changes, 0);
+		pg_atomic_init_u64(&db->tails[i].looked_at, 0);
+	}
+}
+
 /* Lay out one database's part at *free_space, and move that on. */
 static void
 init_database(PromDatabase *db, LWLockPadded *locks, char **free_space)
@@ -161,6 +185,7 @@ init_database(PromDatabase *db, LWLockPadded *locks, char **free_space)
 	}
 	*free_space += MAXALIGN(prom_guc_max_in_flight * sizeof(PromSlot));
 
+	init_sights(db, free_space);
 	init_pipe(&db->to_caller, free_space);
 	init_pipe(&db->to_scheduler, free_space);
 	pg_atomic_init_u32(&db->caller_state, PROM_CALLER_NONE);

@@ -212,6 +212,39 @@ typedef struct PromSlot
 	bool waiting;  /* with LATER: until a person has decided */
 } PromSlot;
 
+/* Texts that are kept of replies under way, and the last bytes of each. */
+#define PROM_TAILS 64
+#define PROM_TAIL_BYTES 8192
+
+/* Of a sight that has none: there was no text, or it had to give it up. */
+#define PROM_TAIL_NEVER (-1)
+#define PROM_TAIL_LOST (-2)
+
+/*
+ * What the task in a slot is at, and the newest text of a reply.  The caller
+ * writes; changes is odd meanwhile.  See sight.c.
+ */
+typedef struct PromSight
+{
+	pg_atomic_uint32 changes;
+	pg_atomic_uint32 wanted; /* a reader misses the text */
+	int64 task_id;           /* 0: nothing runs in the slot */
+	uint64 serial;           /* of the step */
+	TimestampTz since;
+	int32 step;
+	int32 tail; /* which, if that has the serial */
+	char kind[8];
+} PromSight;
+
+typedef struct PromTail
+{
+	pg_atomic_uint32 changes;
+	pg_atomic_uint64 looked_at; /* readers: when, last */
+	uint64 serial;              /* of the step whose text it is; 0: free */
+	uint64 bytes;               /* that have come */
+	char text[PROM_TAIL_BYTES]; /* a ring of the last of them */
+} PromTail;
+
 typedef enum PromCallerState
 {
 	PROM_CALLER_NONE,
@@ -383,6 +416,8 @@ typedef struct PromDatabase
 	PromPipe to_caller;               /* assigned or cancelled slots */
 	PromPipe to_scheduler;            /* slots given back */
 	PromSlot *slots;                  /* prometheus.max_in_flight of them */
+	PromSight *sights;                /* as many */
+	PromTail *tails;                  /* PROM_TAILS of them */
 	pg_atomic_uint32 caller_state;    /* PromCallerState */
 	pg_atomic_uint32 wanted;          /* executors: jobs given or to be given */
 	pg_atomic_uint32 wanted_handlers; /* those that are for subscriptions */

@@ -312,7 +312,8 @@ class Responses:
         pieces = [{"type": "response.created", "response": dict(whole, status="in_progress", output=[], usage=None)}]
         for index, item in enumerate(items):
             pieces.append({"type": "response.output_item.added", "output_index": index,
-                           "item": dict(item, status="in_progress")})
+                           "item": dict(item, status="in_progress",
+                                        **({"content": []} if item["type"] == "message" else {}))})
             if item["type"] == "message":
                 pieces += [{"type": "response.output_text.delta", "item_id": item["id"], "output_index": index,
                             "content_index": 0, "delta": text} for text in thirds(item["content"][0]["text"])]

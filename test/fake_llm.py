@@ -87,6 +87,7 @@ and do not disturb each other.  With "stream": true a good answer is streamed.
     fake-hang-before-headers   never answers
     fake-hang-after-headers    headers only
     fake-hang-mid-body         half a body (half a stream)
+    fake-falter                streams up to what has STOP in it, and no further
     fake-dribble               one byte of the body each 5 ms
     fake-late-headers-MS       headers at once, the body after MS milliseconds
     fake-reset                 closes the connection with a reset, no reply
@@ -1033,6 +1034,15 @@ async def hang_mid(c, r):
         body = completion(r, ANSWER)
         c.write(c.head(200, JSON, len(body)) + body[:len(body) // 2])
     await forever()
+
+
+@behaviour("fake-falter")
+async def falter(c, r):
+    c.write(c.head(200, SSE, None))
+    for one in pieces_of(r, r.last_user()):
+        if b"STOP" in one:
+            await forever()
+        c.write(chunk(one))
 
 
 @behaviour("fake-dribble")

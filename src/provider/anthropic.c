@@ -532,6 +532,15 @@ anthropic_read_event(void *arg, PromSlice data)
 	return turn->problem == PROM_TURN_FINE;
 }
 
+static void
+anthropic_event_text(PromSlice data, PromHear hear, void *owner)
+{
+	PromSlice text;
+
+	if (prom_json_find(data, "delta.text", &text))
+		prom_reading_hear(text, hear, owner);
+}
+
 /* The arguments of a call: what its pieces say, even if that is not JSON. */
 static bool
 append_input(PromTurn *turn, PromJoined *content, PromSlice block)
@@ -639,6 +648,7 @@ const PromProvider prom_provider_anthropic = {
 	.read_error = prom_reading_error,
 	.open_stream = anthropic_open_stream,
 	.read_event = anthropic_read_event,
+	.event_text = anthropic_event_text,
 	.stream_memory = anthropic_stream_memory,
 	.stream_is_done = anthropic_stream_is_done,
 	.read_stream = anthropic_read_stream,

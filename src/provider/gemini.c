@@ -557,6 +557,20 @@ gemini_read_event(void *arg, PromSlice data)
 }
 
 static void
+gemini_event_text(PromSlice data, PromHear hear, void *owner)
+{
+	PromSlice parts;
+	PromSlice part;
+	PromSlice text;
+	size_t position = 0;
+
+	if (prom_json_find(data, "candidates.0.content.parts", &parts))
+		while (prom_json_next_element(parts, &position, &part))
+			if (!is_thought(part) && prom_json_find(part, "text", &text))
+				prom_reading_hear(text, hear, owner);
+}
+
+static void
 gemini_read_stream(void *arg, PromTurn *turn)
 {
 	Stream *stream = arg;
@@ -588,6 +602,7 @@ const PromProvider prom_provider_gemini = {
 	.read_error = prom_reading_error,
 	.open_stream = gemini_open_stream,
 	.read_event = gemini_read_event,
+	.event_text = gemini_event_text,
 	.stream_memory = gemini_stream_memory,
 	.stream_is_done = gemini_stream_is_done,
 	.read_stream = gemini_read_stream,

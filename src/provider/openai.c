@@ -355,6 +355,15 @@ openai_read_event(void *arg, PromSlice data)
 }
 
 static void
+openai_event_text(PromSlice data, PromHear hear, void *owner)
+{
+	PromSlice text;
+
+	if (prom_json_find(data, "choices.0.delta.content", &text))
+		prom_reading_hear(text, hear, owner);
+}
+
+static void
 openai_read_stream(void *arg, PromTurn *turn)
 {
 	Stream *stream = arg;
@@ -394,6 +403,7 @@ const PromProvider prom_provider_openai = {
 	.read_error = prom_reading_error,
 	.open_stream = openai_open_stream,
 	.read_event = openai_read_event,
+	.event_text = openai_event_text,
 	.stream_memory = openai_stream_memory,
 	.stream_is_done = openai_stream_is_done,
 	.read_stream = openai_read_stream,

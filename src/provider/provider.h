@@ -74,6 +74,9 @@ typedef struct PromProvider
 	/* Read one event of it; false: no more need come. */
 	bool (*read_event)(void *stream, PromSlice data);
 
+	/* Give the texts that an event, which could be read, adds to the answer. */
+	void (*event_text)(PromSlice data, PromHear hear, void *owner);
+
 	/* Bytes it holds, and whether its own end mark has come. */
 	size_t (*stream_memory)(const void *stream);
 	bool (*stream_is_done)(const void *stream);

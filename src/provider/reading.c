@@ -178,6 +178,19 @@ prom_reading_string(PromTurn *turn, PromSlice object, const char *name)
 	return text;
 }
 
+void
+prom_reading_hear(PromSlice value, PromHear hear, void *owner)
+{
+	size_t length;
+	char *text = NULL;
+
+	if (prom_json_kind(value) == '"')
+		text = prom_json_string(value, &length);
+	if (text != NULL)
+		hear(owner, text, length);
+	free(text);
+}
+
 bool
 prom_reading_append(PromTurn *turn, PromJoined *joined, PromSlice text)
 {

@@ -41,6 +41,9 @@ extern bool prom_reading_is_error(PromSlice json);
 /* Read an error, whatever its form; also one that is wrapped in an array. */
 extern void prom_reading_error(PromTurn *turn, PromSlice body);
 
+/* Give a value on if it is a string; one that memory is missing for is not. */
+extern void prom_reading_hear(PromSlice value, PromHear hear, void *owner);
+
 /* The member's text; NULL also if it is null or no string. */
 extern char *prom_reading_string(PromTurn *turn, PromSlice object,
 								 const char *name);

@@ -401,6 +401,16 @@ responses_read_event(void *arg, PromSlice data)
 }
 
 static void
+responses_event_text(PromSlice data, PromHear hear, void *owner)
+{
+	PromSlice text;
+
+	if (prom_reading_has_type(data, "response.output_text.delta") &&
+		prom_json_find(data, "delta", &text))
+		prom_reading_hear(text, hear, owner);
+}
+
+static void
 responses_read_stream(void *arg, PromTurn *turn)
 {
 	Stream *stream = arg;
@@ -435,6 +445,7 @@ const PromProvider prom_provider_responses = {
 	.read_error = prom_reading_error,
 	.open_stream = responses_open_stream,
 	.read_event = responses_read_event,
+	.event_text = responses_event_text,
 	.stream_memory = responses_stream_memory,
 	.stream_is_done = responses_stream_is_done,
 	.read_stream = responses_read_stream,

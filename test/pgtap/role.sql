@@ -74,6 +74,7 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'EXECUTE prometheus_submit(text,text,text,integer,timestamp with time zone,text,bigint[],text,text,jsonb,interval,integer,text,jsonb)',
     'EXECUTE prometheus_submit_many(text[],text,text,integer,timestamp with time zone,text[],bigint[],text,text,jsonb,interval,integer,text,jsonb)',
     'EXECUTE prometheus_retry(bigint)', 'EXECUTE prometheus_why(bigint)',
+    'EXECUTE prometheus_progress(bigint)',
     'EXECUTE prometheus_remember(text,text,text,real,jsonb,real[],interval)',
     'EXECUTE prometheus_recall(text,text,text[],integer,real[])', 'EXECUTE prometheus_forget(bigint)',
     'EXECUTE prometheus_save_state(text,jsonb,text,bigint)',

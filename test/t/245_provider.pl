@@ -110,6 +110,63 @@ foreach my $api (sort keys %formats)
 }
 unlike(slurp_file($node->logfile), qr/test-key/, 'no key in the log');
 
+# What can be seen while a reply comes: the text so far, of each format.
+my $said = 'All that was said until now is seen by who asked for it: ' . "\x{c3}\x{a4} \"quoted\" " x 20;
+my %halting = map {
+	my $api = $_;
+	set_model("$api halts", $api, 'fake-falter', '{"stream": true}');
+	$api => $node->submit("'$said STOP and so on', '$api halts'")
+} keys %formats;
+sub seen
+{
+	my ($task, $what) = @_;
+	return "SELECT $what FROM prometheus_progress($task)";
+}
+foreach my $api (sort keys %formats)
+{
+	$node->wait_for("$api: text is seen", seen($halting{$api}, 'length(text) > 100'));
+	is( sql(seen($halting{$api}, "concat_ws(' ', step, kind, starts_with('$said', rtrim(text)), tokens_out BETWEEN octet_length(text) / 4 AND octet_length(text), elapsed > '0')")),
+		'1 chat t t t', "$api: the step, the text so far, about its tokens, since when");
+}
+sql(q{CREATE ROLE other LOGIN; GRANT prometheus_agent_user TO other});
+is($node->error_of("SET ROLE other; SELECT prometheus_progress($halting{openai})")->{state}, '42704', 'it is not seen by others');
+sql("SELECT prometheus_cancel($halting{$_})") foreach keys %formats;
+foreach my $api (sort keys %formats)
+{
+	$node->wait_task($halting{$api}, 'cancelled');
+	is(sql(seen($halting{$api}, 'count(*)')), 0, "$api: nothing is seen of what has ended");
+}
+
+# Of a long text the end, from a whole character on; and if more speak than are
+# listened to, who is asked for is heard again.
+my $word = "\x{c3}\x{a4}\x{e2}\x{82}\x{ac} ";
+my $long = sub { "'\$' || repeat('$word', $_[0]) || 'STOP', 'openai halts'" };
+my $task = $node->submit($long->(5000));
+$node->wait_for('the end of a long text is seen', seen($task, 'octet_length(text) BETWEEN 8180 AND 8192'));
+is(sql(seen($task, "text ~ '^(\x{e2}\x{82}\x{ac})? ?($word)+\$', tokens_out > 9000")), 't|t', 'whole characters, and all its tokens');
+my @crowd = map { $node->submit($long->(100)) } 1 .. 80;
+my @asked = ($task, @crowd);
+$node->wait_for('all of them speak', sprintf(q{SELECT count(*) FROM unnest('{%s}'::bigint[]) t, prometheus_progress(t)}, join(',', @asked)), scalar @asked);
+cmp_ok(sql(sprintf q{SELECT count(text) FROM unnest('{%s}'::bigint[]) t, prometheus_progress(t)}, join(',', @asked)), '<=', 64, 'so many are listened to');
+sql(sprintf q{SELECT prometheus_cancel(t) FROM unnest('{%s}'::bigint[]) t}, join(',', @asked));
+$node->wait_task($_, 'cancelled') foreach @asked;
+
+# Who does not stream, and what is no reply, show what they are at.
+set_model('silent', 'openai', 'fake-hang-before-headers', '{}');
+$task = $node->submit(q{'Say nothing.', 'silent'});
+$node->wait_for('it is at its reply', seen($task, q{concat_ws(' ', step, kind, text IS NULL, tokens_out IS NULL)}), '1 chat t t');
+sql("SELECT prometheus_cancel($task)");
+$node->wait_task($task, 'cancelled');
+sql(q{CREATE FUNCTION waits() RETURNS text LANGUAGE sql VOLATILE AS $$ SELECT pg_advisory_xact_lock_shared(245); SELECT 'waited' $$;
+	SELECT prometheus_set_tool('waits()', tier => 'write');
+	SELECT prometheus_set_agent('openai true', tools => '{waits}')});
+my $holder = $node->background_psql('postgres');
+$holder->query_safe('SELECT pg_advisory_lock(245)');
+$task = $node->submit($node->script([ [ waits => {} ] ], 'done') . ", 'openai true'");
+$node->wait_for('it is at its tool', seen($task, q{concat_ws(' ', step, kind, text IS NULL)}), '2 tool t');
+$holder->quit;
+$node->wait_task($task, 'completed');
+
 # A task goes on where another format left it: each model gives up after some
 # turns, and the next one of its chain gets what was said until then.
 my %chains = (

@@ -185,12 +185,28 @@ is_stream(const Recording *recording)
 	return strstr(recording->file, ".sse") != NULL;
 }
 
+/* What could be seen of the stream while it came. */
+static char heard[65536];
+
+static void
+hear(void *owner, const char *text, size_t length)
+{
+	size_t before = strlen(heard);
+
+	check(before + length < sizeof(heard), "a stream says little");
+	memcpy(heard + before, text, length);
+	heard[before + length] = '\0';
+}
+
 static bool
 take_event(void *arg, const char *name, const char *data, size_t length)
 {
 	PromSlice event = {data, length};
 
-	return provider->read_event(arg, event);
+	if (!provider->read_event(arg, event))
+		return false;
+	provider->event_text(event, hear, NULL);
+	return true;
 }
 
 /* Read a stream that comes in pieces: up to cut, then each step bytes. */
@@ -202,6 +218,7 @@ read_stream(const char *bytes, size_t length, size_t cut, size_t step,
 	PromSse sse;
 	size_t at = 0;
 
+	heard[0] = '\0';
 	prom_sse_init(&sse, take_event, stream);
 	while (at < length)
 	{
@@ -219,6 +236,8 @@ read_stream(const char *bytes, size_t length, size_t cut, size_t step,
 	prom_sse_free(&sse);
 	prom_turn_init(turn);
 	provider->read_stream(stream, turn);
+	if (turn->answer != NULL)
+		check_text(heard, turn->answer, "what was seen while it came");
 }
 
 static void
