@@ -12,6 +12,7 @@ CREATE TABLE prometheus._memory (
     owner_oid oid NOT NULL,
     importance real NOT NULL,
     forgotten boolean NOT NULL,
+    reason text,
     owner text NOT NULL,
     agent text NOT NULL,
     kind text NOT NULL,
@@ -22,13 +23,12 @@ CREATE TABLE prometheus._memory (
     PRIMARY KEY (memory_id, version)
 );
 CREATE INDEX _memory_agent
-    ON prometheus._memory (owner, agent, importance DESC);
+    ON prometheus._memory (owner, agent, kind, importance DESC);
 CREATE INDEX _memory_content
-    ON prometheus._memory (owner, agent, pg_catalog.md5(content))
-    WHERE kind = 'procedural';
+    ON prometheus._memory (pg_catalog.md5(content), owner, agent);
 CREATE INDEX _memory_words ON prometheus._memory USING gin (words);
 COMMENT ON TABLE prometheus._memory IS
-    'Every version of every memory. forgotten: from that version on it is not recalled. words: of content, by the configuration simple. mark: the newest mark when it was written, 0 before the first.';
+    'Every version of every memory. forgotten: from that version on it is not recalled; reason: why, forgotten or evicted. words: of content, by the configuration simple. mark: the newest mark when it was written, 0 before the first.';
 
 CREATE FUNCTION @extschema@.prometheus_remember(
     agent text,
@@ -42,7 +42,7 @@ RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_remember';
 COMMENT ON FUNCTION @extschema@.prometheus_remember(
     text, text, text, real, jsonb, real[], interval) IS
-    'Stores a memory of the caller for an agent and returns its id. agent is a name and need not be set. kind: core, episodic, semantic, procedural, resource (forgotten after ttl, default one hour) or vault. importance 0 to 1. content 1 byte to prometheus.max_request. Raises invalid_parameter_value for what cannot be.';
+    'Stores a memory of the caller for an agent and returns its id. One of the same content and kind is not stored twice: it gets a new version if this one is more important, has other metadata (they are merged), lasts longer or has another embedding, else it stays as it is. agent is a name and need not be set. kind: core, episodic, semantic, procedural, resource (forgotten after ttl, default one hour) or vault. importance 0 to 1. content 1 byte to prometheus.max_request. If the agent has more of the kind than its option memory_limit says (episodic: 1000, others: any number, core always), the least relevant are forgotten in the same transaction, with an event memory.evicted; never those whose metadata have "pinned": true. Raises invalid_parameter_value for what cannot be.';
 
 CREATE FUNCTION @extschema@.prometheus_recall(
     agent text,
@@ -61,12 +61,19 @@ RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 5 AS 'MODULE_PATHNAME', 'prom_recall';
 COMMENT ON FUNCTION @extschema@.prometheus_recall(
     text, text, text[], integer, real[]) IS
-    'The k (1 to 1000) memories of the caller for an agent that fit best, of these kinds (null: all). score = 0.6 similarity + 0.4 (0.7 importance + 0.3 exp(-0.1 days since it was stored)); similarity: the part of the query''s words that are in it. If no memory has any of the words, all count with similarity 0. embedding is kept for a later version and not used.';
+    'The k (1 to 1000) memories of the caller for an agent that fit best, of these kinds (null: all). score = 0.6 similarity + 0.4 (0.7 importance + 0.3 exp(-0.1 days since it was stored)); similarity: the part of the query''s words that are in it (of the 32 longest words). Of each word some 300 to 1000 memories that have it are looked at, and besides the k, at least 300, most important ones of each kind: with a word that more have, the most important are found, but not all that could be. If no memory has any of the words, all count with similarity 0. embedding is kept for a later version and not used.';
 
 CREATE FUNCTION @extschema@.prometheus_forget(memory_id bigint) RETURNS boolean
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_forget';
 COMMENT ON FUNCTION @extschema@.prometheus_forget(bigint) IS
     'From now on the memory is not recalled; true. False if there is none of this id that the caller may see, or it is forgotten already.';
+
+CREATE FUNCTION @extschema@.prometheus_restore_memory(memory_id bigint)
+RETURNS boolean
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'prom_restore_memory';
+COMMENT ON FUNCTION @extschema@.prometheus_restore_memory(bigint) IS
+    'What was forgotten or evicted is recalled again, as a new version; true. False if there is none of this id that the caller may see, it is not forgotten, has expired, or the same content is remembered under another id. If that makes too many, others are evicted.';
 
 CREATE VIEW prometheus.memory WITH (security_barrier) AS
 SELECT m.memory_id, m.owner, m.agent, m.kind, m.importance, m.content,
@@ -91,6 +98,6 @@ COMMENT ON COLUMN prometheus.memory.importance IS 'From 0 to 1.';
 COMMENT ON COLUMN prometheus.memory.content IS 'What is remembered.';
 COMMENT ON COLUMN prometheus.memory.metadata IS 'As it was given.';
 COMMENT ON COLUMN prometheus.memory.version IS 'From 1.';
-COMMENT ON COLUMN prometheus.memory.created_at IS 'When it was stored.';
+COMMENT ON COLUMN prometheus.memory.created_at IS 'When this version was stored.';
 COMMENT ON COLUMN prometheus.memory.expires_at IS 'When it is forgotten by itself; null: never.';
 COMMENT ON COLUMN prometheus.memory.task_id IS 'The task whose tool stored it; null: none.';

@@ -54,6 +54,8 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_remember(
 REVOKE ALL ON FUNCTION @extschema@.prometheus_recall(
     text, text, text[], integer, real[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_forget(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_restore_memory(bigint)
+    FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_mark(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_drop_mark(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_save_state(
@@ -198,6 +200,7 @@ GRANT EXECUTE ON FUNCTION
         text, text, text, real, jsonb, real[], interval),
     @extschema@.prometheus_recall(text, text, text[], integer, real[]),
     @extschema@.prometheus_forget(bigint),
+    @extschema@.prometheus_restore_memory(bigint),
     @extschema@.prometheus_create_consumer(text, text[], timestamptz),
     @extschema@.prometheus_poll(text, integer),
     @extschema@.prometheus_ack(text, bigint),

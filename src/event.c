@@ -26,6 +26,12 @@ static const char *const reserved[] = {
 	"task", "step", "approval", "reflection", "evolution",
 	"memory", "state", "gate", "alert", "prometheus"};
 
+typedef struct Emitter
+{
+	const char *name;
+	Oid oid;
+} Emitter;
+
 static bool
 is_letter(char c)
 {
@@ -106,9 +112,22 @@ check_subject(const char *subject)
 							   PROM_MAX_SUBJECT)));
 }
 
+static void
+emit_as_user(Emitter *emitter)
+{
+	emitter->oid = GetUserId();
+	emitter->name = GetUserNameFromId(emitter->oid, false);
+}
+
+static Jsonb *
+parse_data(const char *data)
+{
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(data)));
+}
+
 static int64
 add_event(const char *type, Jsonb *data, const char *subject,
-		  const PromCause *cause)
+		  const PromCause *cause, const Emitter *emitter)
 {
 	int64 event_id = prom_fact_next_id();
 	PromFactWriter *writer = prom_fact_begin();
@@ -122,9 +141,8 @@ add_event(const char *type, Jsonb *data, const char *subject,
 	nulls[EVENT_CAUSED_BY] = cause->event_id == 0;
 	values[EVENT_EMITTED_AT] = TimestampTzGetDatum(GetCurrentTimestamp());
 	values[EVENT_DEPTH] = Int32GetDatum(cause->depth);
-	values[EVENT_EMITTER_OID] = ObjectIdGetDatum(GetUserId());
-	values[EVENT_EMITTER] =
-		CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
+	values[EVENT_EMITTER_OID] = ObjectIdGetDatum(emitter->oid);
+	values[EVENT_EMITTER] = CStringGetTextDatum(emitter->name);
 	values[EVENT_AGENT] = prom_fact_text(cause->agent, &nulls[EVENT_AGENT]);
 	values[EVENT_TYPE] = CStringGetTextDatum(type);
 	values[EVENT_SUBJECT] = prom_fact_text(subject, &nulls[EVENT_SUBJECT]);
@@ -139,11 +157,20 @@ prom_event_add(const char *type, const char *data, const char *subject,
 			   int64 caused_by)
 {
 	PromCause cause = {.event_id = caused_by};
+	Emitter emitter;
 
-	return add_event(type,
-					 DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
-														CStringGetDatum(data))),
-					 subject, &cause);
+	emit_as_user(&emitter);
+	return add_event(type, parse_data(data), subject, &cause, &emitter);
+}
+
+int64
+prom_event_add_of(const PromMemoryOwner *owner, const char *type,
+				  const char *data, const char *subject)
+{
+	PromCause cause = {.agent = owner->agent};
+	Emitter emitter = {owner->name, owner->oid};
+
+	return add_event(type, parse_data(data), subject, &cause, &emitter);
 }
 
 PG_FUNCTION_INFO_V1(prom_emit);
@@ -155,6 +182,7 @@ prom_emit(PG_FUNCTION_ARGS)
 	const char *subject = NULL;
 	Jsonb *data;
 	PromCause cause;
+	Emitter emitter;
 	int64 event_id;
 
 	PreventCommandDuringRecovery("prometheus_emit()");
@@ -167,8 +195,7 @@ prom_emit(PG_FUNCTION_ARGS)
 	prom_event_check_type(type, false);
 	check_reserved(type);
 	data = PG_ARGISNULL(1)
-			   ? DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
-													CStringGetDatum("{}")))
+			   ? parse_data("{}")
 			   : PG_GETARG_JSONB_P(1);
 	check_data(data);
 	if (!PG_ARGISNULL(2))
@@ -177,7 +204,8 @@ prom_emit(PG_FUNCTION_ARGS)
 		check_subject(subject);
 	}
 	prom_cause_find(&cause, false);
-	event_id = add_event(type, data, subject, &cause);
+	emit_as_user(&emitter);
+	event_id = add_event(type, data, subject, &cause, &emitter);
 	prom_wakeup_publisher();
 	PG_RETURN_INT64(event_id);
 }

@@ -5,6 +5,8 @@
 #ifndef PROM_EVENT_H
 #define PROM_EVENT_H
 
+#include "memory.h"
+
 #define PROM_MAX_EVENT_TYPE 200 /* bytes */
 #define PROM_MAX_SUBJECT 1000   /* bytes */
 
@@ -20,5 +22,9 @@ extern void prom_event_check_type(const char *type, bool wildcards);
  */
 extern int64 prom_event_add(const char *type, const char *data,
 							const char *subject, int64 caused_by);
+
+/* The same as the owner of a memory, of the memory's agent. */
+extern int64 prom_event_add_of(const PromMemoryOwner *owner, const char *type,
+							   const char *data, const char *subject);
 
 #endif

@@ -8,40 +8,28 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/namespace.h"
-#include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "fmgr.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc.h"
 #include "utils/json.h"
-#include "utils/lsyscache.h"
 #include "utils/resowner.h"
 
 #include "encoding.h"
 #include "hidden.h"
 #include "learning.h"
 #include "memory.h"
-#include "xact.h"
 
 #define IMPORTANCE 0.7
 
 /* Bytes that are quoted of what was vetoed. */
 #define MAX_QUOTE 200
 
-static PromStatement known_statement = {
-	"SELECT FROM prometheus._memory m"
-	" WHERE m.owner = $1 AND m.owner_oid = $2 AND m.agent = $3"
-	"   AND m.kind = 'procedural' AND md5(m.content) = md5($4)"
-	"   AND m.content = $4 AND NOT m.forgotten"
-	"   AND NOT EXISTS (SELECT FROM prometheus._memory n"
-	"     WHERE n.memory_id = m.memory_id AND n.version > m.version)"
-	" LIMIT 1",
-	4,
-	{TEXTOID, OIDOID, TEXTOID, TEXTOID},
-	NULL,
-};
+/*
+ * How long the lock on the agent's memories is waited for: it may be the caller
+ * that waits, and with it the whole network.
+ */
+#define LOCK_TIMEOUT "1s"
 
 /*
  * The beginning of a text on one line; but what cannot be seen must not come
@@ -104,18 +92,6 @@ metadata_of(const PromJudged *judged, const PromVerdict *verdict)
 		DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data)));
 }
 
-/* One at a time, or two calls of a turn would both find it missing. */
-static void
-lock_content(const PromMemoryOwner *owner, const char *content)
-{
-	const char *key = psprintf("%s\n%s\n%s", owner->name, owner->agent,
-							   content);
-
-	LockDatabaseObject(
-		get_relname_relid("_memory", get_namespace_oid("prometheus", false)),
-		hash_bytes((const unsigned char *) key, strlen(key)), 0, ExclusiveLock);
-}
-
 static void
 remember(const PromJudged *judged, const PromVerdict *verdict)
 {
@@ -124,20 +100,16 @@ remember(const PromJudged *judged, const PromVerdict *verdict)
 							 .agent = judged->agent};
 	PromMemory memory = {.kind = "procedural",
 						 .importance = IMPORTANCE,
-						 .task_id = judged->task_id};
-	Datum values[4];
+						 .task_id = judged->task_id,
+						 .once = true};
+	int nest_level = NewGUCNestLevel();
 
 	memory.content = describe(judged, prom_verdict_words(verdict));
 	memory.metadata = metadata_of(judged, verdict);
-	lock_content(&owner, memory.content);
-	values[0] = CStringGetTextDatum(owner.name);
-	values[1] = ObjectIdGetDatum(owner.oid);
-	values[2] = CStringGetTextDatum(owner.agent);
-	values[3] = CStringGetTextDatum(memory.content);
-	/* By a snapshot of this moment: another may just have written it. */
-	prom_statement_run(&known_statement, values, NULL, false);
-	if (SPI_processed == 0)
-		(void) prom_memory_add(&owner, &memory);
+	(void) set_config_option("lock_timeout", LOCK_TIMEOUT, PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	(void) prom_memory_add(&owner, &memory);
+	AtEOXact_GUC(true, nest_level);
 }
 
 void

@@ -1,6 +1,6 @@
 /*
  * memory.c
- *	  Stores, finds and forgets what agents remember.
+ *	  Stores what agents remember.
  *
  * A memory belongs to a role and an agent.  The functions act for the caller,
  * and become the extension's owner only around their own statements, in which
@@ -10,24 +10,25 @@
 
 #include <math.h>
 
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
 
-#include "as_of.h"
+#include "eviction.h"
 #include "fact.h"
 #include "guc.h"
 #include "mark.h"
 #include "memory.h"
-#include "moment.h"
 #include "role.h"
 #include "shmem.h"
 #include "xact.h"
-
-#define MAX_FOUND 1000
 
 static const char *const kinds_known[] = {"core", "episodic", "semantic",
 										  "procedural", "resource", "vault"};
@@ -74,133 +75,197 @@ check_memory(const PromMemoryOwner *owner, const PromMemory *memory)
 						errmsg("metadata must be a json object")));
 }
 
-int64
-prom_memory_add(const PromMemoryOwner *owner, const PromMemory *memory)
-{
-	static const char add_sql[] =
-		"INSERT INTO prometheus._memory (memory_id, version, xid, mark,"
-		" task_id, created_at, expires_at, owner_oid, importance, forgotten,"
-		" owner, agent, kind, content, metadata, words, embedding)"
-		" VALUES ($1, 1, prometheus._xid(), $13, $2, $3,"
-		" $3 OPERATOR(pg_catalog.+) coalesce($4,"
-		"   CASE WHEN $9 OPERATOR(pg_catalog.=) 'resource'"
-		"     THEN '1 hour'::pg_catalog.interval END),"
-		" $5, $6, false, $7, $8, $9, $10, coalesce($11, '{}'),"
-		" pg_catalog.to_tsvector('pg_catalog.simple', $10), $12)";
-	Oid types[13] = {INT8OID, INT8OID, TIMESTAMPTZOID, INTERVALOID,
-					 OIDOID, FLOAT4OID, TEXTOID, TEXTOID,
-					 TEXTOID, TEXTOID, JSONBOID, FLOAT4ARRAYOID,
-					 INT8OID};
-	Datum values[13];
-	char nulls[14] = "             ";
-	int64 id;
+/*
+ * Contents of a kind without a limit share so many locks: the server's table of
+ * them is not without end.
+ */
+#define CONTENT_LOCKS 1024
 
-	check_memory(owner, memory);
-	id = prom_fact_next_id();
-	values[0] = Int64GetDatum(id);
-	values[1] = Int64GetDatum(memory->task_id);
-	nulls[1] = memory->task_id == 0 ? 'n' : ' ';
-	values[2] = TimestampTzGetDatum(GetCurrentTimestamp());
-	values[3] = IntervalPGetDatum(memory->ttl);
-	nulls[3] = memory->ttl == NULL ? 'n' : ' ';
-	values[4] = ObjectIdGetDatum(owner->oid);
-	values[5] = Float4GetDatum(memory->importance);
-	values[6] = CStringGetTextDatum(owner->name);
-	values[7] = CStringGetTextDatum(owner->agent);
-	values[8] = CStringGetTextDatum(memory->kind);
-	values[9] = CStringGetTextDatum(memory->content);
-	values[10] = JsonbPGetDatum(memory->metadata);
-	nulls[10] = memory->metadata == NULL ? 'n' : ' ';
-	values[11] = PointerGetDatum(memory->embedding);
-	nulls[11] = memory->embedding == NULL ? 'n' : ' ';
-	values[12] = Int64GetDatum(prom_mark_newest());
-	if (prom_execute_now(add_sql, 13, types, values, nulls, false) !=
-		SPI_OK_INSERT)
-		elog(ERROR, "could not write prometheus._memory");
-	return id;
+void
+prom_memory_lock(const PromMemoryOwner *owner, const char *kind,
+				 const char *content)
+{
+	const char *key = psprintf("%s\n%s\n%s", owner->name, owner->agent, kind);
+	uint32 hash = hash_bytes((const unsigned char *) key, strlen(key));
+
+	if (prom_eviction_limit(owner->agent, kind) < 0)
+		hash += 1 + hash_bytes((const unsigned char *) content,
+							   strlen(content)) %
+						CONTENT_LOCKS;
+	LockDatabaseObject(
+		get_relname_relid("_memory", get_namespace_oid("prometheus", false)),
+		hash, 0, ExclusiveLock);
 }
 
-/* The time by which memories are old and expire. */
-static TimestampTz
-now_or_then(void)
+/* What the statements that write a memory are given. */
+enum
 {
-	const PromMoment *moment = prom_moment_current();
+	WRITE_ID,
+	WRITE_TASK_ID,
+	WRITE_NOW,
+	WRITE_TTL,
+	WRITE_OWNER_OID,
+	WRITE_IMPORTANCE,
+	WRITE_OWNER,
+	WRITE_AGENT,
+	WRITE_KIND,
+	WRITE_CONTENT,
+	WRITE_METADATA,
+	WRITE_EMBEDDING,
+	WRITE_MARK,
+	WRITES
+};
 
-	return moment == NULL ? GetCurrentTimestamp() : prom_moment_time(moment);
+static const Oid write_types[WRITES] = {
+	INT8OID, INT8OID, TIMESTAMPTZOID, INTERVALOID, OIDOID, FLOAT4OID, TEXTOID,
+	TEXTOID, TEXTOID, TEXTOID, JSONBOID, FLOAT4ARRAYOID, INT8OID};
+
+#define EXPIRES                                         \
+	" ($3 OPERATOR(pg_catalog.+) coalesce($4,"          \
+	"   CASE WHEN $9 OPERATOR(pg_catalog.=) 'resource'" \
+	"     THEN '1 hour'::pg_catalog.interval END))"
+
+/* Of the owner and agent, what is remembered of this content. */
+#define SAME_CONTENT                                                  \
+	" FROM prometheus._memory m"                                      \
+	" WHERE m.owner OPERATOR(pg_catalog.=) $7"                        \
+	"   AND m.owner_oid OPERATOR(pg_catalog.=) $5"                    \
+	"   AND m.agent OPERATOR(pg_catalog.=) $8"                        \
+	"   AND pg_catalog.md5(m.content) OPERATOR(pg_catalog.=)"         \
+	"     pg_catalog.md5($10)"                                        \
+	"   AND m.content OPERATOR(pg_catalog.=) $10 AND NOT m.forgotten" \
+	"   AND NOT EXISTS (SELECT FROM prometheus._memory n"             \
+	"     WHERE n.memory_id OPERATOR(pg_catalog.=) m.memory_id"       \
+	"       AND n.version OPERATOR(pg_catalog.>) m.version)"
+
+typedef struct Write
+{
+	Datum values[WRITES];
+	char nulls[WRITES + 1];
+} Write;
+
+static void
+fill(Write *write, const PromMemoryOwner *owner, const PromMemory *memory)
+{
+	memset(write->nulls, ' ', WRITES);
+	write->nulls[WRITES] = '\0';
+	write->values[WRITE_ID] = Int64GetDatum(0);
+	write->values[WRITE_TASK_ID] = Int64GetDatum(memory->task_id);
+	write->nulls[WRITE_TASK_ID] = memory->task_id == 0 ? 'n' : ' ';
+	write->values[WRITE_NOW] = TimestampTzGetDatum(GetCurrentTimestamp());
+	write->values[WRITE_TTL] = IntervalPGetDatum(memory->ttl);
+	write->nulls[WRITE_TTL] = memory->ttl == NULL ? 'n' : ' ';
+	write->values[WRITE_OWNER_OID] = ObjectIdGetDatum(owner->oid);
+	write->values[WRITE_IMPORTANCE] = Float4GetDatum(memory->importance);
+	write->values[WRITE_OWNER] = CStringGetTextDatum(owner->name);
+	write->values[WRITE_AGENT] = CStringGetTextDatum(owner->agent);
+	write->values[WRITE_KIND] = CStringGetTextDatum(memory->kind);
+	write->values[WRITE_CONTENT] = CStringGetTextDatum(memory->content);
+	write->values[WRITE_METADATA] = JsonbPGetDatum(memory->metadata);
+	write->nulls[WRITE_METADATA] = memory->metadata == NULL ? 'n' : ' ';
+	write->values[WRITE_EMBEDDING] = PointerGetDatum(memory->embedding);
+	write->nulls[WRITE_EMBEDDING] = memory->embedding == NULL ? 'n' : ' ';
+	write->values[WRITE_MARK] = Int64GetDatum(prom_mark_newest());
+}
+
+static void
+run(const char *sql, Write *write, int expected)
+{
+	if (prom_execute_now(sql, WRITES, (Oid *) write_types, write->values,
+						 write->nulls, false) != expected)
+		elog(ERROR, "could not read or write prometheus._memory");
+}
+
+/* The first id that a statement finds, or 0. */
+static int64
+find_id(const char *sql, Write *write)
+{
+	run(sql, write, SPI_OK_SELECT);
+	return SPI_processed == 0 ? 0 : prom_row_int64(0, 1);
 }
 
 /*
- * Those that have a word of the query, by the index; if there are none, all.
- * Similarity is the part of the query's words that a memory has.
+ * A task that was told of a memory does not remember it anew, of whatever kind:
+ * what it says then is no experience of its own.  The content is looked for as
+ * a JSON string, quotes and all, as the step has it.
  */
-void
-prom_memory_find(const PromMemoryOwner *owner, const char *query,
-				 ArrayType *kinds, int32 k)
+static const char recalled_sql[] =
+	"SELECT m.memory_id" SAME_CONTENT
+	"   AND EXISTS (SELECT FROM prometheus._step s"
+	"     WHERE s.task_id OPERATOR(pg_catalog.=) $2"
+	"       AND (s.kind OPERATOR(pg_catalog.=) 'recall'"
+	"         OR s.kind OPERATOR(pg_catalog.=) 'tool'"
+	"           AND s.name OPERATOR(pg_catalog.=) 'recall')"
+	"       AND s.status OPERATOR(pg_catalog.=) 'ok'"
+	"       AND pg_catalog.strpos(s.answer, pg_catalog.to_json($10)::pg_catalog.text)"
+	"         OPERATOR(pg_catalog.>) 0)"
+	" ORDER BY m.memory_id LIMIT 1";
+
+static const char known_sql[] =
+	"SELECT m.memory_id" SAME_CONTENT
+	"   AND m.kind OPERATOR(pg_catalog.=) $9"
+	" ORDER BY m.memory_id LIMIT 1";
+
+/* A new version of what is known, if it says more. */
+static const char improve_sql[] =
+	"INSERT INTO prometheus._memory (memory_id, version, xid, mark,"
+	" task_id, created_at, expires_at, owner_oid, importance, forgotten,"
+	" owner, agent, kind, content, metadata, words, embedding)"
+	" SELECT m.memory_id, m.version OPERATOR(pg_catalog.+) 1,"
+	" prometheus._xid(), greatest($13, m.mark), $2, $3,"
+	" CASE WHEN m.expires_at OPERATOR(pg_catalog.>)" EXPIRES
+	"   THEN m.expires_at"
+	"   WHEN m.expires_at IS NOT NULL THEN" EXPIRES " END,"
+	" m.owner_oid, greatest(m.importance, $6), false, m.owner, m.agent,"
+	" m.kind, m.content,"
+	" m.metadata OPERATOR(pg_catalog.||) coalesce($11, '{}'), m.words,"
+	" coalesce($12, m.embedding)" SAME_CONTENT
+	"   AND m.memory_id OPERATOR(pg_catalog.=) $1"
+	"   AND (m.importance OPERATOR(pg_catalog.<) $6"
+	"     OR (m.metadata OPERATOR(pg_catalog.||) coalesce($11, '{}'))"
+	"       OPERATOR(pg_catalog.<>) m.metadata"
+	"     OR (m.expires_at IS NOT NULL AND (" EXPIRES " IS NULL"
+	"       OR m.expires_at OPERATOR(pg_catalog.<)" EXPIRES "))"
+	"     OR ($12 IS NOT NULL AND (m.embedding IS NULL"
+	"       OR m.embedding OPERATOR(pg_catalog.<>) $12)))";
+
+static const char add_sql[] =
+	"INSERT INTO prometheus._memory (memory_id, version, xid, mark,"
+	" task_id, created_at, expires_at, owner_oid, importance, forgotten,"
+	" owner, agent, kind, content, metadata, words, embedding)"
+	" VALUES ($1, 1, prometheus._xid(), $13, $2, $3," EXPIRES ","
+	" $5, $6, false, $7, $8, $9, $10, coalesce($11, '{}'),"
+	" pg_catalog.to_tsvector('pg_catalog.simple', $10), $12)";
+
+int64
+prom_memory_add(const PromMemoryOwner *owner, const PromMemory *memory)
 {
-	static const char find_sql[] =
-		"WITH q AS (SELECT pg_catalog.tsvector_to_array("
-		"   pg_catalog.to_tsvector('pg_catalog.simple', $4)) AS words),"
-		" mine AS (SELECT m.* FROM prometheus._memory m"
-		"   WHERE m.owner OPERATOR(pg_catalog.=) $1"
-		"     AND m.owner_oid OPERATOR(pg_catalog.=) $2"
-		"     AND m.agent OPERATOR(pg_catalog.=) $3"
-		"     AND ($5 IS NULL OR m.kind OPERATOR(pg_catalog.=) ANY ($5))"
-		"     AND NOT m.forgotten AND prometheus._seen(m.xid)"
-		"     AND (m.expires_at IS NULL"
-		"       OR m.expires_at OPERATOR(pg_catalog.>) $7)"
-		"     AND NOT EXISTS (SELECT FROM prometheus._memory n"
-		"       WHERE n.memory_id OPERATOR(pg_catalog.=) m.memory_id"
-		"         AND n.version OPERATOR(pg_catalog.>) m.version"
-		"         AND prometheus._seen(n.xid))),"
-		" fit AS (SELECT m.*, (SELECT pg_catalog.count(*)"
-		"     FROM pg_catalog.unnest(q.words) w"
-		"     WHERE m.words OPERATOR(pg_catalog.@@)"
-		"       pg_catalog.quote_literal(w)::pg_catalog.tsquery)"
-		"     OPERATOR(pg_catalog./)"
-		"     pg_catalog.cardinality(q.words)::pg_catalog.float8 AS similarity"
-		"   FROM mine m, q"
-		"   WHERE pg_catalog.cardinality(q.words) OPERATOR(pg_catalog.>) 0"
-		"     AND m.words OPERATOR(pg_catalog.@@) (SELECT pg_catalog.string_agg("
-		"       pg_catalog.quote_literal(w), ' | ')::pg_catalog.tsquery"
-		"       FROM q, pg_catalog.unnest(q.words) w)),"
-		" best AS (SELECT f.* FROM fit f"
-		"   UNION ALL SELECT m.*, 0 FROM mine m"
-		"   WHERE NOT EXISTS (SELECT FROM fit))"
-		" SELECT b.memory_id, b.kind, b.content, b.importance,"
-		/* Written OPERATOR(), all bind alike: hence the parentheses. */
-		" ((0.6::pg_catalog.float8 OPERATOR(pg_catalog.*) b.similarity)"
-		"   OPERATOR(pg_catalog.+) (0.4::pg_catalog.float8"
-		"   OPERATOR(pg_catalog.*) ((0.7::pg_catalog.float8"
-		"     OPERATOR(pg_catalog.*) b.importance::pg_catalog.float8)"
-		"     OPERATOR(pg_catalog.+) (0.3::pg_catalog.float8"
-		"     OPERATOR(pg_catalog.*) pg_catalog.exp((-0.1)::pg_catalog.float8"
-		"       OPERATOR(pg_catalog.*) (pg_catalog.extract('epoch',"
-		"         $7 OPERATOR(pg_catalog.-) b.created_at)::pg_catalog.float8"
-		"       OPERATOR(pg_catalog./) 86400::pg_catalog.float8))))))"
-		"   ::pg_catalog.float4 AS score,"
-		" b.metadata, b.created_at FROM best b"
-		" ORDER BY 5 DESC, b.memory_id DESC LIMIT $6";
-	Oid types[7] = {TEXTOID, OIDOID, TEXTOID, TEXTOID,
-					TEXTARRAYOID, INT8OID, TIMESTAMPTZOID};
-	Datum values[7];
-	char nulls[8] = "       ";
+	Write write;
+	int64 id;
 
-	if (k < 1 || k > MAX_FOUND)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("k must be from 1 to %d", MAX_FOUND)));
-	values[0] = CStringGetTextDatum(owner->name);
-	values[1] = ObjectIdGetDatum(owner->oid);
-	values[2] = CStringGetTextDatum(owner->agent);
-	values[3] = CStringGetTextDatum(query);
-	values[4] = PointerGetDatum(kinds);
-	nulls[4] = kinds == NULL ? 'n' : ' ';
-	values[5] = Int64GetDatum(k);
-	values[6] = TimestampTzGetDatum(now_or_then());
-	if (SPI_execute_with_args(find_sql, 7, types, values, nulls, false, 0) !=
-		SPI_OK_SELECT)
-		elog(ERROR, "could not read prometheus._memory");
+	check_memory(owner, memory);
+	prom_memory_lock(owner, memory->kind, memory->content);
+	fill(&write, owner, memory);
+	if (memory->task_id != 0)
+	{
+		id = find_id(recalled_sql, &write);
+		if (id != 0)
+			return id;
+	}
+	id = find_id(known_sql, &write);
+	if (id != 0)
+	{
+		write.values[WRITE_ID] = Int64GetDatum(id);
+		if (!memory->once)
+			run(improve_sql, &write, SPI_OK_INSERT);
+		return id;
+	}
+	id = prom_fact_next_id();
+	write.values[WRITE_ID] = Int64GetDatum(id);
+	run(add_sql, &write, SPI_OK_INSERT);
+	prom_eviction_run(owner, memory->kind, 0);
+	return id;
 }
-
 
 /* What users call. */
 
@@ -266,65 +331,4 @@ prom_recall(PG_FUNCTION_ARGS)
 	prom_role_restore(&before);
 	SPI_finish();
 	return (Datum) 0;
-}
-
-PG_FUNCTION_INFO_V1(prom_forget);
-
-Datum
-prom_forget(PG_FUNCTION_ARGS)
-{
-	static const char find_sql[] =
-		"SELECT m.owner, m.owner_oid, m.forgotten FROM prometheus._memory m"
-		" WHERE m.memory_id OPERATOR(pg_catalog.=) $1"
-		" ORDER BY m.version DESC LIMIT 1";
-	static const char forget_sql[] =
-		"INSERT INTO prometheus._memory (memory_id, version, xid, mark,"
-		" task_id, created_at, expires_at, owner_oid, importance, forgotten,"
-		" owner, agent, kind, content, metadata, words, embedding)"
-		" SELECT m.memory_id, m.version OPERATOR(pg_catalog.+) 1,"
-		" prometheus._xid(), greatest($2, m.mark), NULL,"
-		" pg_catalog.clock_timestamp(),"
-		" m.expires_at, m.owner_oid, m.importance, true, m.owner, m.agent,"
-		" m.kind, m.content, m.metadata, m.words, m.embedding"
-		" FROM prometheus._memory m"
-		" WHERE m.memory_id OPERATOR(pg_catalog.=) $1"
-		" ORDER BY m.version DESC LIMIT 1"
-		" ON CONFLICT (memory_id, version) DO NOTHING";
-	Oid types[2] = {INT8OID, INT8OID};
-	Datum values[2] = {Int64GetDatum(PG_GETARG_INT64(0)),
-					   Int64GetDatum(prom_mark_newest())};
-	PromOwner before;
-	char *name = NULL;
-	Oid oid = InvalidOid;
-	bool forgotten = false;
-	bool written = false;
-	bool may;
-
-	PreventCommandDuringRecovery("prometheus_forget()");
-	PreventCommandIfReadOnly("prometheus_forget()");
-	prom_as_of_forbid_writing();
-	SPI_connect();
-	prom_role_become_owner(&before);
-	if (prom_execute_now(find_sql, 1, types, values, NULL, true) !=
-		SPI_OK_SELECT)
-		elog(ERROR, "could not read prometheus._memory");
-	if (SPI_processed > 0)
-	{
-		name = prom_row_text(0, 1);
-		oid = prom_row_oid(0, 2);
-		forgotten = prom_row_bool(0, 3);
-	}
-	prom_role_restore(&before);
-	may = name != NULL && !forgotten && prom_role_may_see(name, oid);
-	if (may)
-	{
-		prom_role_become_owner(&before);
-		if (prom_execute_now(forget_sql, 2, types, values, NULL, false) !=
-			SPI_OK_INSERT)
-			elog(ERROR, "could not write prometheus._memory");
-		written = SPI_processed > 0;
-		prom_role_restore(&before);
-	}
-	SPI_finish();
-	PG_RETURN_BOOL(written);
 }

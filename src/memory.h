@@ -26,11 +26,34 @@ typedef struct PromMemory
 	ArrayType *embedding; /* of real; NULL: none */
 	Interval *ttl;        /* NULL: the kind's */
 	int64 task_id;        /* whose tool stores it; 0: none */
+	bool once;            /* one that is there stays as it is */
 } PromMemory;
 
 /*
- * Store one; its id.  As the extension's owner, with SPI connected.  Raises for
- * what cannot be.
+ * How much a memory m matters at a time, 0 to 1: an expression for statements.
+ * Written OPERATOR(), all bind alike: hence the parentheses.
+ */
+#define PROM_MEMORY_RELEVANCE(now)                                     \
+	"((0.7::pg_catalog.float8 OPERATOR(pg_catalog.*)"                  \
+	" m.importance::pg_catalog.float8) OPERATOR(pg_catalog.+)"         \
+	" (0.3::pg_catalog.float8 OPERATOR(pg_catalog.*)"                  \
+	" pg_catalog.exp((-0.1)::pg_catalog.float8 OPERATOR(pg_catalog.*)" \
+	" (pg_catalog.date_part('epoch', " now " OPERATOR(pg_catalog.-)"   \
+	" m.created_at) OPERATOR(pg_catalog./)"                            \
+	" 86400::pg_catalog.float8))))"
+
+/*
+ * Let nobody else write an owner's memory of that content until the end of the
+ * transaction; if their number has a limit, none of that kind.
+ */
+extern void prom_memory_lock(const PromMemoryOwner *owner, const char *kind,
+							 const char *content);
+
+/*
+ * Store one, unless it is there; its id.  One of the same content and kind gets
+ * a new version if this one is more important, has other metadata or lasts
+ * longer.  What its task was told as a memory is left as it is.  As the
+ * extension's owner, with SPI connected.  Raises for what cannot be.
  */
 extern int64 prom_memory_add(const PromMemoryOwner *owner,
 							 const PromMemory *memory);

@@ -70,6 +70,7 @@ static const Option agent_options[] = {
 	{"max_tool_calls", OPTION_INTEGER, 1, 10000},
 	{"max_turns", OPTION_INTEGER, 1, 1000},
 	{"max_vetoes", OPTION_INTEGER, 0, 1000},
+	{"memory_limit", OPTION_INTEGER, 1, 100000},
 	{"roles", OPTION_ROLES, 0, 0},
 	{"summary", OPTION_BOOLEAN, 0, 1},
 	{"tool_timeout", OPTION_INTERVAL, 10, 86400000},
@@ -451,4 +452,12 @@ prom_option_read_agent(Jsonb *options, PromAgent *agent)
 	agent->max_result = size_or(&from, "max_result", 64 * 1024);
 	agent->max_rows = integer_or(&from, "max_rows", 10000);
 	agent->tool_timeout = interval_or(&from, "tool_timeout", 30000);
+}
+
+int64
+prom_option_memory_limit(Jsonb *options)
+{
+	Reader from = {options, agent_options, lengthof(agent_options)};
+
+	return integer_or(&from, "memory_limit", -1);
 }

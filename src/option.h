@@ -16,4 +16,7 @@ extern void prom_option_check_agent(Jsonb *options);
 extern void prom_option_read_model(Jsonb *options, PromModel *model);
 extern void prom_option_read_agent(Jsonb *options, PromAgent *agent);
 
+/* Of an agent's options, memory_limit; -1: not set. */
+extern int64 prom_option_memory_limit(Jsonb *options);
+
 #endif

@@ -1,7 +1,7 @@
 -- What prometheus_remember(), _recall() and _forget() store, find and refuse,
 -- and who sees it.  The tools of the same names are in t/.
 BEGIN;
-SELECT plan(70);
+SELECT plan(110);
 
 SET LOCAL client_min_messages = error;
 
@@ -99,6 +99,24 @@ SELECT is((SELECT count(*) FROM prometheus_recall('words', 'red', k => NULL)), 2
 SELECT is((SELECT count(*) FROM prometheus_recall('nowhere', 'red')), 0::bigint, 'another agent has none');
 SELECT is((SELECT count(*) FROM prometheus_recall(NULL, 'red')), 0::bigint, 'nor has no agent');
 
+-- The same content again.
+
+SELECT prometheus_remember('twice', 'Bob likes tea', importance => 0.5, metadata => '{"a": 1}', ttl => '1 day') AS tea \gset
+SELECT is(prometheus_remember('twice', 'Bob likes tea', importance => 0.4, ttl => '1 hour'), :tea::bigint, 'what is known has its id');
+SELECT is((SELECT version FROM prometheus.memory WHERE memory_id = :tea), 1::bigint, 'and stays as it is, if nothing is better');
+SELECT is(prometheus_remember('twice', 'Bob likes tea', importance => 0.6, metadata => '{"b": 2}', ttl => '2 days'), :tea::bigint, 'what is better too');
+SELECT results_eq(
+    format('SELECT version, importance, metadata, expires_at - created_at FROM prometheus.memory WHERE memory_id = %s', :tea),
+    $$VALUES (2::bigint, 0.6::real, '{"a": 1, "b": 2}'::jsonb, interval '2 days')$$,
+    'and is a new version: the higher importance, both metadata, the later end');
+SELECT is(prometheus_remember('twice', 'Bob likes tea'), :tea::bigint, 'without an end');
+SELECT is((SELECT expires_at FROM prometheus.memory WHERE memory_id = :tea), NULL, 'it has none any more');
+SELECT is(prometheus_remember('twice', 'Bob likes tea', embedding => '{1}'), :tea::bigint, 'an embedding is added');
+SELECT isnt(prometheus_remember('twice', 'Bob likes tea', 'core'), :tea::bigint, 'another kind is another memory');
+SELECT prometheus_forget(:tea) \gset
+SELECT isnt(prometheus_remember('twice', 'Bob likes tea'), :tea::bigint, 'and so is what was forgotten');
+SELECT is((SELECT count(*) FROM prometheus.memory WHERE agent = 'twice'), 2::bigint, 'that is all');
+
 -- Kinds.
 
 SELECT prometheus_remember('kinds', 'it is ' || kind, kind)
@@ -119,6 +137,23 @@ SELECT is((SELECT string_agg(content, '|') FROM prometheus_recall('rank', 'memor
           'memory number 1000|memory number 999', 'in this order');
 SELECT is((SELECT content FROM prometheus_recall('rank', 'number 7', k => 1)), 'memory number 7',
           'a word counts more than importance');
+
+-- Not all are looked at: of a frequent word the most important, of a rare one all.
+
+RESET ROLE;
+INSERT INTO prometheus._memory (memory_id, version, xid, mark, created_at, owner_oid, importance, forgotten, owner, agent, kind,
+                                content, metadata, words)
+SELECT nextval('prometheus._fact_id'), 1, m.xid, m.mark, m.created_at, m.owner_oid, (n * 7 % 3000) / 3000.0, false, m.owner, 'lots',
+       m.kind, c, '{}', to_tsvector('simple', c)
+  FROM generate_series(1, 3000) AS n, LATERAL (SELECT format('thing %s of shelf %s', n, n % 100) AS c) AS x, prometheus._memory m
+ WHERE m.agent = 'rank' AND m.content = 'memory number 1';
+SET LOCAL ROLE prom_test_user;
+SELECT is((SELECT string_agg(content, ',') FROM prometheus_recall('lots', 'thing', k => 2)),
+          'thing 857 of shelf 57,thing 1714 of shelf 14', 'the most important of those with a frequent word');
+SELECT is((SELECT content FROM prometheus_recall('lots', 'thing 3000', k => 1)), 'thing 3000 of shelf 0',
+          'and the least important one with a rare word');
+SELECT is((SELECT count(*) FROM prometheus_recall('lots', 'shelf 77', k => 30) WHERE content LIKE '% 77'), 30::bigint,
+          'and all that have a word that some have');
 
 -- Age: ten days take 0.12 * (1 - 1/e) from the score.
 
@@ -170,6 +205,85 @@ SELECT results_eq(
     format('SELECT version, forgotten, content FROM prometheus._memory WHERE memory_id = %s ORDER BY version', :bob),
     $$VALUES (1::bigint, false, 'Bob likes green tea'), (2::bigint, true, 'Bob likes green tea')$$,
     'that is a version more');
+
+-- Bringing back.
+
+SET LOCAL ROLE prom_test_other;
+SELECT is(prometheus_restore_memory(:bob), false, 'another''s is not brought back');
+SET LOCAL ROLE prom_test_user;
+SELECT is(prometheus_restore_memory(:bob), true, 'what was forgotten comes back');
+SELECT is(prometheus_restore_memory(:bob), false, 'once');
+SELECT is(prometheus_restore_memory(-1), false, 'what was never there does not');
+SELECT results_eq(format('SELECT version, content FROM prometheus.memory WHERE memory_id = %s', :bob),
+                  $$VALUES (3::bigint, 'Bob likes green tea')$$, 'as a new version');
+SELECT is((SELECT memory_id FROM prometheus_recall('tidy', 'green tea', k => 1)), :bob::bigint, 'it is recalled');
+SELECT is(prometheus_forget(:bob), true, 'it can be forgotten again');
+SELECT prometheus_remember('tidy', 'Bob likes green tea') AS anew \gset
+SELECT is(prometheus_restore_memory(:bob), false, 'but does not come back beside the same content');
+SELECT prometheus_forget(:anew), prometheus_forget(:scanner) \gset
+RESET ROLE;
+UPDATE prometheus._memory SET expires_at = now() - interval '1 second' WHERE memory_id = :scanner;
+SELECT is(prometheus_restore_memory(:scanner), false, 'what has expired does not');
+SET LOCAL ROLE prom_test_admin;
+SELECT is(prometheus_restore_memory(:bob), true, 'an administrator may bring it back');
+SET LOCAL ROLE prom_test_nobody;
+SELECT throws_ok($$SELECT public.prometheus_restore_memory(1)$$, '42501', NULL, 'who is no user may not');
+RESET ROLE;
+
+-- The limit.
+
+SELECT prometheus_set_agent('few', 'echo', options => '{"memory_limit": 3}') \gset
+SET LOCAL ROLE prom_test_user;
+CREATE FUNCTION pg_temp.few(of text) RETURNS text LANGUAGE sql AS
+$$SELECT string_agg(content, ',' ORDER BY content) FROM prometheus.memory WHERE agent = 'few' AND kind = of$$;
+SELECT prometheus_remember('few', 'm' || n, importance => n / 10.0) FROM generate_series(1, 5) AS n;
+SELECT is(pg_temp.few('semantic'), 'm3,m4,m5', 'the least important are evicted');
+SELECT prometheus_remember('few', 'm0', importance => 0);
+SELECT is(pg_temp.few('semantic'), 'm3,m4,m5', 'be it the new one');
+SELECT prometheus_remember('few', 'm4', importance => 0.45);
+SELECT is(pg_temp.few('semantic'), 'm3,m4,m5', 'a new version of one is none more');
+SELECT prometheus_remember('few', 'c' || n, 'core') FROM generate_series(1, 5) AS n;
+SELECT is(pg_temp.few('core'), 'c1,c2,c3,c4,c5', 'what it is has no limit');
+SELECT prometheus_remember('few', 'p' || n, 'vault', importance => 0, metadata => '{"pinned": true}') FROM generate_series(1, 4) AS n;
+SELECT prometheus_remember('few', 'v' || n, 'vault', importance => 1) FROM generate_series(1, 2) AS n;
+SELECT is(pg_temp.few('vault'), 'p1,p2,p3,p4', 'what is pinned is never evicted, and counts');
+SELECT prometheus_remember('few', 'r' || n, 'resource', importance => n / 10.0) FROM generate_series(1, 3) AS n;
+RESET ROLE;
+UPDATE prometheus._memory SET expires_at = now() - interval '1 second' WHERE content = 'r3' AND agent = 'few';
+UPDATE prometheus._memory SET created_at = created_at - interval '30 days' WHERE content = 'm5' AND agent = 'few';
+SET LOCAL ROLE prom_test_user;
+SELECT prometheus_remember('few', 'r0', 'resource', importance => 0);
+SELECT is(pg_temp.few('resource'), 'r0,r1,r2', 'what has expired goes first');
+SELECT prometheus_remember('few', 'm6', importance => 0.6);
+SELECT is(pg_temp.few('semantic'), 'm3,m4,m6', '30 days weigh as much as 0.41 of importance');
+SELECT results_eq(
+    $$SELECT data ->> 'kind', data ->> 'agent', agent, subject = 'memory/' || (data ->> 'memory_id'), data ->> 'relevance', task_id
+        FROM prometheus.event WHERE type = 'memory.evicted' ORDER BY event_id LIMIT 2$$,
+    $$VALUES ('semantic', 'few', 'few', true, '0.3700', NULL::bigint), ('semantic', 'few', 'few', true, '0.4400', NULL)$$,
+    'an event tells of it');
+\set readme `cat README.md`
+SELECT is((SELECT string_agg(f, ', ' ORDER BY f) FROM jsonb_object_keys((SELECT data FROM prometheus.event WHERE type = 'memory.evicted' LIMIT 1)) f),
+          (SELECT string_agg(f, ', ' ORDER BY f) FROM regexp_split_to_table(substring(:'readme' FROM '\| `memory.evicted` \| ([^|]*) \|'), ', ') f),
+          'with the fields that README has');
+SELECT (data ->> 'memory_id')::bigint AS m1 FROM prometheus.event WHERE type = 'memory.evicted' ORDER BY event_id LIMIT 1 \gset
+SELECT is(prometheus_restore_memory(:m1), true, 'what was evicted comes back');
+SELECT is(pg_temp.few('semantic'), 'm1,m4,m6', 'and another one goes for it');
+SET LOCAL ROLE prom_test_other;
+SELECT is_empty($$SELECT FROM prometheus.event WHERE type = 'memory.evicted'$$, 'others do not see that');
+SELECT prometheus_remember('few', 'x');
+SELECT is((SELECT count(*) FROM prometheus.memory), 1::bigint, 'and have a limit of their own');
+RESET ROLE;
+SELECT results_eq($$SELECT DISTINCT reason FROM prometheus._memory WHERE forgotten ORDER BY 1$$,
+                  $$VALUES ('evicted'), ('forgotten')$$, 'each version says why it was forgotten');
+SET LOCAL ROLE prom_test_user;
+SELECT prometheus_remember('many', 's' || n) FROM generate_series(1, 1002) AS n;
+SELECT is((SELECT count(*) FROM prometheus.memory WHERE agent = 'many'), 1002::bigint, 'any number of facts, if nothing is said');
+RESET ROLE;
+UPDATE prometheus._memory SET kind = 'episodic' WHERE agent = 'many';
+SET LOCAL ROLE prom_test_user;
+SELECT prometheus_remember('many', 'one more', 'episodic');
+SELECT is((SELECT count(*) FROM prometheus.memory WHERE agent = 'many'), 1000::bigint, 'and a thousand experiences');
+RESET ROLE;
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -61,7 +61,7 @@ INSERT INTO thought VALUES
 			{"action": "Drop it.", "tool": "", "outcome": "gone", "probability": 1, "risks": [{"risk": "All is lost.", "level": "CRITICAL"}]}]}]}'),
 	('chat', '{"text": "It is 5.", "tool": {"name": "add", "arguments": "{\"a\": 2, \"b\": 3}"}}'),
 	('reflect', '{"aspects": [{"aspect": "correctness", "score": 1, "comment": "Right."}], "appropriateness": 0.5, "effectiveness": 1,
-		"critique": "Well done.", "lessons": ["Two and three are five.", " "], "correction": ""}');
+		"critique": "Well done.", "lessons": ["Two and three are five.", " ", "Three is a number."], "correction": ""}');
 SELECT prometheus_remember('mind', 'You are a calculator.', 'core', 0.9);
 SELECT prometheus_remember('mind', 'Once two and three were added.', 'episodic', 0.4);
 SELECT prometheus_remember('mind', 'Three is a number.', 'semantic', 0.4);
@@ -99,7 +99,7 @@ is(sql("SELECT count(*) FROM asked WHERE kind = 'chat' AND request::text LIKE '%
 	2, 'each turn has memories and plan');
 is(output($task, 'reflect', 'score'), '0.8000', 'the score: 0.4 appropriateness and 0.6 effectiveness');
 is(sql("SELECT kind, importance, task_id = $task FROM prometheus.memory WHERE content = 'Two and three are five.'"), 'episodic|0.8|t', 'a lesson is remembered');
-is(sql("SELECT count(*) FROM prometheus.memory WHERE task_id = $task"), 1, 'and an empty one is not');
+is(sql("SELECT count(*) FROM prometheus.memory WHERE task_id = $task"), 1, 'an empty one is not, nor what it recalled as a fact');
 is(sql("SELECT data->>'score', data->>'critique', data ? 'correction' FROM prometheus.event WHERE task_id = $task AND type = 'reflection'"),
 	'0.8000|Well done.|t', 'the event of it');
 is(sql("SELECT count(*) FROM prometheus.event WHERE task_id = $task AND type = 'step.executed' AND data->>'kind' IN ('recall', 'plan', 'reflect')"), 2, 'what it recalled and planned are steps');
@@ -269,7 +269,6 @@ $llm->stop;
 
 # Killed while it thinks, at each of its thoughts: it goes on.
 think_of(plan => '{"plans": [{"approach": "balanced", "cost": 1, "steps": [{"action": "Say it.", "tool": "", "outcome": "told", "probability": 1, "risks": []}]}]}');
-think_of(reflect => '{"aspects": [], "appropriateness": 1, "effectiveness": 1, "critique": "Good.", "lessons": ["Patience."], "correction": ""}');
 sql(<<'EOSQL');
 CREATE FUNCTION slowly(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
@@ -295,6 +294,7 @@ sql(q{SELECT prometheus_set_budget('all', 'month', 1000000000); DELETE FROM thou
 
 foreach my $of (qw(probability appropriateness))
 {
+	think_of(reflect => qq({"aspects": [], "appropriateness": 1, "effectiveness": 1, "critique": "Good.", "lessons": ["Patience: $of."], "correction": ""}));
 	sql("INSERT INTO thought VALUES ('slow', '{\"of\": \"$of\"}')");
 	my $holder = $node->background_psql('postgres');
 	$holder->query_safe('SELECT pg_advisory_lock(600)');
