@@ -31,6 +31,7 @@
 
 /* Header lines that a provider has at most, beside that with the key. */
 #define MAX_HEADERS 4
+#define MAX_CALLS 1024 /* ids are compared with each other */
 
 /* How the bytes of a response are read. */
 typedef enum ReadMode
@@ -274,6 +275,8 @@ judge_turn(PromCall *call)
 		fail_unreadable(call, PROM_RETRY_BACKOFF,
 						call->offered ? "it calls no tool, and says that it does"
 									  : "it calls a tool, and none was offered");
+	else if (turn->ncalls > MAX_CALLS)
+		fail_unreadable(call, PROM_RETRY_BACKOFF, "it calls too many tools");
 	else if (strcmp(reply->finish, "tool") == 0)
 	{
 		reply->ok = true;

@@ -68,6 +68,8 @@ class Anthropic:
         need(isinstance(body.get("max_tokens"), int), "max_tokens: Field required")
         need(json.dumps(body).count('"cache_control"') <= 4, "A maximum of 4 blocks with cache_control may be provided")
         messages = [{"role": "system", "content": text_of(body["system"])}] if "system" in body else []
+        ids = [b["id"] for m in body["messages"] for b in m["content"] if isinstance(b, dict) and b["type"] == "tool_use"]
+        need(len(ids) == len(set(ids)), "messages: `tool_use` ids must be unique")
         for at, message in enumerate(body["messages"]):
             self.read_message(messages, message, body["messages"][at - 1] if at else None)
         return {"model": body["model"], "stream": body.get("stream"), "messages": messages, "tools": body.get("tools")}

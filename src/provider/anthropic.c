@@ -5,7 +5,7 @@
  *
  * A turn is a list of blocks: text, calls of tools, thinking.  It is kept as
  * the message that goes back: with the blocks as they came, signatures of
- * thinking included, but without those of empty text, which are refused in a
+ * thinking included, but without those of blank text, which are refused in a
  * request, and without what only a reply has.
  */
 #include "postgres.h"
@@ -29,6 +29,7 @@ typedef struct Stream
 {
 	PromTurn turn;
 	PromDelta *blocks[MAX_BLOCKS];
+	int indexes[MAX_BLOCKS]; /* that the stream gave them */
 	int n;
 	bool done;
 } Stream;
@@ -59,16 +60,26 @@ anthropic_key_header(const char *host)
 	return "x-api-key: ";
 }
 
-/* Ids of other formats may have characters that this one refuses. */
+/*
+ * The id of a call.  Those of other formats may have characters that this one
+ * refuses, or be used again by a later turn: calls of a turn that some other
+ * model made are named by its place and theirs.  turn is NULL for an own one.
+ */
 static void
-add_id(StringInfo body, const char *id)
+add_id(StringInfo body, const PromPrompt *prompt, const PromMessage *turn,
+	   const char *id)
 {
-	appendStringInfoChar(body, '"');
-	for (; *id != '\0'; id++)
-		appendStringInfoChar(body, isalnum((unsigned char) *id) || *id == '-'
-									   ? *id
-									   : '_');
-	appendStringInfoChar(body, '"');
+	int i = 0;
+
+	if (turn == NULL)
+	{
+		escape_json(body, id);
+		return;
+	}
+	while (i < turn->ncalls && strcmp(turn->calls[i].id, id) != 0)
+		i++;
+	appendStringInfo(body, "\"call_%d_%d\"",
+					 (int) (turn - prompt->messages), i + 1);
 }
 
 static void
@@ -80,24 +91,31 @@ add_text(StringInfo body, const char *text, bool mark)
 }
 
 static void
-add_result(StringInfo body, const PromMessage *message, bool mark)
+add_result(StringInfo body, const PromPrompt *prompt, const PromMessage *turn,
+		   const PromMessage *message)
 {
+	bool mark = prompt->ntools > 0 &&
+				message == &prompt->messages[prompt->nmessages - 1];
+
 	appendStringInfoString(body, "{\"type\":\"tool_result\",\"tool_use_id\":");
-	add_id(body, message->call_id);
-	appendStringInfoString(body, ",\"content\":");
-	escape_json(body, message->text);
+	add_id(body, prompt, turn, message->call_id);
+	if (!prom_provider_is_blank(message->text))
+	{
+		appendStringInfoString(body, ",\"content\":");
+		escape_json(body, message->text);
+	}
 	appendStringInfo(body, "%s%s}", message->failed ? ",\"is_error\":true" : "",
 					 mark ? CACHE_MARK : "");
 }
 
 /* A turn by what was read of it. */
 static void
-add_turn(StringInfo body, const PromMessage *message)
+add_turn(StringInfo body, const PromPrompt *prompt, const PromMessage *message)
 {
 	const char *comma = "";
 
 	appendStringInfoString(body, "{\"role\":\"assistant\",\"content\":[");
-	if (*message->text != '\0' || message->ncalls == 0)
+	if (!prom_provider_is_blank(message->text))
 	{
 		add_text(body, message->text, false);
 		comma = ",";
@@ -107,9 +125,9 @@ add_turn(StringInfo body, const PromMessage *message)
 		const PromToolCall *call = &message->calls[i];
 
 		appendStringInfo(body, "%s{\"type\":\"tool_use\",\"id\":", comma);
-		add_id(body, call->id);
+		add_id(body, prompt, message, call->id);
 		appendStringInfoString(body, ",\"name\":");
-		escape_json(body, call->name);
+		prom_provider_add_name(body, call->name);
 		appendStringInfo(body, ",\"input\":%s}",
 						 prom_toolcall_object(call->arguments));
 		comma = ",";
@@ -119,7 +137,8 @@ add_turn(StringInfo body, const PromMessage *message)
 
 /* All results of a turn are one message, of the user; the last one's place. */
 static int
-add_results(StringInfo body, const PromPrompt *prompt, int i)
+add_results(StringInfo body, const PromPrompt *prompt, const PromMessage *turn,
+			int i)
 {
 	appendStringInfoString(body, "{\"role\":\"user\",\"content\":[");
 	for (;; i++)
@@ -127,14 +146,27 @@ add_results(StringInfo body, const PromPrompt *prompt, int i)
 		bool more = i + 1 < prompt->nmessages &&
 					prompt->messages[i + 1].call_id != NULL;
 
-		add_result(body, &prompt->messages[i],
-				   prompt->ntools > 0 && i == prompt->nmessages - 1);
+		add_result(body, prompt, turn, &prompt->messages[i]);
 		if (!more)
 			break;
 		appendStringInfoChar(body, ',');
 	}
 	appendStringInfoString(body, "]}");
 	return i;
+}
+
+/*
+ * Blank text is refused, and a message of nothing else is left out.  The last
+ * one is not: if it is what was asked, the refusal says so.
+ */
+static bool
+is_left_out(const PromPrompt *prompt, int i)
+{
+	const PromMessage *message = &prompt->messages[i];
+
+	return strcmp(message->role, "system") == 0 ||
+		   (message->call_id == NULL && message->ncalls == 0 &&
+			i < prompt->nmessages - 1 && prom_provider_is_blank(message->text));
 }
 
 /*
@@ -145,6 +177,7 @@ static void
 add_messages(StringInfo body, const PromPrompt *prompt)
 {
 	const char *comma = "";
+	const PromMessage *turn = NULL; /* whose calls are named anew */
 
 	appendStringInfoString(body, ",\"messages\":[");
 	for (int i = 0; i < prompt->nmessages; i++)
@@ -152,16 +185,22 @@ add_messages(StringInfo body, const PromPrompt *prompt)
 		const PromMessage *message = &prompt->messages[i];
 		bool mark = prompt->ntools > 0 && i == prompt->nmessages - 1;
 
-		if (strcmp(message->role, "system") == 0)
+		if (is_left_out(prompt, i))
 			continue;
 		appendStringInfoString(body, comma);
 		comma = ",";
 		if (message->call_id != NULL)
-			i = add_results(body, prompt, i);
+			i = add_results(body, prompt, turn, i);
 		else if (prom_provider_takes_raw(&prom_provider_anthropic, message))
+		{
+			turn = NULL;
 			appendStringInfoString(body, message->raw);
+		}
 		else if (strcmp(message->role, "assistant") == 0)
-			add_turn(body, message);
+		{
+			turn = message;
+			add_turn(body, prompt, message);
+		}
 		else
 		{
 			appendStringInfoString(body, "{\"role\":\"user\",\"content\":[");
@@ -172,6 +211,13 @@ add_messages(StringInfo body, const PromPrompt *prompt)
 	appendStringInfoChar(body, ']');
 }
 
+static bool
+is_instruction(const PromMessage *message)
+{
+	return strcmp(message->role, "system") == 0 &&
+		   !prom_provider_is_blank(message->text);
+}
+
 /* What the agent is told is a member of its own, and stable as its tools. */
 static void
 add_system(StringInfo body, const PromPrompt *prompt)
@@ -180,14 +226,14 @@ add_system(StringInfo body, const PromPrompt *prompt)
 	int last = -1;
 
 	for (int i = 0; i < prompt->nmessages; i++)
-		if (strcmp(prompt->messages[i].role, "system") == 0)
+		if (is_instruction(&prompt->messages[i]))
 			last = i;
 	if (last < 0)
 		return;
 	appendStringInfoString(body, ",\"system\":[");
 	for (int i = 0; i <= last; i++)
 	{
-		if (strcmp(prompt->messages[i].role, "system") != 0)
+		if (!is_instruction(&prompt->messages[i]))
 			continue;
 		appendStringInfoString(body, comma);
 		add_text(body, prompt->messages[i].text, i == last);
@@ -256,21 +302,31 @@ read_usage(PromTurn *turn, PromSlice usage)
 	read = prom_reading_count(object, "cache_read_input_tokens");
 	out = prom_reading_count(object, "output_tokens");
 	json_object_put(object);
-	if (fresh >= 0)
-		turn->tokens_in = fresh + Max(written, 0) + Max(read, 0);
+	if (fresh >= 0) /* the end of a stream may not repeat all of them */
+		turn->tokens_in = Max(turn->tokens_in,
+							  fresh + Max(written, 0) + Max(read, 0));
 	if (read >= 0)
 		turn->cached_tokens = read;
 	if (out >= 0)
 		turn->tokens_out = out; /* cumulative in a stream */
 }
 
+/* A text that the format refuses to take back; empty: it says nothing. */
 static bool
-is_empty(PromSlice block)
+is_blank(PromTurn *turn, PromSlice block, bool *empty)
 {
-	PromSlice text;
+	char *text;
+	bool blank;
 
-	return prom_reading_has_type(block, "text") &&
-		   (!prom_json_find(block, "text", &text) || text.length <= 2);
+	*empty = false;
+
+	if (!prom_reading_has_type(block, "text"))
+		return false;
+	text = prom_reading_string(turn, block, "text");
+	blank = text == NULL || prom_provider_is_blank(text);
+	*empty = text == NULL || *text == '\0';
+	free(text);
+	return blank;
 }
 
 /* Read the blocks of a turn, known to be valid, and make its raw form. */
@@ -282,18 +338,23 @@ read_content(PromTurn *turn, PromSlice content)
 	const char *comma = "";
 	PromSlice block;
 	size_t position = 0;
+	bool empty;
 	bool ok;
 
 	ok = prom_reading_append_text(turn, &raw,
 								  "{\"role\":\"assistant\",\"content\":[");
 	while (ok && prom_json_next_element(content, &position, &block))
 	{
-		if (is_empty(block))
+		bool blank = is_blank(turn, block, &empty);
+
+		if (empty)
 			continue;
 		if (prom_reading_has_type(block, "text"))
 			ok = prom_reading_append_string(turn, &answer, block, "text");
 		else if (prom_reading_has_type(block, "tool_use"))
 			turn->ncalls++;
+		if (blank)
+			continue;
 		ok = ok && prom_reading_append_text(turn, &raw, comma) &&
 			 prom_reading_append_clean(turn, &raw, block);
 		comma = ",";
@@ -456,35 +517,54 @@ merge_piece(Stream *stream, PromDelta *block, PromSlice piece,
 			merge_member(&stream->turn, block, key, value);
 }
 
-/* The block that an event is about, which follows those before; NULL: none. */
+static PromDelta *
+add_block(Stream *stream, int index)
+{
+	PromDelta *block;
+
+	if (stream->n == MAX_BLOCKS)
+	{
+		prom_turn_set_problem(&stream->turn, PROM_TURN_TOO_LONG,
+							  "its turn has too many parts");
+		return NULL;
+	}
+	block = prom_delta_create();
+	if (block == NULL)
+	{
+		prom_reading_no_memory(&stream->turn);
+		return NULL;
+	}
+	stream->indexes[stream->n] = index;
+	stream->blocks[stream->n++] = block;
+	return block;
+}
+
+/*
+ * The block that an event is about; NULL: none.  One that begins is always
+ * another one, in case a stream skips an index or uses it again.
+ */
 static PromDelta *
 find_block(Stream *stream, PromSlice event, bool begin)
 {
-	PromSlice index;
-	long i;
+	PromSlice value;
+	int index = -1;
 
-	if (!prom_json_find(event, "index", &index) || index.length > 9)
-		return NULL;
-	i = strtol(index.data, NULL, 10);
-	if (begin && i == stream->n && i == MAX_BLOCKS)
-		prom_turn_set_problem(&stream->turn, PROM_TURN_TOO_LONG,
-							  "its turn has too many parts");
-	else if (begin && i == stream->n)
-	{
-		stream->blocks[i] = prom_delta_create();
-		if (stream->blocks[i] == NULL)
-			prom_reading_no_memory(&stream->turn);
-		else
-			return stream->blocks[stream->n++];
-	}
-	else if (!begin && i >= 0 && i < stream->n)
-		return stream->blocks[i];
+	if (prom_json_find(event, "index", &value) && value.length < 10)
+		index = (int) strtol(value.data, NULL, 10);
+	if (begin)
+		return add_block(stream, index);
+	for (int i = stream->n - 1; i >= 0; i--)
+		if (stream->indexes[i] == index)
+			return stream->blocks[i];
+	prom_turn_set_problem(&stream->turn, PROM_TURN_UNREADABLE,
+						  "a part of its turn has no beginning");
 	return NULL;
 }
 
 /*
  * Blocks begin, and grow by pieces of their members.  Only the arguments of a
- * call come as pieces of JSON, in place of the empty object at the beginning.
+ * call come as pieces of JSON, in place of the object at the beginning, which
+ * is empty; where there is none, and no pieces follow, that is what counts.
  */
 static void
 read_block_event(Stream *stream, PromSlice data)
@@ -496,8 +576,7 @@ read_block_event(Stream *stream, PromSlice data)
 	if (block == NULL)
 		return;
 	if (begin && prom_json_find(data, "content_block", &piece))
-		merge_piece(stream, block, piece,
-					prom_reading_has_type(piece, "tool_use") ? "input" : NULL);
+		merge_piece(stream, block, piece, NULL);
 	else if (!begin && prom_json_find(data, "delta", &piece) &&
 			 !prom_reading_has_type(piece, "citations_delta"))
 		merge_piece(stream, block, piece, "type");
@@ -541,7 +620,10 @@ anthropic_event_text(PromSlice data, PromHear hear, void *owner)
 		prom_reading_hear(text, hear, owner);
 }
 
-/* The arguments of a call: what its pieces say, even if that is not JSON. */
+/*
+ * The arguments of a call: what its pieces say, even if that is not JSON, or
+ * what it began with.
+ */
 static bool
 append_input(PromTurn *turn, PromJoined *content, PromSlice block)
 {
@@ -559,6 +641,8 @@ append_input(PromTurn *turn, PromJoined *content, PromSlice block)
 		else if (prom_json_valid((PromSlice){json, strlen(json)}))
 			inner = (PromSlice){json, strlen(json)};
 	}
+	else if (prom_json_find(block, "input", &value))
+		inner = value;
 	ok = prom_reading_append_text(turn, content, ",\"input\":") &&
 		 prom_reading_append(turn, content, inner);
 	free(json);
@@ -579,7 +663,7 @@ append_block(PromTurn *turn, PromJoined *content, PromSlice block)
 		return prom_reading_append(turn, content, block);
 	while (ok && prom_json_next_member(block, &position, &key, &value))
 	{
-		if (prom_json_is(key, "partial_json"))
+		if (prom_json_is(key, "partial_json") || prom_json_is(key, "input"))
 			continue;
 		ok = prom_reading_append_text(turn, content, comma) &&
 			 prom_reading_append(turn, content, key) &&

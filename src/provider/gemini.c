@@ -93,16 +93,27 @@ add_id(StringInfo body, const char *id)
 }
 
 static void
-add_result(StringInfo body, const PromMessage *message)
+add_result(StringInfo body, const PromMessage *message, bool is_own)
 {
 	appendStringInfoString(body, "{\"functionResponse\":{");
 	add_id(body, message->call_id);
 	appendStringInfoString(body, "\"name\":");
-	escape_json(body, message->name);
+	if (is_own)
+		escape_json(body, message->name);
+	else
+		prom_provider_add_name(body, message->name);
 	appendStringInfo(body, ",\"response\":{\"%s\":",
 					 message->failed ? "error" : "output");
 	escape_json(body, message->text);
 	appendStringInfoString(body, "}}}");
+}
+
+/* A turn that says and does nothing is left out: a part must have something. */
+static bool
+is_left_out(const PromMessage *message)
+{
+	return strcmp(message->role, "assistant") == 0 && message->ncalls == 0 &&
+		   *message->text == '\0';
 }
 
 /* A turn by what was read of it. */
@@ -112,7 +123,7 @@ add_turn(StringInfo body, const PromMessage *message)
 	const char *comma = "";
 
 	appendStringInfoString(body, "{\"role\":\"model\",\"parts\":[");
-	if (*message->text != '\0' || message->ncalls == 0)
+	if (*message->text != '\0')
 	{
 		add_text(body, message->text);
 		comma = ",";
@@ -124,7 +135,7 @@ add_turn(StringInfo body, const PromMessage *message)
 		appendStringInfo(body, "%s{\"functionCall\":{", comma);
 		add_id(body, call->id);
 		appendStringInfoString(body, "\"name\":");
-		escape_json(body, call->name);
+		prom_provider_add_name(body, call->name);
 		appendStringInfo(body, ",\"args\":%s}%s}",
 						 prom_toolcall_object(call->arguments),
 						 i == 0 ? NO_SIGNATURE : "");
@@ -133,17 +144,20 @@ add_turn(StringInfo body, const PromMessage *message)
 	appendStringInfoString(body, "]}");
 }
 
-/* All results of a turn are one message, of the user; the last one's place. */
+/*
+ * All results of a turn are one message, of the user; the last one's place.
+ * is_own: the turn went back as it came, and so do the names in it.
+ */
 static int
-add_results(StringInfo body, const PromPrompt *prompt, int i)
+add_results(StringInfo body, const PromPrompt *prompt, int i, bool is_own)
 {
 	appendStringInfoString(body, "{\"role\":\"user\",\"parts\":[");
-	add_result(body, &prompt->messages[i]);
+	add_result(body, &prompt->messages[i], is_own);
 	while (i + 1 < prompt->nmessages &&
 		   prompt->messages[i + 1].call_id != NULL)
 	{
 		appendStringInfoChar(body, ',');
-		add_result(body, &prompt->messages[++i]);
+		add_result(body, &prompt->messages[++i], is_own);
 	}
 	appendStringInfoString(body, "]}");
 	return i;
@@ -153,22 +167,29 @@ static void
 add_contents(StringInfo body, const PromPrompt *prompt)
 {
 	const char *comma = "";
+	bool is_own = false;
 
 	appendStringInfoString(body, "\"contents\":[");
 	for (int i = 0; i < prompt->nmessages; i++)
 	{
 		const PromMessage *message = &prompt->messages[i];
 
-		if (strcmp(message->role, "system") == 0)
+		if (strcmp(message->role, "system") == 0 || is_left_out(message))
 			continue;
 		appendStringInfoString(body, comma);
 		comma = ",";
 		if (message->call_id != NULL)
-			i = add_results(body, prompt, i);
+			i = add_results(body, prompt, i, is_own);
 		else if (prom_provider_takes_raw(&prom_provider_gemini, message))
+		{
+			is_own = true;
 			appendStringInfoString(body, message->raw);
+		}
 		else if (strcmp(message->role, "assistant") == 0)
+		{
+			is_own = false;
 			add_turn(body, message);
+		}
 		else
 		{
 			appendStringInfoString(body, "{\"role\":\"user\",\"parts\":[");

@@ -8,6 +8,10 @@
 
 #include "provider/provider.h"
 
+#define NAME_LETTERS \
+	"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
+#define MAX_NAME 63
+
 /* The last one takes all turns. */
 static const PromProvider *const providers[] = {
 	&prom_provider_anthropic,
@@ -84,6 +88,29 @@ prom_provider_url(const PromProvider *provider, const PromModel *model,
 	return ok;
 }
 
+bool
+prom_provider_is_blank(const char *text)
+{
+	return text[strspn(text, " \t\n\v\f\r")] == '\0';
+}
+
+/*
+ * Models invent names, and servers refuse what their own would not: letters,
+ * digits, _ and -, at most 64, and Google's a letter or _ at first.
+ */
+void
+prom_provider_add_name(StringInfo body, const char *name)
+{
+	appendStringInfoChar(body, '"');
+	if (*name == '\0' || *name == '-' || (*name >= '0' && *name <= '9'))
+		appendStringInfoChar(body, '_');
+	for (int i = 0; name[i] != '\0' && i < MAX_NAME; i++)
+		appendStringInfoChar(body, strchr(NAME_LETTERS, name[i]) != NULL
+									   ? name[i]
+									   : '_');
+	appendStringInfoChar(body, '"');
+}
+
 void
 prom_provider_add_calls(StringInfo body, const PromToolCall *calls, int n)
 {
@@ -96,7 +123,7 @@ prom_provider_add_calls(StringInfo body, const PromToolCall *calls, int n)
 		escape_json(body, calls[i].id);
 		appendStringInfoString(body,
 							   ",\"type\":\"function\",\"function\":{\"name\":");
-		escape_json(body, calls[i].name);
+		prom_provider_add_name(body, calls[i].name);
 		appendStringInfoString(body, ",\"arguments\":");
 		/* Some servers fail at earlier arguments that are not JSON. */
 		escape_json(body,

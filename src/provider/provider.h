@@ -114,6 +114,12 @@ extern bool prom_provider_url(const PromProvider *provider,
 extern bool prom_provider_takes_raw(const PromProvider *provider,
 									const PromMessage *message);
 
+/* Is there nothing to see in a text? */
+extern bool prom_provider_is_blank(const char *text);
+
+/* Append the name of a tool that was called, as every server takes it. */
+extern void prom_provider_add_name(StringInfo body, const char *name);
+
 /* Append the messages as an array in the form of chat completions, */
 extern void prom_provider_add_messages(StringInfo body,
 									   const PromPrompt *prompt);

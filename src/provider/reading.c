@@ -13,6 +13,9 @@
 #define MAX_SMALL (256 * 1024) /* bytes given to json-c */
 #define MAX_WORD 128           /* bytes of an error's code or the like */
 
+/* Tokens; more make no sense, and sums of them would not fit. */
+#define MAX_COUNT INT64CONST(1000000000000)
+
 
 json_object *
 prom_reading_parse(PromSlice json)
@@ -51,7 +54,7 @@ prom_reading_count(json_object *object, const char *name)
 		!json_object_is_type(value, json_type_double))
 		return -1;
 	count = json_object_get_int64(value);
-	return count >= 0 ? count : -1;
+	return count >= 0 && count <= MAX_COUNT ? count : -1;
 }
 
 /* A string or number as clean text; NULL for all else. */
@@ -198,13 +201,15 @@ prom_reading_append(PromTurn *turn, PromJoined *joined, PromSlice text)
 
 	if (grown == NULL || joined->length + text.length >= joined->size)
 	{
-		joined->size = 2 * (joined->length + text.length) + 1;
-		grown = realloc(joined->text, joined->size);
-	}
-	if (grown == NULL)
-	{
-		prom_reading_no_memory(turn);
-		return false;
+		size_t size = 2 * (joined->length + text.length) + 1;
+
+		grown = realloc(joined->text, size);
+		if (grown == NULL)
+		{
+			prom_reading_no_memory(turn);
+			return false;
+		}
+		joined->size = size;
 	}
 	memcpy(grown + joined->length, text.data, text.length);
 	joined->text = grown;

@@ -32,7 +32,7 @@ extern json_object *prom_reading_parse(PromSlice json);
 /* A member of an object, borrowed; NULL if there is none or it is null. */
 extern json_object *prom_reading_member(json_object *object, const char *name);
 
-/* A count, or -1. */
+/* A count, or -1; so are those that no request can have. */
 extern int64 prom_reading_count(json_object *object, const char *name);
 
 /* Is this document an error, though its status is good? */

@@ -90,7 +90,7 @@ add_turn(StringInfo body, const PromMessage *message)
 						 comma);
 		escape_json(body, call->id);
 		appendStringInfoString(body, ",\"name\":");
-		escape_json(body, call->name);
+		prom_provider_add_name(body, call->name);
 		appendStringInfoString(body, ",\"arguments\":");
 		escape_json(body, prom_toolcall_object(call->arguments));
 		appendStringInfoChar(body, '}');
@@ -351,20 +351,29 @@ responses_stream_is_done(const void *arg)
 	return stream->done;
 }
 
-/* The response at the end has all items again; those of before are the same. */
+/*
+ * The response at the end has all items again, and its word counts: a stream
+ * may repeat one.  Some servers leave them out there.
+ */
 static void
 read_end(Stream *stream, PromSlice response)
 {
 	PromSlice items;
+	PromSlice item;
+	size_t position;
 
 	stream->done = true;
 	if (!read_response(&stream->turn, response))
 		return;
-	if (stream->items.length == 0 &&
-		prom_json_find(response, "output", &items) &&
-		prom_json_kind(items) == '[' && items.length > 2)
-		(void) prom_reading_append(&stream->turn, &stream->items,
-								   (PromSlice){items.data, items.length - 1});
+	if (!prom_json_find(response, "output", &items) ||
+		prom_json_kind(items) != '[')
+		return;
+	position = 0;
+	if (!prom_json_next_element(items, &position, &item))
+		return;
+	stream->items.length = 0;
+	(void) prom_reading_append(&stream->turn, &stream->items,
+							   (PromSlice){items.data, items.length - 1});
 }
 
 /* Pieces of items are not needed: each item comes whole when it is done. */

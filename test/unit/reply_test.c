@@ -72,6 +72,13 @@ static Recording recordings[] = {
 	 "\"input\":{\"id\": 7}},{\"type\":\"tool_use\",\"id\":\"toolu_2\","
 	 "\"name\":\"get_row\",\"input\":{}}]",
 	 NULL, NULL, NULL, 0},
+	{"anthropic_stream_indexes.sse", "\n \n", "tool_use", true, 20, 9, 4,
+	 "[{\"type\":\"tool_use\",\"id\":\"toolu_1\",\"name\":\"get_row\","
+	 "\"input\":{\"id\":7}},{\"type\":\"tool_use\",\"id\":\"toolu_2\","
+	 "\"name\":\"get_row\",\"input\":{\"id\":8}}]",
+	 NULL, NULL, NULL, 0},
+	{"anthropic_counts.json", " \nHello.", "end_turn", false, -1, -1, -1,
+	 "\"content\":[{\"type\":\"text\",\"text\":\"Hello.\"}]", NULL, NULL, NULL, 0},
 	{"anthropic_stream_error.sse", NULL, NULL, false, -1, -1, -1, NULL,
 	 "Overloaded", NULL, NULL, 0},
 	{"error_anthropic.json", NULL, NULL, false, -1, -1, -1, NULL,
@@ -116,6 +123,11 @@ static Recording recordings[] = {
 	{"responses_stream_tool.sse", NULL, "completed", true, 20, 9, 4,
 	 "[{\"type\":\"function_call\",\"id\":\"fc_1\",\"call_id\":\"call_"
 	 "1\"",
+	 NULL, NULL, NULL, 0},
+	{"responses_stream_repeat.sse", NULL, "completed", true, 20, 9, 4,
+	 "\"status\":\"completed\"},{\"type\":\"function_call\",\"id\":\"fc_2\","
+	 "\"call_id\":\"call_2\",\"name\":\"get_row\",\"arguments\":\"{}\","
+	 "\"status\":\"completed\"}]",
 	 NULL, NULL, NULL, 0},
 	{"responses_stream_failed.sse", NULL, NULL, false, -1, -1, -1, NULL,
 	 "Slow down.", "rate_limit_exceeded", NULL, 0},
@@ -396,6 +408,26 @@ check_damaged(const PromTurn *turn)
 		  turn->raw ? turn->raw : "-");
 }
 
+static bool
+is_same(const char *one, const char *other)
+{
+	return one == NULL ? other == NULL
+					   : other != NULL && strcmp(one, other) == 0;
+}
+
+/* A damaged stream, too, says the same whatever the pieces. */
+static void
+check_same(const PromTurn *one, const PromTurn *other)
+{
+	check(one->problem == other->problem && one->is_error == other->is_error &&
+			  one->ncalls == other->ncalls && is_same(one->raw, other->raw) &&
+			  is_same(one->answer, other->answer) &&
+			  is_same(one->finish_reason, other->finish_reason) &&
+			  is_same(one->message, other->message),
+		  "a damaged stream in pieces: %s, and not %s",
+		  other->raw ? other->raw : "-", one->raw ? one->raw : "-");
+}
+
 /* Change some bytes of a copy; returns its length. */
 static size_t
 damage(const Recording *recording, char *copy, unsigned *seed)
@@ -450,11 +482,16 @@ test_damaged(double limit)
 		size_t length = damage(recording, copy, &seed);
 		PromSlice body = {copy, length};
 		PromTurn turn;
+		PromTurn pieces;
 
 		choose_format(recording->file);
-		read_stream(copy, length, 0, 1 + next_random(&seed) % length, &turn);
+		read_stream(copy, length, 0, length, &turn);
 		check_damaged(&turn);
+		read_stream(copy, length, next_random(&seed) % length,
+					1 + next_random(&seed) % length, &pieces);
+		check_same(&turn, &pieces);
 		prom_turn_clear(&turn);
+		prom_turn_clear(&pieces);
 		provider->read_body(&turn, body);
 		check_damaged(&turn);
 		prom_turn_clear(&turn);
@@ -465,6 +502,79 @@ test_damaged(double limit)
 	group_end(begun);
 	printf("# %ld damaged replies\n", rounds);
 	free(copy);
+}
+
+
+/* Must a body have this, or must it not? */
+typedef struct Want
+{
+	const PromProvider *provider;
+	const char *text;
+	bool has;
+} Want;
+
+/*
+ * A conversation with blanks, and with turns of some other model: one that
+ * used the same id twice, one that invented the name of a tool.
+ */
+static void
+test_bodies(void)
+{
+	static const PromToolCall first[] = {{"no-id-1", "get row\xC3\xA4", "{}"},
+										 {"a.b", "", "[1]"}};
+	static const PromToolCall second[] = {{"no-id-1", "7", "{\"id\":7}"}};
+	static const PromMessage messages[] = {
+		{"system", "  ", NULL, NULL, 0, NULL, NULL, false},
+		{"user", "Hello", NULL, NULL, 0, NULL, NULL, false},
+		{"assistant", "", NULL, NULL, 0, NULL, NULL, false},
+		{"user", "\n\t ", NULL, NULL, 0, NULL, NULL, false},
+		{"assistant", " ", NULL, first, 2, NULL, NULL, false},
+		{"tool", " ", NULL, NULL, 0, "no-id-1", "get row\xC3\xA4", false},
+		{"tool", "No.", NULL, NULL, 0, "a.b", "", true},
+		{"assistant", "", NULL, second, 1, NULL, NULL, false},
+		{"tool", "7", NULL, NULL, 0, "no-id-1", "7", false},
+	};
+	static const Want wants[] = {
+		{&prom_provider_anthropic, "\"type\":\"text\",\"text\":\"Hello\"", true},
+		{&prom_provider_anthropic, "\"text\":\"\"", false},
+		{&prom_provider_anthropic, "\"text\":\" ", false},
+		{&prom_provider_anthropic, "\"text\":\"\\n", false},
+		{&prom_provider_anthropic, "\"system\"", false},
+		{&prom_provider_anthropic, "\"content\":[]", false},
+		{&prom_provider_anthropic,
+		 "\"id\":\"call_4_1\",\"name\":\"get_row__\",\"input\":{}}", true},
+		{&prom_provider_anthropic,
+		 "\"id\":\"call_4_2\",\"name\":\"_\",\"input\":{}}", true},
+		{&prom_provider_anthropic, "\"tool_use_id\":\"call_4_1\"}", true},
+		{&prom_provider_anthropic,
+		 "\"tool_use_id\":\"call_4_2\",\"content\":\"No.\",\"is_error\":true}",
+		 true},
+		{&prom_provider_anthropic, "\"tool_use_id\":\"call_7_1\"", true},
+		{&prom_provider_gemini, "\"parts\":[{\"text\":\"\"}]", false},
+		{&prom_provider_gemini,
+		 "{\"functionResponse\":{\"name\":\"get_row__\",\"response\"", true},
+		{&prom_provider_gemini,
+		 "{\"functionCall\":{\"name\":\"_7\",\"args\":{\"id\":7}}", true},
+		{&prom_provider_openai, "\"name\":\"get_row__\"", true},
+		{&prom_provider_responses, "\"name\":\"get_row__\"", true},
+	};
+	PromPrompt prompt = {messages, lengthof(messages), NULL, 0, NULL, false,
+						 "m"};
+	PromModel model = {.max_tokens = -1};
+
+	for (int i = 0; i < lengthof(wants); i++)
+	{
+		PromSlice json;
+		StringInfoData body;
+
+		initStringInfo(&body);
+		wants[i].provider->build(&body, &model, "example.com", &prompt);
+		json = (PromSlice){body.data, body.len};
+		check(prom_json_valid(json), "a body is JSON: %s", body.data);
+		check((strstr(body.data, wants[i].text) != NULL) == wants[i].has,
+			  "%s: %s: %s", wants[i].provider->api, wants[i].text, body.data);
+		pfree(body.data);
+	}
 }
 
 
@@ -580,6 +690,7 @@ main(int argc, char **argv)
 		return 2;
 	test_sse();
 	test_sse_limits();
+	test_bodies();
 	for (i = 0; i < lengthof(recordings); i++)
 	{
 		Recording *recording = &recordings[i];
