@@ -7,6 +7,9 @@
  * the message that goes back: with the blocks as they came, signatures of
  * thinking included, but without those of blank text, which are refused in a
  * request, and without what only a reply has.
+ *
+ * Version 2026-10-21 is not spoken: it refuses each temperature, and 2023-06-01
+ * goes on as it is (docs: versions).
  */
 #include "postgres.h"
 
