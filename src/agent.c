@@ -207,6 +207,7 @@ prom_set_model(PG_FUNCTION_ARGS)
 	if (options != NULL)
 		prom_option_check_model(options);
 	options = prom_setting_merge(&setting, options);
+	prom_option_check_extra_body(options, texts[MODEL_API]);
 	tell_scheduler(NULL, name);
 	PG_RETURN_INT64(prom_setting_end(&setting, texts, options));
 }

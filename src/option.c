@@ -19,7 +19,9 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "encoding.h"
 #include "option.h"
+#include "provider/provider.h"
 #include "shmem.h"
 
 typedef enum OptionType
@@ -30,7 +32,8 @@ typedef enum OptionType
 	OPTION_INTERVAL, /* text such as "10 s", or a number of seconds */
 	OPTION_SIZE,     /* text such as "16 MB", or a number of bytes */
 	OPTION_ROLES,    /* an array of names of roles */
-	OPTION_MODELS    /* an array of names of models */
+	OPTION_MODELS,   /* an array of names of models */
+	OPTION_OBJECT    /* an object of at most so many bytes of text */
 } OptionType;
 
 typedef struct Option
@@ -44,12 +47,14 @@ typedef struct Option
 static const Option model_options[] = {
 	{"breaker_failures", OPTION_INTEGER, 1, 1000},
 	{"connect_timeout", OPTION_INTERVAL, 1, 3600000},
+	{"extra_body", OPTION_OBJECT, 0, 64 * 1024},
 	{"fallback", OPTION_MODELS, 0, PROM_MAX_FALLBACKS},
 	{"first_byte_timeout", OPTION_INTERVAL, 1, 86400000},
 	{"idle_timeout", OPTION_INTERVAL, 1, 86400000},
 	{"max_concurrent", OPTION_INTEGER, 1, 100000},
 	{"max_reply", OPTION_SIZE, 1024, INT64CONST(256) * 1024 * 1024},
 	{"max_tokens", OPTION_INTEGER, 1, INT_MAX},
+	{"price_cached", OPTION_NUMBER, 0, 1000000},
 	{"price_in", OPTION_NUMBER, 0, 1000000},
 	{"price_out", OPTION_NUMBER, 0, 1000000},
 	{"stream", OPTION_BOOLEAN, 0, 1},
@@ -255,6 +260,22 @@ check_roles(const Option *option, JsonbValue *value)
 		(void) get_role_oid(names[i], false);
 }
 
+/* The text of an object, palloc'd in UTF-8. */
+static const char *
+read_object(const Option *option, JsonbValue *value)
+{
+	const char *text = NULL;
+
+	if (value->type == jbvBinary &&
+		JsonContainerIsObject(value->val.binary.data))
+		text = prom_encoding_to_utf8(JsonbToCString(
+			NULL, value->val.binary.data, value->val.binary.len));
+	if (text == NULL || strlen(text) > option->max)
+		raise_value(option, psprintf("a json object of at most %lld bytes",
+									 (long long) option->max));
+	return text;
+}
+
 static void
 check_value(const Option *option, JsonbValue *value)
 {
@@ -283,6 +304,9 @@ check_value(const Option *option, JsonbValue *value)
 			break;
 		case OPTION_MODELS:
 			(void) read_models(option, value, &n);
+			break;
+		case OPTION_OBJECT:
+			(void) read_object(option, value);
 			break;
 	}
 }
@@ -343,6 +367,40 @@ void
 prom_option_check_model(Jsonb *options)
 {
 	check_options(options, model_options, lengthof(model_options), "a model");
+}
+
+void
+prom_option_check_extra_body(Jsonb *options, const char *api)
+{
+	const PromProvider *provider = prom_provider_find(api);
+	PromModel model = {0};
+	PromSlice extra;
+	PromSlice value;
+
+	prom_option_read_model(options, &model);
+	if (model.extra_body == NULL)
+		return;
+	if (prom_llm_is_function(api))
+		provider = &prom_provider_openai;
+	if (provider == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a model of api \"%s\" has no extra_body", api)));
+	extra = (PromSlice){model.extra_body, strlen(model.extra_body)};
+	for (int i = 0; provider->members[i] != NULL; i++)
+		if (prom_json_find(extra, provider->members[i], &value))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("extra_body must not have \"%s\"",
+							provider->members[i]),
+					 errdetail("Requests of api \"%s\" have it already.", api)));
+	if (provider->shared != NULL &&
+		prom_json_find(extra, provider->shared, &value) &&
+		prom_json_kind(value) != '{')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" of extra_body must be a json object",
+						provider->shared)));
 }
 
 void
@@ -419,6 +477,9 @@ prom_option_read_model(Jsonb *options, PromModel *model)
 	model->temperature = number_or_null(&from, "temperature");
 	model->price_in = number_or_null(&from, "price_in");
 	model->price_out = number_or_null(&from, "price_out");
+	model->price_cached = number_or_null(&from, "price_cached");
+	value = set_option(&from, "extra_body", &option);
+	model->extra_body = value == NULL ? NULL : read_object(option, value);
 	model->max_tokens = integer_or(&from, "max_tokens", -1);
 	model->window = integer_or(&from, "window", -1);
 	model->max_reply = size_or(&from, "max_reply", 16 * 1024 * 1024);

@@ -12,6 +12,9 @@
 extern void prom_option_check_model(Jsonb *options);
 extern void prom_option_check_agent(Jsonb *options);
 
+/* Raise unless requests to this api may have what extra_body adds. */
+extern void prom_option_check_extra_body(Jsonb *options, const char *api);
+
 /* Fill in what the options say, and the defaults of the others. */
 extern void prom_option_read_model(Jsonb *options, PromModel *model);
 extern void prom_option_read_agent(Jsonb *options, PromAgent *agent);

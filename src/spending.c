@@ -133,11 +133,13 @@ change(PromAmount *sum, const PromAmount *by, bool adds)
 
 /* What so many tokens of a model come to, in the current memory context. */
 static PromAmount
-amount_of(const PromModel *model, int64 tokens_in, int64 tokens_out)
+amount_of(const PromModel *model, int64 tokens_in, int64 cached_tokens,
+		  int64 tokens_out)
 {
 	PromAmount amount;
 	bool isnull;
-	Datum cost = prom_step_cost(model, tokens_in, tokens_out, &isnull);
+	Datum cost = prom_step_cost(model, tokens_in, cached_tokens, tokens_out,
+								&isnull);
 
 	amount.cost = isnull ? NULL : DatumGetNumeric(cost);
 	if (pg_add_s64_overflow(tokens_in, tokens_out, &amount.tokens))
@@ -724,7 +726,7 @@ prom_spending_reserve(PromAttempt *attempt, const PromModel *model,
 	Assert(attempt->reservation == NULL);
 	if (tokens_out < 0)
 		tokens_out = is_call ? REPLY_TOKENS : 0;
-	amount = amount_of(model, tokens_in, tokens_out);
+	amount = amount_of(model, tokens_in, 0, tokens_out);
 	for (int i = 0; i < ncounters; i++)
 		if (falls_under(&spender, &counters[i]) &&
 			(!tokens_fit(&counters[i], &amount) ||
@@ -750,7 +752,8 @@ prom_spending_settle(PromAttempt *attempt, const PromModel *model,
 	if (attempt->reservation == NULL)
 		return;
 	if (!reply->ambiguous && reply->tokens_in >= 0 && reply->tokens_out >= 0)
-		charge = amount_of(model, reply->tokens_in, reply->tokens_out);
+		charge = amount_of(model, reply->tokens_in, reply->cached_tokens,
+						   reply->tokens_out);
 	else if (reply->ambiguous ||
 			 (reply->http_status >= 200 && reply->http_status <= 299))
 		charge = attempt->reservation->amount;

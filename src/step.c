@@ -13,17 +13,21 @@
 #include "step.h"
 
 Datum
-prom_step_cost(const PromModel *model, int64 tokens_in, int64 tokens_out,
-			   bool *isnull)
+prom_step_cost(const PromModel *model, int64 tokens_in, int64 cached_tokens,
+			   int64 tokens_out, bool *isnull)
 {
 	Numeric million = int64_to_numeric(1000000);
 	Datum cost = NumericGetDatum(int64_to_numeric(0));
+	int64 cached = model->price_cached == NULL
+					   ? 0
+					   : Min(Max(cached_tokens, 0), Max(tokens_in, 0));
 	const struct
 	{
 		const char *price;
 		int64 tokens;
 	} parts[] = {
-		{model->price_in, tokens_in},
+		{model->price_in, tokens_in - cached},
+		{cached > 0 ? model->price_cached : NULL, cached},
 		{model->price_out, tokens_out},
 	};
 
@@ -107,6 +111,7 @@ fill_reply(Datum *values, bool *nulls, const PromAttempt *attempt,
 	values[STEP_MODEL] =
 		CStringGetTextDatum(model->model != NULL ? model->model : model->name);
 	values[STEP_COST] = prom_step_cost(model, reply->tokens_in,
+									   reply->cached_tokens,
 									   reply->tokens_out, &nulls[STEP_COST]);
 	values[STEP_FINISH_REASON] =
 		prom_fact_text(prom_encoding_from_utf8(reply->finish_reason),

@@ -13,10 +13,11 @@ extern int64 prom_reply_tokens(const PromReply *reply);
 
 /*
  * What so many tokens (-1: not known) of a model cost; NULL if neither price
- * nor usage is known.
+ * nor usage is known.  The cached ones are a part of tokens_in.
  */
 extern Datum prom_step_cost(const PromModel *model, int64 tokens_in,
-							int64 tokens_out, bool *isnull);
+							int64 cached_tokens, int64 tokens_out,
+							bool *isnull);
 
 /* The step of a reply, good or not; of echo too, which has no call. */
 extern void prom_step_add_chat(PromFactWriter *writer,

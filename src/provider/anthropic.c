@@ -46,6 +46,18 @@ static const PromFinish finishes[] = {
 	{"refusal", "filter"},
 };
 
+static const char *const members[] = {
+	"model",
+	"messages",
+	"system",
+	"tools",
+	"max_tokens",
+	"output_config.format",
+	"temperature",
+	"stream",
+	NULL,
+};
+
 static const char *const headers[] = {"anthropic-version: 2023-06-01", NULL};
 
 
@@ -263,6 +275,16 @@ add_tools(StringInfo body, const PromPrompt *prompt)
 	appendStringInfoChar(body, ']');
 }
 
+/* Members of "output_config". */
+static char *
+make_format(const PromPrompt *prompt)
+{
+	if (prompt->output_schema == NULL)
+		return NULL;
+	return psprintf(",\"format\":{\"type\":\"json_schema\",\"schema\":%s}",
+					prompt->output_schema);
+}
+
 static void
 anthropic_build(StringInfo body, const PromModel *model, const char *host,
 				const PromPrompt *prompt)
@@ -274,14 +296,12 @@ anthropic_build(StringInfo body, const PromModel *model, const char *host,
 	add_tools(body, prompt);
 	add_system(body, prompt);
 	add_messages(body, prompt);
-	if (prompt->output_schema != NULL)
-		appendStringInfo(body,
-						 ",\"output_config\":{\"format\":"
-						 "{\"type\":\"json_schema\",\"schema\":%s}}",
-						 prompt->output_schema);
 	if (model->temperature != NULL)
 		appendStringInfo(body, ",\"temperature\":%s", model->temperature);
-	appendStringInfo(body, ",\"stream\":%s}", model->stream ? "true" : "false");
+	appendStringInfo(body, ",\"stream\":%s", model->stream ? "true" : "false");
+	prom_provider_add_extra(body, &prom_provider_anthropic, model,
+							make_format(prompt));
+	appendStringInfoChar(body, '}');
 }
 
 
@@ -731,6 +751,8 @@ const PromProvider prom_provider_anthropic = {
 	.headers = headers,
 	.key_header = anthropic_key_header,
 	.build = anthropic_build,
+	.members = members,
+	.shared = "output_config",
 	.read_body = anthropic_read_body,
 	.read_error = prom_reading_error,
 	.open_stream = anthropic_open_stream,

@@ -50,6 +50,17 @@ static const PromFinish finishes[] = {
 	{"PROMPT_BLOCKED", "filter"},
 };
 
+static const char *const members[] = {
+	"systemInstruction",
+	"contents",
+	"tools",
+	"generationConfig.maxOutputTokens",
+	"generationConfig.temperature",
+	"generationConfig.responseMimeType",
+	"generationConfig.responseJsonSchema",
+	NULL,
+};
+
 
 /* Building a request. */
 
@@ -234,30 +245,23 @@ add_tools(StringInfo body, const PromPrompt *prompt)
 	appendStringInfoString(body, "]}]");
 }
 
-static void
-add_configuration(StringInfo body, const PromModel *model,
-				  const PromPrompt *prompt)
+/* Members of "generationConfig". */
+static char *
+make_configuration(const PromModel *model, const PromPrompt *prompt)
 {
-	const char *comma = "";
+	StringInfoData own;
 
-	appendStringInfoString(body, ",\"generationConfig\":{");
+	initStringInfo(&own);
 	if (model->max_tokens >= 0)
-	{
-		appendStringInfo(body, "\"maxOutputTokens\":%d", model->max_tokens);
-		comma = ",";
-	}
+		appendStringInfo(&own, ",\"maxOutputTokens\":%d", model->max_tokens);
 	if (model->temperature != NULL)
-	{
-		appendStringInfo(body, "%s\"temperature\":%s", comma,
-						 model->temperature);
-		comma = ",";
-	}
+		appendStringInfo(&own, ",\"temperature\":%s", model->temperature);
 	if (prompt->output_schema != NULL)
-		appendStringInfo(body,
-						 "%s\"responseMimeType\":\"application/json\","
+		appendStringInfo(&own,
+						 ",\"responseMimeType\":\"application/json\","
 						 "\"responseJsonSchema\":%s",
-						 comma, prompt->output_schema);
-	appendStringInfoChar(body, '}');
+						 prompt->output_schema);
+	return own.data;
 }
 
 static void
@@ -268,7 +272,8 @@ gemini_build(StringInfo body, const PromModel *model, const char *host,
 	add_system(body, prompt);
 	add_contents(body, prompt);
 	add_tools(body, prompt);
-	add_configuration(body, model, prompt);
+	prom_provider_add_extra(body, &prom_provider_gemini, model,
+							make_configuration(model, prompt));
 	appendStringInfoChar(body, '}');
 }
 
@@ -619,6 +624,8 @@ const PromProvider prom_provider_gemini = {
 	.add_path = gemini_add_path,
 	.key_header = gemini_key_header,
 	.build = gemini_build,
+	.members = members,
+	.shared = "generationConfig",
 	.read_body = gemini_read_body,
 	.read_error = prom_reading_error,
 	.open_stream = gemini_open_stream,

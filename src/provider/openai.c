@@ -44,6 +44,19 @@ static const PromFinish finishes[] = {
 	{"recitation", "filter"},
 };
 
+static const char *const members[] = {
+	"model",
+	"messages",
+	"tools",
+	"response_format",
+	"max_tokens",
+	"max_completion_tokens",
+	"temperature",
+	"stream",
+	"stream_options",
+	NULL,
+};
+
 
 /* Building a request. */
 
@@ -110,6 +123,7 @@ openai_build(StringInfo body, const PromModel *model, const char *host,
 									 "\"stream_options\":{\"include_usage\":true}");
 	else
 		appendStringInfoString(body, ",\"stream\":false");
+	prom_provider_add_extra(body, &prom_provider_openai, model, NULL);
 	appendStringInfoChar(body, '}');
 }
 
@@ -399,6 +413,7 @@ const PromProvider prom_provider_openai = {
 	.add_path = openai_add_path,
 	.key_header = prom_provider_openai_key_header,
 	.build = openai_build,
+	.members = members,
 	.read_body = openai_read_body,
 	.read_error = prom_reading_error,
 	.open_stream = openai_open_stream,

@@ -111,6 +111,51 @@ prom_provider_add_name(StringInfo body, const char *name)
 	appendStringInfoChar(body, '"');
 }
 
+/* Append members of an object but one, each after a comma. */
+static void
+add_members(StringInfo body, PromSlice object, const char *but)
+{
+	PromSlice key;
+	PromSlice value;
+	size_t position = 0;
+
+	while (prom_json_next_member(object, &position, &key, &value))
+		if (but == NULL || !prom_json_is(key, but))
+		{
+			appendStringInfoChar(body, ',');
+			appendBinaryStringInfo(body, key.data, (int) key.length);
+			appendStringInfoChar(body, ':');
+			appendBinaryStringInfo(body, value.data, (int) value.length);
+		}
+}
+
+void
+prom_provider_add_extra(StringInfo body, const PromProvider *provider,
+						const PromModel *model, char *own)
+{
+	PromSlice extra = {model->extra_body, 0};
+	PromSlice shared = {"{}", 2};
+	StringInfoData members;
+
+	if (extra.data != NULL)
+		extra.length = strlen(extra.data);
+	if (extra.data != NULL && provider->shared != NULL)
+		(void) prom_json_find(extra, provider->shared, &shared);
+	initStringInfo(&members);
+	if (own != NULL)
+	{
+		appendStringInfoString(&members, own);
+		pfree(own);
+	}
+	add_members(&members, shared, NULL);
+	if (members.len > 0)
+		appendStringInfo(body, ",\"%s\":{%s}", provider->shared,
+						 members.data + 1);
+	pfree(members.data);
+	if (extra.data != NULL)
+		add_members(body, extra, provider->shared);
+}
+
 void
 prom_provider_add_calls(StringInfo body, const PromToolCall *calls, int n)
 {

@@ -64,6 +64,13 @@ typedef struct PromProvider
 	void (*build)(StringInfo body, const PromModel *model, const char *host,
 				  const PromPrompt *prompt);
 
+	/*
+	 * Paths of the members that it writes, up to a NULL, and the one that it
+	 * shares with the model's extra_body; NULL: none.
+	 */
+	const char *const *members;
+	const char *shared;
+
 	/* Read the whole body of a good response, or of an error. */
 	void (*read_body)(PromTurn *turn, PromSlice body);
 	void (*read_error)(PromTurn *turn, PromSlice body);
@@ -119,6 +126,15 @@ extern bool prom_provider_is_blank(const char *text);
 
 /* Append the name of a tool that was called, as every server takes it. */
 extern void prom_provider_add_name(StringInfo body, const char *name);
+
+/*
+ * Append what the model's extra_body adds to a request: the member that the
+ * provider shares, with its own members if there are any (each after a comma,
+ * palloc'd, and freed here), and all others.
+ */
+extern void prom_provider_add_extra(StringInfo body,
+									const PromProvider *provider,
+									const PromModel *model, char *own);
 
 /* Append the messages as an array in the form of chat completions, */
 extern void prom_provider_add_messages(StringInfo body,

@@ -34,6 +34,19 @@ static const PromFinish finishes[] = {
 static const char *const plain_models[] = {"gpt-3", "gpt-4", "chatgpt",
 										   "gpt-5-chat"};
 
+static const char *const members[] = {
+	"model",
+	"input",
+	"store",
+	"include",
+	"tools",
+	"text.format",
+	"max_output_tokens",
+	"temperature",
+	"stream",
+	NULL,
+};
+
 
 /* Building a request. */
 
@@ -146,6 +159,17 @@ add_tools(StringInfo body, const PromPrompt *prompt)
 	appendStringInfoChar(body, ']');
 }
 
+/* Members of "text". */
+static char *
+make_format(const PromPrompt *prompt)
+{
+	if (prompt->output_schema == NULL)
+		return NULL;
+	return psprintf(",\"format\":{\"type\":\"json_schema\","
+					"\"name\":\"answer\",\"strict\":%s,\"schema\":%s}",
+					prompt->strict ? "true" : "false", prompt->output_schema);
+}
+
 static void
 responses_build(StringInfo body, const PromModel *model, const char *host,
 				const PromPrompt *prompt)
@@ -158,17 +182,14 @@ responses_build(StringInfo body, const PromModel *model, const char *host,
 			body, ",\"include\":[\"reasoning.encrypted_content\"]");
 	add_tools(body, prompt);
 	add_input(body, prompt);
-	if (prompt->output_schema != NULL)
-		appendStringInfo(body,
-						 ",\"text\":{\"format\":{\"type\":\"json_schema\","
-						 "\"name\":\"answer\",\"strict\":%s,\"schema\":%s}}",
-						 prompt->strict ? "true" : "false",
-						 prompt->output_schema);
 	if (model->max_tokens >= 0)
 		appendStringInfo(body, ",\"max_output_tokens\":%d", model->max_tokens);
 	if (model->temperature != NULL)
 		appendStringInfo(body, ",\"temperature\":%s", model->temperature);
-	appendStringInfo(body, ",\"stream\":%s}", model->stream ? "true" : "false");
+	appendStringInfo(body, ",\"stream\":%s", model->stream ? "true" : "false");
+	prom_provider_add_extra(body, &prom_provider_responses, model,
+							make_format(prompt));
+	appendStringInfoChar(body, '}');
 }
 
 
@@ -450,6 +471,8 @@ const PromProvider prom_provider_responses = {
 	.add_path = responses_add_path,
 	.key_header = prom_provider_openai_key_header,
 	.build = responses_build,
+	.members = members,
+	.shared = "text",
 	.read_body = responses_read_body,
 	.read_error = prom_reading_error,
 	.open_stream = responses_open_stream,

@@ -1,6 +1,6 @@
 -- What prometheus_set_model() writes and refuses, and what prometheus.model shows.
 BEGIN;
-SELECT plan(164);
+SELECT plan(182);
 
 SELECT columns_are('prometheus', 'model', ARRAY[
     'name', 'api', 'endpoint', 'model', 'secret', 'handler', 'owner', 'version', 'set_at', 'options']);
@@ -97,6 +97,20 @@ SELECT lives_ok(format($$SELECT prometheus_set_model('gpt', options => %L)$$, o)
   FROM unnest(ARRAY['{}', '{"max_tokens": 1, "temperature": 0, "price_in": 0, "price_out": 0.000001, "stream": true}',
                     '{"connect_timeout": "1 s", "first_byte_timeout": 0.5, "idle_timeout": "00:01", "total_timeout": 86400}',
                     '{"max_reply": "16 MB"}', '{"max_reply": 1024}', '{"window": 1000, "max_tokens": 5000}', '{"price_in": 1e3}']) AS o;
+
+SELECT throws_ok(format($$SELECT prometheus_set_model('more', %L, 'https://example.com', options => %L)$$, a, o), '22023', NULL, a || ' ' || o)
+  FROM (VALUES ('openai', '{"extra_body": []}'), ('openai', '{"extra_body": 1}'), ('openai', '{"extra_body": {"stream": true}}'),
+               ('openai', '{"extra_body": {"max_tokens": 5}}'), ('openai-responses', '{"extra_body": {"store": true}}'),
+               ('openai-responses', '{"extra_body": {"text": {"format": {}}}}'), ('anthropic', '{"extra_body": {"system": ""}}'),
+               ('anthropic', '{"extra_body": {"output_config": 1}}'), ('anthropic', '{"price_cached": -1}'),
+               ('gemini', '{"extra_body": {"generationConfig": {"temperature": 1}}}'), ('gemini', '{"extra_body": {"generationConfig": "x"}}'),
+               ('gemini', json_build_object('extra_body', json_build_object('x', repeat('x', 65536)))::text)) AS v (a, o);
+SELECT throws_ok($$SELECT prometheus_set_model('more', 'echo', options => '{"extra_body": {"a": 1}}')$$, '22023', NULL, 'echo is sent nothing');
+SELECT lives_ok(format($$SELECT prometheus_set_model('more', %L, 'https://example.com', options => %L)$$, a, o), a || ' ' || o)
+  FROM (VALUES ('openai', '{"extra_body": {"top_p": 0.5, "metadata": {"stream": 1}}, "price_cached": 0.1}'),
+               ('anthropic', '{"extra_body": {"output_config": {"effort": "low"}}}'), ('gemini', '{"extra_body": {"model": "x"}}')) AS v (a, o);
+SELECT throws_ok($$SELECT prometheus_set_model('more', 'openai')$$, '22023', 'extra_body must not have "model"', 'it must fit a new api, too');
+SELECT lives_ok($$SELECT prometheus_set_model('more', 'openai', options => '{"extra_body": null}')$$, 'it can be taken away');
 
 -- Functions as models.
 

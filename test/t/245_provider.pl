@@ -5,6 +5,7 @@ use strict;
 use warnings FATAL => 'all';
 
 use FakeLLM;
+use JSON::PP qw(decode_json);
 use PostgreSQL::Test::Utils;
 use PromCluster;
 use Test::More;
@@ -78,6 +79,37 @@ sub test_format
 foreach my $api (sort keys %formats)
 {
 	test_format($api, $_) foreach qw(true false);
+}
+
+# What a model adds to each request, beside what we write; and what cached tokens cost.
+my %extras = (
+	'openai' => [ '{"seed": 7, "a\"": [1, {"b": null}]}', sub { "$_[0]{seed} $_[0]{'a\"'}[0]" }, '7 1' ],
+	'openai-responses' => [ '{"reasoning": {"effort": "low"}, "text": {"verbosity": "low"}}', sub { "$_[0]{reasoning}{effort} $_[0]{text}{verbosity} $_[0]{text}{format}{type}" }, 'low low json_schema' ],
+	'anthropic' => [ '{"top_p": 0.5, "output_config": {"effort": "low"}}', sub { "$_[0]{top_p} $_[0]{output_config}{effort} $_[0]{output_config}{format}{type}" }, '0.5 low json_schema' ],
+	'gemini' => [ '{"safetySettings": [], "generationConfig": {"topK": 4}}', sub { scalar(@{ $_[0]{safetySettings} }) . " $_[0]{generationConfig}{topK} $_[0]{generationConfig}{responseMimeType}" }, '0 4 application/json' ]);
+foreach my $api (sort keys %extras)
+{
+	my ($extra, $get, $want) = @{ $extras{$api} };
+
+	set_model("$api extra", $api, 'fake-echo', qq({"extra_body": $extra}));
+	$node->wait_task($node->submit("'7', '$api extra', output_schema => '{\"type\": \"integer\"}'"), 'completed');
+	my $body = $llm->requests->[-1]{body};
+	is($get->(ref $body ? $body : decode_json($body)), $want, "$api: extra_body");
+}
+sql(<<'EOSQL');
+CREATE FUNCTION cached(request jsonb) RETURNS jsonb LANGUAGE sql AS $$
+	SELECT '{"choices": [{"message": {"role": "assistant", "content": "Yes."}, "finish_reason": "stop"}],
+		"usage": {"prompt_tokens": 100, "completion_tokens": 10, "prompt_tokens_details": {"cached_tokens": 40}}}'::jsonb $$;
+SELECT prometheus_set_model(name, 'function', handler => 'cached(jsonb)', options => prices::jsonb), prometheus_set_agent(name, name)
+  FROM (VALUES ('cheap', '{"price_in": 2, "price_cached": 0.5, "price_out": 1}'), ('plain', '{"price_in": 2, "price_out": 1}'),
+	('free', '{"price_in": 2, "price_cached": 0}'), ('only', '{"price_cached": 3}')) v (name, prices);
+EOSQL
+my %costs = (cheap => '0.00015', plain => '0.00021', free => '0.00012', only => '0.00012');
+my %asked = map { $_ => $node->submit("'Well?', '$_'") } keys %costs;
+foreach my $name (sort keys %costs)
+{
+	$node->wait_task($asked{$name}, 'completed');
+	is(sql("SELECT cost FROM prometheus.step WHERE task_id = $asked{$name} AND kind = 'chat'"), $costs{$name}, "$name: the cost of cached tokens");
 }
 
 # Errors are those of every format.
