@@ -157,10 +157,7 @@ prom_handler_ask(PromJob *job, const PromModel *model, const PromPrompt *prompt,
 	PromCall *call = NULL;
 	const char *answer = NULL;
 
-	memset(reply, 0, sizeof(*reply));
-	reply->tokens_in = reply->tokens_out = reply->cached_tokens = -1;
-	reply->connect_ms = reply->first_byte_ms = -1;
-	reply->retry_after = -1;
+	prom_reply_init(reply);
 	if (prom_act_refused(job) != NULL)
 		fail(reply, "ModelUnavailable", PROM_RETRY_BACKOFF,
 			 psprintf("the model's function: %s", prom_act_refused(job)));

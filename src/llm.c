@@ -692,12 +692,7 @@ new_call(PromHttp *http, bool stream, void *owner)
 	call->http = http;
 	call->asked_stream = stream;
 	call->result.detail = "";
-	call->reply.retry_after = -1;
-	call->reply.connect_ms = -1;
-	call->reply.first_byte_ms = -1;
-	call->reply.tokens_in = -1;
-	call->reply.tokens_out = -1;
-	call->reply.cached_tokens = -1;
+	prom_reply_init(&call->reply);
 	prom_turn_init(&call->turn);
 	return call;
 }

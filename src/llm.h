@@ -92,6 +92,16 @@ typedef struct PromReply
 	double total_ms;
 } PromReply;
 
+/* Nothing is known of it yet. */
+static inline void
+prom_reply_init(PromReply *reply)
+{
+	memset(reply, 0, sizeof(*reply));
+	reply->tokens_in = reply->tokens_out = reply->cached_tokens = -1;
+	reply->connect_ms = reply->first_byte_ms = -1;
+	reply->retry_after = -1;
+}
+
 typedef struct PromCall PromCall;
 
 /*
