@@ -639,7 +639,8 @@ anthropic_event_text(PromSlice data, PromHear hear, void *owner)
 {
 	PromSlice text;
 
-	if (prom_json_find(data, "delta.text", &text))
+	if (prom_json_find(data, "delta.text", &text) ||
+		prom_json_find(data, "content_block.text", &text))
 		prom_reading_hear(text, hear, owner);
 }
 

@@ -248,8 +248,42 @@ read_stream(const char *bytes, size_t length, size_t cut, size_t step,
 	prom_sse_free(&sse);
 	prom_turn_init(turn);
 	provider->read_stream(stream, turn);
-	if (turn->answer != NULL)
-		check_text(heard, turn->answer, "what was seen while it came");
+}
+
+/* Without characters beyond the BMP, and what is not one: see check_heard(). */
+static void
+drop_pairs(char *text)
+{
+	char *to = text;
+
+	for (const char *c = text; *c != '\0';)
+	{
+		if (((unsigned char) *c & 0xF8) == 0xF0)
+			c += 4;
+		else if (strncmp(c, "\xEF\xBF\xBD", 3) == 0)
+			c += 3;
+		else
+			*to++ = *c++;
+	}
+	*to = '\0';
+}
+
+/*
+ * What could be seen while it came is the answer; but a character whose two
+ * surrogates come in two events cannot be seen.
+ */
+static void
+check_heard(const PromTurn *turn)
+{
+	char *answer;
+
+	if (turn->answer == NULL)
+		return;
+	answer = strdup(turn->answer);
+	drop_pairs(answer);
+	drop_pairs(heard);
+	check_text(heard, answer, "what was seen while it came");
+	free(answer);
 }
 
 static void
@@ -331,13 +365,16 @@ test_pieces(const Recording *recording)
 		{
 			read_stream(text, length, cut, length, &turn);
 			check_turn(recording, &turn, "cut in two");
+			check_heard(&turn);
 			prom_turn_clear(&turn);
 		}
 		read_stream(text, length, 0, 1, &turn);
 		check_turn(recording, &turn, "byte by byte");
+		check_heard(&turn);
 		prom_turn_clear(&turn);
 		read_stream(text, length, 0, 7, &turn);
 		check_turn(recording, &turn, "in sevens");
+		check_heard(&turn);
 		prom_turn_clear(&turn);
 	}
 	group_end(begun);
