@@ -23,10 +23,12 @@ CREATE TABLE prometheus._memory (
     PRIMARY KEY (memory_id, version)
 );
 CREATE INDEX _memory_agent
-    ON prometheus._memory (owner, agent, kind, importance DESC);
+    ON prometheus._memory (owner, agent, kind, importance DESC)
+    WHERE NOT forgotten;
 CREATE INDEX _memory_content
     ON prometheus._memory (pg_catalog.md5(content), owner, agent);
-CREATE INDEX _memory_words ON prometheus._memory USING gin (words);
+CREATE INDEX _memory_words ON prometheus._memory USING gin (words)
+    WHERE NOT forgotten;
 COMMENT ON TABLE prometheus._memory IS
     'Every version of every memory. forgotten: from that version on it is not recalled; reason: why, forgotten or evicted. words: of content, by the configuration simple. mark: the newest mark when it was written, 0 before the first.';
 

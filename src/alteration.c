@@ -520,6 +520,9 @@ find_all(void)
 void
 prom_alteration_begin(PromAlteration *mine, const Node *statement)
 {
+	List *computed = read_computed(statement);
+
+	/* From here on nothing may be raised: current is to be left again. */
 	memset(mine, 0, sizeof(*mine));
 	if (current == &outside)
 	{
@@ -528,7 +531,7 @@ prom_alteration_begin(PromAlteration *mine, const Node *statement)
 	}
 	mine->outer = current;
 	current = mine;
-	mine->computed = read_computed(statement);
+	mine->computed = computed;
 }
 
 void

@@ -49,7 +49,11 @@ prom_eviction_limit(const char *agent, const char *kind)
 
 #define RELEVANCE PROM_MEMORY_RELEVANCE("$6")
 
-/* What has expired goes first.  Ids are compared so that the older one goes. */
+/*
+ * What has expired goes first.  Ids are compared so that the older one goes.
+ * Where a limit was lowered, a thousand go at once: it may be the caller that
+ * remembers.
+ */
 static const char evict_sql[] =
 	"WITH living AS (SELECT m.memory_id, m.version,"
 	"   m.metadata OPERATOR(pg_catalog.@>) '{\"pinned\": true}' AS pinned,"
@@ -67,8 +71,8 @@ static const char evict_sql[] =
 	"   FROM living l"
 	"   WHERE NOT l.pinned AND l.memory_id OPERATOR(pg_catalog.<>) $7"
 	"   ORDER BY l.expired DESC, l.relevance, l.memory_id"
-	"   LIMIT greatest((SELECT pg_catalog.count(*) FROM living)"
-	"     OPERATOR(pg_catalog.-) $5, 0)),"
+	"   LIMIT least(greatest((SELECT pg_catalog.count(*) FROM living)"
+	"     OPERATOR(pg_catalog.-) $5, 0), 1000)),"
 	" evicted AS (INSERT INTO prometheus._memory (memory_id, version, xid,"
 	"   mark, task_id, created_at, expires_at, owner_oid, importance,"
 	"   forgotten, reason, owner, agent, kind, content, metadata, words,"

@@ -26,12 +26,6 @@
 #define MAX_QUOTE 200
 
 /*
- * How long the lock on the agent's memories is waited for: it may be the caller
- * that waits, and with it the whole network.
- */
-#define LOCK_TIMEOUT "1s"
-
-/*
  * The beginning of a text on one line; but what cannot be seen must not come
  * back with a memory.
  */
@@ -106,8 +100,9 @@ remember(const PromJudged *judged, const PromVerdict *verdict)
 
 	memory.content = describe(judged, prom_verdict_words(verdict));
 	memory.metadata = metadata_of(judged, verdict);
-	(void) set_config_option("lock_timeout", LOCK_TIMEOUT, PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("lock_timeout", PROM_MEMORY_LOCK_TIMEOUT,
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true,
+							 0, false);
 	(void) prom_memory_add(&owner, &memory);
 	AtEOXact_GUC(true, nest_level);
 }
@@ -118,7 +113,7 @@ prom_learn(const PromJudged *judged, const PromVerdict *verdict)
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner resources = CurrentResourceOwner;
 
-	if (!verdict->learns)
+	if (!verdict->learns || !prom_memory_may_wait())
 		return;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
@@ -135,6 +130,7 @@ prom_learn(const PromJudged *judged, const PromVerdict *verdict)
 		failure = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
+		prom_memory_failed(failure);
 		ereport(LOG, (errmsg("veto of task %lld is not remembered: %s",
 							 (long long) judged->task_id, failure->message)));
 	}

@@ -31,7 +31,6 @@
 
 /* Header lines that a provider has at most, beside that with the key. */
 #define MAX_HEADERS 4
-#define MAX_CALLS 1024 /* ids are compared with each other */
 
 /* How the bytes of a response are read. */
 typedef enum ReadMode
@@ -275,7 +274,7 @@ judge_turn(PromCall *call)
 		fail_unreadable(call, PROM_RETRY_BACKOFF,
 						call->offered ? "it calls no tool, and says that it does"
 									  : "it calls a tool, and none was offered");
-	else if (turn->ncalls > MAX_CALLS)
+	else if (turn->ncalls > PROM_MAX_CALLS)
 		fail_unreadable(call, PROM_RETRY_BACKOFF, "it calls too many tools");
 	else if (strcmp(reply->finish, "tool") == 0)
 	{
@@ -436,6 +435,9 @@ request_done(void *arg)
 	}
 	else
 		finish_failure(call);
+	if (call->turn.finish_reason != NULL)
+		prom_secret_redact(call->turn.finish_reason, call->key);
+	prom_secret_redact(call->result.headers.request_id, call->key);
 	strip(call);
 	hold(call, (call->turn.raw ? strlen(call->turn.raw) : 0) +
 				   (call->turn.answer ? strlen(call->turn.answer) : 0));

@@ -92,9 +92,28 @@ prom_memory_lock(const PromMemoryOwner *owner, const char *kind,
 		hash += 1 + hash_bytes((const unsigned char *) content,
 							   strlen(content)) %
 						CONTENT_LOCKS;
+	/* Two of one hash are of one owner: nobody can hold up another so. */
 	LockDatabaseObject(
 		get_relname_relid("_memory", get_namespace_oid("prometheus", false)),
-		hash, 0, ExclusiveLock);
+		owner->oid, (uint16) (hash ^ (hash >> 16)), ExclusiveLock);
+}
+
+/* The transaction that waited in vain. */
+static FullTransactionId gave_up;
+
+bool
+prom_memory_may_wait(void)
+{
+	return !FullTransactionIdIsValid(gave_up) ||
+		   !FullTransactionIdEquals(gave_up, GetTopFullTransactionIdIfAny());
+}
+
+void
+prom_memory_failed(const ErrorData *failure)
+{
+	if (failure->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+		failure->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED)
+		gave_up = GetTopFullTransactionIdIfAny();
 }
 
 /* What the statements that write a memory are given. */

@@ -50,6 +50,15 @@ extern void prom_memory_lock(const PromMemoryOwner *owner, const char *kind,
 							 const char *content);
 
 /*
+ * A worker's transaction that waited in vain for who remembers the same for an
+ * agent remembers nothing more: it may be the caller's, for which all wait.
+ */
+#define PROM_MEMORY_LOCK_TIMEOUT "100ms"
+
+extern bool prom_memory_may_wait(void);
+extern void prom_memory_failed(const ErrorData *failure);
+
+/*
  * Store one, unless it is there; its id.  One of the same content and kind gets
  * a new version if this one is more important, has other metadata or lasts
  * longer.  What its task was told as a memory is left as it is.  As the

@@ -71,11 +71,14 @@ find(const char *name)
 static void
 free_texts(PromReceiver *receiver)
 {
-	pfree(receiver->owner);
+	if (receiver->owner != NULL)
+		pfree(receiver->owner);
 	if (receiver->url != NULL)
 		pfree(receiver->url);
 	if (receiver->secret != NULL)
 		pfree(receiver->secret);
+	/* What comes instead may not come: memory may be missing. */
+	receiver->owner = receiver->url = receiver->secret = NULL;
 }
 
 void

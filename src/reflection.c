@@ -12,6 +12,7 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc.h"
 #include "utils/resowner.h"
 
 #include "hidden.h"
@@ -91,10 +92,14 @@ static void
 remember(const PromReflection *reflection, const PromMemoryOwner *owner,
 		 int64 task_id)
 {
+	int nest_level = NewGUCNestLevel();
 	const char *metadata = psprintf(
 		"{\"source\": \"reflection\", \"task_id\": %lld}",
 		(long long) task_id);
 
+	(void) set_config_option("lock_timeout", PROM_MEMORY_LOCK_TIMEOUT,
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true,
+							 0, false);
 	for (int i = 0; i < reflection->nlessons; i++)
 	{
 		PromMemory memory = {.content = reflection->lessons[i],
@@ -106,6 +111,7 @@ remember(const PromReflection *reflection, const PromMemoryOwner *owner,
 			DirectFunctionCall1(jsonb_in, CStringGetDatum(metadata)));
 		(void) prom_memory_add(owner, &memory);
 	}
+	AtEOXact_GUC(true, nest_level);
 }
 
 void
@@ -115,7 +121,7 @@ prom_reflection_learn(const PromReflection *reflection,
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner resources = CurrentResourceOwner;
 
-	if (reflection->nlessons == 0)
+	if (reflection->nlessons == 0 || !prom_memory_may_wait())
 		return;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
@@ -132,6 +138,7 @@ prom_reflection_learn(const PromReflection *reflection,
 		failure = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
+		prom_memory_failed(failure);
 		ereport(LOG, (errmsg("lessons of task %lld are not remembered: %s",
 							 (long long) task_id, failure->message)));
 	}

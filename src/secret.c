@@ -357,6 +357,26 @@ prom_secret_black_out(char *text, const char *secret)
 }
 
 
+/* Where the prompt begins in a body, whatever its format; NULL: nowhere. */
+static const char *
+find_prompt(const char *body, size_t body_length)
+{
+	static const char *const starts[] = {
+		"\"messages\"", "\"tools\"", "\"system\"", "\"input\"",
+		"\"contents\"", "\"systemInstruction\""};
+	const char *first = NULL;
+
+	for (int i = 0; i < lengthof(starts); i++)
+	{
+		const char *start = memmem(body, body_length, starts[i],
+								   strlen(starts[i]));
+
+		if (start != NULL && (first == NULL || start < first))
+			first = start;
+	}
+	return first;
+}
+
 /*
  * Looks for every QUOTE_STEP-th part of the line in the body, after what comes
  * before the prompt there, and lets what it finds grow in both directions.
@@ -364,9 +384,8 @@ prom_secret_black_out(char *text, const char *secret)
 void
 prom_secret_hide_quotes(char *line, const char *body, size_t body_length)
 {
-	static const char start[] = "\"messages\"";
 	const char *end = body + body_length;
-	const char *prompt = memmem(body, body_length, start, strlen(start));
+	const char *prompt = find_prompt(body, body_length);
 	size_t at = 0;
 
 	while (prompt != NULL && strlen(line + at) >= MIN_QUOTE)

@@ -35,6 +35,15 @@ prom_toolcall_value(PromSlice object, const char *path)
 										: pnstrdup(value.data, value.length);
 }
 
+bool
+prom_toolcall_is_chat(PromSlice turn)
+{
+	PromSlice value;
+
+	return prom_json_find(turn, "tool_calls", &value) ||
+		   prom_json_find(turn, "function_call", &value);
+}
+
 const char *
 prom_toolcall_object(const char *arguments)
 {
@@ -76,6 +85,12 @@ prom_toolcall_add(PromToolCalls *calls, const char *id, const char *name,
 {
 	PromToolCall *call;
 
+	/* No turn with more was taken as one. */
+	if (calls->n >= PROM_MAX_CALLS)
+	{
+		calls->regular = false;
+		return;
+	}
 	if (calls->n == calls->size)
 	{
 		calls->size = Max(8, 2 * calls->size);

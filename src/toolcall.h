@@ -8,6 +8,9 @@
 #include "llm.h"
 #include "text.h"
 
+/* Of one turn; their ids are compared with each other. */
+#define PROM_MAX_CALLS 1024
+
 /* Calls that are being read. */
 typedef struct PromToolCalls
 {
@@ -35,6 +38,9 @@ extern void prom_toolcall_add(PromToolCalls *calls, const char *id,
  */
 extern char *prom_toolcall_string(PromSlice object, const char *path);
 extern char *prom_toolcall_value(PromSlice object, const char *path);
+
+/* Has the turn calls in the form of chat completions, whatever else it has? */
+extern bool prom_toolcall_is_chat(PromSlice turn);
 
 /* The arguments if they are a JSON object, as some formats want, else {}. */
 extern const char *prom_toolcall_object(const char *arguments);

@@ -435,6 +435,8 @@ anthropic_is_turn(PromSlice turn)
 	PromSlice block;
 	size_t position = 0;
 
+	if (prom_toolcall_is_chat(turn))
+		return false;
 	if (!prom_json_find(turn, "content", &content) ||
 		prom_json_kind(content) != '[')
 		return false;

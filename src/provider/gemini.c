@@ -419,6 +419,8 @@ gemini_is_turn(PromSlice turn)
 {
 	PromSlice parts;
 
+	if (prom_toolcall_is_chat(turn))
+		return false;
 	return prom_json_find(turn, "parts", &parts) &&
 		   prom_json_kind(parts) == '[';
 }

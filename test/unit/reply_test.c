@@ -718,6 +718,31 @@ test_sse_limits(void)
 	free(line);
 }
 
+/* Members of other formats beside its calls do not make it one of these. */
+static void
+test_form(void)
+{
+	static const char turn[] =
+		"{\"role\":\"assistant\",\"tool_calls\":[{\"id\":\"a\",\"function\":"
+		"{\"name\":\"read\",\"arguments\":\"{}\"}}],\"content\":[{\"type\":"
+		"\"tool_use\",\"id\":\"b\",\"name\":\"drop\",\"input\":{}}],"
+		"\"parts\":[{\"functionCall\":{\"name\":\"drop\"}}]}";
+	PromToolCall *calls;
+	bool regular;
+	int n;
+
+	calls = prom_toolcall_read(turn, &n, &regular);
+	check(n == 1 && strcmp(calls[0].name, "read") == 0,
+		  "a turn of chat completions with members of other formats");
+	for (int i = 0; i < n; i++)
+	{
+		pfree((char *) calls[i].id);
+		pfree((char *) calls[i].name);
+		pfree((char *) calls[i].arguments);
+	}
+	pfree(calls);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -727,6 +752,7 @@ main(int argc, char **argv)
 		return 2;
 	test_sse();
 	test_sse_limits();
+	test_form();
 	test_bodies();
 	for (i = 0; i < lengthof(recordings); i++)
 	{

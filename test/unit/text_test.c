@@ -14,6 +14,7 @@
 #include "peer.h"
 #include "provider/delta.h"
 #include "retry.h"
+#include "secret.h"
 #include "standin.h"
 #include "text.h"
 #include "timer.h"
@@ -623,9 +624,36 @@ test_retry(void)
 				false);
 }
 
+/* What quotes the prompt is cut out, whatever the format of the request. */
+static void
+test_quotes(void)
+{
+	static const char *const bodies[] = {
+		"{\"model\":\"m\",\"messages\":[\"%s\"]}",
+		"{\"contents\":[\"%s\"]}",
+		"{\"systemInstruction\":\"%s\",\"contents\":[]}",
+		"{\"model\":\"m\",\"input\":[\"%s\"]}",
+		"{\"model\":\"m\",\"tools\":[\"%s\"],\"messages\":[]}",
+		"{\"model\":\"m\",\"system\":\"%s\",\"messages\":[]}"};
+	static const char prompt[] =
+		"the patient of room twelve has been told nothing of it until now";
+
+	for (int i = 0; i < lengthof(bodies); i++)
+	{
+		char body[256];
+		char line[256];
+
+		snprintf(body, sizeof(body), bodies[i], prompt);
+		snprintf(line, sizeof(line), "Invalid value: '%s'", prompt);
+		prom_secret_hide_quotes(line, body, strlen(body));
+		check(strstr(line, "room twelve") == NULL, "%s: %s", bodies[i], line);
+	}
+}
+
 int
 main(void)
 {
+	test_quotes();
 	test_clean();
 	test_clean_json();
 	test_valid();
