@@ -10,12 +10,10 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
-#include "utils/resowner.h"
 
 #include "act.h"
 #include "memory.h"
@@ -91,35 +89,28 @@ find(const PromPromptFacts *facts, StringInfo json)
 	appendStringInfoChar(json, '}');
 }
 
+typedef struct Finding
+{
+	const PromPromptFacts *facts;
+	StringInfo json;
+} Finding;
+
+static void
+do_find(void *arg)
+{
+	Finding *finding = arg;
+
+	find(finding->facts, finding->json);
+}
+
 /* The same in a subtransaction: why it failed, or NULL. */
 static const char *
 try_find(const PromPromptFacts *facts, StringInfo json)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner resources = CurrentResourceOwner;
-	const char *volatile error = NULL;
+	Finding finding = {facts, json};
+	ErrorData *failure = prom_xact_try(do_find, &finding);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		find(facts, json);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData *failure;
-
-		MemoryContextSwitchTo(context);
-		failure = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		error = failure->message;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = resources;
-	return error;
+	return failure == NULL ? NULL : failure->message;
 }
 
 void
