@@ -12,10 +12,12 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
 #include "utils/resowner.h"
+#include "utils/timeout.h"
 
 #include "act.h"
 #include "memory.h"
@@ -91,10 +93,29 @@ find(const PromPromptFacts *facts, StringInfo json)
 	appendStringInfoChar(json, '}');
 }
 
-/* The same in a subtransaction: why it failed, or NULL. */
-static const char *
-try_find(const PromPromptFacts *facts, StringInfo json)
+/* It may have come just after the end. */
+static void
+disarm(void)
 {
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	QueryCancelPending = false;
+}
+
+static const char *
+describe(const ErrorData *failure, TimestampTz end)
+{
+	if (failure->sqlerrcode == ERRCODE_QUERY_CANCELED &&
+		GetCurrentTimestamp() >= end)
+		return "nothing was found within tool_timeout";
+	return failure->message;
+}
+
+/* The same in a subtransaction, for so many ms: why it failed, or NULL. */
+static const char *
+try_find(const PromPromptFacts *facts, int64 timeout, StringInfo json)
+{
+	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												  timeout);
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner resources = CurrentResourceOwner;
 	const char *volatile error = NULL;
@@ -103,18 +124,21 @@ try_find(const PromPromptFacts *facts, StringInfo json)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
+		enable_timeout_after(STATEMENT_TIMEOUT, (int) timeout);
 		find(facts, json);
+		disarm();
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
 		ErrorData *failure;
 
+		disarm();
 		MemoryContextSwitchTo(context);
 		failure = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
-		error = failure->message;
+		error = describe(failure, end);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
@@ -143,7 +167,10 @@ prom_act_recall(PromJob *job)
 	initStringInfo(&json);
 	step.error = prom_act_refused(job);
 	if (step.error == NULL)
-		step.error = try_find(&facts, &json);
+		step.error = try_find(
+			&facts,
+			prom_act_time_left(facts.agent->tool_timeout, job, step.started_at),
+			&json);
 	prom_act_check_wanted(job);
 	if (step.error == NULL)
 		step.answer = json.data;
