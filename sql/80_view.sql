@@ -266,6 +266,14 @@ SELECT s.task_id,
                                       AND y.step < s.step
                                       AND y.kind = 'chat'
                                       AND y.status = 'ok')),
+                 (SELECT jsonb_build_array(jsonb_build_object(
+                             'role', 'user',
+                             'content', prometheus._json(x.answer)
+                                        ->> 'critique'))
+                    FROM prometheus._step x
+                   WHERE x.task_id = s.task_id AND x.step < s.step
+                     AND x.kind = 'reflect' AND x.status = 'ok'
+                   LIMIT 1),
                  CASE WHEN i.instructions IS NULL THEN '[]'::jsonb
                       ELSE jsonb_build_array(jsonb_build_object(
                            'role', 'system', 'content', i.instructions)) END
@@ -310,7 +318,7 @@ COMMENT ON COLUMN prometheus.step.cached_tokens IS 'Tokens of the prompt that ca
 COMMENT ON COLUMN prometheus.step.cost IS 'Tokens times prices; null: not known.';
 COMMENT ON COLUMN prometheus.step.finish_reason IS 'The provider''s own word for why the reply ended.';
 COMMENT ON COLUMN prometheus.step.error IS 'Why it did not succeed.';
-COMMENT ON COLUMN prometheus.step.input IS 'The messages that are new in a turn: instructions and request, or the results of tools; of a tool: its arguments; of a review by a model: what it was about, and which model; of a recall: the query; of a reflection: the step of the answer that it is about. prometheus_prompt(task_id, step) shows the whole, with history and results.';
+COMMENT ON COLUMN prometheus.step.input IS 'The messages that are new in a turn: instructions and request, or the results of tools, or the critique of an answer that is to be better; of a tool: its arguments; of a review by a model: what it was about, and which model; of a recall: the query; of a reflection: the step of the answer that it is about. prometheus_prompt(task_id, step) shows the whole, with history and results.';
 COMMENT ON COLUMN prometheus.step.output IS 'What came out: content, tool_calls (in the form of chat completions, whatever the model''s), or error; of recall, plan and reflect what was found or thought.';
 
 /*
