@@ -29,12 +29,12 @@ DECLARE
 	                  WHEN schema LIKE '%appropriateness%' THEN 'reflect'
 	                  ELSE 'chat' END;
 	said jsonb := (SELECT reply FROM thought t WHERE t.kind = what);
-	turn int := (SELECT count(*) FROM jsonb_array_elements(request -> 'messages') m WHERE m ->> 'role' = 'assistant');
+	turn int := (SELECT count(*) FROM jsonb_array_elements(request -> 'messages') WITH ORDINALITY x(m, i) WHERE m ->> 'role' = 'assistant'
+		AND i > (SELECT max(y.i) FROM jsonb_array_elements(request -> 'messages') WITH ORDINALITY y(m, i) WHERE y.m ->> 'role' = 'user'));
 	message jsonb;
 BEGIN
 	INSERT INTO asked (kind, request) VALUES (what, request);
 	IF said ? 'again' AND request::text LIKE '%looked back at your answer above%' THEN
-		turn := turn - CASE WHEN said #> '{again,tool}' IS NULL THEN 0 ELSE (SELECT count(*) FROM jsonb_array_elements(request -> 'messages') m WHERE m ->> 'role' = 'assistant' AND m -> 'tool_calls' IS NULL) END;
 		said := said -> 'again';
 	END IF;
 	IF said ? 'raise' THEN
@@ -96,6 +96,8 @@ is(sql("SELECT string_agg(kind, ' ' ORDER BY n) FROM asked"), 'counsel plan chat
 is( sql("SELECT output #>> '{core,0,content}', output #>> '{episodic,0,content}', output #>> '{semantic,0,content}', output #> '{semantic,1}' FROM prometheus.step WHERE task_id = $task AND kind = 'recall'"),
 	'You are a calculator.|Once two and three were added.|Three is a number.|', 'what it remembered: of its own agent');
 is(output($task, 'plan', 'approach'), 'conservative', 'the plan that is likeliest to succeed, of those without a critical risk');
+is(sql("SELECT string_agg(concat(kind, ' ', plan_step), ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $task AND kind IN ('chat', 'tool')"),
+	'chat 1, tool 1, chat 2', 'the steps of the plan that each later one serves');
 is(output($task, 'plan', 'success'), '0.7200', 'the probabilities of its steps multiply');
 is( sql("SELECT string_agg((m ->> 'role') || ' ' || split_part(m ->> 'content', ' ', CASE m ->> 'role' WHEN 'system' THEN 2 ELSE 3 END), ', ' ORDER BY i) FROM asked, jsonb_array_elements(request -> 'messages') WITH ORDINALITY x(m, i) WHERE n = (SELECT min(n) FROM asked WHERE kind = 'chat')"),
 	'system count., user remember, user that, user two', 'the prompt: instructions, memories, plan, request');
@@ -438,6 +440,18 @@ is($rounds->($five, [ 0.7, '{"raise": "no"}' ]), 'Five.|plan chat reflect chat r
 is($rounds->('{"text": "Five.", "again": {"raise": "no"}}', [ 0.7 ]), 'Five.|plan chat reflect chat error', 'there is no second one: the first');
 my $tool = '{"text": "Five.", "again": {"text": "Six.", "tool": {"name": "add", "arguments": "{\"a\": 2, \"b\": 4}"}}}';
 is($rounds->($tool, [ 0.7, 0.8 ]), 'Six.|plan chat reflect chat tool chat reflect', 'it may call tools');
+my $serves = sub { return sql("SELECT string_agg(concat(kind, ' ', plan_step), ', ' ORDER BY step) FROM prometheus.step WHERE task_id = (SELECT max(task_id) FROM prometheus.task WHERE request = 'Again.') AND kind <> 'review' AND name <> 'memory'"); };
+foreach my $plan (
+	[ '"add" "add" ""', 'plan , chat 1, tool 1, chat 3, reflect , chat 2, tool 2, chat 3, reflect ' ],
+	[ '"add"', 'plan , chat 1, tool 1, chat , reflect , chat 1, tool 1, chat , reflect ' ],
+	[ '"" "wipe" "none"', 'plan , chat , tool , chat , reflect , chat , tool , chat , reflect ' ])
+{
+	think_of(plan => '{"plans": [{"approach": "balanced", "cost": 1, "steps": [' . join(', ', map { qq({"action": "Do.", "tool": $_, "outcome": "done", "probability": 1, "risks": []}) } split / /, $plan->[0]) . ']}]}');
+	$rounds->('{"text": "Five.", "tool": {"name": "add", "arguments": "{\"a\": 2, \"b\": 3}"}, "again": {"text": "Six.", "tool": {"name": "add", "arguments": "{\"a\": 2, \"b\": 4}"}}}', [ 0.7, 0.8 ]);
+	is($serves->(), $plan->[1], "a plan whose steps call $plan->[0]: which of them is served");
+	is(sql("SELECT string_agg(s ->> 'step', ' ' ORDER BY i) FROM prometheus.step, jsonb_array_elements(output -> 'steps') WITH ORDINALITY x(s, i) WHERE task_id = (SELECT max(task_id) FROM prometheus.task WHERE request = 'Again.') AND kind = 'plan'"),
+		join(' ', 1 .. split(/ /, $plan->[0])), 'its steps are numbered');
+}
 sql(q{SELECT prometheus_set_agent('again', options => '{"max_turns": 2}')});
 is($rounds->($tool, [ 0.7, 0.8 ]), 'Five.|plan chat reflect chat tool', 'within its limits: else the first');
 sql(q{SELECT prometheus_set_agent('again', options => '{"max_turns": 1}')});
