@@ -547,6 +547,18 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	return 0;
 }
 
+void
+prom_course_begin_idle(PromFactWriter *writer, PromAttempt *attempt,
+					   const PromLoaded *loaded, TimestampTz now)
+{
+	const PromAgent *agent = prom_agent_version(loaded->agent,
+												loaded->agent_version);
+
+	attempt->model = prom_model_version(loaded->model, loaded->model_version);
+	number_attempt(attempt, loaded);
+	add_attempt(writer, attempt, agent, pin_tools(loaded, agent), now);
+}
+
 bool
 prom_course_end_answered(PromFactWriter *writer, PromAttempt *attempt,
 						 const PromLoaded *loaded, const char *why,
@@ -571,20 +583,19 @@ prom_course_end_answered(PromFactWriter *writer, PromAttempt *attempt,
 		return false;
 	attempt->whose = prom_summary_hash(loaded->agent, loaded->source.submitter,
 									   loaded->source.submitter_oid);
-	if (!begun)
+	if (!open)
+		prom_course_begin_idle(writer, attempt, loaded, now);
+	else if (!begun)
 	{
 		attempt->model = prom_model_version(loaded->model,
 											loaded->model_version);
-		number_attempt(attempt, loaded);
-		if (open)
-			attempt->attempt = loaded->last_attempt;
+		attempt->attempt = loaded->last_attempt;
+		attempt->used = loaded->used;
 	}
 	attempt->step = progress.next_step;
 	judgement.judged.attempt = attempt->attempt;
 	if (judgement.verdict.policy_version > 0)
 		prom_verdict_add(writer, &judgement.judged, &judgement.verdict, now);
-	if (!open)
-		add_attempt(writer, attempt, agent, pin_tools(loaded, agent), now);
 	attempt->thought = PROM_THOUGHT_REFLECT;
 	if (progress.answered && !progress.reflected &&
 		!prom_llm_is_local(attempt->model->api))

@@ -7,6 +7,7 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 
+#include "course.h"
 #include "encoding.h"
 #include "judge.h"
 #include "outcome.h"
@@ -62,10 +63,12 @@ prom_outcome_end(PromFactWriter *writer, PromAttempt *attempt,
 	end.outcome = outcome;
 	end.attempt = Max(loaded->last_attempt, loaded->outcome_attempt) +
 				  (open ? 0 : 1);
-	end.used = loaded->used + (is_ours ? 1 : 0);
+	end.used = loaded->used + (is_ours || attempt->stands != 0 ? 1 : 0);
 	end.step = loaded->last_step;
 	end.error_type = error_type;
 	end.error = error;
+	if (attempt->stands != 0 && !open)
+		prom_course_begin_idle(writer, attempt, loaded, now);
 	if (attempt->stands != 0)
 		stand(attempt, &end);
 	prom_outcome_add(writer, loaded->task_id, &end, now);

@@ -518,6 +518,31 @@ foreach my $of ('Poor.', 'Six.')
 			"$what: nothing is done twice");
 	}
 }
+
+# It cannot go on in the second round, when no attempt is open: the first answer.
+sql(q{INSERT INTO thought VALUES ('slow', '{"of": "Poor."}')});
+think_of(chat => '{"text": "Five.", "again": {"text": "Six.", "tool": {"name": "add", "arguments": "{\"a\": 2, \"b\": 4}"}}}');
+think_of(reflect => $reflection->(0.7, 'Poor.', $reflection->(0.9, 'Better.')));
+foreach my $why ('limit', 'policy')
+{
+	my $holder = $node->background_psql('postgres');
+	$holder->query_safe('SELECT pg_advisory_lock(600)');
+	sql(q{SELECT prometheus_set_agent('again', options => '{"max_duration": "3 s"}')}) if $why eq 'limit';
+	$task = $node->submit("'Again.', 'again'");
+	$node->wait_for("$why: it waits", q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 600 AND NOT granted}, 1);
+	sql(q{SELECT prometheus_pause()});
+	$holder->quit;
+	$node->wait_task($task, 'retrying');
+	sql(q{SELECT prometheus_set_policy('none', stage => 'task', effect => 'deny', match => '{"agent": "again"}', reason => 'No.')}) if $why eq 'policy';
+	$node->wait_for('the limit is over', "SELECT clock_timestamp() > started_at + interval '3 seconds' FROM prometheus.task WHERE task_id = $task", 't') if $why eq 'limit';
+	sql(q{SELECT prometheus_resume()});
+	$node->wait_task($task, 'completed');
+	is(sql("SELECT result, attempts FROM prometheus.task WHERE task_id = $task"), 'Five.|1', "$why: the first answer stands");
+	is(sql("SELECT string_agg(outcome, ' ' ORDER BY attempt) FROM prometheus.attempt WHERE task_id = $task AND started_at IS NOT NULL"), 'retry completed', "$why: in an attempt of its own");
+	sql(q{SELECT prometheus_set_agent('again', options => '{"max_duration": null}')});
+	sql(q{SELECT prometheus_set_policy('none', effect => 'off')}) if $why eq 'policy';
+}
+sql(q{DELETE FROM thought WHERE kind = 'slow'});
 think_of(chat => '{"text": "It is 5."}');
 
 foreach my $of (qw(probability appropriateness))
