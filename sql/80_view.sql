@@ -266,6 +266,14 @@ SELECT s.task_id,
                                       AND y.step < s.step
                                       AND y.kind = 'chat'
                                       AND y.status = 'ok')),
+                 (SELECT jsonb_build_array(jsonb_build_object(
+                             'role', 'user',
+                             'content', prometheus._json(x.answer)
+                                        ->> 'critique'))
+                    FROM prometheus._step x
+                   WHERE x.task_id = s.task_id AND x.step < s.step
+                     AND x.kind = 'reflect' AND x.status = 'ok'
+                   LIMIT 1),
                  CASE WHEN i.instructions IS NULL THEN '[]'::jsonb
                       ELSE jsonb_build_array(jsonb_build_object(
                            'role', 'system', 'content', i.instructions)) END
@@ -283,7 +291,40 @@ SELECT s.task_id,
             THEN jsonb_strip_nulls(jsonb_build_object(
                  'error', s.error,
                  'error_type', s.error_type,
-                 'http_status', s.http_status)) END AS output
+                 'http_status', s.http_status)) END AS output,
+       CASE WHEN t.mode = 'full'
+             AND (s.kind = 'tool' OR s.kind = 'chat' AND s.status = 'ok')
+            THEN (
+            SELECT m.numbers[least(cardinality(m.numbers), 1 + (
+                   SELECT count(*)::integer FROM prometheus._step x
+                    WHERE x.task_id = s.task_id AND x.kind = 'tool'
+                      AND x.name = w.tool AND x.status = 'ok'
+                      AND x.step > p.step AND x.step < w.step))]
+              FROM (SELECT x.step,
+                           prometheus._json(x.answer) -> 'steps' AS steps
+                      FROM prometheus._step x
+                     WHERE x.task_id = s.task_id AND x.step < s.step
+                       AND x.kind = 'plan' AND x.status = 'ok'
+                     ORDER BY x.step DESC
+                     LIMIT 1) p
+             CROSS JOIN LATERAL (
+                   SELECT CASE WHEN s.calls > 0 THEN s.step + 1
+                               ELSE s.step END AS step,
+                          CASE WHEN s.kind = 'tool' THEN s.name
+                               WHEN s.calls > 0
+                               THEN (SELECT x.name FROM prometheus._step x
+                                      WHERE x.task_id = s.task_id
+                                        AND x.step = s.step + 1
+                                        AND x.kind = 'tool')
+                               ELSE '' END AS tool) w
+             CROSS JOIN LATERAL (
+                   SELECT array_agg(e.ordinality::integer
+                                    ORDER BY e.ordinality) AS numbers
+                     FROM jsonb_array_elements(p.steps) WITH ORDINALITY e
+                    WHERE btrim(e.value ->> 'tool') = w.tool
+                      AND (w.tool <> ''
+                           OR e.ordinality = jsonb_array_length(p.steps))) m
+            ) END AS plan_step
   FROM prometheus._visible_task t
   JOIN prometheus._step s ON s.task_id = t.task_id
   LEFT JOIN prometheus._attempt a
@@ -310,8 +351,9 @@ COMMENT ON COLUMN prometheus.step.cached_tokens IS 'Tokens of the prompt that ca
 COMMENT ON COLUMN prometheus.step.cost IS 'Tokens times prices; null: not known.';
 COMMENT ON COLUMN prometheus.step.finish_reason IS 'The provider''s own word for why the reply ended.';
 COMMENT ON COLUMN prometheus.step.error IS 'Why it did not succeed.';
-COMMENT ON COLUMN prometheus.step.input IS 'The messages that are new in a turn: instructions and request, or the results of tools; of a tool: its arguments; of a review by a model: what it was about, and which model; of a recall: the query; of a reflection: the step of the answer that it is about. prometheus_prompt(task_id, step) shows the whole, with history and results.';
+COMMENT ON COLUMN prometheus.step.input IS 'The messages that are new in a turn: instructions and request, or the results of tools, or the critique of an answer that is to be better; of a tool: its arguments; of a review by a model: what it was about, and which model; of a recall: the query; of a reflection: the step of the answer that it is about. prometheus_prompt(task_id, step) shows the whole, with history and results.';
 COMMENT ON COLUMN prometheus.step.output IS 'What came out: content, tool_calls (in the form of chat completions, whatever the model''s), or error; of recall, plan and reflect what was found or thought.';
+COMMENT ON COLUMN prometheus.step.plan_step IS 'The step of the task''s plan (mode full) that it serves, from 1, by the names of tools: the first call of a tool serves the first plan step that names the tool, the next one after a good call the next such, if there is one; a turn serves what its first call does, the answer the last plan step if that names no tool. Null: not known.';
 
 /*
  * The SELECT around the UNION ALL is not idle.  Without it the planner takes

@@ -251,7 +251,15 @@ prom_attempt_cancel(PromFactWriter *writer, PromAttempt *attempt,
 	if (attempt->thought == PROM_THOUGHT_REFLECT)
 	{
 		prom_thought_fail(writer, attempt, PROM_COURSE_CANCELLED, now);
-		prom_outcome_complete(writer, attempt, attempt->answer, now);
+		prom_outcome_complete(writer, attempt,
+							  attempt->stands != 0 ? attempt->stands
+												   : attempt->answer,
+							  now);
+		return;
+	}
+	if (attempt->stands != 0)
+	{
+		prom_outcome_complete(writer, attempt, attempt->stands, now);
 		return;
 	}
 	prom_statement_run(&reason_statement, &argument, NULL, true);

@@ -78,8 +78,10 @@ typedef struct PromAttempt
 	PromCall *call;      /* on the network, or ended and not recorded */
 	PromCounsel counsel; /* the review that call is, if it has a model */
 	PromThought thought; /* what call, or the job, asks */
-	bool thinks;         /* after its answer comes a reflection */
-	int32 answer;        /* the step that this is about */
+	bool thinks;         /* after its answer comes a reflection, */
+	bool looks_again;    /* and perhaps another round */
+	int32 answer;        /* the step that the reflection is about */
+	int32 stands;        /* the answer that it has anyway; 0: none yet */
 
 	/* What budgets keep for its call or turn; NULL: nothing. */
 	struct PromReservation *reservation;

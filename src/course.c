@@ -124,6 +124,11 @@ may_spend(PromFactWriter *writer, PromAttempt *attempt, const PromModel *model,
 	end.error = prom_spending_reserve(attempt, model, loaded, tokens_in);
 	if (end.error == NULL)
 		return true;
+	if (attempt->stands != 0)
+	{
+		prom_outcome_complete(writer, attempt, attempt->stands, now);
+		return false;
+	}
 	end.outcome = "failed";
 	end.error_type = "BudgetExceeded";
 	end.attempt = attempt->attempt;
@@ -249,6 +254,17 @@ pin_tools(const PromLoaded *loaded, const PromAgent *agent)
 }
 
 /*
+ * Its answer is not looked back at, so it cannot be better than one that was.
+ */
+static void
+end_as_seen(PromFactWriter *writer, PromAttempt *attempt, int32 answer,
+			TimestampTz now)
+{
+	prom_outcome_complete(writer, attempt,
+						  attempt->stands != 0 ? attempt->stands : answer, now);
+}
+
+/*
  * Have the model asked for a plan, or about its answer: a request, or a job.
  * The bytes that this loaded.
  */
@@ -280,7 +296,7 @@ begin_thought(PromFactWriter *writer, PromAttempt *attempt,
 	if (poor != NULL)
 	{
 		prom_thought_fail(writer, attempt, poor, now);
-		prom_outcome_complete(writer, attempt, attempt->answer, now);
+		end_as_seen(writer, attempt, attempt->answer, now);
 		return tokens;
 	}
 	if (is_function)
@@ -305,15 +321,19 @@ end_answered(PromFactWriter *writer, PromAttempt *attempt,
 			 TimestampTz now)
 {
 	attempt->answer = progress->turn;
-	if (attempt->thinks && progress->reflection < progress->turn)
+	if (attempt->thinks && !progress->reflected)
 	{
 		attempt->thought = PROM_THOUGHT_REFLECT;
 		if (reaches)
 			return begin_thought(writer, attempt, loaded, agent, tools, now);
 		prom_thought_fail(writer, attempt,
 						  "there is no way to its model now", now);
+		end_as_seen(writer, attempt, progress->turn, now);
 	}
-	prom_outcome_complete(writer, attempt, progress->turn, now);
+	else
+		prom_outcome_complete(writer, attempt,
+							  prom_progress_answer(progress, attempt->stands),
+							  now);
 	return 0;
 }
 
@@ -418,6 +438,32 @@ waits_on(PromAttempt *attempt, const PromLoaded *loaded,
 	return true;
 }
 
+/* How far it is, and what stands of that, whatever comes. */
+static void
+look_back(PromAttempt *attempt, const PromLoaded *loaded,
+		  const PromAgent *agent, PromProgress *progress)
+{
+	prom_progress_read(loaded->task_id, loaded->last_step,
+					   loaded->retried_attempt, progress);
+	attempt->looks_again = agent->reflect_below > 0 &&
+						   strcmp(loaded->mode, "full") == 0;
+	attempt->stands =
+		attempt->looks_again
+			? prom_progress_stands(progress, agent->reflect_below)
+			: 0;
+}
+
+/* The next attempt, which may not begin yet. */
+static void
+number_attempt(PromAttempt *attempt, const PromLoaded *loaded)
+{
+	attempt->attempt = Max(loaded->last_attempt, loaded->outcome_attempt) + 1;
+	attempt->used = loaded->used;
+	/* Perhaps of a turn that failed, and so was not begun. */
+	attempt->policy_version = 0;
+	attempt->nasking = 0;
+}
+
 /*
  * Begin an attempt, or go on with the one that has begun.  The bytes that this
  * loaded.
@@ -431,7 +477,6 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	PromProgress progress;
 	PromJudgement judgement = {.policies = prom_policies()};
 	ArrayType *tools;
-	bool answered;
 	bool needs_model;
 	bool reaches = false;
 	PromAdmission came;
@@ -439,54 +484,53 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->counsel.model = NULL;
 	attempt->thought = PROM_THOUGHT_NONE;
 	attempt->thinks = false;
-	prom_progress_read(loaded->task_id, loaded->last_step,
-					   loaded->retried_attempt, &progress);
-	answered = progress.turn > 0 && progress.ncalls == 0;
+	look_back(attempt, loaded, agent, &progress);
 	if (!begun && waits_on(attempt, loaded, &progress, now))
 		return 0;
-	if (!answered &&
+	if (!progress.answered &&
 		end_at_limit(writer, attempt, loaded, &progress, &agent->limits, now))
 		return 0;
 	if (!begun)
-	{
-		attempt->attempt = Max(loaded->last_attempt,
-							   loaded->outcome_attempt) +
-						   1;
-		attempt->used = loaded->used;
-		/* Perhaps of a turn that failed, and so was not begun. */
-		attempt->policy_version = 0;
-		attempt->nasking = 0;
-	}
+		number_attempt(attempt, loaded);
 	attempt->max_attempts = loaded->max_attempts;
 	came = prom_admission_ask(writer, attempt, loaded, &progress, begun,
 							  &judgement, now);
 	if (came == PROM_ADMISSION_DENIES || came == PROM_ADMISSION_PARKS)
 		return 0;
-	needs_model = came == PROM_ADMISSION_ALLOWS && !answered &&
+	needs_model = came == PROM_ADMISSION_ALLOWS && !progress.answered &&
 				  progress.npending == 0;
 	if (came != PROM_ADMISSION_ASKS &&
-		prom_admission_must_wait(attempt, loaded, needs_model, begun, now))
+		prom_admission_must_wait(attempt, loaded,
+								 needs_model && attempt->stands == 0,
+								 progress.answered && progress.reflected,
+								 begun, now))
 	{
 		prom_admission_park(writer, attempt, loaded, loaded->model, begun, now);
 		return 0;
 	}
 	attempt->thinks = strcmp(loaded->mode, "full") == 0 &&
 					  !prom_llm_is_local(attempt->model->api);
-	if (came == PROM_ADMISSION_ALLOWS && answered && attempt->thinks &&
-		progress.reflection < progress.turn)
+	if (came == PROM_ADMISSION_ALLOWS &&
+		(progress.answered ? attempt->thinks && !progress.reflected
+						   : needs_model && attempt->stands != 0))
 		reaches = prom_admission_reach(attempt, loaded, begun, now);
+	if (needs_model && attempt->stands != 0 && !reaches)
+	{
+		prom_outcome_end(writer, attempt, loaded, "completed", NULL, NULL, now);
+		return 0;
+	}
 	/*
 	 * That rules alone allowed a request is told by its attempt.  They judge an
 	 * answer again when a model has been asked.
 	 */
-	if (answered ? came == PROM_ADMISSION_ALLOWS &&
-					   judgement.verdict.policy_version > 0
-				 : judgement.verdict.policy != NULL)
+	if (progress.answered ? came == PROM_ADMISSION_ALLOWS &&
+								judgement.verdict.policy_version > 0
+						  : judgement.verdict.policy != NULL)
 		prom_verdict_add(writer, &judgement.judged, &judgement.verdict, now);
 	tools = pin_tools(loaded, agent);
 	attempt->step = progress.next_step;
 	attempt->turn = progress.turns;
-	if (!answered && progress.npending == 0)
+	if (!progress.answered && progress.npending == 0)
 		attempt->turn++;
 	if (!begun)
 		add_attempt(writer, attempt, agent, tools, now);
@@ -495,12 +539,24 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	else if (came == PROM_ADMISSION_ASKS)
 		return begin_counsel(writer, attempt, loaded, &progress,
 							 &judgement.judged, now);
-	else if (answered)
+	else if (progress.answered)
 		return end_answered(writer, attempt, loaded, &progress, agent, tools,
 							reaches, now);
 	else
 		return take_turn(writer, attempt, loaded, &progress, agent, tools, now);
 	return 0;
+}
+
+void
+prom_course_begin_idle(PromFactWriter *writer, PromAttempt *attempt,
+					   const PromLoaded *loaded, TimestampTz now)
+{
+	const PromAgent *agent = prom_agent_version(loaded->agent,
+												loaded->agent_version);
+
+	attempt->model = prom_model_version(loaded->model, loaded->model_version);
+	number_attempt(attempt, loaded);
+	add_attempt(writer, attempt, agent, pin_tools(loaded, agent), now);
 }
 
 bool
@@ -516,39 +572,43 @@ prom_course_end_answered(PromFactWriter *writer, PromAttempt *attempt,
 
 	if (strcmp(loaded->mode, "full") != 0 || loaded->last_step == 0)
 		return false;
-	prom_progress_read(loaded->task_id, loaded->last_step,
-					   loaded->retried_attempt, &progress);
-	if (progress.turn == 0 || progress.ncalls > 0)
+	agent = prom_agent_version(loaded->agent, loaded->agent_version);
+	look_back(attempt, loaded, agent, &progress);
+	if (!progress.answered && attempt->stands == 0)
 		return false;
 	/* What this process looks back at was allowed before. */
-	if (!(begun && attempt->thought == PROM_THOUGHT_REFLECT) &&
+	if (attempt->stands == 0 &&
+		!(begun && attempt->thought == PROM_THOUGHT_REFLECT) &&
 		!prom_admission_allowed(attempt, loaded, &progress, &judgement))
 		return false;
 	attempt->whose = prom_summary_hash(loaded->agent, loaded->source.submitter,
 									   loaded->source.submitter_oid);
-	if (!begun)
+	if (!open)
+		prom_course_begin_idle(writer, attempt, loaded, now);
+	else if (!begun)
 	{
 		attempt->model = prom_model_version(loaded->model,
 											loaded->model_version);
+		attempt->attempt = loaded->last_attempt;
 		attempt->used = loaded->used;
-		attempt->policy_version = 0;
-		attempt->attempt = Max(loaded->last_attempt, loaded->outcome_attempt) +
-						   (open ? 0 : 1);
 	}
 	attempt->step = progress.next_step;
 	judgement.judged.attempt = attempt->attempt;
 	if (judgement.verdict.policy_version > 0)
 		prom_verdict_add(writer, &judgement.judged, &judgement.verdict, now);
-	if (!open)
-	{
-		agent = prom_agent_version(loaded->agent, loaded->agent_version);
-		add_attempt(writer, attempt, agent, pin_tools(loaded, agent), now);
-	}
 	attempt->thought = PROM_THOUGHT_REFLECT;
-	if (progress.reflection < progress.turn &&
+	if (progress.answered && !progress.reflected &&
 		!prom_llm_is_local(attempt->model->api))
+	{
 		prom_thought_fail(writer, attempt, why, now);
-	prom_outcome_complete(writer, attempt, progress.turn, now);
+		end_as_seen(writer, attempt, progress.turn, now);
+		return true;
+	}
+	if (progress.answered)
+		attempt->answer = prom_progress_answer(&progress, attempt->stands);
+	else
+		attempt->answer = attempt->stands;
+	prom_outcome_complete(writer, attempt, attempt->answer, now);
 	return true;
 }
 

@@ -6,7 +6,8 @@
  * the conversation, oldest first; the results of the tasks that this one
  * depends on, as data; in full mode what the task has recalled, and its plan;
  * the request, unaltered; then what the task itself has said and done so far:
- * turns that call tools, each with their results.
+ * turns that call tools, each with their results, and an answer that was not
+ * good enough, with what is wrong with it.
  *
  * Only what is new in a step is stored, so the prompt is made from facts in a
  * way that gives the same whenever it is made.  What was there when a step was
@@ -37,6 +38,7 @@
 #include "judged.h"
 #include "prompt.h"
 #include "provider/provider.h"
+#include "reflection.h"
 #include "role.h"
 #include "schema.h"
 #include "sofia.h"
@@ -307,24 +309,41 @@ set_message(PromMessage *message, const char *role, const char *text)
 	message->text = prom_encoding_to_utf8(text);
 }
 
-/* The own steps so far, in order: turns that call tools, and tool calls. */
+/*
+ * The own steps so far, in order: turns that call tools, and tool calls.  After
+ * an answer that was looked back at there are some only if it was to be better:
+ * so it is among them, and what was said of it.
+ */
 static PromStatement thread_statement = {
-	"SELECT s.step, coalesce(s.calls, 0), s.raw, s.answer,"
+	"SELECT s.step, coalesce(s.calls, 0), s.raw,"
+	" CASE WHEN s.kind OPERATOR(pg_catalog.=) 'reflect'"
+	"   THEN pg_catalog.concat($3,"
+	"     s.answer::pg_catalog.jsonb OPERATOR(pg_catalog.->>) 'critique', $4 ||"
+	"     nullif(s.answer::pg_catalog.jsonb"
+	"       OPERATOR(pg_catalog.->>) 'correction', ''))"
+	"   ELSE s.answer END,"
 	" CASE WHEN s.status OPERATOR(pg_catalog.<>) 'ok'"
 	"   THEN pg_catalog.concat("
 	"     CASE WHEN s.status OPERATOR(pg_catalog.=) 'vetoed' THEN 'Vetoed'"
 	"       WHEN s.status OPERATOR(pg_catalog.=) 'unknown' THEN 'Unknown'"
 	"       ELSE 'Error' END, ': ',"
-	"     coalesce(s.error, s.status)) END"
+	"     coalesce(s.error, s.status)) END, s.kind"
 	" FROM prometheus._step s WHERE s.task_id OPERATOR(pg_catalog.=) $1"
 	"   AND s.step OPERATOR(pg_catalog.<) $2"
 	"   AND (s.kind OPERATOR(pg_catalog.=) 'tool'"
 	"     OR s.kind OPERATOR(pg_catalog.=) 'chat'"
 	"       AND s.status OPERATOR(pg_catalog.=) 'ok'"
-	"       AND s.calls OPERATOR(pg_catalog.>) 0)"
+	"       AND (s.calls OPERATOR(pg_catalog.>) 0 OR EXISTS ("
+	"         SELECT FROM prometheus._step x"
+	"          WHERE x.task_id OPERATOR(pg_catalog.=) s.task_id"
+	"            AND x.step OPERATOR(pg_catalog.>) s.step"
+	"            AND x.step OPERATOR(pg_catalog.<) $2"
+	"            AND x.kind OPERATOR(pg_catalog.=) 'reflect'))"
+	"     OR s.kind OPERATOR(pg_catalog.=) 'reflect'"
+	"       AND s.status OPERATOR(pg_catalog.=) 'ok')"
 	" ORDER BY s.step",
-	2,
-	{INT8OID, INT4OID},
+	4,
+	{INT8OID, INT4OID, TEXTOID, TEXTOID},
 	NULL,
 };
 
@@ -378,20 +397,28 @@ add_result(Thread *thread, uint64 row)
 static void
 read_thread(const PromPromptSource *source, Thread *thread)
 {
-	Datum values[2] = {Int64GetDatum(source->task_id),
+	Datum values[4] = {Int64GetDatum(source->task_id),
 					   Int32GetDatum(source->step)};
 
 	memset(thread, 0, sizeof(*thread));
 	if (source->step <= 1)
 		return;
+	values[2] = CStringGetTextDatum(prom_reflection_again);
+	values[3] = CStringGetTextDatum(prom_reflection_correction);
 	prom_statement_run(&thread_statement, values, NULL, true);
 	thread->messages = palloc((SPI_processed + 1) * sizeof(PromMessage));
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
+		const char *kind = prom_row_text(i, 6);
+
 		if (prom_row_int32(i, 2) > 0)
 			add_turn(thread, i);
-		else
+		else if (strcmp(kind, "tool") == 0)
 			add_result(thread, i);
+		else
+			set_message(&thread->messages[thread->n++],
+						strcmp(kind, "chat") == 0 ? "assistant" : "user",
+						prom_row_text(i, 4));
 	}
 	SPI_freetuptable(SPI_tuptable);
 }

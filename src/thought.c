@@ -268,7 +268,7 @@ prom_thought_record(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->tokens_now = prom_reply_tokens(reply);
 	if (again)
 		prom_outcome_of_reply(writer, attempt, reply, now);
-	else if (attempt->thought == PROM_THOUGHT_PLAN)
+	else if (attempt->thought == PROM_THOUGHT_PLAN || attempt->looks_again)
 		attempt->next = PROM_NEXT_GO_ON;
 	else
 		prom_outcome_complete(writer, attempt, attempt->answer, now);
