@@ -790,10 +790,10 @@ COMMENT ON VIEW prometheus.gate IS
     'What may close the way to tasks and deliveries: a pause of all, of an agent, of a model or of a subscription; a rate limit, failures or want of money of a model, failures of a subscription. Those of subscriptions only for who may see these. What is now: not a fact.';
 COMMENT ON COLUMN prometheus.gate.target IS 'all, agent:NAME, model:NAME or subscription:NAME.';
 COMMENT ON COLUMN prometheus.gate.state IS
-    'open; paused (by a person); closed (until a moment); opening (it was closed, and widens with each good call).';
+    'open; paused (by a person); closed (until a moment); opening (it was closed, and widens with each good call); held (it would let more through than its rate).';
 COMMENT ON COLUMN prometheus.gate.reason IS 'Why it is not open.';
 COMMENT ON COLUMN prometheus.gate.since IS 'When it was paused, or closed last.';
-COMMENT ON COLUMN prometheus.gate.until IS 'When one call may try it again; null: it is open, or paused.';
+COMMENT ON COLUMN prometheus.gate.until IS 'When one call may try it again, or its rate has room again; null: it is open, or paused.';
 COMMENT ON COLUMN prometheus.gate.in_flight IS 'Requests on the network; null: no worker serves this database.';
 COMMENT ON COLUMN prometheus.gate.waiting IS 'Tasks that are ready and whose agent or first model it is; all: every ready task.';
 COMMENT ON COLUMN prometheus.gate.width IS 'Requests that it lets through at once when it is open: max_concurrent, or fewer while it is opening; null: no limit.';

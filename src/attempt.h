@@ -38,6 +38,15 @@ typedef enum PromThought
 	PROM_THOUGHT_REFLECT
 } PromThought;
 
+/* Of a call's need, the gate that it goes through */
+typedef enum PromRateUse
+{
+	PROM_USE_NONE,  /* knows nothing */
+	PROM_USE_TAKEN, /* has it counted, and it is not sent yet */
+	PROM_USE_SENT,  /* waits for the headers of its reply */
+	PROM_USE_HEARD  /* has had them */
+} PromRateUse;
+
 /*
  * Tool calls whose reviews are noted at once; further ones ask again when these
  * have been reviewed.
@@ -70,6 +79,8 @@ typedef struct PromAttempt
 	const PromModel *model; /* in the cache of agent.c */
 	PromGate *gate;         /* that counts it as in flight, or NULL */
 	uint32 generation;      /* of the gate when it began */
+	PromNeed need;          /* of the gate's rate, for its call or turn */
+	PromRateUse use;        /* and what the gate knows of that */
 	int64 call_id;
 	int64 event_id; /* with CHAT: of the step that it makes */
 	TimestampTz sent_at;

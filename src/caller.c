@@ -405,6 +405,7 @@ send_request(PromWork *work, TimestampTz now)
 	PROM_FAULT("before-send");
 	prom_sight_set(attempt->slot, attempt->task_id, attempt->step,
 				   prom_course_kind(attempt), now);
+	prom_route_sent(attempt);
 	attempt->call = prom_llm_start(http, prom_attempt_called(attempt),
 								   attempt->prompt, left, attempt->attempt > 1,
 								   work);
@@ -450,6 +451,7 @@ add_jobs(PromWork *work, TimestampTz now)
 						.event_id = attempt->event_id};
 
 	count_as_handled(work);
+	prom_route_sent(attempt);
 	show_jobs(attempt, now);
 	work->stage = PROM_WORK_JOBS;
 	work->jobs.deadline = attempt->deadline;
@@ -669,6 +671,15 @@ hear(void *owner, const char *text, size_t length)
 	prom_sight_hear(work->attempt.slot, text, length);
 }
 
+/* The headers of a reply have come. */
+static void
+take_headers(void *owner, const PromHeaders *headers)
+{
+	PromWork *work = owner;
+
+	prom_route_heard(&work->attempt, headers);
+}
+
 static void
 begin(Datum main_arg)
 {
@@ -690,6 +701,7 @@ begin(Datum main_arg)
 	prom_courier_begin();
 	prom_llm_blame = blame;
 	prom_llm_heard = hear;
+	prom_llm_headed = take_headers;
 	prom_sight_begin();
 	http = prom_http_create();
 	wait_set = prom_create_wait_event_set(3);

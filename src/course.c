@@ -21,6 +21,7 @@
 #include "outcome.h"
 #include "progress.h"
 #include "prompt.h"
+#include "route.h"
 #include "sofia.h"
 #include "spending.h"
 #include "step.h"
@@ -133,6 +134,23 @@ may_spend(PromFactWriter *writer, PromAttempt *attempt, const PromModel *model,
 	return false;
 }
 
+/*
+ * May the next call be sent now, by the rate of its model?  Else the task waits
+ * for that, and holds nothing.
+ */
+static bool
+may_send(PromFactWriter *writer, PromAttempt *attempt,
+		 const PromLoaded *loaded, int64 tokens_in, TimestampTz now)
+{
+	const PromModel *called = prom_attempt_called(attempt);
+	const char *model = called == attempt->model ? loaded->model : called->name;
+
+	if (prom_route_fits(attempt, model, tokens_in, now))
+		return true;
+	prom_admission_park(writer, attempt, loaded, model, true, now);
+	return false;
+}
+
 /* What is known of the prompt of a function, which its executor makes. */
 static int64
 function_tokens(const PromLoaded *loaded, const PromAgent *agent)
@@ -167,14 +185,16 @@ begin_turn(PromFactWriter *writer, PromAttempt *attempt,
 		   TimestampTz now)
 {
 	PromPromptSource source = loaded->source;
+	int64 tokens;
 	Jsonb *schema;
 
 	attempt->sent_at = now;
 	attempt->call_id = attempt->event_id = 0;
 	if (prom_llm_is_function(attempt->model->api))
 	{
-		if (!may_spend(writer, attempt, attempt->model, loaded,
-					   function_tokens(loaded, agent), now))
+		tokens = function_tokens(loaded, agent);
+		if (!may_send(writer, attempt, loaded, tokens, now) ||
+			!may_spend(writer, attempt, attempt->model, loaded, tokens, now))
 			return 0;
 		attempt->event_id = prom_fact_next_id();
 		attempt->next = PROM_NEXT_CHAT;
@@ -197,8 +217,9 @@ begin_turn(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->has_schema = loaded->has_schema;
 	if (source.output_schema != NULL)
 		pfree(source.output_schema);
-	if (!may_spend(writer, attempt, attempt->model, loaded,
-				   prom_prompt_tokens(attempt->prompt), now))
+	tokens = prom_prompt_tokens(attempt->prompt);
+	if (!may_send(writer, attempt, loaded, tokens, now) ||
+		!may_spend(writer, attempt, attempt->model, loaded, tokens, now))
 		return prom_prompt_bytes(attempt->prompt);
 	add_call(writer, attempt, 1);
 	attempt->next = PROM_NEXT_SEND;
@@ -216,14 +237,15 @@ begin_counsel(PromFactWriter *writer, PromAttempt *attempt,
 {
 	const PromModel *model = attempt->counsel.model;
 	const PromPrompt *prompt = prom_sofia_prompt(judged, model);
+	int64 tokens = prom_prompt_tokens(prompt);
 	int before = progress->counsel_attempt == attempt->attempt
 					 ? progress->counsels
 					 : 0;
 
 	attempt->sent_at = now;
 	attempt->call_id = attempt->event_id = 0;
-	if (!may_spend(writer, attempt, model, loaded, prom_prompt_tokens(prompt),
-				   now))
+	if (!may_send(writer, attempt, loaded, tokens, now) ||
+		!may_spend(writer, attempt, model, loaded, tokens, now))
 		return prom_prompt_bytes(prompt);
 	if (prom_llm_is_function(model->api))
 	{
@@ -272,6 +294,8 @@ begin_thought(PromFactWriter *writer, PromAttempt *attempt,
 											  attempt->model);
 		tokens = prom_prompt_tokens(attempt->prompt);
 	}
+	if (!may_send(writer, attempt, loaded, tokens, now))
+		return tokens;
 	if (reflects)
 		poor = prom_spending_reserve(attempt, attempt->model, loaded, tokens);
 	else if (!may_spend(writer, attempt, attempt->model, loaded, tokens, now))
@@ -476,7 +500,15 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 					  !prom_llm_is_local(attempt->model->api);
 	if (came == PROM_ADMISSION_ALLOWS && answered && attempt->thinks &&
 		progress.reflection < progress.turn && loaded->deadline > now)
+	{
 		reaches = prom_admission_reach(attempt, loaded, begun, now);
+		if (!reaches && prom_route_is_held(attempt, now))
+		{
+			prom_admission_park(writer, attempt, loaded, loaded->model, begun,
+								now);
+			return 0;
+		}
+	}
 	/*
 	 * That rules alone allowed a request is told by its attempt.  They judge an
 	 * answer again when a model has been asked.
