@@ -240,6 +240,7 @@ SELECT s.task_id,
        s.tokens_out,
        s.cached_tokens,
        s.cost,
+       s.reused,
        s.finish_reason,
        s.error,
        CASE WHEN s.kind = 'tool'
@@ -308,6 +309,7 @@ COMMENT ON COLUMN prometheus.step.tokens_in IS 'Tokens of the prompt, the cached
 COMMENT ON COLUMN prometheus.step.tokens_out IS 'Tokens of the reply; null: not reported.';
 COMMENT ON COLUMN prometheus.step.cached_tokens IS 'Tokens of the prompt that came from the provider''s cache; null: not reported.';
 COMMENT ON COLUMN prometheus.step.cost IS 'Tokens times prices; null: not known.';
+COMMENT ON COLUMN prometheus.step.reused IS 'The event_id of the step of an equal request whose reply was used, for nothing; null: it was asked for.';
 COMMENT ON COLUMN prometheus.step.finish_reason IS 'The provider''s own word for why the reply ended.';
 COMMENT ON COLUMN prometheus.step.error IS 'Why it did not succeed.';
 COMMENT ON COLUMN prometheus.step.input IS 'The messages that are new in a turn: instructions and request, or the results of tools; of a tool: its arguments; of a review by a model: what it was about, and which model; of a recall: the query; of a reflection: the step of the answer that it is about. prometheus_prompt(task_id, step) shows the whole, with history and results.';

@@ -27,6 +27,7 @@ typedef enum PromAttemptNext
 	PROM_NEXT_LATER,  /* the task goes on at due */
 	PROM_NEXT_PARKED, /* it waits before the gate of target */
 	PROM_NEXT_READ,   /* it waits for other tasks: read it anew */
+	PROM_NEXT_JOIN,   /* an equal request is under way: after its end */
 	PROM_NEXT_AGAIN   /* in another turn: this one is full */
 } PromAttemptNext;
 
@@ -99,6 +100,13 @@ typedef struct PromAttempt
 	bool chat_failed;
 	PromRetry retry; /* with it */
 
+	/* With a model that keeps replies. */
+	uint8 request_hash[32]; /* of its request, and of whose it is */
+	bool has_hash;
+	int64 reused;       /* event of the step whose reply it has; 0: its own */
+	bool leads;         /* equal requests wait for the end of this one */
+	dlist_node leading; /* among all that lead */
+
 	/* Tool calls, by their steps, about which models are to be asked. */
 	int nasking;
 	int32 asking[PROM_MAX_ASKING];
@@ -139,6 +147,11 @@ extern void prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts,
  */
 extern void prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 								TimestampTz now);
+
+/* The same of a reply that its request need not be sent for. */
+extern void prom_attempt_record_reply(PromFactWriter *writer,
+									  PromAttempt *attempt, PromReply *reply,
+									  TimestampTz now);
 
 /* A job of it has ended: what is to be known of that when it goes on. */
 extern void prom_attempt_take_job(PromAttempt *attempt, const PromJobEnd *end);

@@ -21,6 +21,7 @@
 #include "outcome.h"
 #include "progress.h"
 #include "prompt.h"
+#include "reuse.h"
 #include "route.h"
 #include "sofia.h"
 #include "spending.h"
@@ -151,6 +152,29 @@ may_send(PromFactWriter *writer, PromAttempt *attempt,
 	return false;
 }
 
+/*
+ * Need the request of its prompt not be sent, because an equal one has had a
+ * reply, or is about to?
+ */
+static bool
+need_not_send(PromFactWriter *writer, PromAttempt *attempt,
+			  const PromLoaded *loaded, TimestampTz now)
+{
+	PromReply reply;
+	PromReuse found = prom_reuse_look(attempt, loaded, &reply, now);
+
+	if (found == PROM_REUSE_NONE)
+		return false;
+	attempt->call_id = 0;
+	attempt->prompt = NULL;
+	prom_route_leave(attempt);
+	if (found == PROM_REUSE_FOUND)
+		prom_attempt_record_reply(writer, attempt, &reply, now);
+	else
+		attempt->next = PROM_NEXT_JOIN;
+	return true;
+}
+
 /* What is known of the prompt of a function, which its executor makes. */
 static int64
 function_tokens(const PromLoaded *loaded, const PromAgent *agent)
@@ -186,6 +210,7 @@ begin_turn(PromFactWriter *writer, PromAttempt *attempt,
 {
 	PromPromptSource source = loaded->source;
 	int64 tokens;
+	int64 bytes;
 	Jsonb *schema;
 
 	attempt->sent_at = now;
@@ -217,13 +242,15 @@ begin_turn(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->has_schema = loaded->has_schema;
 	if (source.output_schema != NULL)
 		pfree(source.output_schema);
+	bytes = prom_prompt_bytes(attempt->prompt);
 	tokens = prom_prompt_tokens(attempt->prompt);
-	if (!may_send(writer, attempt, loaded, tokens, now) ||
+	if (need_not_send(writer, attempt, loaded, now) ||
+		!may_send(writer, attempt, loaded, tokens, now) ||
 		!may_spend(writer, attempt, attempt->model, loaded, tokens, now))
-		return prom_prompt_bytes(attempt->prompt);
+		return bytes;
 	add_call(writer, attempt, 1);
 	attempt->next = PROM_NEXT_SEND;
-	return prom_prompt_bytes(attempt->prompt);
+	return bytes;
 }
 
 /*
@@ -244,6 +271,7 @@ begin_counsel(PromFactWriter *writer, PromAttempt *attempt,
 
 	attempt->sent_at = now;
 	attempt->call_id = attempt->event_id = 0;
+	/* Its prompt has a mark of its own, so no other request is equal. */
 	if (!may_send(writer, attempt, loaded, tokens, now) ||
 		!may_spend(writer, attempt, model, loaded, tokens, now))
 		return prom_prompt_bytes(prompt);
@@ -257,7 +285,7 @@ begin_counsel(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->prompt = prompt;
 	add_call(writer, attempt, -before);
 	attempt->next = PROM_NEXT_SEND;
-	return prom_prompt_bytes(attempt->prompt);
+	return prom_prompt_bytes(prompt);
 }
 
 static ArrayType *
@@ -293,6 +321,8 @@ begin_thought(PromFactWriter *writer, PromAttempt *attempt,
 		attempt->prompt = prom_thought_prompt(attempt->thought, &source,
 											  attempt->model);
 		tokens = prom_prompt_tokens(attempt->prompt);
+		if (need_not_send(writer, attempt, loaded, now))
+			return tokens;
 	}
 	if (!may_send(writer, attempt, loaded, tokens, now))
 		return tokens;
@@ -464,7 +494,8 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 
 	attempt->counsel.model = NULL;
 	attempt->thought = PROM_THOUGHT_NONE;
-	attempt->thinks = false;
+	attempt->thinks = attempt->has_hash = false;
+	attempt->reused = 0;
 	prom_progress_read(loaded->task_id, loaded->last_step,
 					   loaded->retried_attempt, &progress);
 	answered = progress.turn > 0 && progress.ncalls == 0;

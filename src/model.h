@@ -40,6 +40,7 @@ typedef struct PromModel
 	int breaker_failures;      /* in a row that close its gate */
 	int64 requests_per_minute; /* that may be sent; 0: no limit */
 	int64 tokens_per_minute;   /* that they may need; 0: no limit */
+	int64 cache;               /* ms that replies are used again; 0: never */
 	int nfallbacks;
 	const char **fallbacks; /* models to be used instead, in that order */
 } PromModel;
