@@ -240,6 +240,7 @@ SELECT s.task_id,
        s.tokens_out,
        s.cached_tokens,
        s.cost,
+       s.reused,
        s.finish_reason,
        s.error,
        CASE WHEN s.kind = 'tool'
@@ -349,6 +350,7 @@ COMMENT ON COLUMN prometheus.step.tokens_in IS 'Tokens of the prompt, the cached
 COMMENT ON COLUMN prometheus.step.tokens_out IS 'Tokens of the reply; null: not reported.';
 COMMENT ON COLUMN prometheus.step.cached_tokens IS 'Tokens of the prompt that came from the provider''s cache; null: not reported.';
 COMMENT ON COLUMN prometheus.step.cost IS 'Tokens times prices; null: not known.';
+COMMENT ON COLUMN prometheus.step.reused IS 'The event_id of the step of an equal request whose reply was used, for nothing; null: it was asked for.';
 COMMENT ON COLUMN prometheus.step.finish_reason IS 'The provider''s own word for why the reply ended.';
 COMMENT ON COLUMN prometheus.step.error IS 'Why it did not succeed.';
 COMMENT ON COLUMN prometheus.step.input IS 'The messages that are new in a turn: instructions and request, or the results of tools, or the critique of an answer that is to be better; of a tool: its arguments; of a review by a model: what it was about, and which model; of a recall: the query; of a reflection: the step of the answer that it is about. prometheus_prompt(task_id, step) shows the whole, with history and results.';
@@ -832,10 +834,10 @@ COMMENT ON VIEW prometheus.gate IS
     'What may close the way to tasks and deliveries: a pause of all, of an agent, of a model or of a subscription; a rate limit, failures or want of money of a model, failures of a subscription. Those of subscriptions only for who may see these. What is now: not a fact.';
 COMMENT ON COLUMN prometheus.gate.target IS 'all, agent:NAME, model:NAME or subscription:NAME.';
 COMMENT ON COLUMN prometheus.gate.state IS
-    'open; paused (by a person); closed (until a moment); opening (it was closed, and widens with each good call).';
+    'open; paused (by a person); closed (until a moment); opening (it was closed, and widens with each good call); held (it would let more through than its rate).';
 COMMENT ON COLUMN prometheus.gate.reason IS 'Why it is not open.';
 COMMENT ON COLUMN prometheus.gate.since IS 'When it was paused, or closed last.';
-COMMENT ON COLUMN prometheus.gate.until IS 'When one call may try it again; null: it is open, or paused.';
+COMMENT ON COLUMN prometheus.gate.until IS 'When one call may try it again, or its rate has room again; null: it is open, or paused.';
 COMMENT ON COLUMN prometheus.gate.in_flight IS 'Requests on the network; null: no worker serves this database.';
 COMMENT ON COLUMN prometheus.gate.waiting IS 'Tasks that are ready and whose agent or first model it is; all: every ready task.';
 COMMENT ON COLUMN prometheus.gate.width IS 'Requests that it lets through at once when it is open: max_concurrent, or fewer while it is opening; null: no limit.';

@@ -42,7 +42,7 @@ prom_admission_park(PromFactWriter *writer, PromAttempt *attempt,
 	end.used = attempt->used;
 	end.step = loaded->last_step;
 	end.next_run_at = now;
-	end.error = "its model or agent is paused, or the way to the model is closed";
+	end.error = "its model or agent is paused, or the way to the model is closed or held";
 	attempt->retrying = true;
 	prom_outcome_add(writer, attempt->task_id, &end, now);
 }

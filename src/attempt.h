@@ -27,6 +27,7 @@ typedef enum PromAttemptNext
 	PROM_NEXT_LATER,  /* the task goes on at due */
 	PROM_NEXT_PARKED, /* it waits before the gate of target */
 	PROM_NEXT_READ,   /* it waits for other tasks: read it anew */
+	PROM_NEXT_JOIN,   /* an equal request is under way: after its end */
 	PROM_NEXT_AGAIN   /* in another turn: this one is full */
 } PromAttemptNext;
 
@@ -37,6 +38,15 @@ typedef enum PromThought
 	PROM_THOUGHT_PLAN,
 	PROM_THOUGHT_REFLECT
 } PromThought;
+
+/* Of a call's need, the gate that it goes through */
+typedef enum PromRateUse
+{
+	PROM_USE_NONE,  /* knows nothing */
+	PROM_USE_TAKEN, /* has it counted, and it is not sent yet */
+	PROM_USE_SENT,  /* waits for the headers of its reply */
+	PROM_USE_HEARD  /* has had them */
+} PromRateUse;
 
 /*
  * Tool calls whose reviews are noted at once; further ones ask again when these
@@ -70,6 +80,8 @@ typedef struct PromAttempt
 	const PromModel *model; /* in the cache of agent.c */
 	PromGate *gate;         /* that counts it as in flight, or NULL */
 	uint32 generation;      /* of the gate when it began */
+	PromNeed need;          /* of the gate's rate, for its call or turn */
+	PromRateUse use;        /* and what the gate knows of that */
 	int64 call_id;
 	int64 event_id; /* with CHAT: of the step that it makes */
 	TimestampTz sent_at;
@@ -89,6 +101,13 @@ typedef struct PromAttempt
 	/* How jobs of it ended, to be told when it goes on. */
 	bool chat_failed;
 	PromRetry retry; /* with it */
+
+	/* With a model that keeps replies. */
+	uint8 request_hash[32]; /* of its request, and of whose it is */
+	bool has_hash;
+	int64 reused;       /* event of the step whose reply it has; 0: its own */
+	bool leads;         /* equal requests wait for the end of this one */
+	dlist_node leading; /* among all that lead */
 
 	/* Tool calls, by their steps, about which models are to be asked. */
 	int nasking;
@@ -130,6 +149,11 @@ extern void prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts,
  */
 extern void prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 								TimestampTz now);
+
+/* The same of a reply that its request need not be sent for. */
+extern void prom_attempt_record_reply(PromFactWriter *writer,
+									  PromAttempt *attempt, PromReply *reply,
+									  TimestampTz now);
 
 /* A job of it has ended: what is to be known of that when it goes on. */
 extern void prom_attempt_take_job(PromAttempt *attempt, const PromJobEnd *end);

@@ -26,6 +26,7 @@
 #include "guilt.h"
 #include "http.h"
 #include "llm.h"
+#include "reuse.h"
 #include "route.h"
 #include "setting.h"
 #include "shmem.h"
@@ -159,11 +160,22 @@ drop_errands(const PromWork *task)
 	}
 }
 
+/* It goes on in the next turn. */
+static void
+end_joining(PromWork *work, TimestampTz now)
+{
+	work->joins = false;
+	work->not_before = now;
+	is_put_off = true;
+}
+
 /* What is under way for a task that is to be cancelled. */
 static void
 drop(PromWork *work)
 {
-	if (work->stage == PROM_WORK_CALL)
+	if (work->joins)
+		end_joining(work, GetCurrentTimestamp());
+	else if (work->stage == PROM_WORK_CALL)
 		drop_request(work);
 	else if (work->stage == PROM_WORK_JOBS)
 	{
@@ -205,7 +217,7 @@ take_late_cancels(void)
 	for (int i = 0; i < prom_guc_max_in_flight; i++)
 	{
 		if ((works[i].stage != PROM_WORK_CALL &&
-			 works[i].stage != PROM_WORK_JOBS) ||
+			 works[i].stage != PROM_WORK_JOBS && !works[i].joins) ||
 			pg_atomic_read_u32(&slot_of(&works[i])->cancel) == 0)
 			continue;
 		if (nturn == TURN_TOTAL)
@@ -296,6 +308,7 @@ take_kept_work(PromWork *work, TimestampTz now)
 		(work->stage == PROM_WORK_BEGIN && nbegin == PROM_WORK_MOST_BEGIN))
 		return;
 	work->not_before = 0;
+	work->joins = false;
 	nkept--;
 	join_turn(work);
 }
@@ -339,6 +352,7 @@ result_of(const PromAttempt *attempt)
 		case PROM_NEXT_REVIEW:
 		case PROM_NEXT_RECALL:
 		case PROM_NEXT_GO_ON:
+		case PROM_NEXT_JOIN:
 		case PROM_NEXT_AGAIN:
 		case PROM_NEXT_LATER:
 			return PROM_RESULT_LATER;
@@ -361,6 +375,7 @@ give_back(PromWork *work)
 		prom_llm_free(work->attempt.call);
 	work->attempt.call = NULL;
 	prom_route_leave(&work->attempt);
+	prom_reuse_leave(&work->attempt);
 	prom_spending_leave(&work->attempt);
 	count_as_handled(work);
 	prom_sight_clear(work->attempt.slot);
@@ -405,6 +420,7 @@ send_request(PromWork *work, TimestampTz now)
 	PROM_FAULT("before-send");
 	prom_sight_set(attempt->slot, attempt->task_id, attempt->step,
 				   prom_course_kind(attempt), now);
+	prom_route_sent(attempt);
 	attempt->call = prom_llm_start(http, prom_attempt_called(attempt),
 								   attempt->prompt, left, attempt->attempt > 1,
 								   work);
@@ -450,6 +466,7 @@ add_jobs(PromWork *work, TimestampTz now)
 						.event_id = attempt->event_id};
 
 	count_as_handled(work);
+	prom_route_sent(attempt);
 	show_jobs(attempt, now);
 	work->stage = PROM_WORK_JOBS;
 	work->jobs.deadline = attempt->deadline;
@@ -491,6 +508,29 @@ go_on(PromWork *work, TimestampTz now)
 	work->attempt.call = NULL;
 	work->stage = PROM_WORK_BEGIN;
 	put_off(work, now);
+}
+
+/* It goes on when an equal request has ended, or at its deadline. */
+static void
+join(PromWork *work)
+{
+	count_as_handled(work);
+	work->stage = PROM_WORK_BEGIN;
+	work->joins = true;
+	work->not_before = work->attempt.deadline;
+	nkept++;
+	look_for_cancel(work);
+}
+
+/* One that others have joined has ended. */
+static void
+let_joined_go_on(TimestampTz now)
+{
+	if (!prom_reuse_may_go_on())
+		return;
+	for (int i = 0; i < prom_guc_max_in_flight; i++)
+		if (works[i].joins)
+			end_joining(&works[i], now);
 }
 
 /* A task that delegated this one may go on. */
@@ -574,6 +614,9 @@ after_commit(PromWork **list, int n, TimestampTz now)
 				break;
 			case PROM_NEXT_GO_ON:
 				go_on(work, now);
+				break;
+			case PROM_NEXT_JOIN:
+				join(work);
 				break;
 			case PROM_NEXT_AGAIN:
 				put_off(work, now);
@@ -669,6 +712,15 @@ hear(void *owner, const char *text, size_t length)
 	prom_sight_hear(work->attempt.slot, text, length);
 }
 
+/* The headers of a reply have come. */
+static void
+take_headers(void *owner, const PromHeaders *headers)
+{
+	PromWork *work = owner;
+
+	prom_route_heard(&work->attempt, headers);
+}
+
 static void
 begin(Datum main_arg)
 {
@@ -690,6 +742,7 @@ begin(Datum main_arg)
 	prom_courier_begin();
 	prom_llm_blame = blame;
 	prom_llm_heard = hear;
+	prom_llm_headed = take_headers;
 	prom_sight_begin();
 	http = prom_http_create();
 	wait_set = prom_create_wait_event_set(3);
@@ -729,6 +782,7 @@ prom_caller_main(Datum main_arg)
 		full = nbegin == PROM_WORK_MOST_BEGIN || nturn == TURN_TOTAL;
 		if (nturn > 0)
 			run_turn(now);
+		let_joined_go_on(now);
 		prom_courier_drive(http, now);
 		prom_jobs_drive(now);
 		pg_atomic_write_u32(&prom_my_worker->in_flight,

@@ -21,6 +21,8 @@
 #include "outcome.h"
 #include "progress.h"
 #include "prompt.h"
+#include "reuse.h"
+#include "route.h"
 #include "sofia.h"
 #include "spending.h"
 #include "step.h"
@@ -139,6 +141,46 @@ may_spend(PromFactWriter *writer, PromAttempt *attempt, const PromModel *model,
 	return false;
 }
 
+/*
+ * May the next call be sent now, by the rate of its model?  Else the task waits
+ * for that, and holds nothing.
+ */
+static bool
+may_send(PromFactWriter *writer, PromAttempt *attempt,
+		 const PromLoaded *loaded, int64 tokens_in, TimestampTz now)
+{
+	const PromModel *called = prom_attempt_called(attempt);
+	const char *model = called == attempt->model ? loaded->model : called->name;
+
+	if (prom_route_fits(attempt, model, tokens_in, now))
+		return true;
+	prom_admission_park(writer, attempt, loaded, model, true, now);
+	return false;
+}
+
+/*
+ * Need the request of its prompt not be sent, because an equal one has had a
+ * reply, or is about to?
+ */
+static bool
+need_not_send(PromFactWriter *writer, PromAttempt *attempt,
+			  const PromLoaded *loaded, TimestampTz now)
+{
+	PromReply reply;
+	PromReuse found = prom_reuse_look(attempt, loaded, &reply, now);
+
+	if (found == PROM_REUSE_NONE)
+		return false;
+	attempt->call_id = 0;
+	attempt->prompt = NULL;
+	prom_route_leave(attempt);
+	if (found == PROM_REUSE_FOUND)
+		prom_attempt_record_reply(writer, attempt, &reply, now);
+	else
+		attempt->next = PROM_NEXT_JOIN;
+	return true;
+}
+
 /* What is known of the prompt of a function, which its executor makes. */
 static int64
 function_tokens(const PromLoaded *loaded, const PromAgent *agent)
@@ -173,14 +215,17 @@ begin_turn(PromFactWriter *writer, PromAttempt *attempt,
 		   TimestampTz now)
 {
 	PromPromptSource source = loaded->source;
+	int64 tokens;
+	int64 bytes;
 	Jsonb *schema;
 
 	attempt->sent_at = now;
 	attempt->call_id = attempt->event_id = 0;
 	if (prom_llm_is_function(attempt->model->api))
 	{
-		if (!may_spend(writer, attempt, attempt->model, loaded,
-					   function_tokens(loaded, agent), now))
+		tokens = function_tokens(loaded, agent);
+		if (!may_send(writer, attempt, loaded, tokens, now) ||
+			!may_spend(writer, attempt, attempt->model, loaded, tokens, now))
 			return 0;
 		attempt->event_id = prom_fact_next_id();
 		attempt->next = PROM_NEXT_CHAT;
@@ -203,12 +248,15 @@ begin_turn(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->has_schema = loaded->has_schema;
 	if (source.output_schema != NULL)
 		pfree(source.output_schema);
-	if (!may_spend(writer, attempt, attempt->model, loaded,
-				   prom_prompt_tokens(attempt->prompt), now))
-		return prom_prompt_bytes(attempt->prompt);
+	bytes = prom_prompt_bytes(attempt->prompt);
+	tokens = prom_prompt_tokens(attempt->prompt);
+	if (need_not_send(writer, attempt, loaded, now) ||
+		!may_send(writer, attempt, loaded, tokens, now) ||
+		!may_spend(writer, attempt, attempt->model, loaded, tokens, now))
+		return bytes;
 	add_call(writer, attempt, 1);
 	attempt->next = PROM_NEXT_SEND;
-	return prom_prompt_bytes(attempt->prompt);
+	return bytes;
 }
 
 /*
@@ -222,14 +270,16 @@ begin_counsel(PromFactWriter *writer, PromAttempt *attempt,
 {
 	const PromModel *model = attempt->counsel.model;
 	const PromPrompt *prompt = prom_sofia_prompt(judged, model);
+	int64 tokens = prom_prompt_tokens(prompt);
 	int before = progress->counsel_attempt == attempt->attempt
 					 ? progress->counsels
 					 : 0;
 
 	attempt->sent_at = now;
 	attempt->call_id = attempt->event_id = 0;
-	if (!may_spend(writer, attempt, model, loaded, prom_prompt_tokens(prompt),
-				   now))
+	/* Its prompt has a mark of its own, so no other request is equal. */
+	if (!may_send(writer, attempt, loaded, tokens, now) ||
+		!may_spend(writer, attempt, model, loaded, tokens, now))
 		return prom_prompt_bytes(prompt);
 	if (prom_llm_is_function(model->api))
 	{
@@ -241,7 +291,7 @@ begin_counsel(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->prompt = prompt;
 	add_call(writer, attempt, -before);
 	attempt->next = PROM_NEXT_SEND;
-	return prom_prompt_bytes(attempt->prompt);
+	return prom_prompt_bytes(prompt);
 }
 
 static ArrayType *
@@ -288,7 +338,11 @@ begin_thought(PromFactWriter *writer, PromAttempt *attempt,
 		attempt->prompt = prom_thought_prompt(attempt->thought, &source,
 											  attempt->model);
 		tokens = prom_prompt_tokens(attempt->prompt);
+		if (need_not_send(writer, attempt, loaded, now))
+			return tokens;
 	}
+	if (!may_send(writer, attempt, loaded, tokens, now))
+		return tokens;
 	if (reflects)
 		poor = prom_spending_reserve(attempt, attempt->model, loaded, tokens);
 	else if (!may_spend(writer, attempt, attempt->model, loaded, tokens, now))
@@ -483,7 +537,8 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 
 	attempt->counsel.model = NULL;
 	attempt->thought = PROM_THOUGHT_NONE;
-	attempt->thinks = false;
+	attempt->thinks = attempt->has_hash = false;
+	attempt->reused = 0;
 	look_back(attempt, loaded, agent, &progress);
 	if (!begun && waits_on(attempt, loaded, &progress, now))
 		return 0;
@@ -513,7 +568,15 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	if (came == PROM_ADMISSION_ALLOWS &&
 		(progress.answered ? attempt->thinks && !progress.reflected
 						   : needs_model && attempt->stands != 0))
+	{
 		reaches = prom_admission_reach(attempt, loaded, begun, now);
+		if (!reaches && prom_route_is_held(attempt, now))
+		{
+			prom_admission_park(writer, attempt, loaded, loaded->model, begun,
+								now);
+			return 0;
+		}
+	}
 	if (needs_model && attempt->stands != 0 && !reaches)
 	{
 		prom_outcome_end(writer, attempt, loaded, "completed", NULL, NULL, now);

@@ -67,7 +67,7 @@ static FactRelation relations[PROM_NFACTS] = {
 				 "connect_ms", "first_byte_ms", "kind", "name",
 				 "status", "model", "cost", "finish_reason",
 				 "request_id", "error_type", "error", "answer",
-				 "raw", "calls", "arguments"}},
+				 "raw", "calls", "arguments", "reused", "request_hash", "reply"}},
 	{.name = "_outcome",
 	 .ncolumns = OUTCOME_COLUMNS,
 	 .columns = {"task_id", "attempt", "event_id", "ended_at", "attempts",

@@ -145,6 +145,9 @@ typedef void (*PromHear)(void *owner, const char *text, size_t length);
 
 extern PromHear prom_llm_heard;
 
+/* The same when the headers of its reply have come. */
+extern void (*prom_llm_headed)(void *owner, const PromHeaders *headers);
+
 /* echo answers with the request, unaltered, and needs no call; */
 extern bool prom_llm_is_local(const char *api);
 

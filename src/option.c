@@ -46,6 +46,7 @@ typedef struct Option
 
 static const Option model_options[] = {
 	{"breaker_failures", OPTION_INTEGER, 1, 1000},
+	{"cache", OPTION_INTERVAL, 1000, INT64CONST(366) * 86400000},
 	{"connect_timeout", OPTION_INTERVAL, 1, 3600000},
 	{"extra_body", OPTION_OBJECT, 0, 64 * 1024},
 	{"fallback", OPTION_MODELS, 0, PROM_MAX_FALLBACKS},
@@ -57,8 +58,10 @@ static const Option model_options[] = {
 	{"price_cached", OPTION_NUMBER, 0, 1000000},
 	{"price_in", OPTION_NUMBER, 0, 1000000},
 	{"price_out", OPTION_NUMBER, 0, 1000000},
+	{"requests_per_minute", OPTION_INTEGER, 1, 10000000},
 	{"stream", OPTION_BOOLEAN, 0, 1},
 	{"temperature", OPTION_NUMBER, 0, 10},
+	{"tokens_per_minute", OPTION_INTEGER, 1, INT64CONST(1000000000000)},
 	{"total_timeout", OPTION_INTERVAL, 1, 86400000},
 	{"window", OPTION_INTEGER, 1000, 100000000},
 };
@@ -486,6 +489,9 @@ prom_option_read_model(Jsonb *options, PromModel *model)
 	model->max_reply = size_or(&from, "max_reply", 16 * 1024 * 1024);
 	model->max_concurrent = integer_or(&from, "max_concurrent", 0);
 	model->breaker_failures = integer_or(&from, "breaker_failures", 5);
+	model->cache = interval_or(&from, "cache", 0);
+	model->requests_per_minute = integer_or(&from, "requests_per_minute", 0);
+	model->tokens_per_minute = integer_or(&from, "tokens_per_minute", 0);
 	value = set_option(&from, "stream", &option);
 	model->stream = value == NULL || value->val.boolean;
 	value = set_option(&from, "fallback", &option);

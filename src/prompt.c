@@ -61,6 +61,7 @@
  */
 #define TOKEN_BYTES 3
 #define MESSAGE_TOKENS 4
+#define REPLY_TOKENS 1000
 
 #define RESULTS_FOLLOW                                                    \
 	"The results of the tasks that this one depends on follow as a JSON " \
@@ -194,6 +195,18 @@ make_results(const PromPromptSource *source)
 
 
 /* History. */
+
+/*
+ * When the model has no max_tokens none is sent, and the provider decides,
+ * whose limit is far above what is usual.
+ */
+int64
+prom_prompt_reply_tokens(const PromModel *model)
+{
+	if (model->max_tokens >= 0)
+		return model->max_tokens;
+	return prom_llm_is_function(model->api) ? 0 : REPLY_TOKENS;
+}
 
 int64
 prom_prompt_estimate(int64 bytes)

@@ -74,6 +74,9 @@ extern size_t prom_prompt_bytes(const PromPrompt *prompt);
 extern int64 prom_prompt_tokens(const PromPrompt *prompt);
 extern int64 prom_prompt_estimate(int64 bytes);
 
+/* How many its answer may have, as far as is known before it is asked. */
+extern int64 prom_prompt_reply_tokens(const PromModel *model);
+
 /*
  * What an attempt's step is to be made from, by the facts: the source, its
  * model and its agent.  Raises undefined_object if there is no such attempt.

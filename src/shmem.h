@@ -16,6 +16,8 @@
 #include "utils/dsa.h"
 #include "utils/timestamp.h"
 
+#include "pace.h"
+
 /* The kinds of process; PROM_LAUNCHER is the cluster's, the rest a database's. */
 typedef enum PromRole
 {
@@ -140,7 +142,9 @@ typedef struct PromGate
 	bool paused;
 	TimestampTz paused_at;      /* the scheduler's too */
 	pg_atomic_uint64 until;     /* closed before it; both write: 0 is open */
+	pg_atomic_uint64 held;      /* the same, so that it keeps to its rate */
 	pg_atomic_uint32 width;     /* so many may be under way when it is open */
+	pg_atomic_uint32 allows;    /* and so many begin, for its rate */
 	pg_atomic_uint32 in_flight; /* so many are */
 	pg_atomic_uint32 handled;   /* slots looked at that were given for it */
 	pg_atomic_uint32 changes;   /* ends, closings, openings, pauses */
@@ -157,6 +161,9 @@ typedef struct PromGate
 	uint32 generation; /* times it was closed */
 	int failures;      /* in a row, that count */
 	int closings;      /* in a row: the back-off */
+	PromPace pace;     /* its rate, for the caller alone; shown in held */
+	TimestampTz shown; /* and allows: what it wrote there last */
+	TimestampTz held_since;
 	char name[PROM_MAX_NAME + 1];
 } PromGate;
 

@@ -77,6 +77,32 @@ ms_or_null(double ms, bool *isnull)
 	return Float4GetDatum((float4) ms);
 }
 
+/* Whose reply it is, or by what it is found again for an equal request. */
+static void
+fill_reuse(Datum *values, bool *nulls, const PromAttempt *attempt,
+		   const PromReply *reply)
+{
+	Size size = VARHDRSZ + sizeof(attempt->request_hash);
+	bytea *hash;
+
+	nulls[STEP_REPLY] = true;
+	values[STEP_REUSED] = Int64GetDatum(attempt->reused);
+	nulls[STEP_REUSED] = attempt->reused == 0;
+	nulls[STEP_REQUEST_HASH] = !attempt->has_hash || attempt->reused != 0 ||
+							   !reply->ok;
+	if (attempt->reused != 0)
+	{
+		values[STEP_COST] = NumericGetDatum(int64_to_numeric(0));
+		nulls[STEP_COST] = false;
+	}
+	if (nulls[STEP_REQUEST_HASH])
+		return;
+	hash = palloc(size);
+	SET_VARSIZE(hash, size);
+	memcpy(VARDATA(hash), attempt->request_hash, size - VARHDRSZ);
+	values[STEP_REQUEST_HASH] = PointerGetDatum(hash);
+}
+
 /* What a model replied; what it was asked is in other facts. */
 static void
 fill_reply(Datum *values, bool *nulls, const PromAttempt *attempt,
@@ -133,6 +159,7 @@ fill_reply(Datum *values, bool *nulls, const PromAttempt *attempt,
 	values[STEP_CALLS] = Int32GetDatum(reply->ncalls);
 	nulls[STEP_CALLS] = reply->ncalls == 0;
 	nulls[STEP_ARGUMENTS] = true;
+	fill_reuse(values, nulls, attempt, reply);
 }
 
 static PromStatement exists_statement = {
@@ -174,7 +201,11 @@ prom_step_add_reply(PromFactWriter *writer, const PromAttempt *attempt,
 	values[STEP_KIND] = CStringGetTextDatum(kind);
 	nulls[STEP_CALLS] = true;
 	if (said != NULL)
+	{
+		values[STEP_REPLY] = values[STEP_ANSWER];
+		nulls[STEP_REPLY] = nulls[STEP_REQUEST_HASH];
 		values[STEP_ANSWER] = prom_fact_text(said, &nulls[STEP_ANSWER]);
+	}
 	prom_fact_add(writer, PROM_FACT_STEP, values, nulls);
 }
 

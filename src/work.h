@@ -36,6 +36,7 @@ typedef struct PromWork
 	PromJobOwner jobs;            /* with executors, or waiting for one */
 	char failure[PROM_JOB_ERROR]; /* of one that can never be done; or empty */
 	TimestampTz not_before;       /* of writing again */
+	bool joins;                   /* it waits for the end of an equal request */
 	int nerrands;                 /* requests of tools under way for it */
 
 	/* Of a work that is one of these; its attempt has only the task's ids. */
