@@ -10,13 +10,16 @@
 
 #include <limits.h>
 
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
+#include "nodes/value.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
+#include "utils/varlena.h"
 
 #include "compat.h"
 #include "encoding.h"
@@ -33,7 +36,8 @@ typedef enum OptionType
 	OPTION_SIZE,     /* text such as "16 MB", or a number of bytes */
 	OPTION_ROLES,    /* an array of names of roles */
 	OPTION_MODELS,   /* an array of names of models */
-	OPTION_OBJECT    /* an object of at most so many bytes of text */
+	OPTION_OBJECT,   /* an object of at most so many bytes of text */
+	OPTION_LANGUAGE  /* the name of a text search configuration */
 } OptionType;
 
 typedef struct Option
@@ -68,6 +72,7 @@ static const Option model_options[] = {
 
 static const Option agent_options[] = {
 	{"approval_timeout", OPTION_INTERVAL, 1000, INT64CONST(366) * 86400000},
+	{"language", OPTION_LANGUAGE, 0, 0},
 	{"max_cost", OPTION_NUMBER, 0, 1000000},
 	{"max_depth", OPTION_INTEGER, 0, 100},
 	{"max_duration", OPTION_INTERVAL, 1000, INT64CONST(366) * 86400000},
@@ -280,6 +285,30 @@ read_object(const Option *option, JsonbValue *value)
 	return text;
 }
 
+/*
+ * A name without a schema is one of pg_catalog: the path of who remembers does
+ * not matter.
+ */
+static Oid
+read_language(const Option *option, JsonbValue *value, bool missing_ok)
+{
+	ErrorContextCallback context = {error_context_stack, name_option,
+									(void *) option};
+	List *names;
+	Oid language;
+
+	if (value->type != jbvString)
+		raise_value(option, "the name of a text search configuration");
+	error_context_stack = &context;
+	names = textToQualifiedNameList(cstring_to_text_with_len(
+		value->val.string.val, value->val.string.len));
+	if (list_length(names) == 1)
+		names = lcons(makeString(pstrdup("pg_catalog")), names);
+	language = get_ts_config_oid(names, missing_ok);
+	error_context_stack = context.previous;
+	return language;
+}
+
 static void
 check_value(const Option *option, JsonbValue *value)
 {
@@ -311,6 +340,9 @@ check_value(const Option *option, JsonbValue *value)
 			break;
 		case OPTION_OBJECT:
 			(void) read_object(option, value);
+			break;
+		case OPTION_LANGUAGE:
+			(void) read_language(option, value, false);
 			break;
 	}
 }
@@ -530,4 +562,14 @@ prom_option_memory_limit(Jsonb *options)
 	Reader from = {options, agent_options, lengthof(agent_options)};
 
 	return integer_or(&from, "memory_limit", -1);
+}
+
+Oid
+prom_option_language(Jsonb *options)
+{
+	Reader from = {options, agent_options, lengthof(agent_options)};
+	const Option *option;
+	JsonbValue *value = set_option(&from, "language", &option);
+
+	return value == NULL ? InvalidOid : read_language(option, value, true);
 }

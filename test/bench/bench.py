@@ -21,6 +21,7 @@ from conversation import conversation
 from events import events as measure_events
 from marks import marks
 from peers import NAMES, Peers
+from recall import recall
 from steps import steps
 from tracked import tracked
 
@@ -669,6 +670,7 @@ part(steps)
 part(tracked)
 part(conversation)
 part(marks)
+part(recall)
 
 
 def soak_minute(server, db, rate, seconds):

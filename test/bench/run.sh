@@ -6,7 +6,7 @@
 #   BENCH          the parts to run, all by default:
 #                  submit drain snapshot blocked peers latency flight idle
 #                  kill listen events history state steps tracked conversation
-#                  marks soak
+#                  marks recall soak
 #   BENCH_ROUNDS   of what is compared (3)
 #   BENCH_JOBS     tasks of a drain beside a snapshot, blocked tasks or peers
 #                  (10000)
