@@ -24,6 +24,7 @@
 #include "sofia.h"
 #include "spending.h"
 #include "step.h"
+#include "tally.h"
 #include "thought.h"
 #include "xact.h"
 
@@ -32,6 +33,7 @@
 
 static void
 add_attempt(PromFactWriter *writer, const PromAttempt *attempt,
+			const PromLoaded *loaded,
 			const PromAgent *agent, ArrayType *tools, TimestampTz now)
 {
 	Datum values[ATTEMPT_COLUMNS];
@@ -50,6 +52,8 @@ add_attempt(PromFactWriter *writer, const PromAttempt *attempt,
 	values[ATTEMPT_REVIEW_MS] = Float4GetDatum((float4) attempt->review_ms);
 	nulls[ATTEMPT_REVIEW_MS] = attempt->policy_version == 0;
 	prom_fact_add(writer, PROM_FACT_ATTEMPT, values, nulls);
+	if (loaded->last_attempt <= loaded->retried_attempt)
+		prom_tally_begin(attempt, now);
 }
 
 const char *
@@ -129,7 +133,7 @@ may_spend(PromFactWriter *writer, PromAttempt *attempt, const PromModel *model,
 	end.used = attempt->used;
 	end.step = loaded->last_step;
 	attempt->next = PROM_NEXT_ENDED;
-	prom_outcome_add(writer, attempt->task_id, &end, now);
+	prom_outcome_add(writer, attempt, &end, now);
 	return false;
 }
 
@@ -331,7 +335,7 @@ wait_for_others(PromFactWriter *writer, PromAttempt *attempt,
 	end.used = attempt->used;
 	end.step = loaded->last_step;
 	end.next_run_at = until;
-	prom_outcome_add(writer, attempt->task_id, &end, now);
+	prom_outcome_add(writer, attempt, &end, now);
 	attempt->next = PROM_NEXT_LATER;
 	attempt->due = until;
 	attempt->retrying = attempt->waiting = true;
@@ -491,7 +495,7 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	if (!answered && progress.npending == 0)
 		attempt->turn++;
 	if (!begun)
-		add_attempt(writer, attempt, agent, tools, now);
+		add_attempt(writer, attempt, loaded, agent, tools, now);
 	if (came == PROM_ADMISSION_WAITS)
 		attempt->next = PROM_NEXT_REVIEW;
 	else if (came == PROM_ADMISSION_ASKS)

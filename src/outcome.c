@@ -12,16 +12,16 @@
 #include "outcome.h"
 #include "route.h"
 #include "summary.h"
+#include "tally.h"
 
 void
-prom_outcome_add(PromFactWriter *writer, int64 task_id,
-				 const PromOutcome *outcome,
-				 TimestampTz now)
+prom_outcome_add(PromFactWriter *writer, const PromAttempt *attempt,
+				 const PromOutcome *outcome, TimestampTz now)
 {
 	Datum values[OUTCOME_COLUMNS];
 	bool nulls[OUTCOME_COLUMNS] = {false};
 
-	values[OUTCOME_TASK_ID] = Int64GetDatum(task_id);
+	values[OUTCOME_TASK_ID] = Int64GetDatum(attempt->task_id);
 	values[OUTCOME_ATTEMPT] = Int32GetDatum(outcome->attempt);
 	values[OUTCOME_EVENT_ID] = Int64GetDatum(prom_fact_next_id());
 	values[OUTCOME_ENDED_AT] = TimestampTzGetDatum(now);
@@ -36,6 +36,7 @@ prom_outcome_add(PromFactWriter *writer, int64 task_id,
 	values[OUTCOME_ERROR] =
 		prom_fact_text(outcome->error, &nulls[OUTCOME_ERROR]);
 	prom_fact_add(writer, PROM_FACT_OUTCOME, values, nulls);
+	prom_tally_outcome(attempt, outcome, now);
 }
 
 /* A task that ends before an attempt of ours: on the one left open, if any. */
@@ -55,7 +56,8 @@ prom_outcome_end(PromFactWriter *writer, PromAttempt *attempt,
 	end.step = loaded->last_step;
 	end.error_type = error_type;
 	end.error = error;
-	prom_outcome_add(writer, loaded->task_id, &end, now);
+	prom_load_identify(attempt, loaded);
+	prom_outcome_add(writer, attempt, &end, now);
 	attempt->next = PROM_NEXT_ENDED;
 }
 
@@ -87,7 +89,7 @@ prom_outcome_complete(PromFactWriter *writer, PromAttempt *attempt,
 	end.step = step;
 	attempt->next = PROM_NEXT_ENDED;
 	attempt->completed = true;
-	prom_outcome_add(writer, attempt->task_id, &end, now);
+	prom_outcome_add(writer, attempt, &end, now);
 	prom_summary_note(attempt->task_id, attempt->whose);
 }
 
@@ -152,5 +154,5 @@ prom_outcome_of_reply(PromFactWriter *writer, PromAttempt *attempt,
 			attempt->retrying = true;
 		}
 	}
-	prom_outcome_add(writer, attempt->task_id, &end, now);
+	prom_outcome_add(writer, attempt, &end, now);
 }
