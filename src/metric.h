@@ -96,8 +96,8 @@ typedef uint16 PromLabelNumber;
 typedef struct PromSample
 {
 	const PromMetric *metric;
-	const char *labels[PROM_METRIC_LABELS]; /* NULL: has it not */
-	TimestampTz created;                    /* when it began to be counted, from 0 */
+	const char *labels[PROM_METRIC_LABELS]; /* NULL: it has it not */
+	TimestampTz created;                    /* since when it counts, from 0 */
 	double value;                           /* of a gauge, or counter */
 	double sum;                             /* of a histogram, these: */
 	uint64 count;

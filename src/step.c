@@ -153,7 +153,8 @@ add_reply(PromFactWriter *writer, const Datum *values, const bool *nulls,
 	if (status == NULL)
 		status = reply->ok ? "ok" : "error";
 	add_step(writer, values, nulls, kind, status);
-	prom_tally_reply(attempt, kind, reply,
+	prom_tally_reply(attempt, DatumGetInt64(values[STEP_EVENT_ID]), kind,
+					 reply,
 					 nulls[STEP_COST] ? NULL : &values[STEP_COST],
 					 DatumGetTimestampTz(values[STEP_ENDED_AT]));
 }

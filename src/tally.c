@@ -366,7 +366,7 @@ tally_usage(PromLabelNumber model, const PromReply *reply, const Datum *cost)
 }
 
 void
-prom_tally_reply(const PromAttempt *attempt, const char *kind,
+prom_tally_reply(const PromAttempt *attempt, int64 span_id, const char *kind,
 				 const PromReply *reply, const Datum *cost, TimestampTz now)
 {
 	const PromModel *model = prom_attempt_called(attempt);
@@ -377,7 +377,7 @@ prom_tally_reply(const PromAttempt *attempt, const char *kind,
 		reply->ok                   ? 0
 		: reply->error_type == NULL ? word("_OTHER")
 									: word(reply->error_type)};
-	PromExemplar exemplar = exemplar_of(attempt, attempt->call_id);
+	PromExemplar exemplar = exemplar_of(attempt, span_id);
 
 	prom_metric_observe(prom_my_database, PROM_METRIC_OPERATION, labels,
 						now - attempt->sent_at, &exemplar);

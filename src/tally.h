@@ -27,10 +27,10 @@ extern void prom_tally_outcome(const PromAttempt *attempt,
 extern void prom_tally_step(const char *kind, const char *status,
 							TimestampTz started_at, TimestampTz now);
 
-/* A reply of a model, for a step of that kind; cost: numeric, or NULL. */
-extern void prom_tally_reply(const PromAttempt *attempt, const char *kind,
-							 const PromReply *reply, const Datum *cost,
-							 TimestampTz now);
+/* A reply of a model, for a step of that kind; cost: numeric; NULL: none. */
+extern void prom_tally_reply(const PromAttempt *attempt, int64 span_id,
+							 const char *kind, const PromReply *reply,
+							 const Datum *cost, TimestampTz now);
 
 extern void prom_tally_verdict(const char *stage, const char *effect);
 

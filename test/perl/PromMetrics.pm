@@ -198,7 +198,7 @@ sub check_after
 		next if $before->{types}{$family} eq 'gauge';
 		foreach my $labels ($before->series($name))
 		{
-			(my $whose = $labels) =~ s/,?le="[^"]*"$//;
+			(my $whose = $labels) =~ s/(?:^|,)le="[^"]*"$//;
 			my ($was, $is) = map { $_->value($name, $labels) } $before, $self;
 			my ($began, $begins) = map { $_->value("${family}_created", $whose) } $before, $self;
 
