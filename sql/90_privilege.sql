@@ -93,6 +93,7 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_undo(bigint, boolean)
 REVOKE ALL ON FUNCTION @extschema@.prometheus_version() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_health() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_storage() FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_metrics(text) FROM PUBLIC;
 
 GRANT USAGE ON SCHEMA prometheus
     TO prometheus_agent_user, prometheus_agent_admin;
@@ -250,3 +251,7 @@ GRANT EXECUTE ON FUNCTION
     @extschema@.prometheus_resume(text),
     @extschema@.prometheus_storage()
     TO prometheus_agent_admin;
+
+-- Names of agents and models are in it; what is asked and answered is not.
+GRANT EXECUTE ON FUNCTION @extschema@.prometheus_metrics(text)
+    TO prometheus_agent_admin, pg_monitor;

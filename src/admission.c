@@ -44,7 +44,7 @@ prom_admission_park(PromFactWriter *writer, PromAttempt *attempt,
 	end.next_run_at = now;
 	end.error = "its model or agent is paused, or the way to the model is closed or held";
 	attempt->retrying = true;
-	prom_outcome_add(writer, attempt->task_id, &end, now);
+	prom_outcome_add(writer, attempt, &end, now);
 }
 
 static bool

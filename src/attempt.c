@@ -32,7 +32,8 @@
 #include "xact.h"
 
 static void
-add_lost(PromFactWriter *writer, const PromLoaded *loaded, TimestampTz now)
+add_lost(PromFactWriter *writer, const PromAttempt *attempt,
+		 const PromLoaded *loaded, TimestampTz now)
 {
 	PromOutcome lost = {0};
 
@@ -41,7 +42,7 @@ add_lost(PromFactWriter *writer, const PromLoaded *loaded, TimestampTz now)
 	lost.used = loaded->used;
 	lost.step = loaded->last_step;
 	lost.error = "the process that ran it ended";
-	prom_outcome_add(writer, loaded->task_id, &lost, now);
+	prom_outcome_add(writer, attempt, &lost, now);
 }
 
 /* Can the task be ended without another attempt?  Then it is. */
@@ -96,6 +97,7 @@ go_on(PromFactWriter *writer, PromAttempt *attempt, const PromLoaded *loaded,
 	prom_spending_settle_turn(attempt);
 	attempt->deadline = loaded->deadline;
 	attempt->parent_id = loaded->parent_id;
+	prom_load_identify(attempt, loaded);
 	attempt->whose = prom_summary_hash(loaded->agent, loaded->source.submitter,
 									   loaded->source.submitter_oid);
 	attempt->waiting = false;
@@ -110,7 +112,7 @@ go_on(PromFactWriter *writer, PromAttempt *attempt, const PromLoaded *loaded,
 	}
 	attempt->retrying = loaded->retrying || open;
 	if (open)
-		add_lost(writer, loaded, now);
+		add_lost(writer, attempt, loaded, now);
 	if (loaded->depends)
 		attempt->next = PROM_NEXT_READ;
 	else if (attempt->only_end || (loaded->due > now && !open))
@@ -278,7 +280,7 @@ prom_attempt_cancel(PromFactWriter *writer, PromAttempt *attempt,
 	end.used = attempt->used + 1;
 	end.step = attempt->step - 1;
 	end.error = SPI_processed > 0 ? prom_row_text_or_null(0, 1) : NULL;
-	prom_outcome_add(writer, attempt->task_id, &end, now);
+	prom_outcome_add(writer, attempt, &end, now);
 	attempt->next = PROM_NEXT_ENDED;
 }
 

@@ -71,10 +71,13 @@ typedef struct PromAttempt
 
 	int64 parent_id; /* the task that waits for it; 0: none */
 	uint64 whose;    /* a hash of its agent and submitter */
-	int32 attempt;   /* its number; 0: not begun */
-	int32 step;      /* the number of its next step */
-	int32 turn;      /* and of the next turn of the model */
-	int32 used;      /* attempts used up before it */
+	uint16 agent;    /* its label; see metric.h */
+	uint8 trace_id[16];
+	TimestampTz since; /* submitted, due, or retried by hand */
+	int32 attempt;     /* its number; 0: not begun */
+	int32 step;        /* the number of its next step */
+	int32 turn;        /* and of the next turn of the model */
+	int32 used;        /* attempts used up before it */
 	int32 max_attempts;
 	TimestampTz deadline;
 	const PromModel *model; /* in the cache of agent.c */

@@ -33,6 +33,7 @@
 #include "sight.h"
 #include "spending.h"
 #include "strike.h"
+#include "tally.h"
 #include "work.h"
 #include "worker.h"
 #include "xact.h"
@@ -684,8 +685,10 @@ wait_for_work(bool at_once)
 		wait_event = prom_wait_event_new("PrometheusCaller");
 	timeout = prom_worker_wait_limit(timeout);
 	prom_my_worker->busy = false;
+	prom_tally_wait();
 	n = WaitEventSetWait(wait_set, timeout, events, lengthof(events),
 						 wait_event);
+	prom_tally_wake();
 	prom_my_worker->busy = true;
 	prom_xact_send_statistics();
 	for (int i = 0; i < n; i++)

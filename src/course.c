@@ -27,6 +27,7 @@
 #include "spending.h"
 #include "step.h"
 #include "summary.h"
+#include "tally.h"
 #include "thought.h"
 #include "xact.h"
 
@@ -35,6 +36,7 @@
 
 static void
 add_attempt(PromFactWriter *writer, const PromAttempt *attempt,
+			const PromLoaded *loaded,
 			const PromAgent *agent, ArrayType *tools, TimestampTz now)
 {
 	Datum values[ATTEMPT_COLUMNS];
@@ -53,6 +55,8 @@ add_attempt(PromFactWriter *writer, const PromAttempt *attempt,
 	values[ATTEMPT_REVIEW_MS] = Float4GetDatum((float4) attempt->review_ms);
 	nulls[ATTEMPT_REVIEW_MS] = attempt->policy_version == 0;
 	prom_fact_add(writer, PROM_FACT_ATTEMPT, values, nulls);
+	if (loaded->last_attempt <= loaded->retried_attempt)
+		prom_tally_begin(attempt, now);
 }
 
 const char *
@@ -137,7 +141,7 @@ may_spend(PromFactWriter *writer, PromAttempt *attempt, const PromModel *model,
 	end.used = attempt->used;
 	end.step = loaded->last_step;
 	attempt->next = PROM_NEXT_ENDED;
-	prom_outcome_add(writer, attempt->task_id, &end, now);
+	prom_outcome_add(writer, attempt, &end, now);
 	return false;
 }
 
@@ -403,7 +407,7 @@ wait_for_others(PromFactWriter *writer, PromAttempt *attempt,
 	end.used = attempt->used;
 	end.step = loaded->last_step;
 	end.next_run_at = until;
-	prom_outcome_add(writer, attempt->task_id, &end, now);
+	prom_outcome_add(writer, attempt, &end, now);
 	attempt->next = PROM_NEXT_LATER;
 	attempt->due = until;
 	attempt->retrying = attempt->waiting = true;
@@ -596,7 +600,7 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	if (!progress.answered && progress.npending == 0)
 		attempt->turn++;
 	if (!begun)
-		add_attempt(writer, attempt, agent, tools, now);
+		add_attempt(writer, attempt, loaded, agent, tools, now);
 	if (came == PROM_ADMISSION_WAITS)
 		attempt->next = PROM_NEXT_REVIEW;
 	else if (came == PROM_ADMISSION_ASKS)
@@ -619,7 +623,7 @@ prom_course_begin_idle(PromFactWriter *writer, PromAttempt *attempt,
 
 	attempt->model = prom_model_version(loaded->model, loaded->model_version);
 	number_attempt(attempt, loaded);
-	add_attempt(writer, attempt, agent, pin_tools(loaded, agent), now);
+	add_attempt(writer, attempt, loaded, agent, pin_tools(loaded, agent), now);
 }
 
 bool
@@ -644,6 +648,7 @@ prom_course_end_answered(PromFactWriter *writer, PromAttempt *attempt,
 		!(begun && attempt->thought == PROM_THOUGHT_REFLECT) &&
 		!prom_admission_allowed(attempt, loaded, &progress, &judgement))
 		return false;
+	prom_load_identify(attempt, loaded);
 	attempt->whose = prom_summary_hash(loaded->agent, loaded->source.submitter,
 									   loaded->source.submitter_oid);
 	if (!open)

@@ -21,6 +21,7 @@
 #include "act.h"
 #include "delivery.h"
 #include "guc.h"
+#include "tally.h"
 #include "wakeup.h"
 #include "xact.h"
 
@@ -147,7 +148,14 @@ prom_delivery_record(const PromDelivery *delivery, const PromDeliveryEnd *end,
 	prom_statement_run(&record_statement, values, nulls, false);
 	if (dead)
 		prom_wakeup_readers();
-	return SPI_processed > 0;
+	if (SPI_processed == 0)
+		return false;
+	prom_tally_delivery(delivery,
+						dead    ? "dead"
+						: waits ? "waiting"
+								: "delivered",
+						now);
+	return true;
 }
 
 Oid

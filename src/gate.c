@@ -26,6 +26,7 @@
 #include "event.h"
 #include "fault.h"
 #include "gate.h"
+#include "tally.h"
 
 /* Back-off of the breaker and of 429 without Retry-After, ms. */
 #define CLOSED_FIRST 1000
@@ -631,6 +632,7 @@ close_gate(PromDatabase *db, PromGate *gate, PromGateReason reason,
 	PROM_FAULT("gate-closed");
 	if (!current)
 		return;
+	prom_tally_gate(db, gate, reason);
 	ereport(reason == PROM_GATE_MONEY ? WARNING : LOG,
 			(errmsg("%s \"%s\" is closed until %s",
 					gate->kind == PROM_GATE_SUBSCRIPTION ? "subscription"

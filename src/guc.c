@@ -28,6 +28,7 @@ int prom_guc_max_databases = 8;
 int prom_guc_max_in_flight = 1000;
 int prom_guc_max_request = 1024;
 int prom_guc_max_state = 65536;
+int prom_guc_metric_series = 1000;
 int prom_guc_network_memory = 262144;
 int prom_guc_queue_memory = 65536;
 int prom_guc_rescan_interval = 30000;
@@ -140,6 +141,12 @@ define_limits(void)
 							"In bytes of jsonb, which itself allows no more than 256 MB.",
 							&prom_guc_max_state, 65536, 1, 262143, PGC_SUSET,
 							GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"prometheus.metric_series",
+		"Series of metrics that are kept in one database.",
+		"One for each set of labels of a metric; beyond it, what is new of a metric is one series. About 1 kB of shared memory each. A twentieth of it is for how many agents, and how many models, have labels of their own.",
+		&prom_guc_metric_series, 1000, 20, 100000, at_start, 0, NULL, NULL,
+		NULL);
 	DefineCustomIntVariable(
 		"prometheus.network_memory",
 		"Bytes that all requests and replies under way may hold.",

@@ -15,8 +15,9 @@ extern int prom_guc_mark_interval; /* ms */
 extern int prom_guc_max_crashes;
 extern int prom_guc_max_databases;
 extern int prom_guc_max_in_flight;
-extern int prom_guc_max_request;       /* kB */
-extern int prom_guc_max_state;         /* kB */
+extern int prom_guc_max_request; /* kB */
+extern int prom_guc_max_state;   /* kB */
+extern int prom_guc_metric_series;
 extern int prom_guc_network_memory;    /* kB */
 extern int prom_guc_queue_memory;      /* kB */
 extern int prom_guc_rescan_interval;   /* ms */

@@ -28,6 +28,7 @@
 #include "schema.h"
 #include "search.h"
 #include "signature.h"
+#include "tally.h"
 #include "toolcall.h"
 #include "worker.h"
 
@@ -742,4 +743,5 @@ prom_verdict_add(PromFactWriter *writer, const PromJudged *judged,
 	values[VERDICT_SCORES] =
 		nulls[VERDICT_SCORES] ? (Datum) 0 : JsonbPGetDatum(opinion->scores);
 	prom_fact_add(writer, PROM_FACT_VERDICT, values, nulls);
+	prom_tally_verdict(prom_policy_stage_name(judged->stage), effect);
 }

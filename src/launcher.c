@@ -35,6 +35,7 @@
 #include "guc.h"
 #include "guilt.h"
 #include "launcher.h"
+#include "metric.h"
 #include "shmem.h"
 #include "vital.h"
 #include "worker.h"
@@ -290,6 +291,7 @@ forget_tasks(PromDatabase *db)
 	for (int i = 0; i < PROM_JOB_PLACES; i++)
 		pg_atomic_write_u32(&db->jobs[i].state, PROM_JOB_NONE);
 	prom_gate_reset(db);
+	prom_metric_reset(db);
 	pg_atomic_write_u32(&db->marks.relation, 0);
 	pg_atomic_write_u32(&db->marks.changed, 0);
 	pg_atomic_write_u64(&db->marks.failing_since, 0);

@@ -7,6 +7,7 @@
 
 #include "attempt.h"
 #include "prompt.h"
+#include "utils/uuid.h"
 
 /* A task, its last outcome and attempt, and what is pinned or newest. */
 typedef struct PromLoaded
@@ -26,8 +27,10 @@ typedef struct PromLoaded
 	bool retrying; /* an attempt has ended, since a retry by hand */
 	bool waiting;  /* the last one, since it waits for a person */
 	const char *mode;
-	int64 parent_id;       /* the task that delegated it; 0: none, */
-	bool parent_ended;     /* which has ended without it */
+	int64 parent_id;   /* the task that delegated it; 0: none, */
+	bool parent_ended; /* which has ended without it */
+	TimestampTz since; /* submitted, due or retried by hand: the last */
+	pg_uuid_t *trace_id;
 	int32 outcome_attempt; /* of the last outcome; 0: none */
 	int32 used;
 	int32 last_attempt; /* of the last attempt; 0: none */
@@ -47,5 +50,8 @@ typedef struct PromLoaded
  * which the requests and schemas are, stay until SPI_finish().
  */
 extern PromLoaded *prom_load(PromAttempt **attempts, int n, int *nloaded);
+
+/* Whose task it is, by what is counted of it. */
+extern void prom_load_identify(PromAttempt *attempt, const PromLoaded *loaded);
 
 #endif

@@ -39,6 +39,7 @@
 #include "mark.h"
 #include "mutant.h"
 #include "role.h"
+#include "tally.h"
 #include "worker.h"
 #include "xact.h"
 
@@ -568,6 +569,7 @@ prom_mark_write(void)
 	PROM_FAULT("in-mark");
 	prom_xact_commit();
 	tell_newest(relid, mark_id);
+	prom_tally_mark();
 	next_mark = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 											prom_guc_mark_interval);
 	if (name[0] != '\0' && named && XLogIsNeeded())

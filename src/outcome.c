@@ -13,16 +13,16 @@
 #include "outcome.h"
 #include "route.h"
 #include "summary.h"
+#include "tally.h"
 
 void
-prom_outcome_add(PromFactWriter *writer, int64 task_id,
-				 const PromOutcome *outcome,
-				 TimestampTz now)
+prom_outcome_add(PromFactWriter *writer, const PromAttempt *attempt,
+				 const PromOutcome *outcome, TimestampTz now)
 {
 	Datum values[OUTCOME_COLUMNS];
 	bool nulls[OUTCOME_COLUMNS] = {false};
 
-	values[OUTCOME_TASK_ID] = Int64GetDatum(task_id);
+	values[OUTCOME_TASK_ID] = Int64GetDatum(attempt->task_id);
 	values[OUTCOME_ATTEMPT] = Int32GetDatum(outcome->attempt);
 	values[OUTCOME_EVENT_ID] = Int64GetDatum(prom_fact_next_id());
 	values[OUTCOME_ENDED_AT] = TimestampTzGetDatum(now);
@@ -37,6 +37,7 @@ prom_outcome_add(PromFactWriter *writer, int64 task_id,
 	values[OUTCOME_ERROR] =
 		prom_fact_text(outcome->error, &nulls[OUTCOME_ERROR]);
 	prom_fact_add(writer, PROM_FACT_OUTCOME, values, nulls);
+	prom_tally_outcome(attempt, outcome, now);
 }
 
 /* It has an answer already, and what failed was to be a better one. */
@@ -71,7 +72,8 @@ prom_outcome_end(PromFactWriter *writer, PromAttempt *attempt,
 		prom_course_begin_idle(writer, attempt, loaded, now);
 	if (attempt->stands != 0)
 		stand(attempt, &end);
-	prom_outcome_add(writer, loaded->task_id, &end, now);
+	prom_load_identify(attempt, loaded);
+	prom_outcome_add(writer, attempt, &end, now);
 	attempt->next = PROM_NEXT_ENDED;
 }
 
@@ -103,7 +105,7 @@ prom_outcome_complete(PromFactWriter *writer, PromAttempt *attempt,
 	end.step = step;
 	attempt->next = PROM_NEXT_ENDED;
 	attempt->completed = true;
-	prom_outcome_add(writer, attempt->task_id, &end, now);
+	prom_outcome_add(writer, attempt, &end, now);
 	prom_summary_note(attempt->task_id, attempt->whose);
 }
 
@@ -173,5 +175,5 @@ prom_outcome_of_reply(PromFactWriter *writer, PromAttempt *attempt,
 			attempt->retrying = true;
 		}
 	}
-	prom_outcome_add(writer, attempt->task_id, &end, now);
+	prom_outcome_add(writer, attempt, &end, now);
 }

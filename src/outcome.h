@@ -19,7 +19,8 @@ typedef struct PromOutcome
 	const char *error;
 } PromOutcome;
 
-extern void prom_outcome_add(PromFactWriter *writer, int64 task_id,
+/* The attempt is one of a task that was identified, see load.h. */
+extern void prom_outcome_add(PromFactWriter *writer, const PromAttempt *attempt,
 							 const PromOutcome *outcome, TimestampTz now);
 
 /*

@@ -17,6 +17,7 @@
 #include "guc.h"
 #include "launcher.h"
 #include "mark.h"
+#include "metric.h"
 #include "moment.h"
 #include "role.h"
 #include "shmem.h"
@@ -43,6 +44,7 @@ _PG_init(void)
 	prom_wakeup_init();
 	prom_consumer_lock_init();
 	prom_mark_init();
+	prom_metric_begin();
 	prom_moment_init();
 	prom_as_of_init();
 	prom_version_init();

@@ -35,26 +35,24 @@ seconds_since(const PromLook *look, TimestampTz then)
 
 /* The queue. */
 
-typedef struct Due
-{
-	int64 task_id; /* 0: none */
-	TimestampTz since;
-} Due;
-
 static void
-look_at_entry(const PromQueueEntry *entry, Due *oldest)
+look_at_entry(const PromQueueEntry *entry, PromPulseQueue *seen)
 {
 	TimestampTz since = Max(entry->due, entry->since);
 
+	seen->tasks[entry->state]++;
 	if (entry->state == PROM_QUEUE_READY &&
-		(oldest->task_id == 0 || since < oldest->since))
-		*oldest = (Due){entry->task_id, since};
+		(seen->oldest == 0 || since < seen->since))
+	{
+		seen->oldest = entry->task_id;
+		seen->since = since;
+	}
 }
 
 /* False: there is no such slab, or the queue is another one. */
 static bool
 look_at_slab(PromDatabase *db, dsa_area *area, dsa_handle handle, int slab,
-			 Due *oldest)
+			 PromPulseQueue *seen)
 {
 	bool found = false;
 
@@ -70,38 +68,47 @@ look_at_slab(PromDatabase *db, dsa_area *area, dsa_handle handle, int slab,
 			PromQueueEntry *entries = dsa_get_address(area, root->slabs[slab]);
 
 			for (int i = 0; i < Min(n, PROM_SLAB_ENTRIES); i++)
-				look_at_entry(&entries[i], oldest);
+				look_at_entry(&entries[i], seen);
 		}
 	}
 	LWLockRelease(db->queue_lock);
 	return found;
 }
 
-/* The task that has been ready for the longest time. */
-double
-prom_pulse_due(PromLook *look)
+bool
+prom_pulse_queue(PromDatabase *db, PromPulseQueue *seen)
 {
-	PromDatabase *db = look->db;
 	dsa_area *area = NULL;
 	dsa_handle handle;
-	Due oldest = {0};
 
+	memset(seen, 0, sizeof(*seen));
 	if (db == NULL)
-		return PROM_UNKNOWN;
+		return false;
 	LWLockAcquire(db->queue_lock, LW_SHARED);
 	handle = db->queue_dsa;
 	if (handle != DSA_HANDLE_INVALID)
 		area = dsa_attach(handle);
 	LWLockRelease(db->queue_lock);
 	if (area == NULL)
-		return PROM_UNKNOWN;
-	for (int slab = 0; look_at_slab(db, area, handle, slab, &oldest); slab++)
+		return false;
+	for (int slab = 0; look_at_slab(db, area, handle, slab, seen); slab++)
 		;
 	dsa_detach(area);
-	if (oldest.task_id == 0)
+	return true;
+}
+
+/* The task that has been ready for the longest time. */
+double
+prom_pulse_due(PromLook *look)
+{
+	PromPulseQueue seen;
+
+	if (!prom_pulse_queue(look->db, &seen))
+		return PROM_UNKNOWN;
+	if (seen.oldest == 0)
 		return 0;
-	look->what = psprintf("task %lld", (long long) oldest.task_id);
-	return seconds_since(look, oldest.since);
+	look->what = psprintf("task %lld", (long long) seen.oldest);
+	return seconds_since(look, seen.since);
 }
 
 

@@ -20,6 +20,8 @@ typedef enum PromQueueState
 	PROM_QUEUE_RUNNING  /* has a slot */
 } PromQueueState;
 
+#define PROM_NQUEUE_STATES (PROM_QUEUE_RUNNING + 1)
+
 /* An entry, in memory that backends can read while they hold queue_lock. */
 typedef struct PromQueueEntry
 {

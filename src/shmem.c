@@ -20,6 +20,7 @@
 #include "compat.h"
 #include "gate.h"
 #include "guc.h"
+#include "metric.h"
 #include "shmem.h"
 
 PromShared *prom_shared = NULL;
@@ -63,7 +64,7 @@ database_size(void)
 	size = add_size(size, MAXALIGN(PROM_TAILS * sizeof(PromTail)));
 	size = add_size(size, 2 * MAXALIGN(mul_size(pipe_size(), sizeof(int32))));
 	size = add_size(size, MAXALIGN(PROM_MAX_GATES * sizeof(PromGate)));
-	return size;
+	return add_size(size, prom_metric_size());
 }
 
 static Size
@@ -196,6 +197,8 @@ init_database(PromDatabase *db, LWLockPadded *locks, char **free_space)
 	*free_space += MAXALIGN(PROM_MAX_GATES * sizeof(PromGate));
 	pg_atomic_init_u32(&db->ngates, 0);
 	prom_gate_reset(db);
+	prom_metric_init(db, *free_space);
+	*free_space += prom_metric_size();
 	db->queue_lock = &locks[1].lock;
 	init_marks(&db->marks, &locks[2].lock);
 	init_vitals(&db->vitals);

@@ -444,6 +444,8 @@ typedef struct PromDatabase
 	pg_atomic_uint32 ngates;
 	PromGate *gates; /* PROM_MAX_GATES of them */
 
+	struct PromMetrics *metrics; /* see metric.c */
+
 	LWLock *queue_lock;   /* guards queue_dsa and what is in it */
 	dsa_handle queue_dsa; /* the scheduler's queue; see queue.c */
 	dsa_pointer queue_root;

@@ -12,6 +12,7 @@
 
 #include "encoding.h"
 #include "step.h"
+#include "tally.h"
 #include "xact.h"
 
 Datum
@@ -178,6 +179,34 @@ prom_step_exists(int64 task_id, int32 step)
 	return SPI_processed > 0;
 }
 
+static void
+add_step(PromFactWriter *writer, const Datum *values, const bool *nulls,
+		 const char *kind, const char *status)
+{
+	prom_fact_add(writer, PROM_FACT_STEP, values, nulls);
+	prom_tally_step(kind, status,
+					DatumGetTimestampTz(values[STEP_STARTED_AT]),
+					DatumGetTimestampTz(values[STEP_ENDED_AT]));
+}
+
+/* status: NULL is the reply's. */
+static void
+add_reply(PromFactWriter *writer, const Datum *values, const bool *nulls,
+		  const PromAttempt *attempt, const char *kind, const char *status,
+		  const PromReply *reply)
+{
+	if (status == NULL)
+		status = reply->ok ? "ok" : "error";
+	add_step(writer, values, nulls, kind, status);
+	/* Nothing was asked for one that is used again. */
+	if (attempt->reused != 0)
+		return;
+	prom_tally_reply(attempt, DatumGetInt64(values[STEP_EVENT_ID]), kind,
+					 reply,
+					 nulls[STEP_COST] ? NULL : &values[STEP_COST],
+					 DatumGetTimestampTz(values[STEP_ENDED_AT]));
+}
+
 void
 prom_step_add_chat(PromFactWriter *writer, const PromAttempt *attempt,
 				   const PromReply *reply, TimestampTz now)
@@ -186,7 +215,7 @@ prom_step_add_chat(PromFactWriter *writer, const PromAttempt *attempt,
 	bool nulls[STEP_COLUMNS];
 
 	fill_reply(values, nulls, attempt, reply, now);
-	prom_fact_add(writer, PROM_FACT_STEP, values, nulls);
+	add_reply(writer, values, nulls, attempt, "chat", NULL, reply);
 }
 
 void
@@ -206,7 +235,7 @@ prom_step_add_reply(PromFactWriter *writer, const PromAttempt *attempt,
 		nulls[STEP_REPLY] = nulls[STEP_REQUEST_HASH];
 		values[STEP_ANSWER] = prom_fact_text(said, &nulls[STEP_ANSWER]);
 	}
-	prom_fact_add(writer, PROM_FACT_STEP, values, nulls);
+	add_reply(writer, values, nulls, attempt, kind, NULL, reply);
 }
 
 void
@@ -229,7 +258,8 @@ prom_step_add_counsel(PromFactWriter *writer, const PromAttempt *attempt,
 		values[STEP_ERROR] = CStringGetTextDatum(step->veto);
 		nulls[STEP_ERROR_TYPE] = nulls[STEP_ERROR] = false;
 	}
-	prom_fact_add(writer, PROM_FACT_STEP, values, nulls);
+	add_reply(writer, values, nulls, attempt, "review",
+			  step->veto != NULL ? "vetoed" : NULL, reply);
 }
 
 /* What every step has that no provider took part in; the rest is NULL. */
@@ -269,7 +299,8 @@ prom_step_add_thought(PromFactWriter *writer, const PromThoughtStep *step,
 		CStringGetTextDatum(step->error == NULL ? "ok" : "error");
 	values[STEP_ERROR] = prom_fact_text(step->error, &nulls[STEP_ERROR]);
 	values[STEP_ANSWER] = prom_fact_text(step->answer, &nulls[STEP_ANSWER]);
-	prom_fact_add(writer, PROM_FACT_STEP, values, nulls);
+	add_step(writer, values, nulls, step->kind,
+			 step->error == NULL ? "ok" : "error");
 }
 
 void
@@ -289,7 +320,8 @@ prom_step_add_review(PromFactWriter *writer, const PromStepReview *step,
 		prom_fact_text(step->veto == NULL ? NULL : "GovernanceVeto",
 					   &nulls[STEP_ERROR_TYPE]);
 	values[STEP_ERROR] = prom_fact_text(step->veto, &nulls[STEP_ERROR]);
-	prom_fact_add(writer, PROM_FACT_STEP, values, nulls);
+	add_step(writer, values, nulls, "review",
+			 step->veto == NULL ? "ok" : "vetoed");
 }
 
 /* How a tool call ended, and the type of its error. */
@@ -343,5 +375,5 @@ prom_step_add_tool(PromFactWriter *writer, const PromToolStep *step,
 		prom_fact_text(step->arguments, &nulls[STEP_ARGUMENTS]);
 	if (step->call_id != 0)
 		fill_request(values, nulls, step);
-	prom_fact_add(writer, PROM_FACT_STEP, values, nulls);
+	add_step(writer, values, nulls, "tool", status_of(step, &error_type));
 }

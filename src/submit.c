@@ -41,6 +41,7 @@
 #include "idempotency.h"
 #include "role.h"
 #include "schema.h"
+#include "tally.h"
 #include "task.h"
 #include "wakeup.h"
 #include "xact.h"
@@ -489,6 +490,7 @@ add_task(Submission *submission, const char *request, const char *key)
 	hint.submitter = submission->submitter;
 	hint.priority = submit->priority;
 	prom_wakeup_hint(&hint);
+	prom_tally_submit(submit->agent);
 	return task_id;
 }
 

@@ -9,6 +9,7 @@
 #ifndef PROM_VITAL_H
 #define PROM_VITAL_H
 
+#include "queue.h"
 #include "shmem.h"
 
 /* Nobody can say it, or there is no such thing. */
@@ -46,6 +47,17 @@ extern double prom_pulse_growth(PromLook *look);
 extern double prom_pulse_budget(PromLook *look);
 extern double prom_pulse_lag(PromLook *look);
 extern double prom_pulse_dead(PromLook *look);
+
+/* The queue: tasks by their states, and the one that has been ready longest. */
+typedef struct PromPulseQueue
+{
+	int64 tasks[PROM_NQUEUE_STATES];
+	int64 oldest; /* 0: none is ready */
+	TimestampTz since;
+} PromPulseQueue;
+
+/* False: nobody keeps one. */
+extern bool prom_pulse_queue(PromDatabase *db, PromPulseQueue *seen);
 
 /* What that needs from one look to the next: the publisher's, at each. */
 extern void prom_vital_follow(PromLook *look);

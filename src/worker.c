@@ -29,6 +29,7 @@
 #include "guc.h"
 #include "guilt.h"
 #include "shmem.h"
+#include "tally.h"
 #include "timer.h"
 #include "worker.h"
 #include "xact.h"
@@ -245,6 +246,7 @@ prom_worker_begin(PromRole role, Datum main_arg)
 	pgstat_report_appname(
 		psprintf("prometheus %s", prom_worker_role_name(role)));
 	pgstat_report_activity(STATE_IDLE, NULL);
+	prom_tally_start(role);
 	PROM_FAULT("worker-after-connect");
 }
 
@@ -384,7 +386,9 @@ prom_worker_wait(long ms, const char *event)
 	if (wait_event == 0)
 		wait_event = prom_wait_event_new(event);
 	prom_my_worker->busy = false;
+	prom_tally_wait();
 	(void) WaitLatch(MyLatch, wake, ms, wait_event);
+	prom_tally_wake();
 	ResetLatch(MyLatch);
 	prom_xact_send_statistics();
 	prom_my_worker->busy = true;
