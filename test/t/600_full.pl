@@ -335,6 +335,21 @@ foreach my $agent ('mind-plan-tiny', 'mind')
 sql(q{SELECT prometheus_set_policy('no secrets', effect => 'off')});
 $llm->stop;
 
+# What it remembers cannot be read in time: it goes on without.
+sql(q{SELECT prometheus_set_agent('mind', options => '{"tool_timeout": 0.2}')});
+my $reader = $node->background_psql('postgres');
+$reader->query_safe('BEGIN; LOCK TABLE prometheus._memory');
+$task = $node->submit("'Remember.', 'mind'");
+$node->wait_for('it has done without', "SELECT error FROM prometheus.step WHERE task_id = $task AND kind = 'recall'", 'nothing was found within tool_timeout');
+$reader->quit;
+$node->wait_task($task, 'completed');
+sql(q{SELECT prometheus_set_agent('mind', options => '{"tool_timeout": null}')});
+my $longest = sql(q{SELECT string_agg(md5(n::text), ' ') FROM generate_series(1, 30000) AS n});
+$task = $node->submit("'$longest', 'mind'");
+$node->wait_task($task, 'completed');
+is(sql("SELECT status, output #>> '{core,0,content}' FROM prometheus.step WHERE task_id = $task AND kind = 'recall'"), 'ok|You are a calculator.',
+	'a request with more words than can be looked for');
+
 # Killed while it thinks, at each of its thoughts: it goes on.
 think_of(plan => '{"plans": [{"approach": "balanced", "cost": 1, "steps": [{"action": "Say it.", "tool": "", "outcome": "told", "probability": 1, "risks": []}]}]}');
 sql(<<'EOSQL');
