@@ -484,6 +484,18 @@ is($rounds->($five, [ 0.1, 0.9 ], submit => ", mode => 'fast'"), 'Five.|chat', '
 is($rounds->('{"text": "5", "again": {"text": "six"}}', [ 0.1, 0.9 ], submit => q{, output_schema => '{"type": "integer"}'}),
 	'5|plan chat reflect chat error', 'the second one does not fit the schema: the first');
 
+# Whatever is asked costs: of the task, of its budgets, and of its limits.
+think_of(plan => '{"plans": [{"approach": "balanced", "cost": 1, "steps": [{"action": "Say it.", "tool": "", "outcome": "told", "probability": 1, "risks": []}]}]}');
+sql(q{SELECT prometheus_set_model('mind', options => '{"price_in": 1, "price_out": 2}'); SELECT prometheus_set_budget('agent:again', 'month', cost => 1)});
+is($rounds->($five, [ 0.7, 0.8 ]), 'Six.|plan chat reflect chat reflect', 'a model that has its price');
+is( sql("SELECT cost, (SELECT count(*) FROM prometheus.step s WHERE s.task_id = t.task_id AND s.cost = 0.00002), (SELECT spent_cost FROM prometheus.budget WHERE scope = 'agent:again') FROM prometheus.task t WHERE task_id = (SELECT max(task_id) FROM prometheus.task WHERE request = 'Again.')"),
+	'0.00012|6|0.00012', 'counsel, plan, two turns and two reflections are paid, each once');
+sql(q{SELECT prometheus_set_agent('again', options => '{"max_cost": 0.00007}')});
+is($rounds->($five, [ 0.7, 0.8 ]), 'Five.|plan chat reflect', 'they count for max_cost: no money for a second round');
+sql(q{SELECT prometheus_set_agent('again', options => '{"max_cost": 0.00003}')});
+is($rounds->($five, [ 0.7, 0.8 ], status => 'failed'), 'max_cost: the task has cost more than 0.00003|plan', 'nor for an answer');
+sql(q{SELECT prometheus_set_agent('again', options => '{"max_cost": null}'); SELECT prometheus_set_model('mind', options => '{"price_in": null, "price_out": null}')});
+
 # It is to end in the second round: by a cancel, a deadline, a budget, a crash.
 foreach my $of ('Poor.', 'Six.')
 {
