@@ -74,7 +74,6 @@ enum
 	FIND_LIMIT,
 	FIND_PLAIN,
 	FIND_SCOPED,
-	FIND_WORDS = FIND_PLAIN,
 	FIND_EMBEDDING = FIND_PLAIN,
 	FIND_SKETCH,
 	FIND_NEAR,
@@ -116,7 +115,7 @@ now_or_then(void)
 	"     AND prometheus._seen(n.xid))"
 
 #define BY_IMPORTANCE                                              \
-	"SELECT l.ctid, l.memory_id, l.version, l.words"               \
+	"SELECT kinds.k, l.ctid, l.memory_id, l.version, l.words"      \
 	" FROM (SELECT DISTINCT k FROM pg_catalog.unnest($4) k) kinds" \
 	" CROSS JOIN LATERAL (SELECT m.ctid, m.memory_id, m.version,"  \
 	"   m.words FROM prometheus._memory m"                         \
@@ -129,14 +128,18 @@ now_or_then(void)
 
 /*
  * Similarity is the part of the query's words that a memory has.  If enough of
- * the most important ones have all of them, no others are looked for.  Who has
+ * the most important ones have all of them, no others are looked for; nor if
+ * there are no others, and not by a word that a fourth of some of them have: of
+ * the memories that have it, some of those are as good as some others.  Who has
  * another version is only asked of the best, until there are enough.  The
  * owner is compared so that no index is used where rows are taken by place.
  */
 static const char by_words_sql[] =
-	"WITH leaders AS MATERIALIZED (SELECT l.ctid,"
+	"WITH leaders AS MATERIALIZED (SELECT l.k, l.ctid, l.memory_id, l.words,"
 	"   prometheus._share(l.words, $7) AS share"
-	"   FROM (" BY_IMPORTANCE ") l)"
+	"   FROM (" BY_IMPORTANCE ") l),"
+	" few AS MATERIALIZED (SELECT l.words FROM leaders l"
+	"   WHERE l.memory_id OPERATOR(pg_catalog.%) 8 OPERATOR(pg_catalog.=) 0)"
 	" SELECT m.memory_id, m.version, m.share FROM ("
 	"   SELECT m.memory_id, m.version, m.xid, m.expires_at, m.share,"
 	"     (" SCORE_BY_WORDS ")::pg_catalog.float4 AS score"
@@ -145,11 +148,21 @@ static const char by_words_sql[] =
 	"       prometheus._share(m.words, $7) AS share"
 	"     FROM prometheus._memory m"
 	"     WHERE m.ctid OPERATOR(pg_catalog.=) ANY (ARRAY("
-	"         SELECT h.ctid FROM pg_catalog.unnest($8) w"
+	"         SELECT h.ctid FROM ROWS FROM (pg_catalog.unnest($7),"
+	"           pg_catalog.unnest($8)) w (plain, scoped)"
 	"         CROSS JOIN LATERAL (SELECT m.ctid FROM prometheus._memory m"
 	"           WHERE prometheus._scoped(m.words, m.owner_oid, m.agent)"
-	"               OPERATOR(pg_catalog.@@) w.w AND NOT m.forgotten) h"
-	"         WHERE (SELECT pg_catalog.count(*) FROM leaders l"
+	"               OPERATOR(pg_catalog.@@) w.scoped AND NOT m.forgotten) h"
+	"         WHERE EXISTS (SELECT FROM leaders l GROUP BY l.k"
+	"           HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>=) " LEADERS ")"
+	"         AND ((SELECT 4 OPERATOR(pg_catalog.*) pg_catalog.count(*)"
+	"             FROM few f WHERE f.words OPERATOR(pg_catalog.@@) w.plain)"
+	"               OPERATOR(pg_catalog.<) greatest(100,"
+	"                 (SELECT pg_catalog.count(*) FROM few))"
+	"           OR (SELECT pg_catalog.count(*) FROM leaders l"
+	"             WHERE l.share OPERATOR(pg_catalog.>) 0::pg_catalog.float8)"
+	"               OPERATOR(pg_catalog.<) $6)"
+	"         AND (SELECT pg_catalog.count(*) FROM leaders l"
 	"           WHERE l.share OPERATOR(pg_catalog.=) 1::pg_catalog.float8)"
 	"             OPERATOR(pg_catalog.<) $6)"
 	"         OPERATOR(pg_catalog.||) ARRAY(SELECT l.ctid FROM leaders l"
@@ -188,13 +201,15 @@ static PromStatement by_importance_statement = {
 /* Each row is one that is near; the last column is null if it does not fit. */
 static const char by_embedding_sql[] =
 	"SELECT s.memory_id, s.version, f.cosine FROM ("
-	"   SELECT m.memory_id, m.version FROM prometheus._memory m"
-	"   WHERE m.owner OPERATOR(pg_catalog.=) $1"
-	"     AND m.agent OPERATOR(pg_catalog.=) $3"
-	"     AND m.kind OPERATOR(pg_catalog.=) ANY ($4)"
-	"     AND NOT m.forgotten AND m.embedding IS NOT NULL"
-	"   ORDER BY prometheus._sketch_distance(m.sketch, $8), m.memory_id DESC"
-	"   LIMIT $9) s"
+	"   SELECT d.memory_id, d.version FROM (SELECT m.memory_id, m.version,"
+	"       prometheus._sketch_distance(m.sketch, $8) AS distance"
+	"     FROM prometheus._memory m"
+	"     WHERE m.owner OPERATOR(pg_catalog.=) $1"
+	"       AND m.agent OPERATOR(pg_catalog.=) $3"
+	"       AND m.kind OPERATOR(pg_catalog.=) ANY ($4)"
+	"       AND NOT m.forgotten AND m.embedding IS NOT NULL OFFSET 0) d"
+	"   WHERE d.distance IS NOT NULL"
+	"   ORDER BY d.distance, d.memory_id DESC LIMIT $9) s"
 	" LEFT JOIN LATERAL (SELECT prometheus._cosine(m.embedding, $7) AS cosine"
 	"   FROM prometheus._memory m"
 	"   WHERE m.memory_id OPERATOR(pg_catalog.=) s.memory_id"
