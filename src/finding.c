@@ -104,7 +104,10 @@ now_or_then(void)
 #define SCORE_OF_BEST SCORE("c.similarity", "$4")
 #define RELEVANCE_THEN PROM_MEMORY_RELEVANCE("$5")
 
-/* Is it to be found, now or then? */
+/*
+ * Is it to be found, now or then?  OFFSET keeps this a look-up by both columns,
+ * however many versions there are.
+ */
 #define FITS                                                  \
 	" prometheus._seen(m.xid)"                                \
 	" AND (m.expires_at IS NULL"                              \
@@ -112,7 +115,7 @@ now_or_then(void)
 	" AND NOT EXISTS (SELECT FROM prometheus._memory n"       \
 	"   WHERE n.memory_id OPERATOR(pg_catalog.=) m.memory_id" \
 	"     AND n.version OPERATOR(pg_catalog.>) m.version"     \
-	"     AND prometheus._seen(n.xid))"
+	"     AND prometheus._seen(n.xid) OFFSET 0)"
 
 #define BY_IMPORTANCE                                              \
 	"SELECT kinds.k, l.memory_id, l.version, l.importance,"        \
