@@ -10,13 +10,11 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
-#include "utils/resowner.h"
 #include "utils/timeout.h"
 
 #include "act.h"
@@ -105,49 +103,39 @@ disarm(void)
 	QueryCancelPending = false;
 }
 
-static const char *
-describe(const ErrorData *failure, TimestampTz end)
+typedef struct Finding
 {
-	if (failure->sqlerrcode == ERRCODE_QUERY_CANCELED &&
-		GetCurrentTimestamp() >= end)
-		return "nothing was found within tool_timeout";
-	return failure->message;
+	const PromPromptFacts *facts;
+	int64 timeout; /* ms */
+	StringInfo json;
+} Finding;
+
+static void
+find_soon(void *arg)
+{
+	Finding *finding = arg;
+
+	enable_timeout_after(STATEMENT_TIMEOUT, (int) finding->timeout);
+	find(finding->facts, finding->json);
+	disarm();
 }
 
 /* The same in a subtransaction, for so many ms: why it failed, or NULL. */
 static const char *
 try_find(const PromPromptFacts *facts, int64 timeout, StringInfo json)
 {
+	Finding finding = {facts, timeout, json};
 	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 												  timeout);
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner resources = CurrentResourceOwner;
-	const char *volatile error = NULL;
+	ErrorData *failure = prom_xact_try(find_soon, &finding);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		enable_timeout_after(STATEMENT_TIMEOUT, (int) timeout);
-		find(facts, json);
-		disarm();
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData *failure;
-
-		disarm();
-		MemoryContextSwitchTo(context);
-		failure = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		error = describe(failure, end);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = resources;
-	return error;
+	if (failure == NULL)
+		return NULL;
+	disarm();
+	if (failure->sqlerrcode == ERRCODE_QUERY_CANCELED &&
+		GetCurrentTimestamp() >= end)
+		return "nothing was found within tool_timeout";
+	return failure->message;
 }
 
 void
