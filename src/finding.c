@@ -34,10 +34,10 @@
 #define ALL_HITS 2000
 
 /* The most important ones of a kind. */
-#define LEADERS "greatest($6, 300)"
+#define LEADERS "greatest($6, 200)"
 
 /* Of the rankings by words and by embeddings, what is fused: at least. */
-#define MIN_FUSED 300
+#define MIN_FUSED 200
 
 /* So many times k that fit best are ranked with importance: at least. */
 #define POOL 4
@@ -74,7 +74,6 @@ enum
 	FIND_LIMIT,
 	FIND_PLAIN,
 	FIND_SCOPED,
-	FIND_WORDS = FIND_PLAIN,
 	FIND_EMBEDDING = FIND_PLAIN,
 	FIND_SKETCH,
 	FIND_NEAR,
@@ -105,7 +104,10 @@ now_or_then(void)
 #define SCORE_OF_BEST SCORE("c.similarity", "$4")
 #define RELEVANCE_THEN PROM_MEMORY_RELEVANCE("$5")
 
-/* Is it to be found, now or then? */
+/*
+ * Is it to be found, now or then?  OFFSET keeps this a look-up by both columns,
+ * however many versions there are.
+ */
 #define FITS                                                  \
 	" prometheus._seen(m.xid)"                                \
 	" AND (m.expires_at IS NULL"                              \
@@ -113,13 +115,15 @@ now_or_then(void)
 	" AND NOT EXISTS (SELECT FROM prometheus._memory n"       \
 	"   WHERE n.memory_id OPERATOR(pg_catalog.=) m.memory_id" \
 	"     AND n.version OPERATOR(pg_catalog.>) m.version"     \
-	"     AND prometheus._seen(n.xid))"
+	"     AND prometheus._seen(n.xid) OFFSET 0)"
 
 #define BY_IMPORTANCE                                              \
-	"SELECT l.ctid, l.memory_id, l.version, l.words"               \
+	"SELECT kinds.k, l.memory_id, l.version, l.importance,"        \
+	"   l.created_at, l.words"                                     \
 	" FROM (SELECT DISTINCT k FROM pg_catalog.unnest($4) k) kinds" \
-	" CROSS JOIN LATERAL (SELECT m.ctid, m.memory_id, m.version,"  \
-	"   m.words FROM prometheus._memory m"                         \
+	" CROSS JOIN LATERAL (SELECT m.memory_id, m.version,"          \
+	"     m.importance, m.created_at, m.words"                     \
+	"   FROM prometheus._memory m"                                 \
 	"   WHERE m.owner OPERATOR(pg_catalog.=) $1"                   \
 	"     AND m.agent OPERATOR(pg_catalog.=) $3"                   \
 	"     AND m.kind OPERATOR(pg_catalog.=) kinds.k"               \
@@ -129,38 +133,51 @@ now_or_then(void)
 
 /*
  * Similarity is the part of the query's words that a memory has.  If enough of
- * the most important ones have all of them, no others are looked for.  Who has
+ * the most important ones have all of them, no others are looked for; nor if
+ * there are no others, and not by a word that a fourth of some of them have: of
+ * the memories that have it, some of those are as good as some others.  Who has
  * another version is only asked of the best, until there are enough.  The
- * owner is compared so that no index is used where rows are taken by place.
+ * owner is compared so that the index of words is used.
  */
 static const char by_words_sql[] =
-	"WITH leaders AS MATERIALIZED (SELECT l.ctid,"
+	"WITH leaders AS MATERIALIZED (SELECT l.*,"
 	"   prometheus._share(l.words, $7) AS share"
-	"   FROM (" BY_IMPORTANCE ") l)"
-	" SELECT m.memory_id, m.version, m.share FROM ("
-	"   SELECT m.memory_id, m.version, m.xid, m.expires_at, m.share,"
+	"   FROM (" BY_IMPORTANCE ") l),"
+	" few AS MATERIALIZED (SELECT l.words FROM leaders l"
+	"   WHERE l.memory_id OPERATOR(pg_catalog.%) 8 OPERATOR(pg_catalog.=) 0)"
+	" SELECT m.memory_id, m.version, b.share FROM ("
+	"   SELECT m.memory_id, m.version, m.share,"
 	"     (" SCORE_BY_WORDS ")::pg_catalog.float4 AS score"
-	"   FROM (SELECT m.memory_id, m.version, m.xid, m.expires_at,"
-	"       m.importance, m.created_at,"
-	"       prometheus._share(m.words, $7) AS share"
-	"     FROM prometheus._memory m"
-	"     WHERE m.ctid OPERATOR(pg_catalog.=) ANY (ARRAY("
-	"         SELECT h.ctid FROM pg_catalog.unnest($8) w"
-	"         CROSS JOIN LATERAL (SELECT m.ctid FROM prometheus._memory m"
-	"           WHERE prometheus._scoped(m.words, m.owner_oid, m.agent)"
-	"               OPERATOR(pg_catalog.@@) w.w AND NOT m.forgotten) h"
-	"         WHERE (SELECT pg_catalog.count(*) FROM leaders l"
-	"           WHERE l.share OPERATOR(pg_catalog.=) 1::pg_catalog.float8)"
+	"   FROM (SELECT h.* FROM ROWS FROM (pg_catalog.unnest($7),"
+	"       pg_catalog.unnest($8)) w (plain, scoped)"
+	"     CROSS JOIN LATERAL (SELECT m.memory_id, m.version, m.importance,"
+	"         m.created_at, prometheus._share(m.words, $7) AS share"
+	"       FROM prometheus._memory m"
+	"       WHERE prometheus._scoped(m.words, m.owner_oid, m.agent)"
+	"           OPERATOR(pg_catalog.@@) w.scoped AND NOT m.forgotten"
+	"         AND pg_catalog.concat(m.owner) OPERATOR(pg_catalog.=) $1"
+	"         AND m.owner_oid OPERATOR(pg_catalog.=) $2"
+	"         AND pg_catalog.concat(m.agent) OPERATOR(pg_catalog.=) $3"
+	"         AND m.kind OPERATOR(pg_catalog.=) ANY ($4) OFFSET 0) h"
+	"     WHERE EXISTS (SELECT FROM leaders l GROUP BY l.k"
+	"         HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>=) " LEADERS ")"
+	"       AND ((SELECT 4 OPERATOR(pg_catalog.*) pg_catalog.count(*)"
+	"           FROM few f WHERE f.words OPERATOR(pg_catalog.@@) w.plain)"
+	"             OPERATOR(pg_catalog.<) greatest(100,"
+	"               (SELECT pg_catalog.count(*) FROM few))"
+	"         OR (SELECT pg_catalog.count(*) FROM leaders l"
+	"           WHERE l.share OPERATOR(pg_catalog.>) 0::pg_catalog.float8)"
 	"             OPERATOR(pg_catalog.<) $6)"
-	"         OPERATOR(pg_catalog.||) ARRAY(SELECT l.ctid FROM leaders l"
-	"           WHERE l.share OPERATOR(pg_catalog.>) 0::pg_catalog.float8))"
-	"       AND pg_catalog.concat(m.owner) OPERATOR(pg_catalog.=) $1"
-	"       AND m.owner_oid OPERATOR(pg_catalog.=) $2"
-	"       AND pg_catalog.concat(m.agent) OPERATOR(pg_catalog.=) $3"
-	"       AND m.kind OPERATOR(pg_catalog.=) ANY ($4)"
-	"     OFFSET 0) m"
-	"   ORDER BY score DESC, m.memory_id DESC OFFSET 0) m"
-	" WHERE" FITS " ORDER BY m.score DESC, m.memory_id DESC LIMIT $6";
+	"       AND (SELECT pg_catalog.count(*) FROM leaders l"
+	"         WHERE l.share OPERATOR(pg_catalog.=) 1::pg_catalog.float8)"
+	"           OPERATOR(pg_catalog.<) $6"
+	"     UNION SELECT l.memory_id, l.version, l.importance, l.created_at,"
+	"         l.share FROM leaders l"
+	"       WHERE l.share OPERATOR(pg_catalog.>) 0::pg_catalog.float8) m"
+	"   ORDER BY score DESC, m.memory_id DESC OFFSET 0) b"
+	" JOIN prometheus._memory m ON m.memory_id OPERATOR(pg_catalog.=) b.memory_id"
+	"   AND m.version OPERATOR(pg_catalog.=) b.version"
+	" WHERE" FITS " ORDER BY b.score DESC, b.memory_id DESC LIMIT $6";
 
 static PromStatement by_words_statement = {
 	by_words_sql,
@@ -188,13 +205,15 @@ static PromStatement by_importance_statement = {
 /* Each row is one that is near; the last column is null if it does not fit. */
 static const char by_embedding_sql[] =
 	"SELECT s.memory_id, s.version, f.cosine FROM ("
-	"   SELECT m.memory_id, m.version FROM prometheus._memory m"
-	"   WHERE m.owner OPERATOR(pg_catalog.=) $1"
-	"     AND m.agent OPERATOR(pg_catalog.=) $3"
-	"     AND m.kind OPERATOR(pg_catalog.=) ANY ($4)"
-	"     AND NOT m.forgotten AND m.embedding IS NOT NULL"
-	"   ORDER BY prometheus._sketch_distance(m.sketch, $8), m.memory_id DESC"
-	"   LIMIT $9) s"
+	"   SELECT d.memory_id, d.version FROM (SELECT m.memory_id, m.version,"
+	"       prometheus._sketch_distance(m.sketch, $8) AS distance"
+	"     FROM prometheus._memory m"
+	"     WHERE m.owner OPERATOR(pg_catalog.=) $1"
+	"       AND m.agent OPERATOR(pg_catalog.=) $3"
+	"       AND m.kind OPERATOR(pg_catalog.=) ANY ($4)"
+	"       AND NOT m.forgotten AND m.embedding IS NOT NULL OFFSET 0) d"
+	"   WHERE d.distance IS NOT NULL"
+	"   ORDER BY d.distance, d.memory_id DESC LIMIT $9) s"
 	" LEFT JOIN LATERAL (SELECT prometheus._cosine(m.embedding, $7) AS cosine"
 	"   FROM prometheus._memory m"
 	"   WHERE m.memory_id OPERATOR(pg_catalog.=) s.memory_id"
@@ -414,23 +433,19 @@ static void
 select_best(const Candidates *found, Datum now, int32 k)
 {
 	int n = found->n;
-	Datum *ids = palloc((n + 1) * sizeof(Datum));
-	Datum *versions = palloc((n + 1) * sizeof(Datum));
+	int64 *ids = palloc((n + 1) * sizeof(int64));
+	int64 *versions = palloc((n + 1) * sizeof(int64));
 	Datum *similarities = palloc((n + 1) * sizeof(Datum));
 	Datum values[5];
 
 	for (int i = 0; i < n; i++)
 	{
-		ids[i] = Int64GetDatum(found->rows[i].memory_id);
-		versions[i] = Int64GetDatum(found->rows[i].version);
+		ids[i] = found->rows[i].memory_id;
+		versions[i] = found->rows[i].version;
 		similarities[i] = Float8GetDatum(found->rows[i].similarity);
 	}
-	values[0] = PointerGetDatum(construct_array(ids, n, INT8OID, sizeof(int64),
-												FLOAT8PASSBYVAL,
-												TYPALIGN_DOUBLE));
-	values[1] = PointerGetDatum(construct_array(versions, n, INT8OID,
-												sizeof(int64), FLOAT8PASSBYVAL,
-												TYPALIGN_DOUBLE));
+	values[0] = PointerGetDatum(prom_int8_array(ids, n));
+	values[1] = PointerGetDatum(prom_int8_array(versions, n));
 	values[2] = PointerGetDatum(construct_array(similarities, n, FLOAT8OID,
 												sizeof(float8), FLOAT8PASSBYVAL,
 												TYPALIGN_DOUBLE));

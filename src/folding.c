@@ -19,6 +19,9 @@
 #include "encoding.h"
 #include "folding.h"
 
+/* Characters beyond ASCII that are normalized at once. */
+#define MAX_PIECE 64
+
 typedef struct Range
 {
 	pg_wchar first;
@@ -242,11 +245,43 @@ spelt(pg_wchar c)
 	return NULL;
 }
 
+/*
+ * The server's own, in pieces: it puts a run of marks in order in a time that
+ * grows with its square, and hears no interrupt meanwhile.
+ */
+static pg_wchar *
+normalize(UnicodeNormalizationForm form, const pg_wchar *c)
+{
+	StringInfoData all;
+
+	initStringInfo(&all);
+	while (*c != 0)
+	{
+		pg_wchar piece[MAX_PIECE + 1];
+		pg_wchar *normal = piece;
+		int n = 0;
+
+		do
+			piece[n++] = *c++;
+		while (*c >= 0x80 && n < MAX_PIECE);
+		piece[n] = 0;
+		if (n > 1 || piece[0] >= 0x80)
+			normal = unicode_normalize(form, piece);
+		for (n = 0; normal[n] != 0; n++)
+			continue;
+		appendBinaryStringInfo(&all, (char *) normal, n * sizeof(pg_wchar));
+		if (normal != piece)
+			pfree(normal);
+	}
+	appendBinaryStringInfo(&all, (const char *) c, sizeof(pg_wchar));
+	return (pg_wchar *) all.data;
+}
+
 /* What each letter consists of, but for what may be left out, in one again. */
 static pg_wchar *
 fold(const char *text)
 {
-	pg_wchar *apart = unicode_normalize(UNICODE_NFKD, wide(text));
+	pg_wchar *apart = normalize(UNICODE_NFKD, wide(text));
 	int n = 0;
 	pg_wchar *folded;
 
@@ -265,7 +300,7 @@ fold(const char *text)
 			folded[n++] = *c < 0x80 ? pg_ascii_tolower(*c) : *c;
 	}
 	folded[n] = 0;
-	return unicode_normalize(UNICODE_NFC, folded);
+	return normalize(UNICODE_NFC, folded);
 }
 
 char *
@@ -279,7 +314,7 @@ prom_folding_compose(const char *text)
 {
 	if (!is_utf8() || is_ascii(text))
 		return text;
-	return narrow(unicode_normalize(UNICODE_NFC, wide(text)));
+	return narrow(normalize(UNICODE_NFC, wide(text)));
 }
 
 static List *

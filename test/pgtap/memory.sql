@@ -1,7 +1,7 @@
 -- What prometheus_remember(), _recall() and _forget() store, find and refuse,
 -- and who sees it.  The tools of the same names are in t/.
 BEGIN;
-SELECT plan(202);
+SELECT plan(204);
 
 SET LOCAL client_min_messages = error;
 
@@ -183,6 +183,13 @@ SELECT is((SELECT content FROM prometheus_recall('words of', query, k => 1) WHER
     ('smi', '🙂 smile')) AS found (query, content);
 SELECT is((SELECT max(score) < 0.5 FROM prometheus_recall('words of', query)), true, 'no word of any: ' || query)
   FROM unnest(ARRAY['zebra', '京新', U&'\200B', '-- !!', 's']) AS query;
+
+-- Marks on marks would be put in order for a minute, and no interrupt heard.
+
+SET LOCAL statement_timeout = '20s';
+SELECT lives_ok($$SELECT prometheus_remember('long', 'a' || repeat(U&'\0E48', 20000) || repeat(U&'\0E38', 20000) || ' marked')$$, 'many marks');
+SELECT is((SELECT left(content, 1) FROM prometheus_recall('long', 'marked', k => 1)), 'a', 'and a word after them');
+RESET statement_timeout;
 
 -- A language: what was stored before is found, and after it is another.
 
