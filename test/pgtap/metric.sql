@@ -1,6 +1,6 @@
 -- What prometheus_metrics() says in a database without workers, how, and to whom.
 BEGIN;
-SELECT plan(22);
+SELECT plan(25);
 
 CREATE TEMP TABLE said AS
 SELECT n, line FROM regexp_split_to_table(prometheus_metrics(), '\n') WITH ORDINALITY AS x(line, n);
@@ -33,6 +33,20 @@ SELECT is((SELECT line FROM older WHERE line ~ '^# TYPE prom_agent_marks_t'), '#
 
 SELECT throws_ok($$SELECT prometheus_metrics('xml')$$, '22023', '"xml" is not a format of metrics', 'a format that there is not');
 SELECT throws_ok($$SELECT prometheus_metrics(NULL)$$, '22004', 'format must not be null', 'none');
+
+-- README has each, with its labels as far as there are samples of it here.
+\set readme `cat README.md`
+CREATE TEMP TABLE described AS
+SELECT n[1] AS name, btrim(m[2]) AS labels
+  FROM regexp_matches(substring(:'readme' FROM '\n### Metrics\n(.*?)\n### '), '^\| (`[^|]*) \| ([^|]*)\| ', 'gn') AS m
+ CROSS JOIN LATERAL regexp_matches(m[1], '`([a-z_]+)`', 'g') AS n;
+SELECT set_eq('SELECT name FROM described',
+              $$SELECT m[1] || CASE m[2] WHEN 'counter' THEN '_total' ELSE '' END
+                  FROM said CROSS JOIN LATERAL regexp_matches(line, '^# TYPE (\S+) (\S+)') AS m$$, 'README has each metric');
+SELECT is((SELECT count(*) - count(DISTINCT name) FROM described), 0::bigint, 'once');
+SELECT is_empty($$SELECT s.name, s.labels, d.labels FROM sample s JOIN described d USING (name)
+                   WHERE d.labels <> coalesce((SELECT string_agg(m[1], ', ') FROM regexp_matches(s.labels, '([a-z_]+)="', 'g') AS m), '')$$,
+                'with its labels');
 
 -- Who may.
 CREATE ROLE prom_test_nobody;
