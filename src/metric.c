@@ -21,8 +21,6 @@
  */
 #include "postgres.h"
 
-#include <math.h>
-
 #include "access/xact.h"
 #include "common/hashfn.h"
 #include "mb/pg_wchar.h"
@@ -415,14 +413,14 @@ has_trace(const PromExemplar *exemplar)
 	return memcmp(exemplar->trace_id, none, sizeof(none)) != 0;
 }
 
-/* The bounds belong to their buckets. */
+/* The bounds belong to their buckets; they are whole, but for rounding. */
 static int
 bucket_of(const PromMetric *metric, int64 value)
 {
 	int i = 0;
 
 	while (i < metric->nbounds &&
-		   value > (int64) rint(metric->bounds[i] * metric->scale))
+		   value > metric->bounds[i] * metric->scale + 0.5)
 		i++;
 	return i;
 }
@@ -526,7 +524,6 @@ prom_metric_observe(PromDatabase *db, PromMetricId id,
 	else
 		memset(&example, 0, sizeof(example));
 	example.value = value;
-	example.at = GetCurrentTimestamp();
 	put(db, id, labels, value, &example);
 }
 

@@ -85,8 +85,8 @@ typedef struct PromExemplar
 {
 	uint8 trace_id[16];
 	int64 span_id; /* 0: not known */
-	int64 value;
 	TimestampTz at;
+	int64 value; /* filled in when it is observed */
 } PromExemplar;
 
 /* The number of a label's value: 0 is none. */

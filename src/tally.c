@@ -247,9 +247,9 @@ prom_tally_submit(const char *agent)
 }
 
 static PromExemplar
-exemplar_of(const PromAttempt *attempt, int64 span_id)
+exemplar_of(const PromAttempt *attempt, int64 span_id, TimestampTz now)
 {
-	PromExemplar exemplar = {.span_id = span_id};
+	PromExemplar exemplar = {.span_id = span_id, .at = now};
 
 	memcpy(exemplar.trace_id, attempt->trace_id, sizeof(exemplar.trace_id));
 	return exemplar;
@@ -258,7 +258,7 @@ exemplar_of(const PromAttempt *attempt, int64 span_id)
 void
 prom_tally_begin(const PromAttempt *attempt, TimestampTz now)
 {
-	PromExemplar exemplar = exemplar_of(attempt, 0);
+	PromExemplar exemplar = exemplar_of(attempt, 0, now);
 
 	prom_metric_observe(prom_my_database, PROM_METRIC_QUEUE_WAIT,
 						&attempt->agent, now - attempt->since, &exemplar);
@@ -278,7 +278,7 @@ prom_tally_outcome(const PromAttempt *attempt, const PromOutcome *outcome,
 	PromLabelNumber ended = word(outcome->outcome);
 	PromLabelNumber labels[] = {attempt->agent, ended};
 	PromLabelNumber how[] = {ended, word(outcome->error_type)};
-	PromExemplar exemplar = exemplar_of(attempt, 0);
+	PromExemplar exemplar = exemplar_of(attempt, 0, now);
 
 	prom_metric_add(prom_my_database, PROM_METRIC_ATTEMPTS, how, 1);
 	if (!ends_task(outcome->outcome))
@@ -377,7 +377,7 @@ prom_tally_reply(const PromAttempt *attempt, int64 span_id, const char *kind,
 		reply->ok                   ? 0
 		: reply->error_type == NULL ? word("_OTHER")
 									: word(reply->error_type)};
-	PromExemplar exemplar = exemplar_of(attempt, span_id);
+	PromExemplar exemplar = exemplar_of(attempt, span_id, now);
 
 	prom_metric_observe(prom_my_database, PROM_METRIC_OPERATION, labels,
 						now - attempt->sent_at, &exemplar);

@@ -61,9 +61,25 @@ update()
 readonly no_cluster=/etc/postgresql-common/createcluster.d/prometheus-test.conf
 forbid_cluster()
 {
-	trap 'as_root rm -f "$no_cluster"' EXIT
 	as_root mkdir -p "${no_cluster%/*}"
 	echo 'create_main_cluster = false' | as_root tee "$no_cluster" >/dev/null
+}
+
+# The monitoring system's package starts it as a service, unless invoke-rc.d is
+# told not to, and at the next boot, unless it is disabled.
+readonly no_service=/usr/sbin/policy-rc.d
+own_policy=
+forbid_services()
+{
+	[ ! -e "$no_service" ] || return 0
+	own_policy=$no_service
+	printf '#!/bin/sh\nexit 101\n' | as_root tee "$no_service" >/dev/null
+	as_root chmod 755 "$no_service"
+}
+
+forget_rules()
+{
+	as_root rm -f "$no_cluster" ${own_policy:+"$own_policy"}
 }
 
 has_pgxs()
@@ -87,7 +103,8 @@ newest_installed()
 
 pg_config=${PG_CONFIG:-pg_config}
 packages=(gcc libc6-dev make libcurl4-openssl-dev libjson-c-dev libzstd-dev
-	perl libipc-run-perl python3 python3-psycopg2 pgbackrest)
+	perl libipc-run-perl python3 python3-psycopg2 pgbackrest
+	prometheus python3-prometheus-client)
 
 command -v dpkg-query >/dev/null || packages=()
 
@@ -126,8 +143,13 @@ mapfile -t lacking < <(missing "${packages[@]}")
 if [ ${#lacking[@]} -gt 0 ]; then
 	update
 	say "installing ${lacking[*]}"
+	trap forget_rules EXIT
 	forbid_cluster
+	forbid_services
 	apt install --no-install-recommends "${lacking[@]}"
+	case " ${lacking[*]} " in
+		*' prometheus '*) as_root update-rc.d prometheus disable >&2 ;;
+	esac
 	say "installed"
 fi
 

@@ -21,7 +21,7 @@ sub new
 {
 	my ($class, $node, %options) = @_;
 	my $text = ref $node
-	  ? $node->safe_psql($options{dbname} // 'postgres', 'SELECT prometheus_metrics()') . "\n"
+	  ? $node->safe_psql($options{dbname} // 'postgres', 'SELECT prometheus_metrics()')
 	  : $node;
 	my $self = bless { values => {}, types => {}, errors => [], order => [] }, $class;
 

@@ -98,12 +98,12 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_admin'
     'EXECUTE prometheus_set_http_tool(text,text,text,jsonb,text,text,text,boolean)',
     'EXECUTE prometheus_set_policy(text,text,text,regprocedure,jsonb,text,text,text,text,text)',
     'EXECUTE prometheus_set_budget(text,text,bigint,numeric)', 'EXECUTE prometheus_set_alert(text,text)',
-    'EXECUTE prometheus_pause(text)', 'EXECUTE prometheus_resume(text)', 'EXECUTE prometheus_storage()'],
-    'what an administrator may besides');
+    'EXECUTE prometheus_pause(text)', 'EXECUTE prometheus_resume(text)', 'EXECUTE prometheus_storage()',
+    'EXECUTE prometheus_metrics(text)'], 'what an administrator may besides');
 SELECT is_empty($$SELECT may FROM may WHERE role = 'prometheus_agent_user'
                   EXCEPT SELECT may FROM may WHERE role = 'prometheus_agent_admin'$$, 'an administrator may all of the first');
-SELECT is_empty($$SELECT * FROM may WHERE role NOT IN ('prometheus_agent_user', 'prometheus_agent_admin')$$,
-                'nobody else has a grant');
+SELECT set_eq($$SELECT role, may FROM may WHERE role NOT IN ('prometheus_agent_user', 'prometheus_agent_admin')$$,
+              $$VALUES ('pg_monitor', 'EXECUTE prometheus_metrics(text)')$$, 'nobody else has a grant');
 
 -- And it is so.
 

@@ -70,8 +70,9 @@ $metrics->check('the text is right');
 is($metrics->total('prom_agent_tasks_ended_total'), 27, 'all have ended');
 
 # The checker reads the older format.
+my $said;
 my $older = sql(q{SELECT prometheus_metrics('text')});
-ok(IPC::Run::run([qw(promtool check metrics)], '<', \"$older\n", '>&', \my $said), 'promtool has no objection')
+ok(IPC::Run::run([qw(promtool check metrics)], '<', \"$older\n", '>&', \$said), 'promtool has no objection')
   or diag($said);
 is($said, '', 'not one');
 
@@ -148,9 +149,9 @@ is(query('targets')->{activeTargets}[0]{lastError}, '', 'the scrape had no error
 my $exemplars = query('query_exemplars', query => 'gen_ai_client_operation_duration_seconds_bucket{gen_ai_request_model="fake-echo"}',
 	start => time - 600, end => time + 60);
 my @traces = ref $exemplars eq 'ARRAY' && @$exemplars ? map { $_->{labels}{trace_id} } map { @{ $_->{exemplars} } } @$exemplars : ();
-is(sql(sprintf q{SELECT count(DISTINCT agent) FROM prometheus.task WHERE trace_id::text IN (%s) AND agent = 'fake-echo'},
-		join(',', map { my $t = $_; $t =~ s/^(.{8})(.{4})(.{4})(.{4})(.{12})$/'$1-$2-$3-$4-$5'/; $t } @traces, '0' x 32)),
-	1, 'an exemplar leads to a trace of that model');
+my $theirs = sql(q{SELECT string_agg(DISTINCT replace(trace_id::text, '-', ''), ' ') FROM prometheus._task WHERE agent = 'fake-echo'});
+cmp_ok(scalar @traces, '>', 0, 'exemplars are there');
+is(join(' ', grep { $theirs !~ /$_/ } @traces), '', 'and lead to traces of that model');
 
 # A database that is gone for a while is a scrape that fails, and no more.
 $node->stop;
