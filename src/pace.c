@@ -45,11 +45,14 @@ fill(PromBucket *bucket, int64 us)
 	bucket->level = Min(bucket->level + most * us / MINUTE, most);
 }
 
-/* Let time pass: buckets fill, and what was said may be over. */
-static void
+/*
+ * Let time pass: buckets fill, and what was said may be over.  The moment that
+ * it is then, which is never before the last one: a turn has one moment, and
+ * libcurl a later one.
+ */
+static TimestampTz
 advance(PromPace *pace, TimestampTz now)
 {
-	/* By a little it is not: a turn has one moment, libcurl a later one. */
 	if (now < pace->filled_at - MINUTE)
 	{
 		pace->filled_at = now; /* a clock went back */
@@ -61,6 +64,7 @@ advance(PromPace *pace, TimestampTz now)
 		fill(&pace->tokens, now - pace->filled_at);
 		pace->filled_at = now;
 	}
+	now = pace->filled_at;
 	for (int i = 0; i < PROM_NRATES; i++)
 	{
 		PromAllowance *one = &pace->allowances[i];
@@ -71,6 +75,7 @@ advance(PromPace *pace, TimestampTz now)
 		one->resets = one->limit > 0 ? now + MINUTE : 0;
 		one->left = one->limit - pace->unheard.of[i];
 	}
+	return now;
 }
 
 static bool
@@ -90,7 +95,7 @@ prom_pace_set_limits(PromPace *pace, int64 requests, int64 tokens,
 {
 	bool is_new;
 
-	advance(pace, now);
+	(void) advance(pace, now);
 	is_new = set_limit(&pace->requests, requests);
 	return set_limit(&pace->tokens, tokens) || is_new;
 }
@@ -140,7 +145,7 @@ moment_of(const PromPace *pace, const PromNeed *need, TimestampTz now)
 bool
 prom_pace_fits(PromPace *pace, const PromNeed *need, TimestampTz now)
 {
-	advance(pace, now);
+	now = advance(pace, now);
 	pace->last = *need;
 	pace->waits = moment_of(pace, need, now) > now;
 	return !pace->waits;
@@ -162,7 +167,7 @@ change(PromPace *pace, const PromNeed *need, int sign)
 void
 prom_pace_take(PromPace *pace, const PromNeed *need, TimestampTz now)
 {
-	advance(pace, now);
+	(void) advance(pace, now);
 	pace->last = *need;
 	pace->waits = false;
 	change(pace, need, 1);
@@ -180,7 +185,7 @@ void
 prom_pace_hear(PromPace *pace, const PromNeed *need, const PromRate *rates,
 			   int64 date, TimestampTz now)
 {
-	advance(pace, now);
+	now = advance(pace, now);
 	for (int i = 0; i < PROM_NRATES; i++)
 	{
 		PromAllowance *one = &pace->allowances[i];
@@ -227,7 +232,7 @@ prom_pace_held(PromPace *pace, TimestampTz now, uint32 *allows)
 	PromNeed least = {{1, 1, 1, 1}};
 	TimestampTz moment;
 
-	advance(pace, now);
+	now = advance(pace, now);
 	moment = moment_of(pace, pace->waits ? &pace->last : &least, now);
 	*allows = 1;
 	if (moment > now)

@@ -213,6 +213,7 @@ test_buckets(void)
 	PromNeed small = prom_pace_need(10, 20);
 	PromNeed large = prom_pace_need(1000, 999);
 	TimestampTz now = START;
+	uint32 allows;
 
 	check(prom_pace_fits(&pace, &large, now), "no limit");
 	check_held(&pace, now, 0, PG_UINT32_MAX);
@@ -228,8 +229,21 @@ test_buckets(void)
 	check_held(&pace, now, 10, 1);
 	check(!prom_pace_fits(&pace, &small, now + 10 * SECOND - 1), "not yet");
 	check(prom_pace_fits(&pace, &small, now + 10 * SECOND), "now");
+	check_held(&pace, now + 10 * SECOND, 0, 1);
 	prom_pace_give_back(&pace, &small);
 	check_held(&pace, now + 10 * SECOND, 0, 2);
+
+	/* Who has an older moment is not told an earlier one. */
+	memset(&pace, 0, sizeof(pace));
+	(void) prom_pace_set_limits(&pace, 6, 0, now);
+	for (int i = 0; i < 6; i++)
+		prom_pace_take(&pace, &small, now);
+	check_held(&pace, now, 10, 1);
+	check(prom_pace_held(&pace, now - SECOND, &allows) == now + 10 * SECOND,
+		  "an older moment");
+	check(!prom_pace_fits(&pace, &small, now - SECOND), "nor does it fit");
+	prom_pace_give_back(&pace, &small);
+	check(prom_pace_fits(&pace, &small, now - SECOND), "until it does");
 
 	/* Of a rest no more than a minute counts; a clock may go back. */
 	now += 86400 * SECOND;
@@ -300,7 +314,8 @@ test_allowances(void)
 	check_held(&pace, now, 0, 1);
 	check(!prom_pace_fits(&pace, &need, now), "too little");
 	check_held(&pace, now, 7, 1);
-	check_held(&pace, now + 7 * SECOND, 0, PG_UINT32_MAX);
+	now += 7 * SECOND;
+	check_held(&pace, now, 0, PG_UINT32_MAX);
 
 	/* More than the limit is possible once it is whole. */
 	say(rates, PROM_RATE_TOKENS_IN, 50, 50, 7000);
