@@ -696,34 +696,6 @@ wait_for_work(bool at_once)
 			ResetLatch(MyLatch);
 }
 
-/* Bytes of a reply are read for a work, or (NULL) have been. */
-static void
-blame(void *owner)
-{
-	if (owner == NULL)
-		prom_guilt_clear();
-	else
-		prom_work_name(owner);
-}
-
-/* More of a reply has come. */
-static void
-hear(void *owner, const char *text, size_t length)
-{
-	const PromWork *work = owner;
-
-	prom_sight_hear(work->attempt.slot, text, length);
-}
-
-/* The headers of a reply have come. */
-static void
-take_headers(void *owner, const PromHeaders *headers)
-{
-	PromWork *work = owner;
-
-	prom_route_heard(&work->attempt, headers);
-}
-
 static void
 begin(Datum main_arg)
 {
@@ -743,9 +715,7 @@ begin(Datum main_arg)
 		proc_exit(0);
 	prom_gate_forget_calls(prom_my_database);
 	prom_courier_begin();
-	prom_llm_blame = blame;
-	prom_llm_heard = hear;
-	prom_llm_headed = take_headers;
+	prom_work_hear_replies();
 	prom_sight_begin();
 	http = prom_http_create();
 	wait_set = prom_create_wait_event_set(3);

@@ -59,4 +59,7 @@ extern int prom_work_write(PromWork **list, int n, TimestampTz now);
 /* The fault points before and after the commit of what these works are at. */
 extern void prom_work_reach_faults(PromWork **list, int n, bool committed);
 
+/* Have what comes of replies told to whose they are. */
+extern void prom_work_hear_replies(void);
+
 #endif
