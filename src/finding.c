@@ -266,6 +266,27 @@ set_local(const char *name, const char *value)
 							 GUC_ACTION_SAVE, true, 0, false);
 }
 
+/* Plans that use the indexes, and are kept; whatever the session has set. */
+static void
+set_planner(void)
+{
+	static const char *const settings[][2] = {
+		{"enable_seqscan", "off"},
+		{"enable_indexscan", "on"},
+		{"enable_indexonlyscan", "on"},
+		{"enable_bitmapscan", "on"},
+		{"enable_nestloop", "on"},
+		{"enable_hashjoin", "off"},
+		{"enable_mergejoin", "off"},
+		{"plan_cache_mode", "force_generic_plan"},
+		{"jit", "off"},
+		{"max_parallel_workers_per_gather", "0"},
+	};
+
+	for (int i = 0; i < lengthof(settings); i++)
+		set_local(settings[i][0], settings[i][1]);
+}
+
 /* The rows of a statement, up to the first without a similarity. */
 static Candidates
 read_candidates(int limit)
@@ -496,12 +517,7 @@ prom_memory_find(const PromMemoryOwner *owner, const PromMemoryQuery *query)
 		query->kinds == NULL ? all_kinds() : query->kinds);
 	find.values[FIND_NOW] = TimestampTzGetDatum(now_or_then());
 	nest_level = NewGUCNestLevel();
-	set_local("enable_seqscan", "off");
-	set_local("enable_hashjoin", "off");
-	set_local("enable_mergejoin", "off");
-	set_local("plan_cache_mode", "force_generic_plan");
-	set_local("jit", "off");
-	set_local("max_parallel_workers_per_gather", "0");
+	set_planner();
 	find_and_select(&find, &words);
 	AtEOXact_GUC(true, nest_level);
 }
