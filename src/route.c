@@ -264,13 +264,14 @@ prom_route_sent(PromAttempt *attempt)
 }
 
 void
-prom_route_heard(PromAttempt *attempt, const PromHeaders *headers)
+prom_route_heard(PromAttempt *attempt, const PromHeaders *headers,
+				 TimestampTz now)
 {
 	if (attempt->gate == NULL || attempt->use != PROM_USE_SENT)
 		return;
 	attempt->use = PROM_USE_HEARD;
 	prom_gate_heard(prom_my_database, attempt->gate, &attempt->need, headers,
-					GetCurrentTimestamp());
+					now);
 }
 
 bool
@@ -284,12 +285,11 @@ prom_route_is_held(const PromAttempt *attempt, TimestampTz now)
 
 /* The gate need know nothing more of its rate from this attempt. */
 static void
-end_use(PromAttempt *attempt)
+end_use(PromAttempt *attempt, TimestampTz now)
 {
 	if (attempt->use == PROM_USE_TAKEN)
-		prom_gate_unfit(prom_my_database, attempt->gate, &attempt->need,
-						GetCurrentTimestamp());
-	prom_route_heard(attempt, NULL);
+		prom_gate_unfit(prom_my_database, attempt->gate, &attempt->need, now);
+	prom_route_heard(attempt, NULL, now);
 	attempt->use = PROM_USE_NONE;
 }
 
@@ -298,7 +298,7 @@ prom_route_leave(PromAttempt *attempt)
 {
 	if (attempt->gate != NULL)
 	{
-		end_use(attempt);
+		end_use(attempt, GetCurrentTimestamp());
 		prom_gate_dropped(attempt->gate);
 	}
 	attempt->gate = NULL;
@@ -316,7 +316,7 @@ prom_route_end(PromAttempt *attempt, TimestampTz now)
 		(!reply->ambiguous && !reply->ok))
 		prom_gate_used(prom_my_database, attempt->gate, &attempt->need,
 					   prom_reply_tokens(reply), now);
-	end_use(attempt);
+	end_use(attempt, now);
 	prom_gate_ended(prom_my_database, attempt->gate, attempt->generation,
 					reply, now);
 	attempt->gate = NULL;

@@ -48,7 +48,8 @@ extern bool prom_route_is_held(const PromAttempt *attempt, TimestampTz now);
 
 /* It is sent; the headers of its reply have come (inside libcurl). */
 extern void prom_route_sent(PromAttempt *attempt);
-extern void prom_route_heard(PromAttempt *attempt, const PromHeaders *headers);
+extern void prom_route_heard(PromAttempt *attempt, const PromHeaders *headers,
+							 TimestampTz now);
 
 /*
  * What became of a call tells the gate that it passed; and an attempt that is

@@ -325,7 +325,7 @@ take_headers(void *owner, const PromHeaders *headers)
 {
 	PromWork *work = owner;
 
-	prom_route_heard(&work->attempt, headers);
+	prom_route_heard(&work->attempt, headers, GetCurrentTimestamp());
 }
 
 void

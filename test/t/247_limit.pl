@@ -244,7 +244,7 @@ is(sql(qq{SELECT string_agg(kind, ' ') FROM prometheus.call WHERE task_id = $min
 
 # Equal requests at once: one is sent.  If it fails the next is; and if the caller
 # ends, one begins anew.
-$node->fake_agent($llm, 'fake-slow-1500', name => 'single', options => '{"cache": "1 h", "max_concurrent": 1}');
+$node->fake_agent($llm, 'fake-slow-1500', name => 'single', options => '{"cache": "1 h"}');
 my @single = map { $node->submit(q{'one flight', 'single'}) } 1 .. 5;
 $node->wait_task($_, 'completed') foreach @single;
 is(sent('one flight'), 1, 'one of five was sent');
