@@ -215,7 +215,7 @@ COMMENT ON COLUMN prometheus.call.task_id IS 'The task.';
 COMMENT ON COLUMN prometheus.call.attempt IS 'The attempt that sent it.';
 COMMENT ON COLUMN prometheus.call.turn IS 'The turn of the conversation with the model, from 1; of a tool the one that asked for it.';
 COMMENT ON COLUMN prometheus.call.call IS 'Its number in the turn: 1 is the model, tools follow; 0 and below: the attempt''s reviews by models.';
-COMMENT ON COLUMN prometheus.call.kind IS 'chat (a turn of the model), review (by a model), plan, reflect or tool.';
+COMMENT ON COLUMN prometheus.call.kind IS 'chat (a turn of the model), review (by a model), recall (a summary of older turns), plan, reflect or tool.';
 COMMENT ON COLUMN prometheus.call.target IS 'What was called: model:NAME or tool:NAME.';
 COMMENT ON COLUMN prometheus.call.status IS
     'open, done, failed, or ambiguous: nobody knows whether the peer did, and billed, the work.';
@@ -248,6 +248,8 @@ SELECT s.task_id,
                  'arguments', prometheus._json(s.arguments))
             WHEN s.kind = 'review' AND s.arguments IS NOT NULL
             THEN jsonb_build_object('judged', prometheus._json(s.arguments))
+            WHEN s.kind = 'recall' AND s.arguments IS NOT NULL
+            THEN jsonb_build_object('conversation', t.conversation)
             WHEN s.kind = 'recall' THEN jsonb_build_object('query', t.request)
             WHEN s.kind = 'reflect' THEN jsonb_build_object('about', (
                  SELECT max(y.step) FROM prometheus._step y
@@ -285,6 +287,7 @@ SELECT s.task_id,
                  'content', s.answer,
                  'tool_calls', prometheus._calls(s.raw))
             WHEN s.kind IN ('recall', 'plan', 'reflect') AND s.status = 'ok'
+                 AND s.arguments IS NULL
             THEN prometheus._json(s.answer)
             WHEN s.answer IS NOT NULL
             THEN jsonb_build_object('content', s.answer)
@@ -340,7 +343,7 @@ COMMENT ON VIEW prometheus.step IS
 COMMENT ON COLUMN prometheus.step.task_id IS 'The task.';
 COMMENT ON COLUMN prometheus.step.step IS 'Its number in the task, from 1.';
 COMMENT ON COLUMN prometheus.step.attempt IS 'The attempt that made it.';
-COMMENT ON COLUMN prometheus.step.kind IS 'review (by policies with conditions, or by a model), recall (of memories), plan, chat (a turn of the model), tool (a call of a tool) or reflect (a look back at the answer).';
+COMMENT ON COLUMN prometheus.step.kind IS 'review (by policies with conditions, or by a model), recall (of memories, or of older turns of the conversation, summed up by a model), plan, chat (a turn of the model), tool (a call of a tool) or reflect (a look back at the answer).';
 COMMENT ON COLUMN prometheus.step.name IS 'What was called: the model''s name in prometheus.model, or the tool''s; of a review the stage, or the policy that asked a model.';
 COMMENT ON COLUMN prometheus.step.status IS 'ok, error, vetoed or unknown.';
 COMMENT ON COLUMN prometheus.step.started_at IS 'When it began.';
@@ -353,7 +356,7 @@ COMMENT ON COLUMN prometheus.step.cost IS 'Tokens times prices; null: not known.
 COMMENT ON COLUMN prometheus.step.reused IS 'The event_id of the step of an equal request whose reply was used, for nothing; null: it was asked for.';
 COMMENT ON COLUMN prometheus.step.finish_reason IS 'The provider''s own word for why the reply ended.';
 COMMENT ON COLUMN prometheus.step.error IS 'Why it did not succeed.';
-COMMENT ON COLUMN prometheus.step.input IS 'The messages that are new in a turn: instructions and request, or the results of tools, or the critique of an answer that is to be better; of a tool: its arguments; of a review by a model: what it was about, and which model; of a recall: the query; of a reflection: the step of the answer that it is about. prometheus_prompt(task_id, step) shows the whole, with history and results.';
+COMMENT ON COLUMN prometheus.step.input IS 'The messages that are new in a turn: instructions and request, or the results of tools, or the critique of an answer that is to be better; of a tool: its arguments; of a review by a model: what it was about, and which model; of a recall: the query, or the conversation that is summed up; of a reflection: the step of the answer that it is about. prometheus_prompt(task_id, step) shows the whole, with history and results.';
 COMMENT ON COLUMN prometheus.step.output IS 'What came out: content, tool_calls (in the form of chat completions, whatever the model''s), or error; of recall, plan and reflect what was found or thought.';
 COMMENT ON COLUMN prometheus.step.plan_step IS 'The step of the task''s plan (mode full) that it serves, from 1, by the names of tools: the first call of a tool serves the first plan step that names the tool, the next one after a good call the next such, if there is one; a turn serves what its first call does, the answer the last plan step if that names no tool. Null: not known.';
 

@@ -35,6 +35,7 @@ typedef enum PromAttemptNext
 typedef enum PromThought
 {
 	PROM_THOUGHT_NONE,
+	PROM_THOUGHT_SUMMARY,
 	PROM_THOUGHT_PLAN,
 	PROM_THOUGHT_REFLECT
 } PromThought;
@@ -95,6 +96,7 @@ typedef struct PromAttempt
 	PromThought thought; /* what call, or the job, asks */
 	bool thinks;         /* after its answer comes a reflection, */
 	bool looks_again;    /* and perhaps another round */
+	int64 until;         /* the last outcome that a summary has */
 	int32 answer;        /* the step that the reflection is about */
 	int32 stands;        /* the answer that it has anyway; 0: none yet */
 

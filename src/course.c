@@ -16,6 +16,7 @@
 #include "admission.h"
 #include "answer.h"
 #include "approval.h"
+#include "conversation.h"
 #include "course.h"
 #include "encoding.h"
 #include "outcome.h"
@@ -33,6 +34,9 @@
 
 /* In a turn the own model's call is 1, and that about its answer this. */
 #define REFLECTION_CALL (-1000)
+
+/* Before the first turn, and besides a plan. */
+#define SUMMARY_CALL 2
 
 static void
 add_attempt(PromFactWriter *writer, const PromAttempt *attempt,
@@ -80,7 +84,10 @@ add_call(PromFactWriter *writer, const PromAttempt *attempt, int call)
 	values[CALL_TASK_ID] = Int64GetDatum(attempt->task_id);
 	values[CALL_ATTEMPT] = Int32GetDatum(attempt->attempt);
 	values[CALL_TURN] = Int32GetDatum(
-		attempt->thought == PROM_THOUGHT_PLAN ? 0 : attempt->turn);
+		attempt->thought == PROM_THOUGHT_PLAN ||
+				attempt->thought == PROM_THOUGHT_SUMMARY
+			? 0
+			: attempt->turn);
 	values[CALL_CALL] = Int32GetDatum(call);
 	values[CALL_SENT_AT] = TimestampTzGetDatum(attempt->sent_at);
 	values[CALL_KIND] = CStringGetTextDatum(prom_course_kind(attempt));
@@ -202,6 +209,7 @@ fill_source(PromPromptSource *source, const PromAttempt *attempt,
 	*source = loaded->source;
 	source->request = TextDatumGetCString(loaded->request);
 	source->instructions = agent->instructions;
+	source->summarises = agent->summarises;
 	source->is_full = strcmp(loaded->mode, "full") == 0;
 	source->before = attempt->call_id;
 	source->task_id = attempt->task_id;
@@ -318,6 +326,33 @@ end_as_seen(PromFactWriter *writer, PromAttempt *attempt, int32 answer,
 						  attempt->stands != 0 ? attempt->stands : answer, now);
 }
 
+/* The number of its call in a turn. */
+static int
+number_of(PromThought thought)
+{
+	if (thought == PROM_THOUGHT_SUMMARY)
+		return SUMMARY_CALL;
+	return thought == PROM_THOUGHT_REFLECT ? REFLECTION_CALL : 1;
+}
+
+/*
+ * Does so much of the conversation not fit any more that it is to be summed up?
+ */
+static bool
+wants_summary(const PromAttempt *attempt, const PromLoaded *loaded,
+			  const PromAgent *agent, ArrayType *tools)
+{
+	PromPromptSource source;
+
+	if (!agent->summarises || loaded->source.conversation == NULL ||
+		attempt->model->window < 0 || prom_llm_is_local(attempt->model->api))
+		return false;
+	fill_source(&source, attempt, loaded, agent, tools);
+	source.before = PG_INT64_MAX;
+	return prom_prompt_make(&source, attempt->model)->left_out > 0 &&
+		   prom_conversation_fold(&source, attempt->model) != NULL;
+}
+
 /*
  * Have the model asked for a plan, or about its answer: a request, or a job.
  * The bytes that this loaded.
@@ -327,7 +362,7 @@ begin_thought(PromFactWriter *writer, PromAttempt *attempt,
 			  const PromLoaded *loaded, const PromAgent *agent,
 			  ArrayType *tools, TimestampTz now)
 {
-	bool reflects = attempt->thought == PROM_THOUGHT_REFLECT;
+	bool is_plan = attempt->thought == PROM_THOUGHT_PLAN;
 	bool is_function = prom_llm_is_function(attempt->model->api);
 	const char *poor = NULL;
 	PromPromptSource source;
@@ -341,20 +376,24 @@ begin_thought(PromFactWriter *writer, PromAttempt *attempt,
 		fill_source(&source, attempt, loaded, agent, tools);
 		attempt->prompt = prom_thought_prompt(attempt->thought, &source,
 											  attempt->model);
+		attempt->until = attempt->prompt->until;
 		tokens = prom_prompt_tokens(attempt->prompt);
 		if (need_not_send(writer, attempt, loaded, now))
 			return tokens;
 	}
 	if (!may_send(writer, attempt, loaded, tokens, now))
 		return tokens;
-	if (reflects)
+	if (!is_plan)
 		poor = prom_spending_reserve(attempt, attempt->model, loaded, tokens);
 	else if (!may_spend(writer, attempt, attempt->model, loaded, tokens, now))
 		return tokens;
 	if (poor != NULL)
 	{
 		prom_thought_fail(writer, attempt, poor, now);
-		end_as_seen(writer, attempt, attempt->answer, now);
+		if (attempt->thought == PROM_THOUGHT_REFLECT)
+			end_as_seen(writer, attempt, attempt->answer, now);
+		else
+			attempt->next = PROM_NEXT_GO_ON;
 		return tokens;
 	}
 	if (is_function)
@@ -363,7 +402,7 @@ begin_thought(PromFactWriter *writer, PromAttempt *attempt,
 		attempt->next = PROM_NEXT_CHAT;
 		return 0;
 	}
-	add_call(writer, attempt, reflects ? REFLECTION_CALL : 1);
+	add_call(writer, attempt, number_of(attempt->thought));
 	attempt->next = PROM_NEXT_SEND;
 	return prom_prompt_bytes(attempt->prompt);
 }
@@ -453,6 +492,12 @@ take_turn(PromFactWriter *writer, PromAttempt *attempt,
 	{
 		attempt->next = PROM_NEXT_RECALL;
 		return 0;
+	}
+	if (progress->npending == 0 && progress->turns == 0 &&
+		!progress->summarised && wants_summary(attempt, loaded, agent, tools))
+	{
+		attempt->thought = PROM_THOUGHT_SUMMARY;
+		return begin_thought(writer, attempt, loaded, agent, tools, now);
 	}
 	if (progress->npending == 0 && attempt->thinks && progress->turns == 0 &&
 		!progress->planned && progress->plan_attempt != attempt->attempt)

@@ -54,6 +54,8 @@ typedef struct PromPrompt
 	const char *output_schema; /* of the answer, as JSON in UTF-8; NULL: text */
 	bool strict;               /* the schema obeys the rules of strict mode */
 	const char *model;         /* the provider's name of it, in UTF-8 */
+	int left_out;              /* turns before for which there was no room */
+	int64 until;               /* of a summary: the last outcome that it has */
 } PromPrompt;
 
 /* What becomes of a call that failed. */

@@ -86,6 +86,7 @@ static const Option agent_options[] = {
 	{"memory_limit", OPTION_INTEGER, 1, 100000},
 	{"reflect_below", OPTION_NUMBER, 0, 1},
 	{"roles", OPTION_ROLES, 0, 0},
+	{"summarise", OPTION_BOOLEAN, 0, 1},
 	{"summary", OPTION_BOOLEAN, 0, 1},
 	{"tool_timeout", OPTION_INTERVAL, 10, 86400000},
 };
@@ -539,7 +540,10 @@ prom_option_read_agent(Jsonb *options, PromAgent *agent)
 {
 	Reader from = {options, agent_options, lengthof(agent_options)};
 	const char *below = number_or_null(&from, "reflect_below");
+	const Option *option;
+	JsonbValue *value = set_option(&from, "summarise", &option);
 
+	agent->summarises = value != NULL && value->val.boolean;
 	agent->reflect_below = below == NULL ? 0 : strtod(below, NULL);
 	agent->limits.max_turns = integer_or(&from, "max_turns", 20);
 	agent->limits.max_tool_calls = integer_or(&from, "max_tool_calls", 100);

@@ -23,7 +23,8 @@ static PromStatement steps_statement = {
 	" coalesce(octet_length(s.answer), 0), s.attempt, s.name, s.error,"
 	" s.model IS NOT NULL,"
 	" CASE WHEN s.kind = 'reflect' AND s.status = 'ok'"
-	"   THEN (s.answer::jsonb ->> 'score')::float8 END"
+	"   THEN (s.answer::jsonb ->> 'score')::float8 END,"
+	" s.arguments IS NOT NULL"
 	" FROM prometheus._step s WHERE s.task_id = $1 ORDER BY s.step",
 	1,
 	{INT8OID},
@@ -108,7 +109,9 @@ static void
 take_thought(PromProgress *progress, uint64 row, const char *kind,
 			 const char *status)
 {
-	if (strcmp(kind, "recall") == 0)
+	if (strcmp(kind, "recall") == 0 && prom_row_bool(row, 13))
+		progress->summarised = true;
+	else if (strcmp(kind, "recall") == 0)
 		progress->recalled = true;
 	else if (strcmp(kind, "reflect") == 0)
 		take_reflection(progress, row, strcmp(status, "ok") == 0);

@@ -28,6 +28,7 @@ typedef struct PromProgress
 	const char *veto; /* and why the last one was not */
 
 	/* What it has thought of in full mode since then. */
+	bool summarised; /* or tried to */
 	bool recalled;
 	bool planned;       /* well; */
 	int32 plan_attempt; /* the last attempt to, which may have failed */

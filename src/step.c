@@ -220,8 +220,8 @@ prom_step_add_chat(PromFactWriter *writer, const PromAttempt *attempt,
 
 void
 prom_step_add_reply(PromFactWriter *writer, const PromAttempt *attempt,
-					const char *kind, const char *said, const PromReply *reply,
-					TimestampTz now)
+					const char *kind, const char *arguments,
+					const char *said, const PromReply *reply, TimestampTz now)
 {
 	Datum values[STEP_COLUMNS] = {0};
 	bool nulls[STEP_COLUMNS];
@@ -229,6 +229,8 @@ prom_step_add_reply(PromFactWriter *writer, const PromAttempt *attempt,
 	fill_reply(values, nulls, attempt, reply, now);
 	values[STEP_KIND] = CStringGetTextDatum(kind);
 	nulls[STEP_CALLS] = true;
+	values[STEP_ARGUMENTS] = prom_fact_text(arguments,
+											&nulls[STEP_ARGUMENTS]);
 	if (said != NULL)
 	{
 		values[STEP_REPLY] = values[STEP_ANSWER];
@@ -299,6 +301,8 @@ prom_step_add_thought(PromFactWriter *writer, const PromThoughtStep *step,
 		CStringGetTextDatum(step->error == NULL ? "ok" : "error");
 	values[STEP_ERROR] = prom_fact_text(step->error, &nulls[STEP_ERROR]);
 	values[STEP_ANSWER] = prom_fact_text(step->answer, &nulls[STEP_ANSWER]);
+	values[STEP_ARGUMENTS] = prom_fact_text(step->arguments,
+											&nulls[STEP_ARGUMENTS]);
 	add_step(writer, values, nulls, step->kind,
 			 step->error == NULL ? "ok" : "error");
 }
