@@ -49,25 +49,25 @@ unit_of(const PromMetric *metric)
 	return NULL; /* what is in braces only says what is counted */
 }
 
-/* Of a metric or a label. */
-static char *
-underscored(const char *name)
+/* Dots are none of its characters. */
+static void
+put_name(StringInfo text, const char *name)
 {
-	char *copy = pstrdup(name);
-
-	for (char *c = copy; *c != '\0'; c++)
-		if (*c == '.')
-			*c = '_';
-	return copy;
+	for (const char *c = name; *c != '\0'; c++)
+		appendStringInfoChar(text, *c == '.' ? '_' : *c);
 }
 
 char *
 prom_exposition_name(const PromMetric *metric)
 {
-	char *name = underscored(metric->name);
 	const char *unit = unit_of(metric);
+	StringInfoData name;
 
-	return unit == NULL ? name : psprintf("%s_%s", name, unit);
+	initStringInfo(&name);
+	put_name(&name, metric->name);
+	if (unit != NULL)
+		appendStringInfo(&name, "_%s", unit);
+	return name.data;
 }
 
 static void
@@ -151,8 +151,9 @@ put_head(Page *page, const char *name, const char *suffix,
 	{
 		if (sample->labels[i] == NULL)
 			continue;
-		appendStringInfo(&page->text, "%c%s=\"", separator,
-						 underscored(labels[i].name));
+		appendStringInfoChar(&page->text, separator);
+		put_name(&page->text, labels[i].name);
+		appendStringInfoString(&page->text, "=\"");
 		put_escaped(page, sample->labels[i], true);
 		appendStringInfoChar(&page->text, '"');
 		separator = ',';

@@ -145,7 +145,7 @@ define_limits(void)
 		"prometheus.metric_series",
 		"Series of metrics that are kept in one database.",
 		"One for each set of labels of a metric; beyond it, what is new of a metric is one series. About 1 kB of shared memory each. A twentieth of it is for how many agents, and how many models, have labels of their own.",
-		&prom_guc_metric_series, 1000, 20, 100000, at_start, 0, NULL, NULL,
+		&prom_guc_metric_series, 1000, 20, 10000, at_start, 0, NULL, NULL,
 		NULL);
 	DefineCustomIntVariable(
 		"prometheus.network_memory",

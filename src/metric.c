@@ -330,6 +330,7 @@ fold_series(PromMetrics *metrics, PromMetricId id)
 	PromLabelNumber labels[PROM_METRIC_LABELS] = {0};
 	uint32 place;
 	uint32 number;
+	uint32 folded;
 
 	for (int i = 0; i < PROM_METRIC_LABELS; i++)
 		if (prom_metrics[id].labels[i].name != NULL)
@@ -337,8 +338,10 @@ fold_series(PromMetrics *metrics, PromMetricId id)
 	number = find_series(metrics, id, labels, &place);
 	if (number == 0)
 		number = add_series(metrics, id, labels, max_series());
-	place = find_series(metrics, PROM_METRIC_FOLDED, none, &place);
-	pg_atomic_fetch_add_u64(&metrics->series[place - 1].sum, 1);
+	/* It is always there, but while all begins anew. */
+	folded = find_series(metrics, PROM_METRIC_FOLDED, none, &place);
+	if (folded != 0)
+		pg_atomic_fetch_add_u64(&metrics->series[folded - 1].sum, 1);
 	return number;
 }
 
@@ -493,6 +496,7 @@ put(PromDatabase *db, PromMetricId id, const PromLabelNumber *labels,
 	if (exemplar == NULL)
 		exemplar = &none;
 	number = get_series(db->metrics, id, labels);
+	Assert(number != 0);
 	if (IsTransactionState())
 		add_pending(db->metrics, number,
 					prom_metrics[id].type == PROM_COUNTER, value, exemplar);

@@ -7,6 +7,7 @@ use warnings FATAL => 'all';
 use FakeLLM;
 use PostgreSQL::Test::Utils;
 use PromCluster;
+use PromMetrics;
 use Test::More;
 
 # Every start of a worker is a line of the server's log.
@@ -61,6 +62,7 @@ sub wait_a_while
 		'late: health says so');
 	is($node->safe_psql('postgres', 'SELECT count(*) FROM prometheus_health()'),
 		1, 'late: health says nothing else');
+	PromMetrics->new($node)->check('late: metrics are what there is');
 	is($node->safe_psql('postgres', q{SELECT count(*) FROM prometheus.worker}),
 		0, 'late: no worker');
 	is($node->safe_psql('postgres', q{SELECT count(*) FROM prometheus.queue}),

@@ -7,6 +7,7 @@ use FakeLLM;
 use PostgreSQL::Test::Utils;
 use PromAnswers qw(answers);
 use PromCluster;
+use PromMetrics;
 use Test::More;
 
 my $primary = PromCluster->new('primary');
@@ -61,6 +62,10 @@ like($standby->health('standby'), qr/^ok\|.*promotion/, 'standby: health says so
 is( $standby->safe_psql('postgres',
 		q{SELECT count(*) FROM prometheus_health() WHERE status <> 'ok'}),
 	0, 'standby: nothing is wrong with it');
+my $metrics = PromMetrics->new($standby);
+$metrics->check('standby: metrics are right');
+is($metrics->value('prom_agent_in_recovery'), 1, 'standby: they say what it is');
+is($metrics->total('prom_agent_workers'), 0, 'standby: no worker runs');
 
 # Writing.
 foreach my $write (
