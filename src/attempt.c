@@ -83,6 +83,7 @@ go_on(PromFactWriter *writer, PromAttempt *attempt, const PromLoaded *loaded,
 	prom_spending_settle_turn(attempt);
 	attempt->deadline = loaded->deadline;
 	attempt->parent_id = loaded->parent_id;
+	attempt->trace = loaded->trace;
 	attempt->whose = prom_summary_hash(loaded->agent, loaded->source.submitter,
 									   loaded->source.submitter_oid);
 	attempt->waiting = false;

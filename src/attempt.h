@@ -12,6 +12,7 @@
 #include "job.h"
 #include "llm.h"
 #include "shmem.h"
+#include "trace.h"
 #include "utils/timestamp.h"
 
 /* What is to be done with an attempt once the turn's transaction committed. */
@@ -60,11 +61,12 @@ typedef struct PromAttempt
 	TimestampTz opens; /* with PARKED: when the next of them does */
 
 	int64 parent_id; /* the task that waits for it; 0: none */
-	uint64 whose;    /* a hash of its agent and submitter */
-	int32 attempt;   /* its number; 0: not begun */
-	int32 step;      /* the number of its next step */
-	int32 turn;      /* and of the next turn of the model */
-	int32 used;      /* attempts used up before it */
+	PromTrace trace;
+	uint64 whose;  /* a hash of its agent and submitter */
+	int32 attempt; /* its number; 0: not begun */
+	int32 step;    /* the number of its next step */
+	int32 turn;    /* and of the next turn of the model */
+	int32 used;    /* attempts used up before it */
 	int32 max_attempts;
 	TimestampTz deadline;
 	const PromModel *model; /* in the cache of agent.c */

@@ -39,7 +39,8 @@ typedef struct PromLoaded
 	const char *cancel_reason;
 	bool depends;           /* a task that it depends on has not ended */
 	const char *bad_parent; /* what became of one that did not end well */
-	int32 retried_attempt;  /* after which it was retried by hand; 0: never */
+	PromTrace trace;
+	int32 retried_attempt; /* after which it was retried by hand; 0: never */
 } PromLoaded;
 
 /*

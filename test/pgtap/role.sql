@@ -65,6 +65,8 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'SELECT prometheus.policy', 'SELECT prometheus.budget', 'SELECT prometheus.verdict', 'SELECT prometheus.approval', 'SELECT prometheus.memory', 'SELECT prometheus.state',
     'EXECUTE prometheus._hash(text,text,text)', 'EXECUTE prometheus._may_approve(text,oid)',
     'EXECUTE prometheus_approve(bigint,text)', 'EXECUTE prometheus_reject(bigint,text)',
+    'EXECUTE prometheus._review_id(bigint,integer,integer,text,text,text)', 'EXECUTE prometheus._redact(text)',
+    'EXECUTE prometheus._captured(text)', 'EXECUTE prometheus._captured_bytes(text)', 'EXECUTE prometheus._captured_message(text,text)',
     'EXECUTE prometheus._bar(numeric,numeric,integer,boolean,boolean)', 'EXECUTE prometheus._columns(text)',
     'EXECUTE prometheus._cost(numeric)', 'EXECUTE prometheus._count(numeric)', 'EXECUTE prometheus._duration(numeric)',
     'EXECUTE prometheus._fold(text,integer,integer)', 'EXECUTE prometheus_trace(bigint)',
