@@ -704,6 +704,161 @@ COMMENT ON FUNCTION prometheus._bar(
     numeric, numeric, integer, boolean, boolean) IS
     'A bar from first to last, as parts of 1, in so many columns; light if it is a wait, an arrow if it is open.';
 
+/*
+ * What a task did and waited for, a row each, in the order in which it is drawn:
+ * below a step its calls, what it delegated and its error.
+ */
+CREATE FUNCTION prometheus._timeline(
+    task_id bigint,
+    submitted_at timestamptz,
+    has_ended boolean)
+RETURNS TABLE (
+    place bigint[],
+    indent integer,
+    kind text,
+    name text,
+    status text,
+    started_at timestamptz,
+    ended_at timestamptz,
+    tokens_in bigint,
+    tokens_out bigint,
+    cost numeric,
+    error text)
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp AS $$
+WITH RECURSIVE attempt AS (
+    SELECT a.attempt, a.outcome, a.started_at, a.ended_at,
+           coalesce(a.started_at, a.ended_at) AS at, a.error,
+           concat_ws(': ', a.error_type, a.error) AS reason
+      FROM prometheus.attempt a
+     WHERE a.task_id = _timeline.task_id
+), pause AS (
+    -- before each attempt, and after the last
+    SELECT a.attempt,
+           CASE coalesce(lag(a.outcome) OVER before, '')
+                WHEN '' THEN 'queued'
+                WHEN 'retry' THEN 'back-off'
+                WHEN 'waiting' THEN 'waiting'
+                WHEN 'lost' THEN 'restart'
+                ELSE 'retried by hand' END AS name,
+           coalesce(lag(a.ended_at) OVER before,
+                    _timeline.submitted_at) AS started_at,
+           a.at AS ended_at
+      FROM (TABLE attempt
+            UNION ALL
+            SELECT 2147483647, NULL, NULL, NULL, NULL, NULL, NULL
+             WHERE NOT has_ended
+               AND NOT EXISTS (SELECT FROM attempt b
+                                WHERE b.ended_at IS NULL)) a
+    WINDOW before AS (ORDER BY a.attempt)
+), step AS (
+    SELECT s.step, s.attempt, s.kind, s.name, s.status, s.model,
+           s.started_at,
+           s.started_at + s.duration_ms * interval '1 ms' AS ended_at,
+           s.tokens_in, s.tokens_out, s.cost, s.error,
+           row_number() OVER (PARTITION BY s.attempt, s.started_at
+                                  ORDER BY s.step) AS place
+      FROM prometheus.step s
+     WHERE s.task_id = _timeline.task_id
+), call AS (
+    SELECT c.attempt, c.turn, c.call, c.status, c.http_status,
+           c.sent_at, c.ended_at, s.step
+      FROM (SELECT k.*,
+                   row_number() OVER (PARTITION BY k.attempt, k.sent_at
+                                          ORDER BY k.turn, k.call)
+                       AS place
+              FROM prometheus.call k
+             WHERE k.task_id = _timeline.task_id) c
+      LEFT JOIN step s
+           ON s.attempt = c.attempt AND s.started_at = c.sent_at
+              AND s.ended_at = c.ended_at AND s.place = c.place
+), child AS (
+    SELECT t.task_id, t.agent, t.status, t.submitted_at, t.ended_at,
+           t.tokens_in, t.tokens_out, t.cost, ARRAY[t.task_id] AS path
+      FROM prometheus.task t
+     WHERE t.parent_id = _timeline.task_id
+    UNION ALL
+    -- LIMIT, or the view would be read as a whole
+    SELECT t.task_id, t.agent, t.status, t.submitted_at, t.ended_at,
+           t.tokens_in, t.tokens_out, t.cost, c.path || t.task_id
+      FROM child c
+     CROSS JOIN LATERAL (
+           SELECT x.* FROM prometheus.task x
+            WHERE x.parent_id = c.task_id LIMIT 1000) t
+), item AS (
+    SELECT ARRAY[p.attempt, 0]::bigint[] AS place, 0 AS indent,
+           'wait' AS kind, p.name, NULL AS status, p.started_at,
+           p.ended_at, NULL::bigint AS tokens_in,
+           NULL::bigint AS tokens_out, NULL::numeric AS cost,
+           NULL AS error
+      FROM pause p
+     WHERE p.started_at IS DISTINCT FROM p.ended_at
+    UNION ALL
+    SELECT ARRAY[a.attempt, 1]::bigint[], 0, 'attempt',
+           CASE WHEN a.started_at IS NULL THEN a.outcome
+                ELSE format('attempt %s: %s', a.attempt,
+                            coalesce(a.outcome, 'running')) END,
+           a.outcome, a.at, a.ended_at, NULL, NULL, NULL, NULL
+      FROM attempt a
+    UNION ALL
+    SELECT ARRAY[s.attempt, 2, s.step, 0]::bigint[], 2, s.kind,
+           s.kind || ' ' || coalesce(s.model, s.name), s.status,
+           s.started_at, s.ended_at, s.tokens_in, s.tokens_out,
+           s.cost, NULL
+      FROM step s
+    UNION ALL
+    SELECT ARRAY[c.attempt, 2, coalesce(c.step, 2147483647), 1,
+                 c.turn, c.call]::bigint[],
+           CASE WHEN c.step IS NULL THEN 2 ELSE 4 END, 'call',
+           'POST' || CASE WHEN c.status = 'ambiguous'
+                          THEN ' ' || concat_ws(' ', c.http_status,
+                                                c.status)
+                          WHEN c.http_status IS NOT NULL
+                          THEN ' ' || c.http_status
+                          WHEN c.status = 'failed'
+                          THEN ' failed' ELSE '' END,
+           c.status, c.sent_at, c.ended_at, NULL, NULL, NULL, NULL
+      FROM call c
+    UNION ALL
+    -- behind what it was submitted by
+    SELECT ARRAY[a.attempt, 2, coalesce(s.step, 0), 3] || c.path,
+           least(2 + 2 * cardinality(c.path), 12), 'task',
+           'task ' || c.task_id || ' ' || c.agent
+               || CASE WHEN c.status = 'completed' THEN ''
+                       ELSE ': ' || c.status END,
+           c.status, c.submitted_at, c.ended_at, c.tokens_in,
+           c.tokens_out, c.cost, NULL
+      FROM child c
+      JOIN child r ON r.task_id = c.path[1]
+     CROSS JOIN LATERAL (
+           SELECT max(x.attempt) AS attempt FROM attempt x
+            WHERE x.started_at <= r.submitted_at) a
+     CROSS JOIN LATERAL (
+           SELECT max(x.step) AS step FROM step x
+            WHERE x.attempt = a.attempt
+              AND x.started_at <= r.submitted_at) s
+    UNION ALL
+    SELECT ARRAY[s.attempt, 2, s.step, 2]::bigint[], 4, 'error',
+           NULL, NULL, NULL, NULL, NULL, NULL, NULL, s.error
+      FROM step s
+     WHERE s.error IS NOT NULL
+       AND NOT EXISTS (SELECT FROM attempt a
+                        WHERE a.attempt = s.attempt
+                          AND a.error = s.error)
+    UNION ALL
+    SELECT ARRAY[a.attempt, 3]::bigint[], 2, 'error', NULL, NULL,
+           NULL, NULL, NULL, NULL, NULL, a.reason
+      FROM attempt a
+     WHERE a.reason <> ''
+)
+SELECT r.place, r.indent, r.kind, r.name, r.status, r.started_at, r.ended_at,
+       r.tokens_in, r.tokens_out, r.cost, r.error
+  FROM item r
+ ORDER BY r.place
+$$;
+COMMENT ON FUNCTION prometheus._timeline(bigint, timestamptz, boolean) IS
+    'What a task that you may see did and waited for; its submit, and whether it has ended, are given. kind: wait, attempt, that of a step, call, task (that it delegated), or error (a text alone). ended_at: null if it is open.';
+
 CREATE FUNCTION @extschema@.prometheus_trace(task_id bigint) RETURNS text
 LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -763,98 +918,7 @@ BEGIN
     END IF;
 
     FOR line IN
-        WITH attempt AS (
-            SELECT a.attempt, a.outcome, a.started_at, a.ended_at,
-                   coalesce(a.started_at, a.ended_at) AS at, a.error,
-                   concat_ws(': ', a.error_type, a.error) AS reason
-              FROM prometheus.attempt a
-             WHERE a.task_id = prometheus_trace.task_id
-        ), pause AS (
-            -- before each attempt, and after the last
-            SELECT a.attempt,
-                   CASE coalesce(lag(a.outcome) OVER before, '')
-                        WHEN '' THEN 'queued'
-                        WHEN 'retry' THEN 'back-off'
-                        WHEN 'waiting' THEN 'waiting'
-                        WHEN 'lost' THEN 'restart'
-                        ELSE 'retried by hand' END AS name,
-                   coalesce(lag(a.ended_at) OVER before,
-                            whole.submitted_at) AS started_at,
-                   a.at AS ended_at
-              FROM (TABLE attempt
-                    UNION ALL
-                    SELECT 2147483647, NULL, NULL, NULL, NULL, NULL, NULL
-                     WHERE whole.ended_at IS NULL
-                       AND NOT EXISTS (SELECT FROM attempt b
-                                        WHERE b.ended_at IS NULL)) a
-            WINDOW before AS (ORDER BY a.attempt)
-        ), step AS (
-            SELECT s.step, s.attempt, s.kind, s.name, s.model, s.started_at,
-                   s.started_at + s.duration_ms * interval '1 ms' AS ended_at,
-                   s.tokens_in, s.tokens_out, s.cost, s.error,
-                   row_number() OVER (PARTITION BY s.attempt, s.started_at
-                                          ORDER BY s.step) AS place
-              FROM prometheus.step s
-             WHERE s.task_id = prometheus_trace.task_id
-        ), call AS (
-            SELECT c.attempt, c.turn, c.call, c.status, c.http_status,
-                   c.sent_at, c.ended_at, s.step
-              FROM (SELECT k.*,
-                           row_number() OVER (PARTITION BY k.attempt, k.sent_at
-                                                  ORDER BY k.turn, k.call)
-                               AS place
-                      FROM prometheus.call k
-                     WHERE k.task_id = prometheus_trace.task_id) c
-              LEFT JOIN step s
-                   ON s.attempt = c.attempt AND s.started_at = c.sent_at
-                      AND s.ended_at = c.ended_at AND s.place = c.place
-        ), item AS (
-            SELECT ARRAY[p.attempt, 0] AS place, 0 AS indent, p.name,
-                   p.started_at, p.ended_at, true AS is_wait,
-                   NULL::bigint AS tokens_in, NULL::bigint AS tokens_out,
-                   NULL::numeric AS cost, NULL AS error
-              FROM pause p
-             WHERE p.started_at IS DISTINCT FROM p.ended_at
-            UNION ALL
-            SELECT ARRAY[a.attempt, 1], 0,
-                   CASE WHEN a.started_at IS NULL THEN a.outcome
-                        ELSE format('attempt %s: %s', a.attempt,
-                                    coalesce(a.outcome, 'running')) END,
-                   a.at, a.ended_at, false, NULL, NULL, NULL, NULL
-              FROM attempt a
-            UNION ALL
-            SELECT ARRAY[s.attempt, 2, s.step, 0], 2,
-                   s.kind || ' ' || coalesce(s.model, s.name), s.started_at,
-                   s.ended_at, false, s.tokens_in, s.tokens_out, s.cost, NULL
-              FROM step s
-            UNION ALL
-            SELECT ARRAY[c.attempt, 2, coalesce(c.step, 2147483647), 1,
-                         c.turn, c.call],
-                   CASE WHEN c.step IS NULL THEN 2 ELSE 4 END,
-                   'POST' || CASE WHEN c.status = 'ambiguous'
-                                  THEN ' ' || concat_ws(' ', c.http_status,
-                                                        c.status)
-                                  WHEN c.http_status IS NOT NULL
-                                  THEN ' ' || c.http_status
-                                  WHEN c.status = 'failed'
-                                  THEN ' failed' ELSE '' END,
-                   c.sent_at, c.ended_at, false, NULL, NULL, NULL, NULL
-              FROM call c
-            UNION ALL
-            SELECT ARRAY[s.attempt, 2, s.step, 2], 4, NULL, NULL, NULL, false,
-                   NULL, NULL, NULL, s.error
-              FROM step s
-             WHERE s.error IS NOT NULL
-               AND NOT EXISTS (SELECT FROM attempt a
-                                WHERE a.attempt = s.attempt
-                                  AND a.error = s.error)
-            UNION ALL
-            SELECT ARRAY[a.attempt, 3], 2, NULL, NULL, NULL, false,
-                   NULL, NULL, NULL, a.reason
-              FROM attempt a
-             WHERE a.reason <> ''
-        )
-        SELECT r.indent, n.name, r.is_wait, r.error,
+        SELECT r.indent, n.name, r.kind = 'wait' AS is_wait, r.error,
                extract(epoch FROM r.started_at - whole.submitted_at)
                    AS first,
                extract(epoch FROM coalesce(r.ended_at, until)
@@ -869,7 +933,8 @@ BEGIN
                    OVER () AS costs,
                bool_or(coalesce(r.tokens_in, r.tokens_out) IS NOT NULL)
                    OVER () AS has_tokens
-          FROM item r
+          FROM prometheus._timeline(task_id, whole.submitted_at,
+                                    whole.ended_at IS NOT NULL) r
          CROSS JOIN LATERAL (
                SELECT (prometheus._fold(r.name, 26 - r.indent, 1))[1]) n (name)
          ORDER BY r.place
@@ -919,4 +984,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.prometheus_trace(bigint) IS
-    'A task as a picture of at most 80 columns: each wait, attempt, step and call in the time from the submit to the end (or now), with how long it took, tokens and cost, and why it did not succeed. Raises undefined_object for a task that is unknown or not the caller''s.';
+    'A task as a picture of at most 80 columns: each wait, attempt, step and call in the time from the submit to the end (or now), with how long it took, tokens and cost, and why it did not succeed; tasks that it delegated are a bar each, below what they were submitted by, and their tokens and cost are not part of its own. Raises undefined_object for a task that is unknown or not the caller''s.';

@@ -14,6 +14,7 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_submit_many(
     FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_retry(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_trace(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_report(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_wait(
     bigint, interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_result(bigint) FROM PUBLIC;
@@ -181,6 +182,23 @@ GRANT EXECUTE ON FUNCTION
     prometheus._columns(text),
     prometheus._fold(text, integer, integer),
     prometheus._bar(numeric, numeric, integer, boolean, boolean),
+    prometheus._timeline(bigint, timestamptz, boolean),
+    prometheus._html(text),
+    prometheus._report_style(),
+    prometheus._report_class(text),
+    prometheus._report_tile(text, text),
+    prometheus._report_said(text, text, text, text),
+    prometheus._report_section(text, text),
+    prometheus._report_table(text[], integer, text),
+    prometheus._report_cells(text[], integer),
+    prometheus._report_bar(numeric, numeric),
+    prometheus._report_timeline(
+        bigint, timestamptz, timestamptz, timestamptz),
+    prometheus._report_talk(bigint, text, integer),
+    prometheus._report_verdicts(bigint),
+    prometheus._report_usage(bigint),
+    prometheus._report_tools(bigint),
+    prometheus._report_approvals(bigint),
     prometheus._state_value(text, oid, text, text, bigint),
     prometheus._queue(),
     prometheus._consumers(),
@@ -195,6 +213,7 @@ GRANT EXECUTE ON FUNCTION
         jsonb, interval, integer, text, jsonb),
     @extschema@.prometheus_retry(bigint),
     @extschema@.prometheus_trace(bigint),
+    @extschema@.prometheus_report(bigint),
     @extschema@.prometheus_why(bigint),
     @extschema@.prometheus_progress(bigint),
     @extschema@.prometheus_wait(bigint, interval),

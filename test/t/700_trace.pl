@@ -89,6 +89,7 @@ is(sql("SELECT c.trace_id = p.trace_id FROM prometheus.task c, prometheus.task p
 	'a task that is delegated is of the same trace');
 is(sql("SELECT p.attributes ->> 'prometheus.task_id' FROM prometheus.span c JOIN prometheus.span p ON p.span_id = c.parent_span_id
          WHERE c.name ~ 'invoke' AND c.attributes ->> 'prometheus.task_id' = '$child'"), $parent, 'and its parent is the one that did');
+like(sql("SELECT prometheus_trace($parent)"), qr/^  chat fake-tools .*\n    POST 200 .*\n    task $child a  .* \d+ +\d+$/m, 'it is drawn below the turn that asked for it');
 
 # Contents.
 
