@@ -436,17 +436,36 @@ SELECT s.*
          LEFT JOIN prometheus._step s
               ON s.task_id = d.task_id AND s.event_id = d.event_id
         WHERE prometheus._may_see(b.owner, b.owner_oid)
-          AND prometheus._moment() IS NULL) s;
+          AND prometheus._moment() IS NULL
+       UNION ALL -- of applications
+       SELECT replace(x.trace_id::text, '-', ''),
+              lpad(to_hex(x.span_id), 16, '0'),
+              lpad(to_hex(x.parent_span_id), 16, '0'),
+              x.name,
+              'internal',
+              x.started_at,
+              x.ended_at,
+              x.status,
+              x.attributes || jsonb_strip_nulls(jsonb_build_object(
+                  'error.type',
+                  CASE WHEN x.status = 'error'
+                       THEN coalesce(x.error_type,
+                                     x.attributes ->> 'error.type', '_OTHER')
+                       END,
+                  'prometheus.owner', x.owner))
+         FROM prometheus._span x
+        WHERE prometheus._may_see(x.owner, x.owner_oid)
+          AND prometheus._seen(x.xid)) s;
 COMMENT ON VIEW prometheus.span IS
-    'The traces of the tasks that you may see, read from their facts: each task, its reviews, its steps, their calls, and what was pushed of its events to subscriptions that you may see. Ids as in W3C Trace Context, names and attributes as in the OpenTelemetry semantic conventions for generative AI, HTTP and messaging (1.41); what was asked and answered only if prometheus.capture_content says so.';
+    'The traces of the tasks that you may see, read from their facts: each task, its reviews, its steps, their calls, and what was pushed of its events to subscriptions that you may see; and the spans of applications (prometheus_span_start()) of the roles that you have. Ids as in W3C Trace Context, names and attributes as in the OpenTelemetry semantic conventions for generative AI, HTTP and messaging (1.41); what was asked and answered only if prometheus.capture_content says so.';
 COMMENT ON COLUMN prometheus.span.trace_id IS
     'The trace: 32 hexadecimal digits (W3C Trace Context), prometheus.task.trace_id.';
 COMMENT ON COLUMN prometheus.span.span_id IS
-    'Its id: 16 hexadecimal digits (W3C Trace Context), unique in the database: the event_id of a task or a step, the call_id of a call, the delivery_id of a delivery; of a review by rules one that begins with f.';
+    'Its id: 16 hexadecimal digits (W3C Trace Context), unique in the database: the event_id of a task or a step, the call_id of a call, the delivery_id of a delivery; of a review by rules one that begins with f, of one of an application one that begins with 8 to f.';
 COMMENT ON COLUMN prometheus.span.parent_span_id IS
     'The span that it is a part of: of a call its step (its task, if no step was recorded), of a step and of a review its task, of a delivery the task or step whose event it is, of a task the one in the traceparent that it was submitted with; null: the root of its trace.';
 COMMENT ON COLUMN prometheus.span.name IS
-    'As OpenTelemetry names it: invoke_agent AGENT, chat MODEL, review MODEL, execute_tool TOOL; of a call the method, POST; review STAGE (by rules); of a delivery process or send (a webhook) and the SUBSCRIPTION.';
+    'As OpenTelemetry names it: invoke_agent AGENT, chat MODEL, review MODEL, execute_tool TOOL; of a call the method, POST; review STAGE (by rules); of a delivery process or send (a webhook) and the SUBSCRIPTION; of an application as it was given.';
 COMMENT ON COLUMN prometheus.span.kind IS
     'OpenTelemetry SpanKind: internal, client (it is, or makes, a request on the network), or consumer (a function was given an event).';
 COMMENT ON COLUMN prometheus.span.started_at IS
@@ -705,8 +724,8 @@ COMMENT ON FUNCTION prometheus._bar(
     'A bar from first to last, as parts of 1, in so many columns; light if it is a wait, an arrow if it is open.';
 
 /*
- * What a task did and waited for, a row each, in the order in which it is drawn:
- * below a step its calls, what it delegated and its error.
+ * What a task did and waited for, a row each, in the order in which it is
+ * drawn: below a step its calls, what it delegated and its error.
  */
 CREATE FUNCTION prometheus._timeline(
     task_id bigint,

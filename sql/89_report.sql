@@ -12,53 +12,51 @@ COMMENT ON FUNCTION prometheus._html(text) IS
 
 CREATE FUNCTION prometheus._report_style() RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN '
-:root{color-scheme:light dark;--bg:#f6f7f9;--card:#fff;--ink:#1b2330;--soft:#5b6678;--line:#e3e7ee;--track:#eef1f6;--wait:#c3cad6;--attempt:#7c8aa5;--chat:#3f6fe0;--tool:#0f9b8e;--review:#8a5cd6;--think:#d08a1d;--task:#c2569b;--good:#1a7f4b;--bad:#c0343b;--warn:#a56a00;--me:#e8effd;--it:#f3f4f7}
-@media(prefers-color-scheme:dark){:root{--bg:#0f131a;--card:#171d27;--ink:#e6eaf2;--soft:#98a3b5;--line:#283142;--track:#202837;--wait:#465064;--attempt:#6f7f9d;--chat:#6c95f5;--tool:#36bfb1;--review:#aa86ec;--think:#e2a848;--task:#dd7db8;--good:#4cc38a;--bad:#f0787e;--warn:#e0aa4e;--me:#1d2a45;--it:#1f2632}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","DejaVu Sans",sans-serif;-webkit-text-size-adjust:100%}
-main{max-width:1080px;margin:0 auto;padding:20px 16px 48px}
-h1{font-size:22px;line-height:1.25;margin:0;overflow-wrap:anywhere}
-h2{font-size:13px;letter-spacing:.06em;text-transform:uppercase;color:var(--soft);margin:0 0 12px;font-weight:600}
-header{display:flex;flex-wrap:wrap;gap:8px 14px;align-items:center;margin:4px 0 2px}
-.chip{display:inline-block;padding:1px 10px;border-radius:99px;border:1px solid currentColor;font-size:13px;font-weight:600;white-space:nowrap}
-.good{color:var(--good)}.bad{color:var(--bad)}.warn{color:var(--warn)}.soft{color:var(--soft)}
-.sub{color:var(--soft);font-size:13px;margin:0 0 16px;overflow-wrap:anywhere}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(140px,1fr));gap:10px;margin:0 0 16px}
-.tile,section{background:var(--card);border:1px solid var(--line);border-radius:12px}
-.tile{padding:10px 14px}.tile b{display:block;font-size:20px;line-height:1.3;font-variant-numeric:tabular-nums}.tile span{color:var(--soft);font-size:12.5px}
-section{padding:16px;margin:0 0 16px;overflow:hidden}
-.error{border-color:var(--bad)}.error pre{margin:0}
-.row{display:grid;grid-template-columns:minmax(150px,250px) 1fr 78px 108px;gap:2px 12px;align-items:center;padding:2px 0;font-size:13.5px}
-.row.head{color:var(--soft);font-size:12px;border-bottom:1px solid var(--line);padding-bottom:6px;margin-bottom:4px}
-.row .name{overflow:hidden;text-overflow:ellipsis;white-space:nowrap;unicode-bidi:isolate}
-.row .num{text-align:right;font-variant-numeric:tabular-nums;color:var(--soft);font-size:12.5px;white-space:nowrap}
-.i2 .name,.i2 .why{padding-left:14px}.i4 .name,.i4 .why{padding-left:28px}.i6 .name,.i6 .why{padding-left:42px}.i4 .name,.i6 .name{color:var(--soft)}
-.row.attempt .name{font-weight:600}.row.attempt{margin-top:4px}
-.row svg{display:block;width:100%;height:12px;border-radius:4px;background:var(--track)}
-.row.call svg{height:6px}
-.row .why{grid-column:1/-1;color:var(--bad);font-size:13px;overflow-wrap:anywhere;white-space:pre-wrap;unicode-bidi:plaintext}
-.ends{display:flex;justify-content:space-between}
-rect{fill:var(--attempt)}.wait rect{fill:var(--wait)}.chat rect{fill:var(--chat)}.tool rect{fill:var(--tool)}.review rect{fill:var(--review)}.plan rect,.reflect rect,.recall rect{fill:var(--think)}.task rect{fill:var(--task)}.call rect{fill:var(--wait)}.failed rect{fill:var(--bad)}
-.open rect{opacity:.55}
-.talk{display:flex;flex-direction:column;gap:10px}
-.said{max-width:min(760px,94%);border-radius:12px;padding:9px 13px;background:var(--it);align-self:flex-start;min-width:0}
-.said.user{background:var(--me);align-self:flex-end}
-.said.answer{border:1px solid var(--good)}.said.result{border-left:3px solid var(--tool)}.said.failed{border-left:3px solid var(--bad)}
-.who{color:var(--soft);font-size:12px;margin:0 0 2px}
-pre{margin:0;white-space:pre-wrap;overflow-wrap:anywhere;font:inherit;unicode-bidi:plaintext}
-pre.code{font:12.5px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;margin-top:4px}
-details{margin-top:6px}summary{cursor:pointer;color:var(--soft);font-size:13px}
-.wide{overflow-x:auto;margin:0 -16px;padding:0 16px}
-table{border-collapse:collapse;width:100%;font-size:13.5px}
-th{font-weight:600;color:var(--soft);font-size:12px;text-align:left;white-space:nowrap}
-th,td{padding:6px 14px 6px 0;border-bottom:1px solid var(--line);vertical-align:top}
-tr:last-child td{border-bottom:0}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-td{overflow-wrap:break-word;unicode-bidi:plaintext}
-footer{color:var(--soft);font-size:12.5px}
-@media(max-width:640px){main{padding:14px 10px 32px}section{padding:14px 12px}.wide{margin:0 -12px;padding:0 12px}h1{font-size:19px}.tiles{grid-template-columns:repeat(2,1fr)}.tile:first-child:nth-last-child(odd){grid-column:1/-1}.row{grid-template-columns:1fr auto auto;gap:1px 10px;padding:4px 0}.row svg{grid-column:1/-1;grid-row:2}.row.head{display:none}.row.call{display:none}.said{max-width:97%}}
-@media print{body{background:#fff}section,.tile{break-inside:avoid}}
-';
+RETURN ':root{color-scheme:light dark;--bg:#f6f7f9;--card:#fff;--ink:#1b2330;--soft:#5b6678;--line:#e3e7ee;--track:#eef1f6;--wait:#c3cad6;--attempt:#7c8aa5;--chat:#3f6fe0;--tool:#0f9b8e;--review:#8a5cd6;--think:#d08a1d;--task:#c2569b;--good:#1a7f4b;--bad:#c0343b;--warn:#a56a00;--me:#e8effd;--it:#f3f4f7}'
+    || '@media(prefers-color-scheme:dark){:root{--bg:#0f131a;--card:#171d27;--ink:#e6eaf2;--soft:#98a3b5;--line:#283142;--track:#202837;--wait:#465064;--attempt:#6f7f9d;--chat:#6c95f5;--tool:#36bfb1;--review:#aa86ec;--think:#e2a848;--task:#dd7db8;--good:#4cc38a;--bad:#f0787e;--warn:#e0aa4e;--me:#1d2a45;--it:#1f2632}}'
+    || '*{box-sizing:border-box}'
+    || 'body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","DejaVu Sans",sans-serif;-webkit-text-size-adjust:100%}'
+    || 'main{max-width:1080px;margin:0 auto;padding:20px 16px 48px}'
+    || 'h1{font-size:22px;line-height:1.25;margin:0;overflow-wrap:anywhere}'
+    || 'h2{font-size:13px;letter-spacing:.06em;text-transform:uppercase;color:var(--soft);margin:0 0 12px;font-weight:600}'
+    || 'header{display:flex;flex-wrap:wrap;gap:8px 14px;align-items:center;margin:4px 0 2px}'
+    || '.chip{display:inline-block;padding:1px 10px;border-radius:99px;border:1px solid currentColor;font-size:13px;font-weight:600;white-space:nowrap}'
+    || '.good{color:var(--good)}.bad{color:var(--bad)}.warn{color:var(--warn)}.soft{color:var(--soft)}'
+    || '.sub{color:var(--soft);font-size:13px;margin:0 0 16px;overflow-wrap:anywhere}'
+    || '.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(140px,1fr));gap:10px;margin:0 0 16px}'
+    || '.tile,section{background:var(--card);border:1px solid var(--line);border-radius:12px}'
+    || '.tile{padding:10px 14px}.tile b{display:block;font-size:20px;line-height:1.3;font-variant-numeric:tabular-nums}.tile span{color:var(--soft);font-size:12.5px}'
+    || 'section{padding:16px;margin:0 0 16px;overflow:hidden}'
+    || '.error{border-color:var(--bad)}.error pre{margin:0}'
+    || '.row{display:grid;grid-template-columns:minmax(150px,250px) 1fr 78px 108px;gap:2px 12px;align-items:center;padding:2px 0;font-size:13.5px}'
+    || '.row.head{color:var(--soft);font-size:12px;border-bottom:1px solid var(--line);padding-bottom:6px;margin-bottom:4px}'
+    || '.row .name{overflow:hidden;text-overflow:ellipsis;white-space:nowrap;unicode-bidi:isolate}'
+    || '.row .num{text-align:right;font-variant-numeric:tabular-nums;color:var(--soft);font-size:12.5px;white-space:nowrap}'
+    || '.i2 .name,.i2 .why{padding-left:14px}.i4 .name,.i4 .why{padding-left:28px}.i6 .name,.i6 .why{padding-left:42px}.i4 .name,.i6 .name{color:var(--soft)}'
+    || '.row.attempt .name{font-weight:600}.row.attempt{margin-top:4px}'
+    || '.row svg{display:block;width:100%;height:12px;border-radius:4px;background:var(--track)}'
+    || '.row.call svg{height:6px}'
+    || '.row .why{grid-column:1/-1;color:var(--bad);font-size:13px;overflow-wrap:anywhere;white-space:pre-wrap;unicode-bidi:plaintext}'
+    || '.ends{display:flex;justify-content:space-between}'
+    || 'rect{fill:var(--attempt)}.wait rect{fill:var(--wait)}.chat rect{fill:var(--chat)}.tool rect{fill:var(--tool)}.review rect{fill:var(--review)}.plan rect,.reflect rect,.recall rect{fill:var(--think)}.task rect{fill:var(--task)}.call rect{fill:var(--wait)}.failed rect{fill:var(--bad)}'
+    || '.open rect{opacity:.55}'
+    || '.talk{display:flex;flex-direction:column;gap:10px}'
+    || '.said{max-width:min(760px,94%);border-radius:12px;padding:9px 13px;background:var(--it);align-self:flex-start;min-width:0}'
+    || '.said.user{background:var(--me);align-self:flex-end}'
+    || '.said.answer{border:1px solid var(--good)}.said.result{border-left:3px solid var(--tool)}.said.failed{border-left:3px solid var(--bad)}'
+    || '.who{color:var(--soft);font-size:12px;margin:0 0 2px}'
+    || 'pre{margin:0;white-space:pre-wrap;overflow-wrap:anywhere;font:inherit;unicode-bidi:plaintext}'
+    || 'pre.code{font:12.5px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;margin-top:4px}'
+    || 'details{margin-top:6px}summary{cursor:pointer;color:var(--soft);font-size:13px}'
+    || '.wide{overflow-x:auto;margin:0 -16px;padding:0 16px}'
+    || 'table{border-collapse:collapse;width:100%;font-size:13.5px}'
+    || 'th{font-weight:600;color:var(--soft);font-size:12px;text-align:left;white-space:nowrap}'
+    || 'th,td{padding:6px 14px 6px 0;border-bottom:1px solid var(--line);vertical-align:top}'
+    || 'tr:last-child td{border-bottom:0}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}'
+    || 'td{overflow-wrap:break-word;unicode-bidi:plaintext}'
+    || 'footer{color:var(--soft);font-size:12.5px}'
+    || '@media(max-width:640px){main{padding:14px 10px 32px}section{padding:14px 12px}.wide{margin:0 -12px;padding:0 12px}h1{font-size:19px}.tiles{grid-template-columns:repeat(2,1fr)}.tile:first-child:nth-last-child(odd){grid-column:1/-1}.row{grid-template-columns:1fr auto auto;gap:1px 10px;padding:4px 0}.row svg{grid-column:1/-1;grid-row:2}.row.head{display:none}.row.call{display:none}.said{max-width:97%}}'
+    || '@media print{body{background:#fff}section,.tile{break-inside:avoid}}';
 COMMENT ON FUNCTION prometheus._report_style() IS
     'The style sheet of a report.';
 

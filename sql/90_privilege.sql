@@ -14,6 +14,13 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_submit_many(
     FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_retry(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_trace(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_span_start(
+    text, jsonb, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_span_end(text, text)
+    FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_traceparent() FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_sampling(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_stats() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_report(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_wait(
     bigint, interval) FROM PUBLIC;
@@ -171,6 +178,7 @@ GRANT EXECUTE ON FUNCTION
     prometheus._uri(text),
     prometheus._hash(text, text, text),
     prometheus._may_approve(text, oid),
+    prometheus._span_counts(),
     prometheus._review_id(bigint, integer, integer, text, text, text),
     prometheus._redact(text),
     prometheus._captured(text),
@@ -213,6 +221,11 @@ GRANT EXECUTE ON FUNCTION
         jsonb, interval, integer, text, jsonb),
     @extschema@.prometheus_retry(bigint),
     @extschema@.prometheus_trace(bigint),
+    @extschema@.prometheus_span_start(text, jsonb, text),
+    @extschema@.prometheus_span_end(text, text),
+    @extschema@.prometheus_traceparent(),
+    @extschema@.prometheus_sampling(bigint),
+    @extschema@.prometheus_stats(),
     @extschema@.prometheus_report(bigint),
     @extschema@.prometheus_why(bigint),
     @extschema@.prometheus_progress(bigint),

@@ -36,6 +36,7 @@
 #include "guilt.h"
 #include "launcher.h"
 #include "shmem.h"
+#include "span.h"
 #include "vital.h"
 #include "worker.h"
 
@@ -301,6 +302,7 @@ forget_database(PromDatabase *db)
 {
 	PROM_FAULT("launcher-before-forget");
 	forget_tasks(db);
+	prom_span_forget(&db->spans);
 	LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
 	db->oid = InvalidOid;
 	db->owner = InvalidOid;

@@ -39,6 +39,7 @@
 #include "idempotency.h"
 #include "role.h"
 #include "schema.h"
+#include "span.h"
 #include "task.h"
 #include "trace.h"
 #include "wakeup.h"
@@ -582,6 +583,8 @@ read_arguments(FunctionCallInfo fcinfo, PromSubmit *submit)
 	if (submit->has_max_attempts)
 		submit->max_attempts = PG_GETARG_INT32(ARG_MAX_ATTEMPTS);
 	submit->traceparent = text_argument(fcinfo, ARG_TRACEPARENT);
+	if (submit->traceparent == NULL)
+		submit->traceparent = prom_span_current();
 	if (!PG_ARGISNULL(ARG_METADATA))
 		submit->metadata = PG_GETARG_JSONB_P(ARG_METADATA);
 }

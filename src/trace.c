@@ -17,9 +17,12 @@
 #include "common/pg_prng.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "funcapi.h"
 #include "utils/builtins.h"
 
 #include "guc.h"
+#include "role.h"
+#include "task.h"
 #include "trace.h"
 #include "xact.h"
 
@@ -32,7 +35,6 @@
 
 /* Where the parts of a traceparent are. */
 #define TRACE_PLACE 3
-#define PARENT_PLACE 36
 #define FLAGS_PLACE 53
 #define LENGTH (PROM_TRACEPARENT_SIZE - 1)
 
@@ -61,21 +63,22 @@ read_hex(const char *text, int bytes, unsigned char *out)
 void
 prom_trace_read(const char *traceparent, PromTrace *trace)
 {
-	unsigned char parent[8];
+	const char *parent = traceparent + PROM_TRACEPARENT_PARENT;
+	unsigned char parent_id[8];
 	unsigned char version[1] = {0};
 	unsigned char flags[1] = {0};
 	size_t length = strlen(traceparent);
 
 	if (length < LENGTH || (length > LENGTH && traceparent[LENGTH] != '-') ||
 		traceparent[TRACE_PLACE - 1] != '-' ||
-		traceparent[PARENT_PLACE - 1] != '-' ||
+		parent[-1] != '-' ||
 		traceparent[FLAGS_PLACE - 1] != '-' ||
 		strncmp(traceparent, "ff", 2) == 0 ||
 		(length > LENGTH && strncmp(traceparent, "00", 2) == 0) ||
 		(!read_hex(traceparent, 1, version) &&
 		 strncmp(traceparent, "00", 2) != 0) ||
 		!read_hex(traceparent + TRACE_PLACE, UUID_LEN, trace->id.data) ||
-		!read_hex(traceparent + PARENT_PLACE, sizeof(parent), parent) ||
+		!read_hex(parent, sizeof(parent_id), parent_id) ||
 		(!read_hex(traceparent + FLAGS_PLACE, 1, flags) &&
 		 strncmp(traceparent + FLAGS_PLACE, "00", 2) != 0))
 		ereport(ERROR,
@@ -206,6 +209,42 @@ prom_trace_header(char *header, const PromTrace *trace, uint64 span_id)
 
 	prom_trace_parent(traceparent, trace, span_id);
 	snprintf(header, PROM_TRACE_HEADER_SIZE, "traceparent: %s", traceparent);
+}
+
+PG_FUNCTION_INFO_V1(prom_sampling);
+
+/* Of a task that the caller may see; over all of its trace, as the owner. */
+Datum
+prom_sampling(PG_FUNCTION_ARGS)
+{
+	static PromStatement statement = {
+		"SELECT s.trace_id, s.ended_at, s.reason, s.decision, s.th"
+		" FROM prometheus._sample($1) s",
+		1,
+		{INT8OID},
+		NULL,
+	};
+	int64 task_id = PG_GETARG_INT64(0);
+	Datum value = Int64GetDatum(task_id);
+	MemoryContext context = CurrentMemoryContext;
+	PromTaskEnd end;
+	PromOwner before;
+	TupleDesc desc;
+	HeapTuple row;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	prom_task_end(task_id, &end);
+	SPI_connect();
+	prom_role_become_owner(&before);
+	prom_statement_run_now(&statement, &value);
+	if (SPI_processed == 0)
+		elog(ERROR, "task %lld has no trace", (long long) task_id);
+	MemoryContextSwitchTo(context);
+	row = heap_copytuple(SPI_tuptable->vals[0]);
+	prom_role_restore(&before);
+	SPI_finish();
+	PG_RETURN_DATUM(heap_copy_tuple_as_datum(row, BlessTupleDesc(desc)));
 }
 
 PG_FUNCTION_INFO_V1(prom_sample_threshold);

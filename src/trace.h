@@ -11,6 +11,9 @@
 #define PROM_TRACE_SAMPLED 1
 #define PROM_TRACE_RANDOM 2 /* the last 56 bits of the id are */
 
+/* Where the parent is in a traceparent. */
+#define PROM_TRACEPARENT_PARENT 36
+
 /* Bytes of a traceparent, with its NUL; and of a header that has one. */
 #define PROM_TRACEPARENT_SIZE 56
 #define PROM_TRACE_HEADER_SIZE (PROM_TRACEPARENT_SIZE + sizeof("traceparent: "))

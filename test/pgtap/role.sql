@@ -75,6 +75,8 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'EXECUTE prometheus._report_timeline(bigint,timestamp with time zone,timestamp with time zone,timestamp with time zone)',
     'EXECUTE prometheus._report_verdicts(bigint)', 'EXECUTE prometheus._report_usage(bigint)', 'EXECUTE prometheus._report_tools(bigint)',
     'EXECUTE prometheus._report_approvals(bigint)',
+    'EXECUTE prometheus_span_start(text,jsonb,text)', 'EXECUTE prometheus_span_end(text,text)', 'EXECUTE prometheus_traceparent()', 'EXECUTE prometheus_sampling(bigint)', 'EXECUTE prometheus_stats()',
+    'EXECUTE prometheus._span_counts()',
     'EXECUTE prometheus._bar(numeric,numeric,integer,boolean,boolean)', 'EXECUTE prometheus._columns(text)',
     'EXECUTE prometheus._cost(numeric)', 'EXECUTE prometheus._count(numeric)', 'EXECUTE prometheus._duration(numeric)',
     'EXECUTE prometheus._fold(text,integer,integer)', 'EXECUTE prometheus_trace(bigint)',

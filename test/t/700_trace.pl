@@ -91,6 +91,73 @@ is(sql("SELECT p.attributes ->> 'prometheus.task_id' FROM prometheus.span c JOIN
          WHERE c.name ~ 'invoke' AND c.attributes ->> 'prometheus.task_id' = '$child'"), $parent, 'and its parent is the one that did');
 like(sql("SELECT prometheus_trace($parent)"), qr/^  chat fake-tools .*\n    POST 200 .*\n    task $child a  .* \d+ +\d+$/m, 'it is drawn below the turn that asked for it');
 
+# Spans of applications survive whatever becomes of their transaction.
+
+my $count = "SELECT count(*) FROM prometheus.span WHERE attributes ? 'prometheus.owner'";
+sub named { return sql("SELECT string_agg(concat_ws(' ', name, status, attributes ->> 'error.type'), ', ' ORDER BY started_at) FROM prometheus.span WHERE name ~ '$_[0]'"); }
+$node->psql('postgres', q{
+	BEGIN;
+	SELECT prometheus_span_start('order', '{"shop": 1}');
+	SELECT prometheus_span_end(prometheus_span_start('order paid'));
+	SELECT prometheus_span_start('order left open');
+	ROLLBACK;
+	SELECT prometheus_span_end(prometheus_span_start('order again'));
+	SELECT prometheus_span_start('order forgotten');
+	SELECT 1 / (length(prometheus_span_start('order divided')) - 55)});
+$node->wait_for('the spans', $count, '6');
+is(named('^order'), 'order error rollback, order paid ok, order left open error rollback, order again ok, order forgotten error abandoned, order divided error rollback',
+	'how each of them ended');
+is(sql(q{SELECT count(DISTINCT trace_id) FROM prometheus.span WHERE name IN ('order', 'order paid', 'order left open')}), '1', 'spans within one are of its trace');
+is(sql(q{SELECT p.name FROM prometheus.span c JOIN prometheus.span p ON p.span_id = c.parent_span_id WHERE c.name = 'order paid'}), 'order', 'and parts of it');
+my $killed = $node->background_psql('postgres');
+$killed->query_safe("SELECT prometheus_span_start('terminated')");
+is(sql('SELECT open FROM prometheus._span_counts()'), '1', 'one is open');
+sql(q{SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE query ~ 'terminated' AND pid <> pg_backend_pid()});
+eval { $killed->quit };
+$node->wait_for('the span of a session that was ended', "SELECT status FROM prometheus.span WHERE name = 'terminated'", 'error');
+is(sql('SELECT open FROM prometheus._span_counts()'), '0', 'at rest none is open');
+
+$node->psql('postgres', q{SELECT prometheus_span_start('asking') \gset
+	CALL prometheus_ask('["asked"]', 'a')});
+$node->wait_for('the span around a question', "SELECT count(*) FROM prometheus.span WHERE name = 'asking'", '1');
+is(sql(q{SELECT s.trace_id = t.trace_id FROM prometheus.span s, prometheus.task t WHERE s.name = 'asking' AND t.request = '["asked"]'}), 't',
+	'what is asked meanwhile is a part of it');
+
+# In a tool it is a part of the task, and no other task is a part of it.
+sql(q{CREATE FUNCTION spans(t text) RETURNS text LANGUAGE sql VOLATILE AS
+	$$SELECT prometheus_span_start('in a tool'); SELECT prometheus_traceparent()$$;
+      SELECT prometheus_set_tool('spans(text)', tier => 'write'); SELECT prometheus_set_agent('a', tools => '{get,say,delegate,spans}')});
+my $spanning = $node->run_script('a', [ [ [ spans => { t => 'x' } ] ], 'end' ]);
+$node->wait_for('the span of a tool', "SELECT count(*) FROM prometheus.span WHERE name = 'in a tool'", '1');
+is(sql("SELECT t.attributes ->> 'prometheus.task_id' FROM prometheus.span s JOIN prometheus.span t ON t.span_id = s.parent_span_id AND t.trace_id = s.trace_id WHERE s.name = 'in a tool'"),
+	$spanning, 'in a tool it is a part of the task');
+is(named('in a tool'), 'in a tool error abandoned', 'which does not go on after it');
+is(sql("SELECT answer = '00-' || trace_id || '-' || span_id || '-03' FROM prometheus._step x, prometheus.span s WHERE s.name = 'in a tool' AND x.task_id = $spanning AND x.kind = 'tool'"),
+	't', 'the tool can say so to others');
+
+# When nobody writes them, what does not fit is dropped and counted; nobody waits.
+my $publisher = $node->worker_pid('publisher');
+kill STOP => $publisher;
+my $before = sql($count);
+sql(q{SELECT prometheus_span_end(prometheus_span_start('many')) FROM generate_series(1, 1000)});
+is(sql('SELECT waiting, dropped FROM prometheus._span_counts()'), '512|488', 'what does not fit is dropped');
+kill CONT => $publisher;
+$node->wait_for('what did fit', $count, $before + 512);
+sql(q{SELECT prometheus_span_end(prometheus_span_start('more')) FROM generate_series(1, 100)});
+$node->wait_for('spans after that', $count, $before + 612);
+is(sql('SELECT waiting, dropped FROM prometheus._span_counts()'), '0|488', 'and then there is room again');
+
+# The publisher is ended, and the server: what was in the ring is written.
+kill TERM => $publisher;
+sql(q{SELECT prometheus_span_end(prometheus_span_start('meanwhile')) FROM generate_series(1, 10)});
+$node->wait_for('spans of a time without a publisher', "SELECT count(*) FROM prometheus.span WHERE name = 'meanwhile'", '10');
+
+# They go when they were kept for long enough.
+sql(q{UPDATE prometheus._span SET ended_at = ended_at - interval '8 days' WHERE name <> 'meanwhile'});
+$node->append_conf('postgresql.conf', "prometheus.retention_spans = '604801 s'\n");
+$node->reload;
+$node->wait_for('old spans to go', $count, '10');
+
 # Contents.
 
 my $secret = 'sk-proj-0123456789abcdefghijkl';
