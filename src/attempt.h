@@ -12,6 +12,7 @@
 #include "job.h"
 #include "llm.h"
 #include "shmem.h"
+#include "trace.h"
 #include "utils/timestamp.h"
 
 /* What is to be done with an attempt once the turn's transaction committed. */
@@ -71,9 +72,9 @@ typedef struct PromAttempt
 	TimestampTz opens; /* with PARKED: when the next of them does */
 
 	int64 parent_id; /* the task that waits for it; 0: none */
-	uint64 whose;    /* a hash of its agent and submitter */
-	uint16 agent;    /* its label; see metric.h */
-	uint8 trace_id[16];
+	PromTrace trace;
+	uint64 whose;      /* a hash of its agent and submitter */
+	uint16 agent;      /* its label; see metric.h */
 	TimestampTz since; /* submitted, due, or retried by hand */
 	int32 attempt;     /* its number; 0: not begun */
 	int32 step;        /* the number of its next step */

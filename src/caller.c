@@ -416,15 +416,17 @@ send_request(PromWork *work, TimestampTz now)
 {
 	PromAttempt *attempt = &work->attempt;
 	int64 left = TimestampDifferenceMilliseconds(now, attempt->deadline);
+	char trace[PROM_TRACE_HEADER_SIZE];
 
+	prom_trace_header(trace, &attempt->trace, attempt->call_id);
 	prom_work_name(work);
 	PROM_FAULT("before-send");
 	prom_sight_set(attempt->slot, attempt->task_id, attempt->step,
 				   prom_course_kind(attempt), now);
 	prom_route_sent(attempt);
 	attempt->call = prom_llm_start(http, prom_attempt_called(attempt),
-								   attempt->prompt, left, attempt->attempt > 1,
-								   work);
+								   attempt->prompt, trace, left,
+								   attempt->attempt > 1, work);
 	prom_guilt_clear();
 	attempt->prompt = NULL;
 	attempt->chat_failed = false;

@@ -586,9 +586,9 @@ make_key_header(const char *name, const char *key)
 /* Send the body that was built. */
 static void
 send_call(PromCall *call, const PromModel *model, const char *url,
-		  const char *host, int64 deadline_ms)
+		  const char *host, const char *trace, int64 deadline_ms)
 {
-	const char *headers[MAX_HEADERS + 2] = {NULL};
+	const char *headers[MAX_HEADERS + 3] = {NULL};
 	PromHttpSpec spec = {0};
 	char *key_header = NULL;
 	int n = 0;
@@ -597,6 +597,8 @@ send_call(PromCall *call, const PromModel *model, const char *url,
 		   call->provider->headers[n] != NULL;
 		 n++)
 		headers[n] = call->provider->headers[n];
+	if (trace != NULL)
+		headers[n++] = trace;
 	if (call->key != NULL)
 	{
 		key_header = make_key_header(call->provider->key_header(host),
@@ -635,7 +637,7 @@ send_call(PromCall *call, const PromModel *model, const char *url,
 /* Build and send, or fail. */
 static void
 begin(PromCall *call, const PromModel *model, StringInfo body,
-	  const char *url, const char *host, int64 deadline_ms)
+	  const char *url, const char *host, const char *trace, int64 deadline_ms)
 {
 	char words[256];
 
@@ -666,7 +668,7 @@ begin(PromCall *call, const PromModel *model, StringInfo body,
 	}
 	memcpy(call->body, body->data, (size_t) body->len + 1);
 	call->body_length = (size_t) body->len;
-	send_call(call, model, url, host, deadline_ms);
+	send_call(call, model, url, host, trace, deadline_ms);
 }
 
 static PromCall *
@@ -690,8 +692,8 @@ new_call(PromHttp *http, bool stream, void *owner)
 
 PromCall *
 prom_llm_start(PromHttp *http, const PromModel *model,
-			   const PromPrompt *prompt, int64 deadline_ms, bool fresh,
-			   void *owner)
+			   const PromPrompt *prompt, const char *trace, int64 deadline_ms,
+			   bool fresh, void *owner)
 {
 	const PromProvider *provider = prom_provider_find(model->api);
 	PromCall *call;
@@ -725,7 +727,7 @@ prom_llm_start(PromHttp *http, const PromModel *model,
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	begin(call, model, &body, url, host, deadline_ms);
+	begin(call, model, &body, url, host, trace, deadline_ms);
 	pfree(body.data);
 	free(url);
 	free(host);

@@ -109,13 +109,14 @@ typedef struct PromCall PromCall;
 /*
  * Start a call.  Everything is copied, so model and prompt may go at once.
  * deadline_ms (from now, -1 none) bounds it beside the model's own time-outs.
+ * trace: a header that says which trace it belongs to; NULL: none.
  * A fresh one is sent on a new connection: whoever asks again must do so, or
  * a request that makes the peer close each warm one is never found guilty.
  * Never fails here: a call that cannot be made is done at once, with an error.
  */
 extern PromCall *prom_llm_start(PromHttp *http, const PromModel *model,
-								const PromPrompt *prompt, int64 deadline_ms,
-								bool fresh, void *owner);
+								const PromPrompt *prompt, const char *trace,
+								int64 deadline_ms, bool fresh, void *owner);
 
 /* The next call that has ended, or NULL.  The caller frees it. */
 extern PromCall *prom_llm_next_done(PromHttp *http);

@@ -15,6 +15,7 @@
 #include "storage/s_lock.h"
 #include "utils/dsa.h"
 #include "utils/timestamp.h"
+#include "utils/uuid.h"
 
 #include "pace.h"
 
@@ -406,6 +407,55 @@ typedef enum PromConsumerLock
 	PROM_LOCK_FREED   /* and since then one was let go */
 } PromConsumerLock;
 
+/* Spans of applications that wait to be written. */
+#define PROM_SPANS 512
+
+/* Bytes of a span's name, of its attributes as jsonb, and others with NUL. */
+#define PROM_SPAN_NAME 200
+#define PROM_SPAN_ATTRIBUTES 2000
+#define PROM_SPAN_ERROR_TYPE 16
+#define PROM_SPAN_TRACEPARENT 56
+
+typedef enum PromSpanStatus
+{
+	PROM_SPAN_UNSET,
+	PROM_SPAN_OK,
+	PROM_SPAN_ERROR
+} PromSpanStatus;
+
+typedef struct PromSpanRecord
+{
+	pg_uuid_t trace_id;
+	uint64 span_id;
+	uint64 parent_id; /* 0: none */
+	TimestampTz started_at;
+	TimestampTz ended_at;
+	Oid owner;
+	PromSpanStatus status;
+	bool is_counted; /* in open, of the ring; of one that is not, no trace */
+	NameData owner_name;
+	char error_type[PROM_SPAN_ERROR_TYPE];   /* empty: none */
+	char traceparent[PROM_SPAN_TRACEPARENT]; /* that was given; or empty */
+	char name[PROM_SPAN_NAME + 1];
+	char attributes[PROM_SPAN_ATTRIBUTES]; /* jsonb */
+} PromSpanRecord;
+
+typedef struct PromSpanCell
+{
+	pg_atomic_uint64 sequence; /* position + 1 once record is written */
+	PromSpanRecord record;
+} PromSpanCell;
+
+/* From many sessions to the publisher; see span.c. */
+typedef struct PromSpanRing
+{
+	pg_atomic_uint64 head;    /* next place to reserve */
+	pg_atomic_uint64 tail;    /* next place to read; publisher only */
+	pg_atomic_uint64 dropped; /* records for which there was no room */
+	pg_atomic_uint32 open;    /* spans that have not ended */
+	PromSpanCell *cells;      /* PROM_SPANS of them */
+} PromSpanRing;
+
 /* One database that is served.  lock guards what has no other comment. */
 typedef struct PromDatabase
 {
@@ -439,6 +489,7 @@ typedef struct PromDatabase
 		rescans; /* times the scheduler read the table, start included */
 	PromMarks marks;
 	PromVitals vitals;
+	PromSpanRing spans;
 
 	LWLock *gate_lock; /* guards the making of gates, and what views read */
 	pg_atomic_uint32 ngates;

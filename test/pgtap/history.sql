@@ -84,7 +84,7 @@ INSERT INTO asked VALUES
     ('its events', 'SELECT string_agg(type, '' '' ORDER BY event_id) FROM prometheus.event',
      '{NULL,task.received,task.received,approval.requested task.received step.executed,approval.requested task.received step.executed task.completed,approval.requested task.received step.executed task.completed,approval.requested task.received step.executed task.completed approval.decided}'),
     ('its spans', 'SELECT string_agg(kind || '' '' || status, '', '' ORDER BY kind, status) FROM prometheus.span WHERE name !~ ''POST''',
-     '{NULL,"internal unset","internal unset","client ok, internal unset","client ok, internal ok","client ok, internal ok","client ok, internal ok"}'),
+     '{NULL,"internal unset","internal ok, internal unset","client ok, internal ok, internal unset, internal unset","client ok, internal ok, internal ok, internal unset","client ok, internal ok, internal ok, internal unset","client ok, internal ok, internal ok, internal unset"}'),
     ('its verdicts', 'SELECT string_agg(stage, '' '' ORDER BY stage) FROM prometheus.verdict', '{NULL,NULL,task,task tool,task tool,task tool,task tool}'),
     ('what it used', 'SELECT calls FROM prometheus.usage', '{NULL,NULL,NULL,1,1,1,1}'),
     ('the agent', 'SELECT version FROM prometheus.agent WHERE name = ''mine''', '{NULL,1,1,2,2,2,2}'),
