@@ -70,9 +70,12 @@ CREATE FUNCTION prometheus._redact(value text) RETURNS text
 COMMENT ON FUNCTION prometheus._redact(text) IS
     'A text without what looks like a key, a password or a token.';
 
--- What spans tell of a text of the contents, by prometheus.capture_content.
+/*
+ * What spans tell of a text of the contents, by prometheus.capture_content.  Not
+ * STRICT, so that they are inlined, and cost next to nothing where it is off.
+ */
 CREATE FUNCTION prometheus._captured(value text) RETURNS text
-    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    LANGUAGE sql STABLE PARALLEL SAFE
     RETURN CASE WHEN current_setting('prometheus.capture_content') = 'full'
                 THEN CASE WHEN length(value) > 32768
                           THEN prometheus._redact(left(value, 32768))
@@ -82,7 +85,7 @@ COMMENT ON FUNCTION prometheus._captured(text) IS
     'A text for a span: redacted, and its first 32768 characters; null unless prometheus.capture_content is full.';
 
 CREATE FUNCTION prometheus._captured_bytes(value text) RETURNS integer
-    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    LANGUAGE sql STABLE PARALLEL SAFE
     RETURN CASE WHEN current_setting('prometheus.capture_content') <> 'off'
                 THEN octet_length(value) END;
 COMMENT ON FUNCTION prometheus._captured_bytes(text) IS
@@ -90,8 +93,9 @@ COMMENT ON FUNCTION prometheus._captured_bytes(text) IS
 
 CREATE FUNCTION prometheus._captured_message(role text, content text)
 RETURNS text
-    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    LANGUAGE sql STABLE PARALLEL SAFE
     RETURN CASE WHEN current_setting('prometheus.capture_content') = 'full'
+                     AND content IS NOT NULL
                 THEN jsonb_build_array(jsonb_build_object(
                      'role', role,
                      'parts', jsonb_build_array(jsonb_build_object(
@@ -135,7 +139,10 @@ SELECT s.*
                   prometheus._captured_message('user', t.request),
                   'gen_ai.output.messages',
                   prometheus._captured_message('assistant',
-                      CASE WHEN e.outcome = 'completed' THEN (
+                      CASE WHEN e.outcome = 'completed'
+                                AND current_setting(
+                                    'prometheus.capture_content') = 'full'
+                           THEN (
                            SELECT r.answer FROM prometheus._step r
                             WHERE r.task_id = t.task_id AND r.step = e.step)
                            END),
