@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -12,6 +13,7 @@
 #include "encoding.h"
 #include "step.h"
 #include "tally.h"
+#include "xact.h"
 
 Datum
 prom_step_cost(const PromModel *model, int64 tokens_in, int64 cached_tokens,
@@ -157,6 +159,22 @@ add_reply(PromFactWriter *writer, const Datum *values, const bool *nulls,
 					 reply,
 					 nulls[STEP_COST] ? NULL : &values[STEP_COST],
 					 DatumGetTimestampTz(values[STEP_ENDED_AT]));
+}
+
+static PromStatement exists_statement = {
+	"SELECT FROM prometheus._step s WHERE s.task_id = $1 AND s.step = $2",
+	2,
+	{INT8OID, INT4OID},
+	NULL,
+};
+
+bool
+prom_step_exists(int64 task_id, int32 step)
+{
+	Datum values[2] = {Int64GetDatum(task_id), Int32GetDatum(step)};
+
+	prom_statement_run(&exists_statement, values, NULL, true);
+	return SPI_processed > 0;
 }
 
 void
