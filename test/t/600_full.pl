@@ -12,7 +12,7 @@ my $node = PromCluster->new('main');
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
-$node->init(restart_after_crash => 1, conf => "prometheus.executors = 2\nprometheus.max_crashes = 100\n");
+$node->init(databases => [ 'postgres', 'ascii' ], restart_after_crash => 1, conf => "prometheus.executors = 2\nprometheus.max_crashes = 100\n");
 $node->start;
 $node->keep_sessions;
 $node->create_extension;
@@ -180,6 +180,16 @@ foreach my $stream ('false', 'true')
 	is(sql("SELECT prometheus_result($task)"), 'Five.', "stream $stream: with a tool");
 	is(steps($task), "review sofia ok, recall memory ok, plan $name ok, chat $name ok, tool add ok, chat $name ok, reflect $name ok", 'its steps');
 }
+
+# A memory of which not every byte is a character, where any are stored.
+sql(q{CREATE DATABASE ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'});
+$node->create_extension('ascii');
+$node->fake_agent($llm, 'fake-mind-score-70', name => 'ascii', dbname => 'ascii');
+$node->safe_psql('ascii', q{SELECT prometheus_set_agent('ascii', mode => 'full'), prometheus_remember('ascii', E'caf\351 and \303\251')});
+$task = $node->submit(q{'Is there a caf?', 'ascii'}, dbname => 'ascii');
+$node->wait_task($task, 'completed', dbname => 'ascii');
+is($node->safe_psql('ascii', "SELECT string_agg(concat_ws(' ', kind, status), ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $task"), 'review ok, recall ok, plan ok, chat ok, reflect ok', 'SQL_ASCII: all is thought');
+is(scalar(grep { $_->{body}{model} eq 'fake-mind-score-70' && grep { ($_->{content} // '') =~ /caf\x{FFFD} and \x{E9}/ } @{ $_->{body}{messages} } } @{ $llm->requests }), 3, 'SQL_ASCII: a byte that is no character is told as U+FFFD');
 
 # What cannot be thought, by a server.
 my %bad = (
