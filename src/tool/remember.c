@@ -12,6 +12,7 @@
 
 #include "memory.h"
 #include "tool/builtin.h"
+#include "use.h"
 #include "xact.h"
 
 static void
@@ -75,6 +76,7 @@ recall(PromBuiltinCall *call)
 	whose(call, &owner);
 	SPI_connect();
 	prom_memory_find(&owner, prom_builtin_text(call, "query"), NULL, k);
+	prom_use_of_rows();
 	before = MemoryContextSwitchTo(call->keep);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		add_memory(&call->result, i);
