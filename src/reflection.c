@@ -9,17 +9,15 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/guc.h"
-#include "utils/resowner.h"
 
 #include "contradiction.h"
 #include "evidence.h"
 #include "hidden.h"
+#include "learning.h"
 #include "reflection.h"
 #include "xact.h"
 
@@ -172,40 +170,50 @@ prom_reflection_read(const char *reply, PromReflection *reflection)
 	read_contradictions(values[0], reflection);
 }
 
+/* What is remembered, whose it is, and of which task, before which step. */
+typedef struct Lessons
+{
+	const PromReflection *reflection;
+	const PromMemoryOwner *owner;
+	int64 task_id;
+	int32 step;
+} Lessons;
+
 /* Only what the task was told. */
 static void
-settle(const PromReflection *reflection, const PromMemoryOwner *owner,
-	   int64 task_id, const PromTold *told, int ntold)
+settle(const Lessons *lessons, const PromTold *told, int ntold)
 {
+	const PromReflection *reflection = lessons->reflection;
+
 	for (int i = 0; i < reflection->ncontradictions; i++)
 		for (int j = 0; j < ntold; j++)
 			if (told[j].memory_id == reflection->contradictions[i].memory_id)
 			{
 				(void) prom_contradiction_settle(
-					owner, told[j].memory_id,
-					reflection->contradictions[i].fact, task_id);
+					lessons->owner, told[j].memory_id,
+					reflection->contradictions[i].fact, lessons->task_id);
 				break;
 			}
 }
 
 static void
-remember(const PromReflection *reflection, const PromMemoryOwner *owner,
-		 int64 task_id)
+remember(const Lessons *lessons)
 {
+	const PromReflection *reflection = lessons->reflection;
 	const char *metadata = psprintf(
 		"{\"source\": \"reflection\", \"task_id\": %lld}",
-		(long long) task_id);
+		(long long) lessons->task_id);
 
 	for (int i = 0; i < reflection->nlessons; i++)
 	{
 		PromMemory memory = {.content = reflection->lessons[i],
 							 .kind = "episodic",
 							 .importance = (float4) reflection->score,
-							 .task_id = task_id};
+							 .task_id = lessons->task_id};
 
 		memory.metadata = DatumGetJsonbP(
 			DirectFunctionCall1(jsonb_in, CStringGetDatum(metadata)));
-		(void) prom_memory_add(owner, &memory);
+		(void) prom_memory_add(lessons->owner, &memory);
 	}
 }
 
@@ -214,52 +222,27 @@ remember(const PromReflection *reflection, const PromMemoryOwner *owner,
  * failure is that of the procedure that it was.
  */
 static void
-learn(const PromReflection *reflection, const PromMemoryOwner *owner,
-	  int64 task_id, int32 step)
+learn(void *arg)
 {
-	int nest_level = NewGUCNestLevel();
+	const Lessons *lessons = arg;
 	int ntold;
-	PromTold *told = prom_evidence_read_told(task_id, step, &ntold);
+	PromTold *told = prom_evidence_read_told(lessons->task_id, lessons->step,
+											 &ntold);
 
-	(void) set_config_option("lock_timeout", PROM_MEMORY_LOCK_TIMEOUT,
-							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true,
-							 0, false);
-	prom_evidence_of_procedures(owner, told, ntold, task_id,
-								reflection->score);
-	settle(reflection, owner, task_id, told, ntold);
-	remember(reflection, owner, task_id);
-	AtEOXact_GUC(true, nest_level);
+	prom_evidence_of_procedures(lessons->owner, told, ntold, lessons->task_id,
+								lessons->reflection->score);
+	settle(lessons, told, ntold);
+	remember(lessons);
 }
 
 void
 prom_reflection_learn(const PromReflection *reflection,
 					  const PromMemoryOwner *owner, int64 task_id, int32 step)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner resources = CurrentResourceOwner;
+	Lessons lessons = {reflection, owner, task_id, step};
+	const char *failure = prom_learn_try(learn, &lessons);
 
-	if (!prom_memory_may_wait())
-		return;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		learn(reflection, owner, task_id, step);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData *failure;
-
-		MemoryContextSwitchTo(context);
-		failure = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		prom_memory_failed(failure);
+	if (failure != NULL)
 		ereport(LOG, (errmsg("what task %lld has shown is not remembered: %s",
-							 (long long) task_id, failure->message)));
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = resources;
+							 (long long) task_id, failure)));
 }
