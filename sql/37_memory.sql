@@ -1,5 +1,6 @@
 /*
- * Memory: what agents remember, by words and embeddings.  src/memory.c.
+ * Memory: what agents remember, by words and embeddings; and what becomes of
+ * it.  src/memory.c, src/use.c, src/evidence.c, src/contradiction.c.
  */
 CREATE FUNCTION prometheus._cosine(a real[], b real[]) RETURNS double precision
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'prom_cosine';
@@ -46,6 +47,7 @@ CREATE TABLE prometheus._memory (
     importance real NOT NULL,
     forgotten boolean NOT NULL,
     reason text,
+    superseded_by bigint,
     owner text NOT NULL,
     agent text NOT NULL,
     kind text NOT NULL,
@@ -69,7 +71,31 @@ CREATE INDEX _memory_sketch ON prometheus._memory (owner, agent, kind)
     INCLUDE (memory_id, version, sketch)
     WHERE NOT forgotten AND embedding IS NOT NULL;
 COMMENT ON TABLE prometheus._memory IS
-    'Every version of every memory. forgotten: from that version on it is not recalled; reason: why, forgotten or evicted. words: see prometheus._words(). sketch: of embedding, for the first look. mark: the newest mark when it was written, 0 before the first.';
+    'Every version of every memory. forgotten: from that version on it is not recalled; reason: why, forgotten, evicted or superseded, then by the memory superseded_by. words: see prometheus._words(). sketch: of embedding, for the first look. mark: the newest mark when it was written, 0 before the first.';
+
+CREATE TABLE prometheus._memory_use (
+    memory_id bigint NOT NULL,
+    xid xid8 NOT NULL,
+    used_at timestamptz NOT NULL,
+    uses bigint NOT NULL,
+    PRIMARY KEY (memory_id, used_at)
+);
+COMMENT ON TABLE prometheus._memory_use IS
+    'When a memory was recalled, and how often until then: a row for its first use, then one an hour at most. The publisher writes them in batches from shared memory, where those since are lost if the server stops at once.';
+
+CREATE TABLE prometheus._evidence (
+    memory_id bigint NOT NULL,
+    number integer NOT NULL,
+    xid xid8 NOT NULL,
+    task_id bigint NOT NULL,
+    found_at timestamptz NOT NULL,
+    score real,
+    confidence real NOT NULL,
+    PRIMARY KEY (memory_id, number)
+);
+CREATE INDEX _evidence_task ON prometheus._evidence (task_id);
+COMMENT ON TABLE prometheus._evidence IS
+    'What a task has shown of a memory. Of a procedure that the task was told: score is that of the task''s reflection, a success from 0.7 on; confidence is the success rate, a moving average that begins at 0: the newest counts 0.5 for the first five, then 0.2. Of a fact that the task found by itself, and no other task of its trace before: score is null; each time half of the doubt is taken away, which begins as 1 - confidence of the metadata, or 1 - importance. number: from 1.';
 
 CREATE FUNCTION @extschema@.prometheus_remember(
     agent text,
@@ -83,7 +109,7 @@ RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_remember';
 COMMENT ON FUNCTION @extschema@.prometheus_remember(
     text, text, text, real, jsonb, real[], interval) IS
-    'Stores a memory of the caller for an agent and returns its id. One of the same content and kind is not stored twice: it gets a new version if this one is more important, has other metadata (they are merged), lasts longer or has another embedding, else it stays as it is. agent is a name and need not be set. kind: core, episodic, semantic, procedural, resource (forgotten after ttl, default one hour) or vault. importance 0 to 1. content 1 byte to prometheus.max_request; it is found by the words of its first 100,000 bytes. embedding: 1 to 16384 finite numbers that are not all 0. If the agent has more of the kind than its option memory_limit says (episodic: 1000, others: any number, core always), the least relevant are forgotten in the same transaction, with an event memory.evicted; never those whose metadata have "pinned": true. Raises invalid_parameter_value for what cannot be.';
+    'Stores a memory of the caller for an agent and returns its id. One of the same content and kind is not stored twice: it gets a new version if this one is more important, has other metadata (they are merged), lasts longer or has another embedding, else it stays as it is. That a task finds a fact which another one has found makes it surer: above 0.9 it is consolidated, and its kind is vault from then on. agent is a name and need not be set. kind: core, episodic, semantic, procedural, resource (forgotten after ttl, default one hour) or vault. importance 0 to 1. content 1 byte to prometheus.max_request; it is found by the words of its first 100,000 bytes. embedding: 1 to 16384 finite numbers that are not all 0. If the agent has more of the kind than its option memory_limit says (episodic: 1000, others: any number, core always), the least relevant are forgotten in the same transaction, with an event memory.evicted; never those whose metadata have "pinned": true. Raises invalid_parameter_value for what cannot be.';
 
 CREATE FUNCTION @extschema@.prometheus_recall(
     agent text,
@@ -107,18 +133,35 @@ COMMENT ON FUNCTION @extschema@.prometheus_recall(
 CREATE FUNCTION @extschema@.prometheus_forget(memory_id bigint) RETURNS boolean
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_forget';
 COMMENT ON FUNCTION @extschema@.prometheus_forget(bigint) IS
-    'From now on the memory is not recalled; true. False if there is none of this id that the caller may see, or it is forgotten already.';
+    'From now on the memory is not recalled; true. After prometheus.retention it is gone. False if there is none of this id that the caller may see, or it is forgotten already.';
 
 CREATE FUNCTION @extschema@.prometheus_restore_memory(memory_id bigint)
 RETURNS boolean
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'prom_restore_memory';
 COMMENT ON FUNCTION @extschema@.prometheus_restore_memory(bigint) IS
-    'What was forgotten or evicted is recalled again, as a new version; true. False if there is none of this id that the caller may see, it is not forgotten, has expired, or the same content is remembered under another id. If that makes too many, others are evicted.';
+    'What was forgotten, evicted or superseded is recalled again, as a new version; true. What has superseded it stays. False if there is none of this id that the caller may see, it is not forgotten, has expired, or the same content is remembered under another id. If that makes too many, others are evicted.';
+
+CREATE FUNCTION @extschema@.prometheus_supersede_memory(
+    memory_id bigint, content text)
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'prom_supersede_memory';
+COMMENT ON FUNCTION @extschema@.prometheus_supersede_memory(bigint, text) IS
+    'A memory of the caller has turned out wrong: it is forgotten, and the content, which is true instead, remembered with the same agent, kind and importance (what was consolidated: with the kind that it had before). Returns the id of the new memory, or of the one that has this content already; prometheus.memory_version shows both. Raises undefined_object if the caller has no such memory, or it is forgotten; invalid_parameter_value if the content is its own, empty or null; program_limit_exceeded if it is too long.';
 
 CREATE VIEW prometheus.memory WITH (security_barrier) AS
 SELECT m.memory_id, m.owner, m.agent, m.kind, m.importance, m.content,
-       m.metadata, m.version, m.created_at, m.expires_at, m.task_id
+       m.metadata, m.version, m.created_at, m.expires_at, m.task_id,
+       (SELECT u.used_at FROM prometheus._memory_use u
+         WHERE u.memory_id = m.memory_id AND prometheus._seen(u.xid)
+         ORDER BY u.used_at DESC LIMIT 1) AS last_used_at,
+       coalesce((SELECT u.uses FROM prometheus._memory_use u
+         WHERE u.memory_id = m.memory_id AND prometheus._seen(u.xid)
+         ORDER BY u.used_at DESC LIMIT 1), 0) AS uses,
+       (SELECT e.confidence FROM prometheus._evidence e
+         WHERE e.memory_id = m.memory_id AND prometheus._seen(e.xid)
+         ORDER BY e.number DESC LIMIT 1) AS confidence
   FROM prometheus._memory m
  WHERE NOT m.forgotten
    AND (m.expires_at IS NULL
@@ -142,3 +185,51 @@ COMMENT ON COLUMN prometheus.memory.version IS 'From 1.';
 COMMENT ON COLUMN prometheus.memory.created_at IS 'When this version was stored.';
 COMMENT ON COLUMN prometheus.memory.expires_at IS 'When it is forgotten by itself; null: never.';
 COMMENT ON COLUMN prometheus.memory.task_id IS 'The task whose tool stored it; null: none.';
+COMMENT ON COLUMN prometheus.memory.last_used_at IS 'When it was last recalled: exact the first time, then up to an hour late; null: never.';
+COMMENT ON COLUMN prometheus.memory.uses IS 'How often it was recalled until then; some may be missing after a stop of the server at once.';
+COMMENT ON COLUMN prometheus.memory.confidence IS 'From 0 to 1: of a procedure its success rate in tasks, of a fact how sure it is since another task found it too; null: no task has shown anything. See prometheus.memory_evidence.';
+
+CREATE VIEW prometheus.memory_version WITH (security_barrier) AS
+SELECT m.memory_id, m.version, m.owner, m.agent, m.kind, m.importance,
+       m.content, m.metadata, m.created_at, m.expires_at, m.task_id,
+       CASE WHEN m.forgotten THEN coalesce(m.reason, 'forgotten') END
+           AS forgotten,
+       m.superseded_by
+  FROM prometheus._memory m
+ WHERE prometheus._seen(m.xid) AND prometheus._may_see(m.owner, m.owner_oid);
+COMMENT ON VIEW prometheus.memory_version IS
+    'Every version of what agents remember for you, until prometheus.retention after a newer one was there or it was forgotten.';
+COMMENT ON COLUMN prometheus.memory_version.memory_id IS 'Its id.';
+COMMENT ON COLUMN prometheus.memory_version.version IS 'From 1; the newest counts.';
+COMMENT ON COLUMN prometheus.memory_version.owner IS 'The role whose memory it is.';
+COMMENT ON COLUMN prometheus.memory_version.agent IS 'The agent that it is for.';
+COMMENT ON COLUMN prometheus.memory_version.kind IS 'core, episodic, semantic, procedural, resource or vault, in this version.';
+COMMENT ON COLUMN prometheus.memory_version.importance IS 'From 0 to 1.';
+COMMENT ON COLUMN prometheus.memory_version.content IS 'What is remembered.';
+COMMENT ON COLUMN prometheus.memory_version.metadata IS 'As it was given; of what was consolidated also consolidated_from, the kind that it had.';
+COMMENT ON COLUMN prometheus.memory_version.created_at IS 'When this version was stored.';
+COMMENT ON COLUMN prometheus.memory_version.expires_at IS 'When it is forgotten by itself; null: never.';
+COMMENT ON COLUMN prometheus.memory_version.task_id IS 'The task that stored this version; null: none.';
+COMMENT ON COLUMN prometheus.memory_version.forgotten IS 'Why it is not recalled since this version: forgotten (somebody said so), evicted (memory_limit) or superseded (it was contradicted); null: it is recalled.';
+COMMENT ON COLUMN prometheus.memory_version.superseded_by
+    IS 'Of one that was superseded: the memory that is true instead.';
+
+CREATE VIEW prometheus.memory_evidence WITH (security_barrier) AS
+SELECT e.memory_id, e.number, m.owner, m.agent, e.task_id, e.found_at,
+       e.score, e.confidence
+  FROM prometheus._evidence e
+ CROSS JOIN LATERAL (SELECT v.owner, v.owner_oid, v.agent
+                       FROM prometheus._memory v
+                      WHERE v.memory_id = e.memory_id
+                      ORDER BY v.version DESC LIMIT 1) m
+ WHERE prometheus._seen(e.xid) AND prometheus._may_see(m.owner, m.owner_oid);
+COMMENT ON VIEW prometheus.memory_evidence IS
+    'What tasks have shown of procedures and facts that are yours. A procedure whose success rate is above 0.8, and a fact whose confidence is above 0.9, is consolidated: its kind is vault from then on.';
+COMMENT ON COLUMN prometheus.memory_evidence.memory_id IS 'The memory.';
+COMMENT ON COLUMN prometheus.memory_evidence.number IS 'From 1; the newest counts.';
+COMMENT ON COLUMN prometheus.memory_evidence.owner IS 'The role whose memory it is.';
+COMMENT ON COLUMN prometheus.memory_evidence.agent IS 'The agent that it is for.';
+COMMENT ON COLUMN prometheus.memory_evidence.task_id IS 'The task that has shown it.';
+COMMENT ON COLUMN prometheus.memory_evidence.found_at IS 'When.';
+COMMENT ON COLUMN prometheus.memory_evidence.score IS 'Of a procedure: the score of the task''s reflection, from 0 to 1, a success from 0.7 on. Of a fact null: the task found it by itself.';
+COMMENT ON COLUMN prometheus.memory_evidence.confidence IS 'Of a procedure the success rate until then, a moving average from 0: c + a (success - c), a = 0.5 for the first five, then 0.2. Of a fact 1 - (1 - c) / 2, where the first c is the number confidence of its metadata, else its importance.';

@@ -40,10 +40,21 @@ SELECT c.relname::text AS relation,
                                       WHERE x.name = n.name
                                         AND x.version < n.version))
                  WHEN '_memory' THEN (
-                      SELECT min(n.created_at) FROM prometheus._memory n
-                       WHERE EXISTS (SELECT FROM prometheus._memory x
+                      SELECT min(CASE
+                             WHEN n.forgotten OR n.version > n.first
+                             THEN n.created_at
+                             WHEN n.version = n.last THEN n.expires_at END)
+                        FROM (SELECT x.forgotten, x.version, x.created_at,
+                                     x.expires_at,
+                                     min(x.version) OVER w AS first,
+                                     max(x.version) OVER w AS last
+                                FROM prometheus._memory x
+                              WINDOW w AS (PARTITION BY x.memory_id)) n)
+                 WHEN '_memory_use' THEN (
+                      SELECT min(n.used_at) FROM prometheus._memory_use n
+                       WHERE EXISTS (SELECT FROM prometheus._memory_use x
                                       WHERE x.memory_id = n.memory_id
-                                        AND x.version < n.version))
+                                        AND x.used_at < n.used_at))
                  WHEN '_state' THEN (
                       SELECT min(n.saved_at) FROM prometheus._state n
                        WHERE n.version > 2)
@@ -124,6 +135,10 @@ SELECT c.relname::text AS relation,
         (SELECT min(x.set_at) FROM prometheus._budget x)),
        ('_memory', 'version',
         (SELECT min(x.created_at) FROM prometheus._memory x)),
+       ('_memory_use', 'version',
+        (SELECT min(x.used_at) FROM prometheus._memory_use x)),
+       ('_evidence', 'version',
+        (SELECT min(x.found_at) FROM prometheus._evidence x)),
        ('_state', 'version',
         (SELECT min(x.saved_at) FROM prometheus._state x)),
        ('_track', 'version',
@@ -160,4 +175,4 @@ RETURNS SETOF record
 LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 30
 AS 'MODULE_PATHNAME', 'prom_storage';
 COMMENT ON FUNCTION @extschema@.prometheus_storage() IS
-    'The tables of the extension, the largest first, for administrators. rows: an estimate, of the last VACUUM or ANALYZE, else of the statistics. bytes: with indexes and TOAST. oldest: the time of the first row. horizon: what was before it may be gone; null: nothing is. goes: when something of it can be deleted at the earliest, by the settings of now; null: never, or there is nothing. kept: task (prometheus.retention after the end of its tree), event (prometheus.retention after it was emitted, by a tool with its task), version (after a newer one, unless it is pinned), mark (after it was written), audit (prometheus.retention_audit), span (prometheus.retention_spans after its end), all (for ever); null: bookkeeping. Raises insufficient_privilege.';
+    'The tables of the extension, the largest first, for administrators. rows: an estimate, of the last VACUUM or ANALYZE, else of the statistics. bytes: with indexes and TOAST. oldest: the time of the first row. horizon: what was before it may be gone; null: nothing is. goes: when something of it can be deleted at the earliest, by the settings of now; null: never, or there is nothing. kept: task (prometheus.retention after the end of its tree), event (prometheus.retention after it was emitted, by a tool with its task), version (after a newer one, unless it is pinned; of a memory also after it was forgotten or expired, with its evidence), mark (after it was written), audit (prometheus.retention_audit), span (prometheus.retention_spans after its end), all (for ever); null: bookkeeping. Raises insufficient_privilege.';

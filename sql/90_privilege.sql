@@ -64,6 +64,8 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_recall(
 REVOKE ALL ON FUNCTION @extschema@.prometheus_forget(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_restore_memory(bigint)
     FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_supersede_memory(bigint, text)
+    FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_mark(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_drop_mark(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_save_state(
@@ -121,6 +123,8 @@ GRANT SELECT ON
     prometheus.verdict,
     prometheus.approval,
     prometheus.memory,
+    prometheus.memory_version,
+    prometheus.memory_evidence,
     prometheus.mark,
     prometheus.state,
     prometheus.worker,
@@ -239,6 +243,7 @@ GRANT EXECUTE ON FUNCTION
     @extschema@.prometheus_recall(text, text, text[], integer, real[]),
     @extschema@.prometheus_forget(bigint),
     @extschema@.prometheus_restore_memory(bigint),
+    @extschema@.prometheus_supersede_memory(bigint, text),
     @extschema@.prometheus_create_consumer(text, text[], timestamptz),
     @extschema@.prometheus_poll(text, integer),
     @extschema@.prometheus_ack(text, bigint),

@@ -27,6 +27,8 @@ SELECT pg_catalog.pg_extension_config_dump('prometheus._delivery', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._model', 'WHERE NOT (name = ''echo'' AND version = 1)');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._tool', 'WHERE kind <> ''builtin''');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._memory', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._memory_use', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._evidence', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._state', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._state_failure', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._policy', 'WHERE NOT ((name LIKE ''justica.%'' OR name = ''sofia'') AND version = 1)');

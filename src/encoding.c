@@ -13,6 +13,8 @@
 
 #include "encoding.h"
 
+#define REPLACEMENT "\xEF\xBF\xBD" /* U+FFFD */
+
 /* Bytes converted at once, so that the buffer is of a fixed size. */
 #define PIECE 4096
 
@@ -127,27 +129,38 @@ prom_encoding_to_utf8(const char *text)
 	return pg_server_to_any(text, strlen(text), PG_UTF8);
 }
 
-/* Bytes that are no UTF-8 become question marks. */
+/* Each byte that is no UTF-8 becomes a sign that is. */
 static const char *
-mend_utf8(const char *text)
+mend_utf8(const char *text, const char *sign)
 {
-	char *mended = pstrdup(text);
 	int length = strlen(text);
-	int at = 0;
+	StringInfoData mended;
 
-	while (at < length)
+	initStringInfo(&mended);
+	while (length > 0)
 	{
-		int next = pg_utf_mblen((unsigned char *) mended + at);
+		int next = pg_utf_mblen((const unsigned char *) text);
 
-		if (at + next > length ||
-			!pg_utf8_islegal((unsigned char *) mended + at, next))
+		if (next <= length &&
+			pg_utf8_islegal((const unsigned char *) text, next))
+			appendBinaryStringInfo(&mended, text, next);
+		else
 		{
-			mended[at] = '?';
+			appendStringInfoString(&mended, sign);
 			next = 1;
 		}
-		at += next;
+		text += next;
+		length -= next;
 	}
-	return mended;
+	return mended.data;
+}
+
+const char *
+prom_encoding_stored_to_utf8(const char *text)
+{
+	if (text != NULL && GetDatabaseEncoding() == PG_SQL_ASCII)
+		return mend_utf8(text, REPLACEMENT);
+	return prom_encoding_to_utf8(text);
 }
 
 const char *
@@ -159,10 +172,10 @@ prom_encoding_words_to_utf8(const char *text)
 	if (encoding == PG_UTF8)
 		return text;
 	if (encoding == PG_SQL_ASCII)
-		return mend_utf8(text);
+		return mend_utf8(text, "?");
 	proc = FindDefaultConversionProc(encoding, PG_UTF8);
 	return OidIsValid(proc) ? convert(text, proc, encoding, PG_UTF8)
-							: mend_utf8(text);
+							: mend_utf8(text, "?");
 }
 
 int

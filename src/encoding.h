@@ -14,6 +14,12 @@ extern bool prom_encoding_can_store(uint32 code);
 /* In UTF-8; raises if the text is not of the database's encoding. */
 extern const char *prom_encoding_to_utf8(const char *text);
 
+/*
+ * The same of what others have stored.  In a database with SQL_ASCII that may
+ * be any bytes: those that are no UTF-8 become U+FFFD.
+ */
+extern const char *prom_encoding_stored_to_utf8(const char *text);
+
 /* The same for words that are only shown: never raises, but writes "?". */
 extern const char *prom_encoding_words_to_utf8(const char *text);
 

@@ -17,6 +17,7 @@
 #include "eviction.h"
 #include "mark.h"
 #include "option.h"
+#include "use.h"
 #include "wakeup.h"
 #include "xact.h"
 
@@ -47,18 +48,21 @@ prom_eviction_limit(const char *agent, const char *kind)
 	return limit;
 }
 
-#define RELEVANCE PROM_MEMORY_RELEVANCE("$6")
-
 /*
  * What has expired goes first.  Ids are compared so that the older one goes.
  * Where a limit was lowered, a thousand go at once: it may be the caller that
- * remembers.
+ * remembers.  When each was used last is only looked up if one must go.
  */
+#define RELEVANCE PROM_MEMORY_RELEVANCE_OF("$6", PROM_MEMORY_LAST_USE)
+
+#define EVICTED                                                         \
+	PROM_MEMORY_ADD_VERSION("$8", "NULL", "$6", "m.kind", "m.metadata", \
+							"true, 'evicted', NULL")
+
 static const char evict_sql[] =
-	"WITH living AS (SELECT m.memory_id, m.version,"
-	"   m.metadata OPERATOR(pg_catalog.@>) '{\"pinned\": true}' AS pinned,"
-	"   coalesce(m.expires_at OPERATOR(pg_catalog.<=) $6, false) AS expired,"
-	"   " RELEVANCE " AS relevance"
+	"WITH living AS (SELECT m.memory_id, m.version, m.importance, m.created_at,"
+	"   " PROM_MEMORY_IS_PINNED " AS pinned,"
+	"   coalesce(m.expires_at OPERATOR(pg_catalog.<=) $6, false) AS expired"
 	"   FROM prometheus._memory m"
 	"   WHERE m.owner OPERATOR(pg_catalog.=) $1"
 	"     AND m.owner_oid OPERATOR(pg_catalog.=) $2"
@@ -67,23 +71,16 @@ static const char evict_sql[] =
 	"     AND NOT EXISTS (SELECT FROM prometheus._memory n"
 	"       WHERE n.memory_id OPERATOR(pg_catalog.=) m.memory_id"
 	"         AND n.version OPERATOR(pg_catalog.>) m.version)),"
-	" least AS MATERIALIZED (SELECT l.memory_id, l.version, l.relevance"
-	"   FROM living l"
-	"   WHERE NOT l.pinned AND l.memory_id OPERATOR(pg_catalog.<>) $7"
-	"   ORDER BY l.expired DESC, l.relevance, l.memory_id"
+	" least AS MATERIALIZED (SELECT m.memory_id, m.version,"
+	"   " RELEVANCE " AS relevance"
+	"   FROM living m"
+	"   WHERE NOT m.pinned AND m.memory_id OPERATOR(pg_catalog.<>) $7"
+	"   ORDER BY m.expired DESC, relevance, m.memory_id"
 	"   LIMIT least(greatest((SELECT pg_catalog.count(*) FROM living)"
 	"     OPERATOR(pg_catalog.-) $5, 0), 1000)),"
-	" evicted AS (INSERT INTO prometheus._memory (memory_id, version, xid,"
-	"   mark, task_id, created_at, expires_at, owner_oid, importance,"
-	"   forgotten, reason, owner, agent, kind, content, metadata, words,"
-	"   embedding)"
-	"   SELECT m.memory_id, m.version OPERATOR(pg_catalog.+) 1,"
-	"     prometheus._xid(), greatest($8, m.mark), NULL, $6, m.expires_at,"
-	"     m.owner_oid, m.importance, true, 'evicted', m.owner, m.agent,"
-	"     m.kind, m.content, m.metadata, m.words, m.embedding"
-	"   FROM least l JOIN prometheus._memory m"
-	"     ON m.memory_id OPERATOR(pg_catalog.=) l.memory_id"
-	"       AND m.version OPERATOR(pg_catalog.=) l.version)"
+	" evicted AS (" EVICTED
+	"   JOIN least l ON m.memory_id OPERATOR(pg_catalog.=) l.memory_id"
+	"     AND m.version OPERATOR(pg_catalog.=) l.version)"
 	" SELECT e.memory_id, e.relevance FROM least e";
 
 static void

@@ -99,6 +99,7 @@ static const struct
 	{"after-checkpoint", true},
 	{"before-mark", true},
 	{"in-mark", true},
+	{"use-before-commit", true},
 	{"after-mark", true},
 	{"distribute-before-commit", true},
 	{"distribute-after-commit", true},

@@ -71,46 +71,22 @@ write_version(const char *sql, int64 memory_id)
 	return SPI_processed > 0;
 }
 
-#define WRITE_VERSION                                                   \
-	"INSERT INTO prometheus._memory (memory_id, version, xid, mark,"    \
-	" task_id, created_at, expires_at, owner_oid, importance,"          \
-	" forgotten, reason, owner, agent, kind, content, metadata, words," \
-	" embedding)"                                                       \
-	" SELECT m.memory_id, m.version OPERATOR(pg_catalog.+) 1,"          \
-	" prometheus._xid(), greatest($2, m.mark), NULL,"                   \
-	" pg_catalog.clock_timestamp(), m.expires_at, m.owner_oid,"         \
-	" m.importance,"
+#define WRITE_VERSION(end)                                                \
+	PROM_MEMORY_ADD_VERSION("$2", "NULL", "pg_catalog.clock_timestamp()", \
+							"m.kind", "m.metadata", end)                  \
+	PROM_MEMORY_NEWEST
 
-#define OF_NEWEST                                                 \
-	", m.owner, m.agent, m.kind, m.content, m.metadata, m.words," \
-	" m.embedding FROM prometheus._memory m"                      \
-	" WHERE m.memory_id OPERATOR(pg_catalog.=) $1"                \
-	"   AND m.version OPERATOR(pg_catalog.=) (SELECT n.version"   \
-	"     FROM prometheus._memory n"                              \
-	"     WHERE n.memory_id OPERATOR(pg_catalog.=) $1"            \
-	"     ORDER BY n.version DESC LIMIT 1)"
+#define FORGOTTEN WRITE_VERSION("true, 'forgotten', NULL")
+#define RESTORED WRITE_VERSION("false, NULL, NULL")
 
-static const char forget_sql[] =
-	WRITE_VERSION " true, 'forgotten'" OF_NEWEST " AND NOT m.forgotten";
+static const char forget_sql[] = FORGOTTEN " AND NOT m.forgotten";
 
 /* Not beside another one of the same content: that would be it twice. */
 static const char restore_sql[] =
-	WRITE_VERSION " false, NULL" OF_NEWEST " AND m.forgotten"
-				  "   AND (m.expires_at IS NULL OR m.expires_at"
-				  "     OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp())"
-				  "   AND NOT EXISTS (SELECT FROM prometheus._memory s"
-				  "     WHERE s.owner OPERATOR(pg_catalog.=) m.owner"
-				  "       AND s.owner_oid OPERATOR(pg_catalog.=) m.owner_oid"
-				  "       AND s.agent OPERATOR(pg_catalog.=) m.agent"
-				  "       AND s.kind OPERATOR(pg_catalog.=) m.kind"
-				  "       AND pg_catalog.md5(s.content) OPERATOR(pg_catalog.=)"
-				  "         pg_catalog.md5(m.content)"
-				  "       AND s.content OPERATOR(pg_catalog.=) m.content"
-				  "       AND NOT s.forgotten"
-				  "       AND s.version OPERATOR(pg_catalog.=) (SELECT x.version"
-				  "         FROM prometheus._memory x"
-				  "         WHERE x.memory_id OPERATOR(pg_catalog.=) s.memory_id"
-				  "         ORDER BY x.version DESC LIMIT 1))";
+	RESTORED
+	" AND m.forgotten AND (m.expires_at IS NULL OR m.expires_at"
+	"   OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp())"
+	" AND NOT " PROM_MEMORY_IS_TWICE("m.kind");
 
 PG_FUNCTION_INFO_V1(prom_forget);
 

@@ -22,6 +22,7 @@
 #include "utils/lsyscache.h"
 
 #include "embedding.h"
+#include "evidence.h"
 #include "eviction.h"
 #include "fact.h"
 #include "guc.h"
@@ -29,6 +30,7 @@
 #include "memory.h"
 #include "role.h"
 #include "shmem.h"
+#include "use.h"
 #include "xact.h"
 
 static const char *const kinds_known[] = {"core", "episodic", "semantic",
@@ -84,9 +86,8 @@ check_memory(const PromMemoryOwner *owner, const PromMemory *memory)
  */
 #define CONTENT_LOCKS 1024
 
-void
-prom_memory_lock(const PromMemoryOwner *owner, const char *kind,
-				 const char *content)
+static uint16
+lock_number(const PromMemoryOwner *owner, const char *kind, const char *content)
 {
 	const char *key = psprintf("%s\n%s\n%s", owner->name, owner->agent, kind);
 	uint32 hash = hash_bytes((const unsigned char *) key, strlen(key));
@@ -95,10 +96,35 @@ prom_memory_lock(const PromMemoryOwner *owner, const char *kind,
 		hash += 1 + hash_bytes((const unsigned char *) content,
 							   strlen(content)) %
 						CONTENT_LOCKS;
-	/* Two of one hash are of one owner: nobody can hold up another so. */
+	return (uint16) (hash ^ (hash >> 16));
+}
+
+/* Two of one number are of one owner: nobody can hold up another so. */
+static void
+take_lock(const PromMemoryOwner *owner, uint16 number)
+{
 	LockDatabaseObject(
 		get_relname_relid("_memory", get_namespace_oid("prometheus", false)),
-		owner->oid, (uint16) (hash ^ (hash >> 16)), ExclusiveLock);
+		owner->oid, number, ExclusiveLock);
+}
+
+void
+prom_memory_lock(const PromMemoryOwner *owner, const char *kind,
+				 const char *content)
+{
+	take_lock(owner, lock_number(owner, kind, content));
+}
+
+void
+prom_memory_lock_both(const PromMemoryOwner *owner, const char *kind,
+					  const char *content, const char *other_kind,
+					  const char *other_content)
+{
+	uint16 one = lock_number(owner, kind, content);
+	uint16 other = lock_number(owner, other_kind, other_content);
+
+	take_lock(owner, Min(one, other));
+	take_lock(owner, Max(one, other));
 }
 
 /* The transaction that waited in vain. */
@@ -198,12 +224,15 @@ run(const char *sql, Write *write, int expected)
 		elog(ERROR, "could not read or write prometheus._memory");
 }
 
-/* The first id that a statement finds, or 0. */
+/* The first id that a statement finds, or 0; and its kind. */
 static int64
-find_id(const char *sql, Write *write)
+find_id(const char *sql, Write *write, char **kind)
 {
 	run(sql, write, SPI_OK_SELECT);
-	return SPI_processed == 0 ? 0 : prom_row_int64(0, 1);
+	if (SPI_processed == 0)
+		return 0;
+	*kind = prom_row_text(0, 2);
+	return prom_row_int64(0, 1);
 }
 
 /*
@@ -212,7 +241,7 @@ find_id(const char *sql, Write *write)
  * a JSON string, quotes and all, as the step has it.
  */
 static const char recalled_sql[] =
-	"SELECT m.memory_id" SAME_CONTENT
+	"SELECT m.memory_id, m.kind" SAME_CONTENT
 	"   AND EXISTS (SELECT FROM prometheus._step s"
 	"     WHERE s.task_id OPERATOR(pg_catalog.=) $2"
 	"       AND (s.kind OPERATOR(pg_catalog.=) 'recall'"
@@ -223,9 +252,12 @@ static const char recalled_sql[] =
 	"         OPERATOR(pg_catalog.>) 0)"
 	" ORDER BY m.memory_id LIMIT 1";
 
+/* It may have been consolidated. */
 static const char known_sql[] =
-	"SELECT m.memory_id" SAME_CONTENT
-	"   AND m.kind OPERATOR(pg_catalog.=) $9"
+	"SELECT m.memory_id, m.kind" SAME_CONTENT
+	"   AND $9 OPERATOR(pg_catalog.=) ANY (ARRAY[m.kind,"
+	"     CASE WHEN m.kind OPERATOR(pg_catalog.=) 'vault' THEN"
+	"       m.metadata OPERATOR(pg_catalog.->>) 'consolidated_from' END])"
 	" ORDER BY m.memory_id LIMIT 1";
 
 /* A new version of what is known, if it says more. */
@@ -259,30 +291,59 @@ static const char add_sql[] =
 	" $5, $6, false, $7, $8, $9, $10, coalesce($11, '{}'),"
 	" prometheus._words($10, $8), $12)";
 
+/* What is remembered already, or 0; told: it is left as it is. */
+static int64
+find_known(const PromMemoryOwner *owner, const PromMemory *memory,
+		   Write *write, bool *told)
+{
+	char *kind;
+	int64 id = 0;
+
+	if (memory->task_id != 0)
+		id = find_id(recalled_sql, write, &kind);
+	*told = id != 0;
+	if (id == 0)
+		id = find_id(known_sql, write, &kind);
+	if (id != 0 && !*told && strcmp(kind, memory->kind) != 0)
+	{
+		prom_memory_lock(owner, kind, memory->content);
+		id = find_id(known_sql, write, &kind);
+	}
+	return id;
+}
+
+int64
+prom_memory_known(const PromMemoryOwner *owner, const PromMemory *memory)
+{
+	Write write;
+	bool told;
+
+	fill(&write, owner, memory);
+	return find_known(owner, memory, &write, &told);
+}
+
 int64
 prom_memory_add(const PromMemoryOwner *owner, const PromMemory *memory)
 {
 	Write write;
 	int64 id;
+	bool told;
 
 	check_memory(owner, memory);
 	prom_memory_lock(owner, memory->kind, memory->content);
 	fill(&write, owner, memory);
-	if (memory->task_id != 0)
-	{
-		id = find_id(recalled_sql, &write);
-		if (id != 0)
-			return id;
-	}
-	id = find_id(known_sql, &write);
+	id = find_known(owner, memory, &write, &told);
 	if (id != 0)
 	{
+		if (told || memory->once)
+			return id;
+		if (memory->task_id != 0 && strcmp(memory->kind, "semantic") == 0)
+			prom_evidence_of_fact(owner, id, memory->task_id);
 		write.values[WRITE_ID] = Int64GetDatum(id);
-		if (!memory->once)
-			run(improve_sql, &write, SPI_OK_INSERT);
+		run(improve_sql, &write, SPI_OK_INSERT);
 		return id;
 	}
-	id = prom_fact_next_id();
+	id = memory->id != 0 ? memory->id : prom_fact_next_id();
 	write.values[WRITE_ID] = Int64GetDatum(id);
 	run(add_sql, &write, SPI_OK_INSERT);
 	prom_eviction_run(owner, memory->kind, 0);
@@ -351,6 +412,7 @@ prom_recall(PG_FUNCTION_ARGS)
 	SPI_connect();
 	prom_role_become_owner(&before);
 	prom_memory_find(&owner, &query);
+	prom_use_of_rows();
 	for (uint64 i = 0; i < SPI_processed; i++)
 		tuplestore_puttuple(result->setResult, SPI_tuptable->vals[i]);
 	prom_role_restore(&before);

@@ -267,6 +267,14 @@ set_message(PromMessage *message, const char *role, const char *text)
 	message->text = prom_encoding_to_utf8(text);
 }
 
+/* With what was remembered, or a tool has found. */
+static void
+set_stored_message(PromMessage *message, const char *role, const char *text)
+{
+	set_message(message, role, "");
+	message->text = prom_encoding_stored_to_utf8(text);
+}
+
 /*
  * The own steps so far, in order: turns that call tools, and tool calls.  After
  * an answer that was looked back at there are some only if it was to be better:
@@ -346,7 +354,7 @@ add_result(Thread *thread, uint64 row)
 	message = &thread->messages[thread->n++];
 	if (error != NULL)
 		result = error;
-	set_message(message, "tool", result != NULL ? result : "");
+	set_stored_message(message, "tool", result != NULL ? result : "");
 	message->call_id = thread->calls[call - 1].id;
 	message->name = thread->calls[call - 1].name;
 	message->failed = error != NULL;
@@ -508,7 +516,7 @@ prom_prompt_make(const PromPromptSource *source, const PromModel *model)
 	if (results != NULL)
 		set_message(&messages[n++], "user", results);
 	if (recalled != NULL)
-		set_message(&messages[n++], "user", recalled);
+		set_stored_message(&messages[n++], "user", recalled);
 	if (planned != NULL)
 		set_message(&messages[n++], "user", planned);
 	set_message(&messages[n++], "user", source->request);

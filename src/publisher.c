@@ -1,8 +1,8 @@
 /*
  * publisher.c
  *	  Tells listeners that there is something new, writes marks and checkpoints.
- *	  What was kept for long enough is deleted here, too (retention.c), and
- *	  alerts are raised (alert.c).
+ *	  What was kept for long enough is deleted here, too (retention.c), alerts
+ *	  are raised (alert.c), and uses of memories written (use.c).
  *
  * It is the only process that sends NOTIFY, whose commit takes a lock of the
  * whole cluster: no submit and no task waits for that.  The first change is
@@ -28,6 +28,7 @@
 #include "retention.h"
 #include "shmem.h"
 #include "span.h"
+#include "use.h"
 #include "worker.h"
 #include "xact.h"
 
@@ -65,6 +66,7 @@ typedef struct Trouble
 
 static Trouble no_hint = {.what = "send hints to listeners"};
 static Trouble no_mark = {.what = "write marks"};
+static Trouble no_use = {.what = "write which memories were recalled"};
 static Trouble no_look = {.what = "look for alerts"};
 static Trouble no_spans = {.what = "write spans of applications"};
 static Trouble no_measure;
@@ -197,6 +199,8 @@ publish(TimestampTz now)
 		next_checkpoint = TimestampTzPlusMilliseconds(now, CHECKPOINT_INTERVAL);
 		soonest_checkpoint = TimestampTzPlusMilliseconds(now, FIRST_CHECKPOINT);
 	}
+	if (prom_use_due() <= now)
+		(void) try(prom_use_write, &no_use);
 	if (prom_retention_due() <= now && !try(prom_retention_step, NULL))
 		prom_retention_failed();
 	if (prom_alert_measure_due() <= now)
@@ -214,6 +218,7 @@ wait_time(void)
 		next = Min(next, next_hint);
 	next = Min(next, prom_mark_due());
 	next = Min(next, prom_span_due(GetCurrentTimestamp()));
+	next = Min(next, prom_use_due());
 	next = Min(next, prom_alert_due());
 	next = Min(next, prom_alert_measure_due());
 	next = Min(next, prom_distribution_due());
@@ -239,6 +244,7 @@ prom_publisher_main(Datum main_arg)
 	next_hint = GetCurrentTimestamp();
 	next_checkpoint = TimestampTzPlusMilliseconds(next_hint, FIRST_CHECKPOINT);
 	prom_retention_begin();
+	prom_use_begin();
 	prom_alert_begin();
 	prom_distribution_begin();
 	while (!prom_worker_should_end())
@@ -252,6 +258,8 @@ prom_publisher_main(Datum main_arg)
 		;
 	if (prom_mark_due() != DT_NOEND)
 		(void) try(prom_mark_write, NULL);
+	if (prom_use_due() != DT_NOEND)
+		(void) try(prom_use_write_all, NULL);
 	if (checkpoint_pending ||
 		pg_atomic_read_u32(&prom_my_database->changed) != 0)
 		(void) try(write_checkpoint, NULL);

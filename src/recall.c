@@ -22,6 +22,7 @@
 #include "prompt.h"
 #include "recall.h"
 #include "step.h"
+#include "use.h"
 #include "xact.h"
 
 /* Bytes of one memory that are told. */
@@ -62,6 +63,7 @@ append_found(StringInfo json, const char *kind)
 {
 	if (SPI_processed == 0)
 		return;
+	prom_use_of_rows();
 	appendStringInfo(json, "%s\"%s\":[", json->len > 1 ? "," : "", kind);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{

@@ -7,9 +7,20 @@
 
 #include "memory.h"
 
-/* The schema of the reply, as JSON, and the question. */
-extern const char prom_reflection_schema[];
-extern const char prom_reflection_question[];
+/*
+ * The schema of the reply, as JSON, and the question, of a task that was told
+ * memories or not; and the schema that the reply must fit.
+ */
+extern const char *prom_reflection_schema(bool told);
+extern const char *prom_reflection_question(bool told);
+extern const char prom_reflection_reply_schema[];
+
+/* A memory that is wrong, and what is true instead. */
+typedef struct PromContradiction
+{
+	int64 memory_id; /* as the model says */
+	const char *fact;
+} PromContradiction;
 
 /*
  * What is said of an answer that is to be better: this and the critique, and if
@@ -24,6 +35,8 @@ typedef struct PromReflection
 	double score;
 	const char **lessons;
 	int nlessons;
+	PromContradiction *contradictions;
+	int ncontradictions;
 } PromReflection;
 
 /*
@@ -33,10 +46,13 @@ typedef struct PromReflection
 extern void prom_reflection_read(const char *reply, PromReflection *reflection);
 
 /*
- * Remember its lessons as experiences whose importance is the score.  In a
- * subtransaction: what goes wrong is in the log.
+ * Remember its lessons as experiences whose importance is the score; let the
+ * score count for the procedures that the task was told before this step; and
+ * replace what it contradicts of what it was told.  In a subtransaction: what
+ * goes wrong is in the log.
  */
 extern void prom_reflection_learn(const PromReflection *reflection,
-								  const PromMemoryOwner *owner, int64 task_id);
+								  const PromMemoryOwner *owner, int64 task_id,
+								  int32 step);
 
 #endif

@@ -23,6 +23,7 @@
 #include "metric.h"
 #include "shmem.h"
 #include "span.h"
+#include "use.h"
 
 PromShared *prom_shared = NULL;
 
@@ -207,6 +208,7 @@ init_database(PromDatabase *db, LWLockPadded *locks, char **free_space)
 	db->queue_lock = &locks[1].lock;
 	init_marks(&db->marks, &locks[2].lock);
 	init_vitals(&db->vitals);
+	prom_use_init(&db->uses);
 	db->queue_dsa = DSA_HANDLE_INVALID;
 	db->queue_root = InvalidDsaPointer;
 }

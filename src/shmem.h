@@ -399,6 +399,34 @@ typedef struct PromVitals
 	TimestampTz stuck_since; /* jobs, without an executor; 0: none */
 } PromVitals;
 
+/*
+ * Memories that were recalled, by their ids: each belongs to one set.  See
+ * use.c.
+ */
+#define PROM_USE_SETS 512
+#define PROM_USE_PLACES 8
+
+typedef struct PromUse
+{
+	int64 memory_id; /* 0: none */
+	TimestampTz used_at;
+	TimestampTz written_at; /* 0: never */
+	int64 uses;             /* that are not written yet */
+} PromUse;
+
+typedef struct PromUseSet
+{
+	slock_t mutex; /* guards the rest */
+	PromUse uses[PROM_USE_PLACES];
+} PromUseSet;
+
+typedef struct PromUses
+{
+	pg_atomic_uint32 changed; /* something was noted: the publisher is told */
+	pg_atomic_uint32 crowded; /* a set had no place */
+	PromUseSet sets[PROM_USE_SETS];
+} PromUses;
+
 /* The locks of consumers' names, for which the publisher does not wait. */
 typedef enum PromConsumerLock
 {
@@ -490,6 +518,7 @@ typedef struct PromDatabase
 	PromMarks marks;
 	PromVitals vitals;
 	PromSpanRing spans;
+	PromUses uses;
 
 	LWLock *gate_lock; /* guards the making of gates, and what views read */
 	pg_atomic_uint32 ngates;

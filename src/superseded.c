@@ -7,6 +7,9 @@
  * newer one was there, so only older ones are looked at.  Policies stay: the
  * number of their rows is the version that verdicts have.
  *
+ * Of a memory that was forgotten, or has expired, nothing stays when that was
+ * so at the horizon.
+ *
  * Of the rows of tracked tables the last version before the first of a task
  * that is there stays, with all after it: they are what prometheus_undo()
  * compares.  That a row was deleted is told until nothing before that is left;
@@ -42,6 +45,15 @@
 	" JOIN prometheus._attempt a ON a.task_id = t.task_id" join \
 	" WHERE t.xid < pg_snapshot_xmax($2)"                       \
 	"   AND pg_visible_in_snapshot(t.xid, $2)) "
+
+/*
+ * What is told of a memory goes when nothing is left of that; but who writes it
+ * may see more than we do.
+ */
+#define MEMORY_IS_GONE                                  \
+	" pg_visible_in_snapshot(x.xid, $2)"                \
+	" AND NOT EXISTS (SELECT FROM prometheus._memory m" \
+	"   WHERE m.memory_id = x.memory_id)"
 
 /* The first of a name is what the views find it by. */
 #define NOT_FIRST " AND x.version > 1"
@@ -83,6 +95,29 @@ static struct
 	 {DELETE_VERSIONS("_budget", "name", "set_at") NOT_FIRST, ARGUMENTS}},
 	{"_memory",
 	 {DELETE_VERSIONS("_memory", "memory_id", "created_at"), ARGUMENTS}},
+	/*
+	 * The newest one, too, when nothing shows it any more: after those before
+	 * it, which would be the newest without it.
+	 */
+	{"_memory",
+	 {"DELETE FROM prometheus._memory x"
+	  " WHERE x.ctid >= $3 AND x.ctid < $4 AND (x.forgotten OR x.expires_at < $1)"
+	  " AND x.created_at < $1 AND pg_visible_in_snapshot(x.xid, $2)"
+	  " AND NOT EXISTS (SELECT FROM prometheus._memory o"
+	  "   WHERE o.memory_id = x.memory_id AND o.version <> x.version)",
+	  ARGUMENTS}},
+	{"_memory_use",
+	 {"DELETE FROM prometheus._memory_use x"
+	  " WHERE x.ctid >= $3 AND x.ctid < $4"
+	  " AND (EXISTS (SELECT FROM prometheus._memory_use n"
+	  "     WHERE n.memory_id = x.memory_id AND n.used_at > x.used_at"
+	  "       AND n.used_at < $1 AND pg_visible_in_snapshot(n.xid, $2))"
+	  "   OR" MEMORY_IS_GONE ")",
+	  ARGUMENTS}},
+	{"_evidence",
+	 {"DELETE FROM prometheus._evidence x"
+	  " WHERE x.ctid >= $3 AND x.ctid < $4 AND" MEMORY_IS_GONE,
+	  ARGUMENTS}},
 	/*
 	 * Those before the newest key frame that was there: what comes after that
 	 * needs none of them.  A key frame goes after those that need it.

@@ -18,6 +18,7 @@
 #include "answer.h"
 #include "conversation.h"
 #include "encoding.h"
+#include "evidence.h"
 #include "handler.h"
 #include "judge.h"
 #include "outcome.h"
@@ -37,11 +38,12 @@ prom_thought_name(PromThought thought)
 	return thought == PROM_THOUGHT_PLAN ? "plan" : "reflect";
 }
 
+/* What its reply must fit. */
 static const char *
 schema_of(PromThought thought)
 {
 	return thought == PROM_THOUGHT_PLAN ? prom_plan_schema
-										: prom_reflection_schema;
+										: prom_reflection_reply_schema;
 }
 
 static Jsonb *
@@ -138,8 +140,8 @@ prom_thought_prompt(PromThought thought, const PromPromptSource *source,
 					const PromModel *model)
 {
 	PromPromptSource own = *source;
-	const char *schema = schema_of(thought);
-	const char *question = prom_reflection_question;
+	const char *schema = prom_plan_schema;
+	const char *question;
 	const char *answer = NULL;
 	PromPrompt *prompt;
 
@@ -154,7 +156,14 @@ prom_thought_prompt(PromThought thought, const PromPromptSource *source,
 	if (thought == PROM_THOUGHT_PLAN)
 		question = prom_plan_question(tool_names(source));
 	else
+	{
+		int ntold;
+
+		(void) prom_evidence_read_told(source->task_id, source->step, &ntold);
+		schema = prom_reflection_schema(ntold > 0);
+		question = prom_reflection_question(ntold > 0);
 		answer = prom_encoding_to_utf8(read_answer(source));
+	}
 	own.output_schema = read_json(schema);
 	own.more = prom_prompt_estimate(strlen(question));
 	if (answer != NULL)
@@ -215,7 +224,7 @@ learn(const PromAttempt *attempt, const PromReflection *reflection)
 	owner.name = facts.source.submitter;
 	owner.oid = facts.source.submitter_oid;
 	owner.agent = facts.source.agent;
-	prom_reflection_learn(reflection, &owner, attempt->task_id);
+	prom_reflection_learn(reflection, &owner, attempt->task_id, attempt->step);
 }
 
 static void
@@ -252,7 +261,7 @@ add(PromFactWriter *writer, const PromAttempt *attempt, PromReply *reply,
 						arguments_of(attempt), said, reply, now);
 	if (plan.risk != NULL)
 		flag_risk(writer, attempt, &plan, now);
-	if (reflection.nlessons > 0)
+	if (reflection.document != NULL)
 		learn(attempt, &reflection);
 }
 

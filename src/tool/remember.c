@@ -12,6 +12,7 @@
 
 #include "memory.h"
 #include "tool/builtin.h"
+#include "use.h"
 #include "xact.h"
 
 static void
@@ -77,6 +78,7 @@ recall(PromBuiltinCall *call)
 	SPI_connect();
 	query.text = prom_builtin_text(call, "query");
 	prom_memory_find(&owner, &query);
+	prom_use_of_rows();
 	before = MemoryContextSwitchTo(call->keep);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		add_memory(&call->result, i);

@@ -12,7 +12,7 @@ GRANT SELECT ON relation TO PUBLIC;
 SELECT set_eq($$SELECT c.relname::text FROM pg_class c
                  WHERE c.relnamespace = 'prometheus'::regnamespace AND c.relkind = 'v' AND c.relname !~ '^_|_history$'
                    AND NOT EXISTS (SELECT FROM relation WHERE name = c.relname)$$,
-              ARRAY['mark', 'queue', 'gate', 'alert', 'worker', 'consumer', 'subscription', 'delivery', 'dead_letter'], 'only these have no history');
+              ARRAY['mark', 'queue', 'gate', 'alert', 'worker', 'consumer', 'subscription', 'delivery', 'dead_letter', 'memory_version', 'memory_evidence'], 'only these have no history');
 SELECT results_eq(
     format($$SELECT attname::text, atttypid::regtype::text FROM pg_attribute
               WHERE attrelid = 'prometheus.%I'::regclass AND attnum > 2 ORDER BY attnum$$, name || '_history'),
@@ -187,7 +187,7 @@ SELECT throws_ok('SELECT * FROM prometheus.' || v, '55000', NULL, v || ' is abou
 SELECT throws_ok(format('SELECT prometheus_%s(%s)', f, :task), '55000', NULL, f || ' is about what is now')
   FROM unnest(ARRAY['wait', 'why']) AS f;
 SELECT throws_ok(s, '25006', NULL, s || ' writes')
-  FROM unnest(ARRAY[format('SELECT prometheus_cancel(%s)', :task), format('SELECT prometheus_retry(%s)', :task), 'SELECT prometheus_forget(1)', 'SELECT prometheus_restore_memory(1)',
+  FROM unnest(ARRAY[format('SELECT prometheus_cancel(%s)', :task), format('SELECT prometheus_retry(%s)', :task), 'SELECT prometheus_forget(1)', 'SELECT prometheus_restore_memory(1)', $$SELECT prometheus_supersede_memory(1, 'x')$$,
                     'SELECT prometheus_approve(-1)', $$SELECT prometheus_pause()$$, $$SELECT prometheus_resume()$$,
                     $$SELECT prometheus_set_model('priced')$$, $$SELECT prometheus_set_policy('mine')$$,
                     $$SELECT prometheus_set_budget('all', 'day')$$]) AS s;

@@ -1,7 +1,7 @@
 -- What prometheus_remember(), _recall() and _forget() store, find and refuse,
 -- and who sees it.  The tools of the same names are in t/.
 BEGIN;
-SELECT plan(204);
+SELECT plan(240);
 
 SET LOCAL client_min_messages = error;
 
@@ -17,7 +17,7 @@ GRANT prometheus_agent_user TO prom_test_chief;
 
 SELECT columns_are('prometheus', 'memory', ARRAY[
     'memory_id', 'owner', 'agent', 'kind', 'importance', 'content', 'metadata', 'version', 'created_at',
-    'expires_at', 'task_id']);
+    'expires_at', 'task_id', 'last_used_at', 'uses', 'confidence']);
 SELECT function_returns('prometheus_remember', 'bigint');
 SELECT function_returns('prometheus_recall', 'setof record');
 SELECT function_returns('prometheus_forget', 'boolean');
@@ -432,6 +432,101 @@ UPDATE prometheus._memory SET kind = 'episodic' WHERE agent = 'many';
 SET LOCAL ROLE prom_test_user;
 SELECT prometheus_remember('many', 'one more', 'episodic');
 SELECT is((SELECT count(*) FROM prometheus.memory WHERE agent = 'many'), 1000::bigint, 'and a thousand experiences');
+RESET ROLE;
+
+-- Last use, as the publisher writes it.
+
+SELECT is(last_used_at, NULL, 'a memory that was never recalled'), is(uses, 0::bigint, 'has no uses'), is(confidence, NULL, 'nor a confidence')
+  FROM prometheus.memory WHERE memory_id = :full;
+SET LOCAL ROLE prom_test_user;
+SELECT prometheus_remember('few', 'u' || n, 'procedural', importance => 0.3) FROM generate_series(1, 3) AS n;
+RESET ROLE;
+UPDATE prometheus._memory SET created_at = created_at - interval '30 days' WHERE content ~ '^u' AND agent = 'few';
+INSERT INTO prometheus._memory_use (memory_id, xid, used_at, uses)
+SELECT m.memory_id, prometheus._xid(), now() - ago, n FROM prometheus._memory m, (VALUES (interval '20 days', 1), (interval '1 day', 3)) AS u (ago, n)
+ WHERE m.content = 'u1' AND m.agent = 'few';
+SET LOCAL ROLE prom_test_user;
+SELECT results_eq($$SELECT now() - last_used_at, uses FROM prometheus.memory WHERE content = 'u1' AND agent = 'few'$$,
+                  $$VALUES (interval '1 day', 3::bigint)$$, 'the newest row says when it was used, and how often');
+SELECT prometheus_remember('few', 'u4', 'procedural', importance => 0.4);
+SELECT is(pg_temp.few('procedural'), 'u1,u3,u4', 'what was used lately stays: the oldest of the others goes');
+SELECT prometheus_remember('few', 'u5', 'procedural', importance => 0.4);
+SELECT prometheus_remember('few', 'u6', 'procedural', importance => 0.4);
+SELECT is(pg_temp.few('procedural'), 'u4,u5,u6', 'and goes when others are more relevant');
+SELECT cmp_ok((SELECT abs((data ->> 'relevance')::float8 - (0.7 * 0.3 + 0.3 * exp(-0.1))) FROM prometheus.event WHERE type = 'memory.evicted' ORDER BY event_id DESC LIMIT 1),
+          '<', 0.005::float8, 'relevance: 0.7 importance + 0.3 exp(-0.1 days since the last use)');
+RESET ROLE;
+
+-- What is superseded.
+
+SET LOCAL ROLE prom_test_user;
+SELECT prometheus_remember('wrong', 'Bob likes coffee', importance => 0.8, metadata => '{"source": "boss", "pinned": true, "confidence": 0.9}') AS coffee \gset
+SELECT prometheus_supersede_memory(:coffee, 'Bob likes tea') AS tea, prometheus_forget(:scanner) \gset
+SELECT results_eq($$SELECT memory_id, kind, importance, content, metadata, version FROM prometheus.memory WHERE agent = 'wrong'$$,
+    format($$VALUES (%s::bigint, 'semantic', 0.8::real, 'Bob likes tea', '{"pinned": true, "supersedes": %s}'::jsonb, 1::bigint)$$, :tea, :coffee),
+    'what is true takes the place of what is not, with what is not about its source');
+SELECT results_eq($$SELECT memory_id, version, content, forgotten, superseded_by FROM prometheus.memory_version WHERE agent = 'wrong' ORDER BY 1, 2$$,
+    format($$VALUES (%1$s::bigint, 1::bigint, 'Bob likes coffee', NULL, NULL), (%1$s, 2, 'Bob likes coffee', 'superseded', %2$s::bigint), (%2$s, 1, 'Bob likes tea', NULL, NULL)$$, :coffee, :tea),
+    'all versions can be seen');
+SELECT is((SELECT string_agg(content, ',') FROM prometheus_recall('wrong', 'Bob')), 'Bob likes tea', 'it is not recalled any more');
+SELECT throws_ok(format('SELECT prometheus_supersede_memory(%s, %s)', id, content), state, NULL, what)
+  FROM (VALUES (:coffee::text, $$'Bob likes milk'$$, '42704', 'what is superseded is not superseded again'),
+               (:scanner::text, $$'Bob likes milk'$$, '42704', 'nor what is forgotten'),
+               ('-1', $$'x'$$, '42704', 'nor what was never there'),
+               ('NULL', $$'x'$$, '42704', 'nor nothing'),
+               (:tea::text, $$'Bob likes tea'$$, '22023', 'by itself'),
+               (:tea::text, $$''$$, '22023', 'by nothing'),
+               (:tea::text, 'NULL', '22023', 'by null'),
+               (:tea::text, $$repeat('b ', 524289)$$, '54000', 'by too much')) AS r (id, content, state, what);
+SELECT is((SELECT version FROM prometheus.memory WHERE memory_id = :tea), 1::bigint, 'nothing of that was done');
+SELECT prometheus_remember('wrong', 'Bob likes milk') AS milk \gset
+SELECT is(prometheus_supersede_memory(:tea, 'Bob likes milk'), :milk::bigint, 'by what is remembered already');
+SELECT results_eq($$SELECT memory_id, importance, metadata FROM prometheus.memory WHERE agent = 'wrong'$$,
+    format($$VALUES (%s::bigint, 0.8::real, '{"pinned": true, "supersedes": %s}'::jsonb)$$, :milk, :tea), 'which is as important as it was');
+SELECT is(prometheus_restore_memory(:coffee), true, 'what was superseded comes back');
+SELECT is((SELECT string_agg(content, ',' ORDER BY content) FROM prometheus.memory WHERE agent = 'wrong'), 'Bob likes coffee,Bob likes milk',
+          'beside what has superseded it');
+SELECT is(forgotten, NULL, 'and nothing says that it is forgotten'), is(superseded_by, NULL, 'or by what')
+  FROM prometheus.memory_version WHERE memory_id = :coffee AND version = 3;
+SELECT prometheus_remember('wrong', 'Add, then divide', 'vault', metadata => '{"consolidated_from": "procedural"}') AS add \gset
+SELECT prometheus_supersede_memory(:add, 'Divide, then add') AS divide \gset
+SELECT results_eq(format('SELECT kind, metadata - ''supersedes'' FROM prometheus.memory WHERE memory_id = %s', :divide), $$VALUES ('procedural', '{}'::jsonb)$$,
+                  'what takes the place of what was consolidated has yet to prove itself');
+SELECT prometheus_remember('few', 'f' || n, 'semantic', importance => 1) FROM generate_series(1, 3) AS n;
+SELECT prometheus_supersede_memory(memory_id, 'f4') FROM prometheus.memory WHERE agent = 'few' AND content = 'f1';
+SELECT is(pg_temp.few('semantic'), 'f2,f3,f4', 'it takes its place under the limit, too');
+SET LOCAL ROLE prom_test_other;
+SELECT throws_ok(format('SELECT prometheus_supersede_memory(%s, ''x'')', :milk), '42704', NULL, 'another''s cannot be superseded');
+SELECT is_empty($$SELECT FROM prometheus.memory_version WHERE owner <> 'prom_test_other'$$, 'nor seen');
+SET LOCAL ROLE prom_test_chief;
+SELECT throws_ok(format('SELECT prometheus_supersede_memory(%s, ''x'')', :milk), '42704', NULL, 'nor by who may see it');
+SELECT is((SELECT count(*) FROM prometheus.memory_version WHERE memory_id = :coffee), 3::bigint, 'who sees its versions');
+SET LOCAL ROLE prom_test_admin;
+SELECT throws_ok(format('SELECT prometheus_supersede_memory(%s, ''x'')', :milk), '42704', NULL, 'nor by an administrator');
+SET LOCAL ROLE prom_test_nobody;
+SELECT throws_ok($$SELECT public.prometheus_supersede_memory(1, 'x')$$, '42501', NULL, 'nor by who is no user');
+RESET ROLE;
+
+-- What is known in the vault.
+
+SELECT prometheus_remember('vaulted', 'Paris is the capital', 'vault', metadata => '{"consolidated_from": "semantic"}') AS paris \gset
+SELECT prometheus_remember('vaulted', 'Rome is the capital', 'vault') AS rome \gset
+SELECT is(prometheus_remember('vaulted', 'Paris is the capital', importance => 0.9), :paris::bigint, 'a fact that was consolidated is known');
+SELECT results_eq(format('SELECT version, kind, importance FROM prometheus.memory WHERE memory_id = %s', :paris),
+                  $$VALUES (2::bigint, 'vault', 0.9::real)$$, 'and gets the higher importance where it is');
+SELECT isnt(prometheus_remember('vaulted', 'Paris is the capital', 'procedural'), :paris::bigint, 'not as another kind');
+SELECT isnt(prometheus_remember('vaulted', 'Rome is the capital'), :rome::bigint, 'what was put into the vault is a memory of its own');
+
+-- Evidence.
+
+INSERT INTO prometheus._evidence (memory_id, number, xid, task_id, found_at, score, confidence)
+SELECT :milk, n, prometheus._xid(), -n, now(), 0.7, n / 4.0 FROM generate_series(1, 2) AS n;
+SET LOCAL ROLE prom_test_user;
+SELECT is((SELECT confidence FROM prometheus.memory WHERE memory_id = :milk), 0.5::real, 'the newest evidence counts');
+SELECT results_eq('SELECT number, owner, agent, task_id, score, confidence FROM prometheus.memory_evidence ORDER BY number',
+                  $$VALUES (1, 'prom_test_user', 'wrong', -1::bigint, 0.7::real, 0.25::real), (2, 'prom_test_user', 'wrong', -2, 0.7, 0.5)$$, 'all of it is shown');
+SET LOCAL ROLE prom_test_other;
+SELECT is_empty('SELECT FROM prometheus.memory_evidence', 'but not to others');
 RESET ROLE;
 
 SELECT * FROM finish();

@@ -1,6 +1,6 @@
 -- The two roles, and what each of them may do.
 BEGIN;
-SELECT plan(88);
+SELECT plan(91);
 
 SET LOCAL client_min_messages = error;
 
@@ -62,7 +62,7 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'EXECUTE prometheus_drop_consumer(text)',
     'EXECUTE prometheus_emit(text,jsonb,text)', 'EXECUTE prometheus_event_json(prometheus.event)', 'EXECUTE prometheus._uri(text)',
     'EXECUTE prometheus_mark(text)', 'EXECUTE prometheus_drop_mark(text)',
-    'SELECT prometheus.policy', 'SELECT prometheus.budget', 'SELECT prometheus.verdict', 'SELECT prometheus.approval', 'SELECT prometheus.memory', 'SELECT prometheus.state',
+    'SELECT prometheus.policy', 'SELECT prometheus.budget', 'SELECT prometheus.verdict', 'SELECT prometheus.approval', 'SELECT prometheus.memory', 'SELECT prometheus.memory_version', 'SELECT prometheus.memory_evidence', 'SELECT prometheus.state',
     'EXECUTE prometheus._hash(text,text,text)', 'EXECUTE prometheus._may_approve(text,oid)',
     'EXECUTE prometheus_approve(bigint,text)', 'EXECUTE prometheus_reject(bigint,text)',
     'EXECUTE prometheus._review_id(bigint,integer,integer,text,text,text)', 'EXECUTE prometheus._redact(text)',
@@ -88,7 +88,7 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'EXECUTE prometheus_retry(bigint)', 'EXECUTE prometheus_why(bigint)',
     'EXECUTE prometheus_progress(bigint)',
     'EXECUTE prometheus_remember(text,text,text,real,jsonb,real[],interval)',
-    'EXECUTE prometheus_recall(text,text,text[],integer,real[])', 'EXECUTE prometheus_forget(bigint)', 'EXECUTE prometheus_restore_memory(bigint)',
+    'EXECUTE prometheus_recall(text,text,text[],integer,real[])', 'EXECUTE prometheus_forget(bigint)', 'EXECUTE prometheus_restore_memory(bigint)', 'EXECUTE prometheus_supersede_memory(bigint,text)',
     'EXECUTE prometheus_save_state(text,jsonb,text,bigint)',
     'EXECUTE prometheus_state(text,text,timestamp with time zone,bigint)',
     'EXECUTE prometheus_state_history(text,text,integer)',
@@ -148,7 +148,7 @@ SELECT throws_ok('SELECT * FROM prometheus.' || v, '42501', NULL, 'not even an a
   FROM unnest(ARRAY['_task', '_attempt', '_call', '_step', '_outcome', '_cancel', '_strike', '_model', '_tool', '_agent',
                     '_policy', '_budget', '_charge', '_state', '_state_failure', '_verdict', '_approval', '_decision', '_checkpoint', '_era',
                     '_visible_task', '_task_id', '_fact_id', '_mark', '_mark_name', '_every_mark',
-                    '_track', '_row_version', '_row_version_id', '_threshold', '_alert']) AS v;
+                    '_track', '_row_version', '_row_version_id', '_threshold', '_alert', '_memory', '_memory_use', '_evidence']) AS v;
 RESET ROLE;
 
 SELECT * FROM finish();

@@ -1,6 +1,6 @@
 -- prometheus_storage(): each table once, and when something of it goes.
 BEGIN;
-SELECT plan(17);
+SELECT plan(20);
 SET LOCAL client_min_messages = error;
 
 CREATE TEMP VIEW s AS SELECT * FROM prometheus_storage();
@@ -14,7 +14,7 @@ SELECT set_eq($$SELECT relation FROM s WHERE kept IS NULL$$, ARRAY['_alert', '_c
               'only bookkeeping is not kept by something');
 SELECT set_eq($$SELECT relation FROM s WHERE kept = 'task'$$,
               $$SELECT relname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'task_id'
-                 WHERE relnamespace = 'prometheus'::regnamespace AND relkind = 'r' AND relname !~ '^_audit|^_(memory|state|row_version|event|delivery)$'
+                 WHERE relnamespace = 'prometheus'::regnamespace AND relkind = 'r' AND relname !~ '^_audit|^_(memory|evidence|state|row_version|event|delivery)$'
                 UNION SELECT '_decision'$$, 'all facts of tasks go with them');
 SELECT is_empty($$SELECT relation FROM s WHERE horizon IS NOT NULL AND kept NOT IN ('audit', 'span')$$, 'nothing was deleted');
 SELECT is_empty($$SELECT relation FROM s WHERE goes IS NOT NULL$$, 'and nothing will be');
@@ -44,6 +44,16 @@ SELECT is((SELECT goes FROM s WHERE relation = '_row_version'), NULL, 'rows that
 DELETE FROM rows WHERE id = 1;
 UPDATE prometheus._row_version SET changed_at = now() - interval '12 days' WHERE operation = 'delete';
 SELECT is((SELECT goes FROM s WHERE relation = '_row_version'), now() + interval '18 days', 'their versions go as others');
+
+SELECT prometheus_remember('a', 'stays') \gset
+SELECT is((SELECT goes FROM s WHERE relation = '_memory'), NULL, 'a memory stays');
+SELECT prometheus_remember('a', 'expires', ttl => '2 days') \gset
+UPDATE prometheus._memory SET expires_at = now() + interval '2 days' WHERE content = 'expires';
+SELECT is((SELECT goes FROM s WHERE relation = '_memory'), now() + interval '32 days', 'one that expires goes after that');
+SELECT prometheus_forget(prometheus_remember('a', 'forgotten')) \gset
+UPDATE prometheus._memory SET created_at = now() - interval '3 days' WHERE content = 'forgotten';
+DELETE FROM prometheus._memory WHERE content = 'forgotten' AND version = 1;
+SELECT is((SELECT goes FROM s WHERE relation = '_memory'), now() + interval '27 days', 'and one that was forgotten');
 
 CREATE ROLE prom_tap_user;
 GRANT prometheus_agent_user TO prom_tap_user;

@@ -203,6 +203,11 @@ SELECT -1, -1, now(), now(), 2, 0, 0, 'waiting', 'pushed', 'subject x';
 SELECT count(*) FROM prometheus_poll('reader', 5);
 SELECT prometheus_ack('reader', (SELECT event_id FROM prometheus_poll('reader', 5) OFFSET 2 LIMIT 1));
 SELECT prometheus_remember('default', 'The sky is blue.');
+SELECT prometheus_supersede_memory(prometheus_remember('default', 'The sky is red.'), 'The sky is blue at noon.');
+INSERT INTO prometheus._memory_use (memory_id, xid, used_at, uses)
+SELECT memory_id, prometheus._xid(), '2000-01-01', 1 FROM prometheus.memory;
+INSERT INTO prometheus._evidence (memory_id, number, xid, task_id, found_at, score, confidence)
+SELECT memory_id, 1, prometheus._xid(), 1, '2000-01-01', 1, 0.5 FROM prometheus.memory;
 SELECT prometheus_save_state('default', jsonb_build_object('n', n, 'text', repeat(md5('x'), 100))) FROM generate_series(1, 3) n;
 INSERT INTO prometheus._approval (approval_id, task_id, attempt, step, xid, requested_at, expires_at, tool, policy,
                                   approvers, target_hash, arguments)

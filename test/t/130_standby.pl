@@ -27,6 +27,7 @@ $primary->create_extension;
 $primary->fake_agent($llm, $_) foreach qw(fake-echo fake-hang-before-headers);
 is($primary->safe_psql('postgres', q{CALL prometheus_ask('hello', 'fake-echo')}),
 	'hello', 'the primary answers');
+$primary->safe_psql('postgres', q{SELECT prometheus_remember('a', 'tea')});
 my @open =
   map { $primary->submit("'open $_', 'fake-hang-before-headers'") } 1 .. 5;
 my $later = $primary->submit("'later', run_at => now() + interval '1 hour'");
@@ -48,6 +49,9 @@ $primary->wait_for_catchup($standby, 'replay', $primary->lsn('insert'));
 is(answers($standby, 'read'), $past, 'AS OF is read on the standby');
 is($standby->safe_psql('postgres', 'SELECT prometheus_result(1)'),
 	'hello', 'standby: a result');
+is( $standby->safe_psql('postgres',
+		q{SELECT content FROM prometheus_recall('a', 'tea')}),
+	'tea', 'standby: it recalls, and notes nothing');
 is($standby->safe_psql('postgres', "SELECT prometheus_wait($open[0], '10 ms')"),
 	'running', 'standby: a wait ends at its time-out');
 is($standby->safe_psql('postgres', 'SELECT count(*) FROM prometheus.queue'),

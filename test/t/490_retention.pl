@@ -141,12 +141,17 @@ sql(qq{INSERT INTO prometheus._approval (approval_id, task_id, attempt, step, xi
 my $remembered = sql(q{SELECT prometheus_remember('a', 'to be forgotten')});
 sql("SELECT prometheus_forget($remembered)");
 sql(q{SELECT prometheus_remember('a', 'is kept')});
+sql(q{SELECT prometheus_remember('a', 'has expired', 'resource'), prometheus_remember('a', 'expires', 'resource', ttl => '50 days'), prometheus_remember('a', 'is used')});
+my $superseded = sql(q{SELECT prometheus_remember('a', 'was wrong')});
+sql("SELECT prometheus_supersede_memory($superseded, 'is right')");
+sql(qq{INSERT INTO prometheus._memory_use (memory_id, xid, used_at, uses) SELECT memory_id, prometheus._xid(), now() - n * interval '11 days', 9 - n FROM prometheus._memory, generate_series(1, 5) n WHERE version = 1;
+	INSERT INTO prometheus._evidence (memory_id, number, xid, task_id, found_at, confidence) SELECT memory_id, n, prometheus._xid(), $task{young}, now(), 0.5 FROM prometheus._memory, generate_series(1, 2) n WHERE version = 1});
 sql(join ';', (q{SELECT prometheus_set_agent('unused', 'm')}) x 3,
 	map { "SELECT prometheus_set_budget('agent:unused', 'hour', tokens => $_)" } qw(1 2 3 NULL));
 sql(q{SELECT prometheus_set_policy('justica.learning', effect => 'off')});
 sql(q{SELECT prometheus_set_tool('look(int)'), prometheus_set_model('m')});
 sql(join ';', map { "UPDATE prometheus.$_ SET set_at = set_at - interval '40 days'" } qw(_agent _model _tool _policy _budget));
-sql(q{UPDATE prometheus._memory SET created_at = created_at - interval '40 days'});
+sql(q{UPDATE prometheus._memory SET created_at = created_at - interval '40 days', expires_at = expires_at - interval '40 days'});
 sql(q{SELECT prometheus_set_agent('unused', instructions => 'young')});
 
 # States: small ones; and one whose newest version is stored by the fourth.
@@ -195,6 +200,7 @@ age(40, @old, 'held by dependent', 'held by child', 'held by parent', 'retried',
 # A mark saw that, long ago.
 sql(q{SELECT prometheus_mark('named')});
 sql(q{UPDATE prometheus._mark SET at = at - interval '35 days'});
+sql(q{SELECT prometheus_forget(prometheus_remember('a', 'forgotten late'))});
 sql(q{UPDATE kept SET words = 'young' WHERE id IN (1, 6); DELETE FROM kept WHERE id = 8});
 my $policies = sql('SELECT count(*) FROM prometheus._policy');
 my %audit = map { $_ => audit($_) } qw(postgres alice bob);
@@ -260,7 +266,13 @@ is(sql(q{SELECT name || ' ' || string_agg(version::text, ',' ORDER BY version) F
 is(sql(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM prometheus._model WHERE name = 'm'}), '1,3', 'versions of models: what is pinned');
 is(sql(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM prometheus._tool WHERE name = 'look'}), '1,2', 'versions of tools');
 is(sql(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM prometheus._budget}), '1,4', 'versions of budgets');
-is(sql(q{SELECT string_agg(version::text || content, ',' ORDER BY memory_id) FROM prometheus._memory}), '2to be forgotten,1is kept', 'versions of memories');
+is(sql(q{SELECT string_agg(version::text || content, ',' ORDER BY memory_id, version) FROM prometheus._memory}), '1is kept,1expires,1is used,1is right,1forgotten late,2forgotten late',
+	'versions of memories: nothing of what was forgotten, superseded or had expired at the horizon');
+is(sql(q{SELECT content || ' ' || string_agg(extract(day FROM date_trunc('day', now() - used_at))::text, ',' ORDER BY used_at DESC) FROM prometheus._memory_use JOIN prometheus._memory USING (memory_id) GROUP BY content ORDER BY content}),
+	"expires 11,22,33,44\nis kept 11,22,33,44\nis right 11,22,33,44\nis used 11,22,33,44", 'their uses: the newest at the horizon, and what came after it');
+is(sql(q{SELECT count(*) FROM prometheus._memory_use WHERE memory_id NOT IN (SELECT memory_id FROM prometheus._memory)}), 0, 'and none of those that have gone');
+is(sql(q{SELECT string_agg(DISTINCT content, ',' ORDER BY content) FROM prometheus._evidence LEFT JOIN prometheus._memory USING (memory_id)}), 'expires,is kept,is right,is used', 'nor evidence');
+is(sql("SELECT prometheus_restore_memory($remembered)"), 'f', 'what has gone cannot be brought back');
 is(sql(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM prometheus._state WHERE key = 'state'}), '1,3,4', 'versions of states');
 is(sql(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM prometheus._state WHERE key = 'long' AND version <> 2}), '1,4,5', '... and the key frame of one that stays');
 is(sql(q{SELECT prometheus_state('a', 'long')}), $long, '... which can be read');

@@ -12,7 +12,7 @@ my $node = PromCluster->new('main');
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
-$node->init(restart_after_crash => 1, conf => "prometheus.executors = 2\nprometheus.max_crashes = 100\n");
+$node->init(databases => [ 'postgres', 'ascii' ], restart_after_crash => 1, conf => "prometheus.executors = 2\nprometheus.max_crashes = 100\n");
 $node->start;
 $node->keep_sessions;
 $node->create_extension;
@@ -156,6 +156,108 @@ is(steps($task), 'chat mind ok, tool add ok, chat mind ok', 'fast mode');
 
 think_of(chat => '{"text": "It is 5."}');
 
+# What it was told is judged by how the task ends.
+sub run_as
+{
+	my ($agent, $request, $more) = @_;
+	sql('TRUNCATE asked');
+	my $id = $node->submit("'$request', '$agent'" . ($more // ''));
+	$node->wait_task($id, 'completed');
+	return $id;
+}
+sub reflect
+{
+	my ($score, $more) = @_;
+	think_of(reflect => qq({"aspects": [], "appropriateness": $score, "effectiveness": $score, "critique": "So it went.", "lessons": [], "correction": "") . ($more // '') . '}');
+}
+sub memory { return sql("SELECT prometheus_remember('$_[0]', '$_[1]', '$_[2]', metadata => '" . ($_[3] // '{}') . "')"); }
+sub evidence { return sql("SELECT string_agg(concat_ws(' ', number, score, confidence), ', ' ORDER BY number) FROM prometheus.memory_evidence WHERE memory_id = $_[0]"); }
+
+sql(q{SELECT prometheus_set_agent('prover', 'mind', mode => 'full')});
+reflect(1);
+run_as('prover', 'How to add?');
+is(sql(q{SELECT count(*) FROM asked WHERE request::text LIKE '%contradictions%'}), 0, 'who was told nothing is not asked what of it was wrong');
+my $fingers = memory('prover', 'To add, count on fingers.', 'procedural');
+my $pinned = memory('prover', 'To add, ask somebody.', 'procedural', '{"pinned": true}');
+run_as('prover', 'How to add?') foreach 1 .. 2;
+sql(q{SELECT prometheus_mark('before the third')});
+is(sql("SELECT kind, confidence FROM prometheus.memory WHERE memory_id = $fingers"), 'procedural|0.75', 'its success rate after two successes');
+$task = run_as('prover', 'How to add?');
+is(evidence($fingers), '1 1 0.5, 2 1 0.75, 3 1 0.875', 'a moving average of successes');
+is(sql("SELECT string_agg(concat_ws(' ', version, kind, task_id = $task, metadata), ', ' ORDER BY version) FROM prometheus.memory_version WHERE memory_id = $fingers"),
+	'1 procedural {}, 2 vault t {"consolidated_from": "procedural"}', 'a procedure that succeeds is consolidated');
+is(sql("SELECT kind, confidence FROM prometheus.memory WHERE memory_id = $pinned"), 'procedural|0.875', 'what is pinned stays');
+is(sql("SET prometheus.as_of = 'mark:before the third'; SELECT kind, confidence FROM prometheus.memory WHERE memory_id = $fingers"), 'procedural|0.75', 'AS OF: it was not yet');
+$task = run_as('prover', 'How to add?');
+is(output($task, 'recall', 'vault'), qq([{"content": "To add, count on fingers.", "memory_id": $fingers}]), 'it is told from the vault');
+is(evidence($fingers), '1 1 0.5, 2 1 0.75, 3 1 0.875', 'and consolidated once');
+is(memory('prover', 'To add, count on fingers.', 'procedural'), $fingers, 'and is not remembered as a procedure again');
+my $mixed = memory('prover', 'To add, guess.', 'procedural');
+foreach my $score (0.69, 0.7, 1, 0, 1, 1, 0)
+{
+	reflect($score);
+	run_as('prover', 'How to add?');
+}
+is(evidence($mixed), '1 0.69 0, 2 0.7 0.5, 3 1 0.75, 4 0 0.375, 5 1 0.6875, 6 1 0.75, 7 0 0.6', 'a success is a score from 0.7 on; the first five count for a half');
+$task = $node->submit(q{'How to add?', 'prover', mode => 'fast'});
+$node->wait_task($task, 'completed');
+is(sql("SELECT count(*) FROM prometheus.memory_evidence WHERE memory_id = $mixed"), 7, 'a task that was told nothing shows nothing');
+
+# What it was told and has turned out wrong is superseded, and nothing else.
+my $identity = memory('doubter', 'You add.', 'core');
+my $wrong = memory('doubter', 'Adam adds with fingers.', 'semantic', '{"source": "boss", "confidence": 0.8}');
+my $fixed = memory('doubter', 'Adam adds slowly.', 'semantic', '{"pinned": true}');
+my $untold = memory('prover', 'Adam adds with toes.', 'semantic');
+sql(q{SELECT prometheus_set_agent('doubter', 'mind', mode => 'full'); SELECT prometheus_mark('before the doubt')});
+my $contradict = sub { return join ', ', map { qq({"memory_id": $_->[0], "fact": "$_->[1]"}) } @_; };
+reflect(0.4, ', "contradictions": [' . $contradict->([ $identity, 'You subtract.' ], [ $fixed, 'Adam is fast.' ], [ $untold, 'Adam has no toes.' ],
+		[ '1e30', 'Too much.' ], [ -1, 'Too little.' ], [ $wrong, ' ' ], [ $wrong, 'Adam adds in his head.' ], [ $wrong, 'Adam cannot add.' ]) . ']');
+$task = run_as('doubter', 'Does Adam add?');
+is(sql(q{SELECT count(*) FROM asked WHERE kind = 'reflect' AND request::text LIKE '%contradictions: which of%' AND request #> '{response_format,json_schema,schema,required}' ? 'contradictions'}), 1, 'it is asked what was wrong');
+is(sql("SELECT prometheus_prompt($task, s.step) = (SELECT request FROM asked WHERE kind = 'reflect') FROM prometheus.step s WHERE task_id = $task AND kind = 'reflect'"), 't', '... which can be shown again');
+my $right = sql(q{SELECT memory_id FROM prometheus.memory WHERE content = 'Adam adds in his head.'});
+is(sql("SELECT agent, kind, importance, metadata = jsonb_build_object('source', 'reflection', 'task_id', $task, 'supersedes', $wrong), task_id = $task FROM prometheus.memory WHERE memory_id = $right"),
+	'doubter|semantic|0.5|t|t', 'what is true instead');
+is(sql("SELECT version, forgotten, superseded_by = $right, task_id = $task FROM prometheus.memory_version WHERE memory_id = $wrong ORDER BY version DESC LIMIT 1"), '2|superseded|t|t', 'what was wrong says by what it is superseded');
+is(sql(q{SELECT string_agg(content, ' ' ORDER BY memory_id) FROM prometheus.memory WHERE agent = 'doubter'}), 'You add. Adam adds slowly. Adam adds in his head.', 'identity and what is pinned are not for a model to change');
+is(sql("SELECT version FROM prometheus.memory WHERE memory_id = $untold"), 1, 'nor what it was not told');
+is(sql("SET prometheus.as_of = 'mark:before the doubt'; SELECT content FROM prometheus_recall('doubter', 'fingers', k => 1)"), 'Adam adds with fingers.', 'AS OF: it was believed');
+is(sql("SELECT jsonb_array_length(output -> 'contradictions') FROM prometheus.step WHERE task_id = $task AND kind = 'reflect'"), 8, 'the step says what it contradicted');
+reflect(1);
+$task = run_as('doubter', 'Does Adam add?');
+like(output($task, 'recall', 'semantic'), qr/in his head/, 'the next task is told the truth');
+unlike(output($task, 'recall', 'semantic'), qr/fingers/, 'and not what was wrong');
+is(sql("SELECT prometheus_restore_memory($wrong)"), 't', 'a person can bring it back');
+reflect(1, ', "contradictions": [{"memory_id": "' . $wrong . '", "fact": "x"}]');
+$task = run_as('doubter', 'Does Adam add?');
+is(sql("SELECT status FROM prometheus.step WHERE task_id = $task AND kind = 'reflect'"), 'error', 'what does not fit the schema is no reflection');
+is(sql("SELECT version, forgotten FROM prometheus.memory_version WHERE memory_id = $wrong ORDER BY version DESC LIMIT 1"), '3|', '... and changes nothing');
+
+# A fact is surer when tasks find it that do not know of each other.
+sql(q{SELECT prometheus_set_agent('finder', 'mind', tools => '{remember}')});
+my $found = q{SELECT kind || ' ' || coalesce(confidence::text, '-') FROM prometheus.memory WHERE content = 'The sky is blue.'};
+think_of(chat => '{"text": "Ok.", "tool": {"name": "remember", "arguments": "{\"content\": \"The sky is blue.\", \"importance\": 0.6}"}}');
+my $trace = ", traceparent => '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'";
+run_as('finder', 'Look.', $trace);
+is(sql($found), 'semantic -', 'who finds it first is no evidence');
+run_as('finder', 'Look.', $trace);
+memory('finder', 'The sky is blue.', 'semantic');
+is(sql($found), 'semantic -', 'nor is who is of the same trace, or a person');
+run_as('finder', 'Look.');
+is(sql($found), 'semantic 0.8', 'another task: half of the doubt is gone');
+run_as('finder', 'Look.');
+is(sql($found), 'semantic 0.9', '... and half of the rest');
+run_as('finder', 'Look.');
+is(sql($found), 'vault 0.95', 'above 0.9 it is consolidated');
+run_as('finder', 'Look.');
+is(sql($found), 'vault 0.95', 'once');
+is(sql(q{SELECT count(*) FROM prometheus.memory WHERE agent = 'finder'}), 1, 'and stays one memory');
+memory('finder', 'The sea is blue.', 'semantic', '{"confidence": 0.5}');
+think_of(chat => '{"text": "Ok.", "tool": {"name": "remember", "arguments": "{\"content\": \"The sea is blue.\", \"importance\": 0.9}"}}');
+run_as('finder', 'Look.');
+is(sql(q{SELECT confidence FROM prometheus.memory WHERE content = 'The sea is blue.'}), '0.75', 'it begins with the confidence of its metadata');
+think_of(chat => '{"text": "It is 5."}');
+
 # The same with a server: what it was sent can be shown again, each task a model
 # of its own.
 my $llm = FakeLLM->new;
@@ -207,6 +309,16 @@ is_deeply([ map { decode_json($_) } split /\n/, sql("SELECT prometheus_prompt($t
 	[ map { $_->{body} } @sent ], 'another round: prompts are what was sent');
 is(steps($task), "review sofia ok, recall memory ok, plan $again ok, chat $again ok, tool add ok, chat $again ok, reflect $again ok, chat $again ok, reflect $again ok", 'its steps');
 like(sql("SELECT result FROM prometheus.task WHERE task_id = $task"), qr/^You have looked back at your answer above/, 'the second answer of a model that repeats what it is told');
+
+# A memory of which not every byte is a character, where any are stored.
+sql(q{CREATE DATABASE ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'});
+$node->create_extension('ascii');
+$node->fake_agent($llm, 'fake-mind-score-70', name => 'ascii', dbname => 'ascii');
+$node->safe_psql('ascii', q{SELECT prometheus_set_agent('ascii', mode => 'full'), prometheus_remember('ascii', E'caf\351 and \303\251')});
+$task = $node->submit(q{'Is there a caf?', 'ascii'}, dbname => 'ascii');
+$node->wait_task($task, 'completed', dbname => 'ascii');
+is($node->safe_psql('ascii', "SELECT string_agg(concat_ws(' ', kind, status), ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $task"), 'review ok, recall ok, plan ok, chat ok, reflect ok', 'SQL_ASCII: all is thought');
+is(scalar(grep { $_->{body}{model} eq 'fake-mind-score-70' && grep { ($_->{content} // '') =~ /caf\x{FFFD} and \x{E9}/ } @{ $_->{body}{messages} } } @{ $llm->requests }), 3, 'SQL_ASCII: a byte that is no character is told as U+FFFD');
 
 # What cannot be thought, by a server.
 my %bad = (
@@ -598,7 +710,7 @@ foreach my $of (qw(probability appropriateness))
 	is(sql("SELECT string_agg(kind, ' ' ORDER BY step) FROM prometheus.step WHERE task_id = $task AND status = 'ok' AND kind <> 'review'"),
 		'recall plan chat reflect', "killed at $of: each is done once");
 	is(sql("SELECT prometheus_result($task)"), 'It is 5.', "killed at $of: the answer");
-	is(sql("SELECT count(*) FROM prometheus.memory WHERE task_id = $task"), 1, "killed at $of: one lesson");
+	is(sql("SELECT count(*) FROM prometheus.memory WHERE task_id = $task AND kind = 'episodic'"), 1, "killed at $of: one lesson");
 }
 
 $node->check_invariants('all that happened', retried => [$again]);
