@@ -333,6 +333,7 @@ ask_about_calls(PromFactWriter *writer, PromAttempt *attempt,
 				const PromLoaded *loaded, PromJudgement *judgement,
 				TimestampTz now)
 {
+	PromJudged before = judgement->judged;
 	PromPromptFacts facts;
 
 	if (attempt->nasking == 0)
@@ -357,6 +358,7 @@ ask_about_calls(PromFactWriter *writer, PromAttempt *attempt,
 		}
 		attempt->asking[first] = attempt->asking[--attempt->nasking];
 	}
+	judgement->judged = before;
 	return PROM_ADMISSION_ALLOWS;
 }
 
@@ -368,8 +370,8 @@ prom_admission_ask(PromFactWriter *writer, PromAttempt *attempt,
 	bool answered = progress->turn > 0 && progress->ncalls == 0;
 	PromAdmission came;
 
-	/* What it has looked back at was allowed before. */
-	if (answered && progress->reflection > progress->turn)
+	/* What it has looked back at, or is a tool, was allowed before. */
+	if (answered && (progress->reflection > progress->turn || progress->made))
 		return PROM_ADMISSION_ALLOWS;
 	if (answered)
 		came = review_answer(writer, attempt, loaded, progress, judgement, now);
@@ -378,8 +380,10 @@ prom_admission_ask(PromFactWriter *writer, PromAttempt *attempt,
 							  judgement, now);
 	if (came != PROM_ADMISSION_ALLOWS)
 		return came;
-	if (progress->npending > 0)
-		return ask_about_calls(writer, attempt, loaded, judgement, now);
-	return take_counsel(writer, attempt, loaded, progress, begun, judgement,
-						now);
+	if (answered || progress->npending == 0)
+		came = take_counsel(writer, attempt, loaded, progress, begun, judgement,
+							now);
+	if (came == PROM_ADMISSION_ALLOWS && progress->npending > 0)
+		came = ask_about_calls(writer, attempt, loaded, judgement, now);
+	return came;
 }

@@ -78,6 +78,8 @@ typedef struct PromAttempt
 	PromCall *call;      /* on the network, or ended and not recorded */
 	PromCounsel counsel; /* the review that call is, if it has a model */
 	PromThought thought; /* what call, or the job, asks */
+	bool makes_tool;     /* its answer is a function, which is tried */
+	int32 judged_answer; /* whose verdict it has written; 0: of none */
 	bool thinks;         /* after its answer comes a reflection */
 	int32 answer;        /* the step that this is about */
 

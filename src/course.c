@@ -4,6 +4,8 @@
  *
  * The request is reviewed; the model has its turn; the tool calls that it asks
  * for are made; it has its next turn, until it answers; the answer is reviewed.
+ * An answer that is to be a tool (commission.c) is then tried, as a call of its
+ * own; if it is refused, the model has its next turn.
  * Each of them is a step, or needs none, so the same is decided whichever
  * process decides, and however often.
  */
@@ -16,6 +18,7 @@
 #include "admission.h"
 #include "answer.h"
 #include "approval.h"
+#include "commission.h"
 #include "course.h"
 #include "encoding.h"
 #include "outcome.h"
@@ -241,7 +244,7 @@ begin_counsel(PromFactWriter *writer, PromAttempt *attempt,
 static ArrayType *
 pin_tools(const PromLoaded *loaded, const PromAgent *agent)
 {
-	if (agent->ntools == 0)
+	if (agent->ntools == 0 || loaded->makes_tool)
 		return NULL;
 	return prom_tool_pin(loaded->task_id, loaded->retried_attempt,
 						 agent->tools, agent->ntools);
@@ -353,6 +356,14 @@ end_at_limit(PromFactWriter *writer, PromAttempt *attempt,
 								  now);
 		return true;
 	}
+	if (progress->refused >= PROM_MAX_CANDIDATES && progress->npending == 0)
+	{
+		prom_outcome_end(writer, attempt, loaded, "failed", "ToolError",
+						 psprintf("none of %d functions can be the tool; the last one: %s",
+								  progress->refused, progress->refusal),
+						 now);
+		return true;
+	}
 	limit = prom_progress_limit(loaded->task_id, loaded->retried_attempt,
 								progress, limits, now);
 	if (limit == NULL)
@@ -434,6 +445,7 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	PromJudgement judgement = {.policies = prom_policies()};
 	ArrayType *tools;
 	bool answered;
+	bool is_final; /* and nothing is to be done with it first */
 	bool needs_model;
 	bool reaches = false;
 	PromAdmission came;
@@ -441,8 +453,9 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->counsel.model = NULL;
 	attempt->thought = PROM_THOUGHT_NONE;
 	attempt->thinks = false;
+	attempt->makes_tool = loaded->makes_tool;
 	prom_progress_read(loaded->task_id, loaded->last_step,
-					   loaded->retried_attempt, &progress);
+					   loaded->retried_attempt, loaded->makes_tool, &progress);
 	answered = progress.turn > 0 && progress.ncalls == 0;
 	if (!begun && waits_on(attempt, loaded, &progress, now))
 		return 0;
@@ -457,6 +470,7 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 		attempt->used = loaded->used;
 		/* Perhaps of a turn that failed, and so was not begun. */
 		attempt->policy_version = 0;
+		attempt->judged_answer = 0;
 		attempt->nasking = 0;
 	}
 	attempt->max_attempts = loaded->max_attempts;
@@ -474,7 +488,8 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	}
 	attempt->thinks = strcmp(loaded->mode, "full") == 0 &&
 					  !prom_llm_is_local(attempt->model->api);
-	if (came == PROM_ADMISSION_ALLOWS && answered && attempt->thinks &&
+	is_final = answered && progress.npending == 0;
+	if (came == PROM_ADMISSION_ALLOWS && is_final && attempt->thinks &&
 		progress.reflection < progress.turn && loaded->deadline > now)
 		reaches = prom_admission_reach(attempt, loaded, begun, now);
 	/*
@@ -482,9 +497,12 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	 * answer again when a model has been asked.
 	 */
 	if (answered ? came == PROM_ADMISSION_ALLOWS &&
-					   judgement.verdict.policy_version > 0
+					   judgement.verdict.policy_version > 0 &&
+					   attempt->judged_answer != progress.turn
 				 : judgement.verdict.policy != NULL)
 		prom_verdict_add(writer, &judgement.judged, &judgement.verdict, now);
+	if (answered && came == PROM_ADMISSION_ALLOWS)
+		attempt->judged_answer = progress.turn;
 	tools = pin_tools(loaded, agent);
 	attempt->step = progress.next_step;
 	attempt->turn = progress.turns;
@@ -497,7 +515,7 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	else if (came == PROM_ADMISSION_ASKS)
 		return begin_counsel(writer, attempt, loaded, &progress,
 							 &judgement.judged, now);
-	else if (answered)
+	else if (is_final)
 		return end_answered(writer, attempt, loaded, &progress, agent, tools,
 							reaches, now);
 	else
@@ -513,8 +531,8 @@ prom_course_stands(const PromLoaded *loaded)
 	if (strcmp(loaded->mode, "full") != 0)
 		return false;
 	prom_progress_read(loaded->task_id, loaded->last_step,
-					   loaded->retried_attempt, &progress);
-	if (progress.turn == 0 || progress.ncalls > 0)
+					   loaded->retried_attempt, loaded->makes_tool, &progress);
+	if (progress.turn == 0 || progress.ncalls > 0 || progress.npending > 0)
 		return false;
 	return progress.reflection > progress.turn ||
 		   !prom_judge_has(prom_policies(), PROM_STAGE_ANSWER);

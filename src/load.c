@@ -47,7 +47,8 @@ static PromStatement load_statement = {
 	" t.conversation, t.submitter, t.submitter_oid, t.depends_on, t.output_schema,"
 	" coalesce(o.outcome = 'waiting', false), t.mode, t.parent_id,"
 	" t.parent_id IS NOT NULL AND (SELECT " PROM_HAS_ENDED
-	"   FROM (SELECT t.parent_id AS task_id) t)"
+	"   FROM (SELECT t.parent_id AS task_id) t),"
+	" t.commission IS NOT NULL"
 	" FROM unnest($1) AS u(task_id)"
 	" JOIN prometheus._task t ON t.task_id = u.task_id"
 	" LEFT JOIN LATERAL (SELECT x.attempt, x.attempts, x.outcome, x.next_run_at"
@@ -109,6 +110,7 @@ read_loaded(uint64 row, PromLoaded *loaded)
 	loaded->mode = prom_row_text(row, 28);
 	loaded->parent_id = prom_row_int64_or(row, 29, 0);
 	loaded->parent_ended = prom_row_bool(row, 30);
+	loaded->makes_tool = prom_row_bool(row, 31);
 }
 
 PromLoaded *

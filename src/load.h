@@ -26,6 +26,7 @@ typedef struct PromLoaded
 	bool retrying; /* an attempt has ended, since a retry by hand */
 	bool waiting;  /* the last one, since it waits for a person */
 	const char *mode;
+	bool makes_tool;       /* its answer is a function (commission.c) */
 	int64 parent_id;       /* the task that delegated it; 0: none, */
 	bool parent_ended;     /* which has ended without it */
 	int32 outcome_attempt; /* of the last outcome; 0: none */

@@ -307,7 +307,10 @@ set_message(PromMessage *message, const char *role, const char *text)
 	message->text = prom_encoding_to_utf8(text);
 }
 
-/* The own steps so far, in order: turns that call tools, and tool calls. */
+/*
+ * The own steps so far, in order: turns that call tools, and tool calls; and
+ * answers that were functions and were refused, which says the step after each.
+ */
 static PromStatement thread_statement = {
 	"SELECT s.step, coalesce(s.calls, 0), s.raw, s.answer,"
 	" CASE WHEN s.status OPERATOR(pg_catalog.<>) 'ok'"
@@ -315,13 +318,21 @@ static PromStatement thread_statement = {
 	"     CASE WHEN s.status OPERATOR(pg_catalog.=) 'vetoed' THEN 'Vetoed'"
 	"       WHEN s.status OPERATOR(pg_catalog.=) 'unknown' THEN 'Unknown'"
 	"       ELSE 'Error' END, ': ',"
-	"     coalesce(s.error, s.status)) END"
+	"     coalesce(s.error, s.status)) END,"
+	" s.kind OPERATOR(pg_catalog.=) 'chat', s.name"
 	" FROM prometheus._step s WHERE s.task_id OPERATOR(pg_catalog.=) $1"
 	"   AND s.step OPERATOR(pg_catalog.<) $2"
 	"   AND (s.kind OPERATOR(pg_catalog.=) 'tool'"
 	"     OR s.kind OPERATOR(pg_catalog.=) 'chat'"
 	"       AND s.status OPERATOR(pg_catalog.=) 'ok'"
-	"       AND s.calls OPERATOR(pg_catalog.>) 0)"
+	"       AND (s.calls OPERATOR(pg_catalog.>) 0"
+	"         OR EXISTS (SELECT FROM prometheus._step r"
+	"           WHERE r.task_id OPERATOR(pg_catalog.=) $1"
+	"             AND r.step OPERATOR(pg_catalog.=)"
+	"               (s.step OPERATOR(pg_catalog.+) 1)"
+	"             AND r.step OPERATOR(pg_catalog.<) $2"
+	"             AND r.kind OPERATOR(pg_catalog.=) 'tool'"
+	"             AND r.status OPERATOR(pg_catalog.<>) 'ok')))"
 	" ORDER BY s.step",
 	2,
 	{INT8OID, INT4OID},
@@ -341,14 +352,18 @@ typedef struct Thread
 static void
 add_turn(Thread *thread, uint64 row)
 {
-	const char *raw = prom_encoding_to_utf8(prom_row_text(row, 3));
+	const char *raw;
 	const char *text = prom_row_text_or_null(row, 4);
 	PromMessage *message = &thread->messages[thread->n++];
 	bool regular;
 
 	thread->turn = prom_row_int32(row, 1);
-	thread->calls = prom_toolcall_read(raw, &thread->ncalls, &regular);
+	thread->ncalls = 0;
 	set_message(message, "assistant", text != NULL ? text : "");
+	if (prom_row_int32(row, 2) == 0)
+		return;
+	raw = prom_encoding_to_utf8(prom_row_text(row, 3));
+	thread->calls = prom_toolcall_read(raw, &thread->ncalls, &regular);
 	if (regular)
 		message->raw = raw;
 	message->calls = thread->calls;
@@ -363,6 +378,16 @@ add_result(Thread *thread, uint64 row)
 	const char *error = prom_row_text_or_null(row, 5);
 	PromMessage *message;
 
+	/* A function that was accepted: its turn is the answer. */
+	if (error == NULL && strcmp(prom_row_text(row, 7), PROM_COMMISSION_TOOL) == 0)
+		return;
+	if (thread->ncalls == 0 && call == 1)
+	{
+		set_message(&thread->messages[thread->n++], "user",
+					psprintf("It cannot be the tool. %s\nAnswer with the whole statement, as it must be.",
+							 error));
+		return;
+	}
 	if (call < 1 || call > thread->ncalls)
 		elog(ERROR, "step %d of a tool belongs to no turn",
 			 prom_row_int32(row, 1));
@@ -388,7 +413,7 @@ read_thread(const PromPromptSource *source, Thread *thread)
 	thread->messages = palloc((SPI_processed + 1) * sizeof(PromMessage));
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		if (prom_row_int32(i, 2) > 0)
+		if (prom_row_bool(i, 6))
 			add_turn(thread, i);
 		else
 			add_result(thread, i);
@@ -560,7 +585,7 @@ prom_prompt_tokens(const PromPrompt *prompt)
 static PromStatement facts_statement = {
 	"SELECT t.request, t.agent, a.agent_version, a.model, a.model_version,"
 	" t.conversation, t.submitter, t.submitter_oid, t.depends_on,"
-	" t.output_schema, a.tool_versions, t.mode"
+	" t.output_schema, a.tool_versions, t.mode, t.commission"
 	" FROM prometheus._task t"
 	" JOIN prometheus._attempt a ON a.task_id OPERATOR(pg_catalog.=) t.task_id"
 	" WHERE a.task_id OPERATOR(pg_catalog.=) $1"
@@ -582,6 +607,7 @@ prom_prompt_read_facts(int64 task_id, int32 attempt, PromPromptFacts *facts)
 	Datum values[2] = {Int64GetDatum(task_id), Int32GetDatum(attempt)};
 	PromPromptSource *source = &facts->source;
 	ArrayType *tool_versions;
+	Jsonb *commission;
 	char *model;
 	int64 model_version;
 	int64 agent_version;
@@ -602,6 +628,9 @@ prom_prompt_read_facts(int64 task_id, int32 attempt, PromPromptFacts *facts)
 	source->output_schema = prom_row_jsonb_or_null(0, 10);
 	tool_versions = prom_row_array_or_null(0, 11);
 	facts->mode = prom_row_text(0, 12);
+	commission = prom_row_jsonb_or_null(0, 13);
+	if (commission != NULL)
+		facts->commission = prom_commission_read(commission);
 	source->is_full = strcmp(facts->mode, "full") == 0;
 	facts->agent = prom_agent_read(source->agent, agent_version);
 	facts->model = prom_model_read(model, model_version);
