@@ -49,9 +49,9 @@ extern PromAgent *prom_agent_read(const char *name, int64 version);
 extern PromModel *prom_model_read(const char *name, int64 version);
 
 /*
- * Give an agent one more tool, in a version of its own, unless it has it.  Raises
- * as prometheus_set_agent() does, and unless the current user may act as the
- * agent's owner, as does the other one, which changes nothing.
+ * Give an agent one more tool, in a version of its own, unless it has it.
+ * Raises as prometheus_set_agent() does, and unless the current user may act as
+ * the agent's owner, as does the other one, which changes nothing.
  */
 extern void prom_agent_give_tool(const char *agent, const char *tool);
 extern void prom_agent_check_may_give(const char *agent);

@@ -17,10 +17,13 @@ typedef struct PromAsked
 	int number;            /* in its turn, from 1 */
 	const char *name;      /* as the model called it */
 	const char *arguments; /* as the model wrote them */
-	const PromCommission *commission; /* it is an answer that is to be a tool, */
-	const char *statement;            /* which this is; or NULL */
 	const PromTool *tool;  /* NULL: it was offered none of this name */
 	bool waited;           /* a person was asked about it */
+
+	/* An answer that is to be a tool is a call of its own; else NULL. */
+	const PromCommission *commission;
+	const char *statement;
+
 	PromPromptFacts facts;
 
 	/* Calls that were to be sent for it, and have no step; 0: none. */

@@ -40,9 +40,9 @@ typedef struct PromWanted
 
 typedef struct PromExample
 {
-	Jsonb *input;  /* an object */
-	Jsonb *output; /* of any kind */
-	bool held_back;  /* the model is not shown it */
+	Jsonb *input;   /* an object */
+	Jsonb *output;  /* of any kind */
+	bool held_back; /* the model is not shown it */
 } PromExample;
 
 typedef struct PromCommission

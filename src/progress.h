@@ -42,12 +42,12 @@ typedef struct PromProgress
 	const char *review_veto; /* why it was not allowed; NULL: it was */
 
 	/*
-	 * Of a task that makes a tool, whose answer is a function: a call of its own
-	 * then, with the step after it.
+	 * Of a task that makes a tool, whose answer is a function: that is a call
+	 * of its own, with the step after it.
 	 */
-	bool made;             /* it is a tool now */
-	int refused;           /* functions that were tried and are not, */
-	const char *refusal;   /* and why the last one is not */
+	bool made;           /* it is a tool now */
+	int refused;         /* functions that were tried and are not, */
+	const char *refusal; /* and why the last one is not */
 } PromProgress;
 
 /*

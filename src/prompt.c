@@ -379,7 +379,8 @@ add_result(Thread *thread, uint64 row)
 	PromMessage *message;
 
 	/* A function that was accepted: its turn is the answer. */
-	if (error == NULL && strcmp(prom_row_text(row, 7), PROM_COMMISSION_TOOL) == 0)
+	if (error == NULL &&
+		strcmp(prom_row_text(row, 7), PROM_COMMISSION_TOOL) == 0)
 		return;
 	if (thread->ncalls == 0 && call == 1)
 	{

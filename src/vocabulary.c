@@ -42,22 +42,23 @@
 
 /* In the order of strcmp(): each is looked for by halves. */
 static const char *const functions[] = {
-	"abbrev", "abs", "acos", "acosd", "acosh", "age", "any_value", "array_agg",
-	"array_append", "array_cat", "array_dims", "array_fill", "array_length",
-	"array_lower", "array_ndims", "array_position", "array_positions",
-	"array_prepend", "array_remove", "array_replace", "array_reverse",
-	"array_sort", "array_to_json", "array_to_string", "array_upper", "ascii",
-	"asin", "asind", "asinh", "atan", "atan2", "atan2d", "atand", "atanh",
-	"avg", "bit_and", "bit_count", "bit_length", "bit_or", "bit_xor",
-	"bool_and", "bool_or", "broadcast", "btrim", "cardinality", "cbrt", "ceil",
-	"ceiling", "char_length", "character_length", "chr", "concat", "concat_ws",
-	"corr", "cos", "cosd", "cosh", "cot", "cotd", "count", "covar_pop",
-	"covar_samp", "cume_dist", "date_add", "date_bin", "date_part",
-	"date_subtract", "date_trunc", "datemultirange", "daterange", "decode",
-	"degrees", "dense_rank", "div", "encode", "erf", "erfc", "every", "exp",
-	"extract", "factorial", "family", "first_value", "floor", "format", "gcd",
-	"generate_series", "generate_subscripts", "get_bit", "get_byte", "host",
-	"hostmask", "inet_merge", "inet_same_family", "initcap", "int4multirange",
+	"abbrev", "abs", "acos", "acosd", "acosh", "age", "any_value",
+	"array_agg", "array_append", "array_cat", "array_dims", "array_fill",
+	"array_length", "array_lower", "array_ndims", "array_position",
+	"array_positions", "array_prepend", "array_remove", "array_replace",
+	"array_reverse", "array_sort", "array_to_json", "array_to_string",
+	"array_upper", "ascii", "asin", "asind", "asinh", "atan", "atan2",
+	"atan2d", "atand", "atanh", "avg", "bit_and", "bit_count", "bit_length",
+	"bit_or", "bit_xor", "bool_and", "bool_or", "broadcast", "btrim",
+	"cardinality", "cbrt", "ceil", "ceiling", "char_length",
+	"character_length", "chr", "concat", "concat_ws", "corr", "cos", "cosd",
+	"cosh", "cot", "cotd", "count", "covar_pop", "covar_samp", "cume_dist",
+	"date_add", "date_bin", "date_part", "date_subtract", "date_trunc",
+	"datemultirange", "daterange", "decode", "degrees", "dense_rank", "div",
+	"encode", "erf", "erfc", "every", "exp", "extract", "factorial", "family",
+	"first_value", "floor", "format", "gcd", "generate_series",
+	"generate_subscripts", "get_bit", "get_byte", "host", "hostmask",
+	"inet_merge", "inet_same_family", "initcap", "int4multirange",
 	"int4range", "int8multirange", "int8range", "is_normalized", "isempty",
 	"isfinite", "json_agg", "json_array_elements", "json_array_elements_text",
 	"json_array_length", "json_build_array", "json_build_object", "json_each",
@@ -65,59 +66,58 @@ static const char *const functions[] = {
 	"json_object", "json_object_agg", "json_object_keys", "json_strip_nulls",
 	"json_typeof", "jsonb_agg", "jsonb_array_elements",
 	"jsonb_array_elements_text", "jsonb_array_length", "jsonb_build_array",
-	"jsonb_build_object", "jsonb_each", "jsonb_each_text", "jsonb_extract_path",
-	"jsonb_extract_path_text", "jsonb_insert", "jsonb_object",
-	"jsonb_object_agg", "jsonb_object_keys", "jsonb_path_exists",
-	"jsonb_path_exists_tz", "jsonb_path_match", "jsonb_path_match_tz",
-	"jsonb_path_query", "jsonb_path_query_array", "jsonb_path_query_array_tz",
-	"jsonb_path_query_first", "jsonb_path_query_first_tz",
-	"jsonb_path_query_tz", "jsonb_pretty", "jsonb_set", "jsonb_set_lax",
-	"jsonb_strip_nulls", "jsonb_typeof", "justify_days", "justify_hours",
-	"justify_interval", "lag", "last_value", "lcm", "lead", "left", "length",
-	"like_escape", "ln", "log", "log10", "lower", "lower_inc", "lower_inf",
-	"lpad", "ltrim", "make_date", "make_interval", "make_time",
-	"make_timestamp", "make_timestamptz", "masklen", "max", "md5", "min",
-	"min_scale", "mod", "mode", "multirange", "netmask", "network", "normalize",
-	"now", "nth_value", "ntile", "num_nonnulls", "num_nulls", "nummultirange",
-	"numrange", "octet_length", "overlaps", "overlay", "percent_rank",
-	"percentile_cont", "percentile_disc", "pi", "position", "pow", "power",
-	"quote_ident", "quote_literal", "quote_nullable", "radians", "range_agg",
+	"jsonb_build_object", "jsonb_each", "jsonb_each_text",
+	"jsonb_extract_path", "jsonb_extract_path_text", "jsonb_insert",
+	"jsonb_object", "jsonb_object_agg", "jsonb_object_keys",
+	"jsonb_path_exists", "jsonb_path_exists_tz", "jsonb_path_match",
+	"jsonb_path_match_tz", "jsonb_path_query", "jsonb_path_query_array",
+	"jsonb_path_query_array_tz", "jsonb_path_query_first",
+	"jsonb_path_query_first_tz", "jsonb_path_query_tz", "jsonb_pretty",
+	"jsonb_set", "jsonb_set_lax", "jsonb_strip_nulls", "jsonb_typeof",
+	"justify_days", "justify_hours", "justify_interval", "lag", "last_value",
+	"lcm", "lead", "left", "length", "like_escape", "ln", "log", "log10",
+	"lower", "lower_inc", "lower_inf", "lpad", "ltrim", "make_date",
+	"make_interval", "make_time", "make_timestamp", "make_timestamptz",
+	"masklen", "max", "md5", "min", "min_scale", "mod", "mode", "multirange",
+	"netmask", "network", "normalize", "now", "nth_value", "ntile",
+	"num_nonnulls", "num_nulls", "nummultirange", "numrange", "octet_length",
+	"overlaps", "overlay", "percent_rank", "percentile_cont",
+	"percentile_disc", "pi", "position", "pow", "power", "quote_ident",
+	"quote_literal", "quote_nullable", "radians", "range_agg",
 	"range_intersect_agg", "range_merge", "rank", "regexp_count",
 	"regexp_instr", "regexp_like", "regexp_match", "regexp_matches",
 	"regexp_replace", "regexp_split_to_array", "regexp_split_to_table",
 	"regexp_substr", "regr_avgx", "regr_avgy", "regr_count", "regr_intercept",
 	"regr_r2", "regr_slope", "regr_sxx", "regr_sxy", "regr_syy", "repeat",
-	"replace", "reverse", "right", "round", "row_number", "row_to_json", "rpad",
-	"rtrim", "scale", "set_bit", "set_byte", "set_masklen", "sha224", "sha256",
-	"sha384", "sha512", "sign", "similar_to_escape", "sin", "sind", "sinh",
-	"split_part", "sqrt", "starts_with", "statement_timestamp", "stddev",
-	"stddev_pop", "stddev_samp", "string_agg", "string_to_array",
+	"replace", "reverse", "right", "round", "row_number", "row_to_json",
+	"rpad", "rtrim", "scale", "set_bit", "set_byte", "set_masklen", "sha224",
+	"sha256", "sha384", "sha512", "sign", "similar_to_escape", "sin", "sind",
+	"sinh", "split_part", "sqrt", "starts_with", "statement_timestamp",
+	"stddev", "stddev_pop", "stddev_samp", "string_agg", "string_to_array",
 	"string_to_table", "strpos", "substr", "substring", "sum", "tan", "tand",
 	"tanh", "text", "timezone", "to_bin", "to_char", "to_date", "to_hex",
 	"to_json", "to_jsonb", "to_number", "to_oct", "to_timestamp",
 	"transaction_timestamp", "translate", "trim_array", "trim_scale", "trunc",
 	"tsmultirange", "tsrange", "tstzmultirange", "tstzrange", "unistr",
 	"unnest", "upper", "upper_inc", "upper_inf", "uuid_extract_timestamp",
-	"uuid_extract_version", "var_pop", "var_samp", "variance", "width_bucket",
-};
+	"uuid_extract_version", "var_pop", "var_samp", "variance", "width_bucket"};
 
 /* They are volatile, and allowed where such are. */
 static const char *const volatile_functions[] = {
 	"array_sample", "array_shuffle", "clock_timestamp", "gen_random_uuid",
-	"random", "timeofday", "uuidv4", "uuidv7",
-};
+	"random", "timeofday", "uuidv4", "uuidv7"};
 
 static const Oid types[] = {
 	BOOLOID, INT2OID, INT4OID, INT8OID, FLOAT4OID, FLOAT8OID, NUMERICOID,
-	TEXTOID, VARCHAROID, BPCHAROID, BYTEAOID, BITOID, VARBITOID,
-	DATEOID, TIMEOID, TIMETZOID, TIMESTAMPOID, TIMESTAMPTZOID, INTERVALOID,
-	JSONOID, JSONBOID, JSONPATHOID, UUIDOID, INETOID, CIDROID, MACADDROID,
+	TEXTOID, VARCHAROID, BPCHAROID, BYTEAOID, BITOID, VARBITOID, DATEOID,
+	TIMEOID, TIMETZOID, TIMESTAMPOID, TIMESTAMPTZOID, INTERVALOID, JSONOID,
+	JSONBOID, JSONPATHOID, UUIDOID, INETOID, CIDROID, MACADDROID,
 	INT4RANGEOID, INT8RANGEOID, NUMRANGEOID, TSRANGEOID, TSTZRANGEOID,
 	DATERANGEOID, INT4MULTIRANGEOID, INT8MULTIRANGEOID, NUMMULTIRANGEOID,
 	TSMULTIRANGEOID, TSTZMULTIRANGEOID, DATEMULTIRANGEOID,
+
 	/* A literal that nothing gives a type; a row of the others. */
-	UNKNOWNOID, RECORDOID,
-};
+	UNKNOWNOID, RECORDOID};
 
 void
 prom_vocabulary_forbid(const char *kind, const char *what)
@@ -385,7 +385,7 @@ check_query(const PromVocabulary *vocabulary, Query *query)
 							 QTW_EXAMINE_SORTGROUP);
 }
 
-/* What the parts of a query are, beside its expressions; false: none of them. */
+/* The parts of a query, beside its expressions; false: it is none of them. */
 static bool
 check_part(const PromVocabulary *vocabulary, Node *node)
 {

@@ -10,7 +10,7 @@
 /* What is allowed beyond what always is. */
 typedef struct PromVocabulary
 {
-	List *relations;    /* their oids */
+	List *relations;      /* their oids */
 	bool allows_volatile; /* the functions, that is */
 } PromVocabulary;
 

@@ -22,6 +22,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
 #include "utils/resowner.h"
+#include "utils/snapmgr.h"
 
 #include "act.h"
 #include "agent.h"
@@ -33,7 +34,7 @@
 #include "step.h"
 #include "workshop.h"
 
-/* Percent of the examples that must come out right, of each of the two kinds. */
+/* Percent of the examples that must come out right, of either kind. */
 #define ENOUGH 80
 
 /* Examples that the model is told of. */
@@ -344,11 +345,14 @@ keep(void *arg)
 	const PromCommission *commission = keeping->trial->commission;
 	const char *name = keeping->trial->candidate.name;
 
+	/* The function is younger than the transaction's snapshot. */
+	PushActiveSnapshot(GetLatestSnapshot());
 	keeping->version = prom_tool_add_made(
 		name, keeping->trial->function, commission->description,
 		keeping->asked->task_id, commission->name == NULL);
 	if (commission->assigns)
 		prom_agent_give_tool(keeping->asked->facts.source.agent, name);
+	PopActiveSnapshot();
 }
 
 /* Make it for good, and a tool; why that cannot be, or NULL. */
