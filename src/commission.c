@@ -369,6 +369,7 @@ prom_commission_relations(const PromCommission *commission, Oid role)
 		Oid relation = InvalidOid;
 
 		if (list_length(names) != 2 ||
+			strncmp(strVal(linitial(names)), "pg_", 3) == 0 ||
 			prom_integrity_is_system(strVal(linitial(names))))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
