@@ -228,6 +228,36 @@ review_answer(PromFactWriter *writer, PromAttempt *attempt,
 	return review(writer, attempt, loaded, judgement, now);
 }
 
+bool
+prom_admission_allowed(const PromAttempt *attempt, const PromLoaded *loaded,
+					   const PromProgress *progress, PromJudgement *judgement)
+{
+	const PromPolicies *policies = judgement->policies;
+	PromJudged *judged = &judgement->judged;
+	PromVerdict *verdict = &judgement->verdict;
+	PromCounsel counsel;
+	const PromPolicy *policy;
+	PromVerdict said;
+
+	if (progress->reflection > progress->turn || progress->made ||
+		!prom_judge_has(policies, PROM_STAGE_ANSWER))
+		return true;
+	judge_answer(loaded, attempt, progress, judged);
+	if (!progress->reviewed_answer)
+	{
+		if (prom_judge_needs_executor(policies, judged))
+			return false;
+		prom_judge(policies, judged, verdict);
+		if (verdict->undecided || !prom_verdict_allows(verdict))
+			return false;
+	}
+	else if (progress->review_veto != NULL)
+		return false;
+	return !prom_counsel_is_possible(policies, PROM_STAGE_ANSWER) ||
+		   prom_counsel_find(policies, judged, &counsel, &policy, &said) ==
+			   PROM_COUNSEL_GIVEN;
+}
+
 /*
  * Is there a way to the model that a policy asks for?  counsel.model is then
  * that one, or NULL if there is none of its name.

@@ -38,6 +38,15 @@ extern PromAdmission prom_admission_ask(PromFactWriter *writer,
 										TimestampTz now);
 
 /*
+ * Has nobody anything against the answer of a task, and need nobody be asked
+ * about it?  As above, a verdict of now is in judgement.
+ */
+extern bool prom_admission_allowed(const PromAttempt *attempt,
+								   const PromLoaded *loaded,
+								   const PromProgress *progress,
+								   PromJudgement *judgement);
+
+/*
  * Does the attempt need its model now, and may not have it?  Then the task
  * waits before the gate.  An attempt that is under way keeps its model.
  */

@@ -48,27 +48,39 @@ static bool
 end_if_due(PromFactWriter *writer, PromAttempt *attempt,
 		   const PromLoaded *loaded, TimestampTz now)
 {
+	const char *outcome = "cancelled";
+	const char *error_type = "DependencyFailed";
+	const char *error;
+	const char *why;
+
 	if (loaded->ended)
 	{
 		attempt->next = PROM_NEXT_ENDED;
 		attempt->completed = loaded->completed;
+		return true;
 	}
-	else if (loaded->cancelled)
-		prom_outcome_end(writer, attempt, loaded, "cancelled", NULL,
-						 loaded->cancel_reason, now);
+	if (loaded->cancelled)
+	{
+		error_type = NULL;
+		error = loaded->cancel_reason;
+		why = PROM_COURSE_CANCELLED;
+	}
 	else if (loaded->parent_ended)
-		prom_outcome_end(writer, attempt, loaded, "cancelled",
-						 "DependencyFailed",
-						 "the task that delegated it has ended", now);
-	else if (loaded->deadline <= now &&
-			 (attempt->only_end || !prom_course_stands(loaded)))
-		prom_outcome_end(writer, attempt, loaded, "failed", "DeadlineExceeded",
-						 "the task did not end before its deadline", now);
+		error = why = "the task that delegated it has ended";
+	else if (loaded->deadline <= now)
+	{
+		outcome = "failed";
+		error_type = "DeadlineExceeded";
+		error = "the task did not end before its deadline";
+		why = PROM_COURSE_LATE;
+	}
 	else if (loaded->bad_parent != NULL)
-		prom_outcome_end(writer, attempt, loaded, "cancelled", "DependencyFailed",
-						 loaded->bad_parent, now);
+		error = why = loaded->bad_parent;
 	else
 		return false;
+	if (!prom_course_end_answered(writer, attempt, loaded, why, now))
+		prom_outcome_end(writer, attempt, loaded, outcome, error_type, error,
+						 now);
 	return true;
 }
 
@@ -236,6 +248,12 @@ prom_attempt_cancel(PromFactWriter *writer, PromAttempt *attempt,
 	Datum argument = Int64GetDatum(attempt->task_id);
 	PromOutcome end = {0};
 
+	if (attempt->thought == PROM_THOUGHT_REFLECT)
+	{
+		prom_thought_fail(writer, attempt, PROM_COURSE_CANCELLED, now);
+		prom_outcome_complete(writer, attempt, attempt->answer, now);
+		return;
+	}
 	prom_statement_run(&reason_statement, &argument, NULL, true);
 	end.outcome = "cancelled";
 	end.attempt = attempt->attempt;
@@ -255,7 +273,8 @@ prom_attempt_give_up(PromFactWriter *writer, PromAttempt *attempt,
 
 	attempt->next = PROM_NEXT_ENDED;
 	attempt->completed = nloaded == 1 && loaded->ended && loaded->completed;
-	if (nloaded == 1 && !loaded->ended)
+	if (nloaded == 1 && !loaded->ended &&
+		!prom_course_end_answered(writer, attempt, loaded, error, now))
 		prom_outcome_end(writer, attempt, loaded, "failed", error_type, error,
 						 now);
 }
@@ -309,6 +328,7 @@ prom_attempt_strike(PromFactWriter *writer, const PromCulprit *culprit,
 	PromLoaded *loaded = prom_load(&attempts, 1, &nloaded);
 	int strikes;
 	const char *times;
+	const char *error;
 
 	/* It was dropped with the extension, or its end was just recorded. */
 	if (nloaded == 0 || loaded->ended)
@@ -319,9 +339,11 @@ prom_attempt_strike(PromFactWriter *writer, const PromCulprit *culprit,
 			(errmsg("task %lld crashed the server", (long long) culprit->task_id),
 			 errdetail("It was at step %d. It did so %s; prometheus.max_crashes is %d.",
 					   culprit->step, times, prom_guc_max_crashes)));
-	if (strikes >= prom_guc_max_crashes)
+	if (strikes < prom_guc_max_crashes)
+		return;
+	error = psprintf("the server crashed %s while it worked on this task",
+					 times);
+	if (!prom_course_end_answered(writer, &attempt, loaded, error, now))
 		prom_outcome_end(writer, &attempt, loaded, "quarantined", "Crashed",
-						 psprintf("the server crashed %s while it worked on this task",
-								  times),
-						 now);
+						 error, now);
 }

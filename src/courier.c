@@ -215,13 +215,14 @@ static void
 try_to_prepare(Delivery *delivery, TimestampTz now)
 {
 	Act act = {.delivery = delivery, .now = now};
-	PromXactFailure failure;
+	ErrorData *failure;
 
 	blame(delivery);
-	if (!prom_xact_try(prepare_webhook, &act, &failure))
+	failure = prom_xact_try_aloud(prepare_webhook, &act);
+	if (failure != NULL)
 	{
 		delivery->body = ""; /* it is tried again */
-		delivery->problem = failure.message;
+		delivery->problem = failure->message;
 	}
 	blame(NULL);
 }
@@ -268,12 +269,11 @@ static void
 try_to_take(PromReceiver *subscription, dlist_head *starting, TimestampTz now)
 {
 	Act act = {.subscription = subscription, .now = now};
-	PromXactFailure failure;
 
 	if (!has_due(subscription, now) || room_of(subscription, now) == 0)
 		return;
 	dlist_init(&act.taken);
-	if (!prom_xact_try(take_due, &act, &failure))
+	if (prom_xact_try_aloud(take_due, &act) != NULL)
 	{
 		free_all(&act.taken);
 		prom_receiver_forget_waiting(subscription);
@@ -400,22 +400,21 @@ static void
 try_to_record(Delivery *delivery, TimestampTz now)
 {
 	Act act = {.delivery = delivery, .now = now};
-	PromXactFailure failure;
-	bool done;
+	ErrorData *failure;
 
 	if (delivery->of->not_before > now)
 		return;
 	blame(delivery);
-	done = prom_xact_try(record_answer, &act, &failure);
-	if (!done && !prom_xact_is_transient(failure.code))
+	failure = prom_xact_try_aloud(record_answer, &act);
+	if (failure != NULL && !prom_xact_is_transient(failure->sqlerrcode))
 	{
 		act.is_brief = true;
-		done = prom_xact_try(record_answer, &act, &failure) ||
-			   !prom_xact_is_transient(failure.code);
+		failure = prom_xact_try_aloud(record_answer, &act);
 	}
 	blame(NULL);
-	delivery->is_recorded = done;
-	if (!done)
+	delivery->is_recorded = failure == NULL ||
+							!prom_xact_is_transient(failure->sqlerrcode);
+	if (!delivery->is_recorded)
 		delivery->of->not_before = TimestampTzPlusMilliseconds(now, AGAIN);
 }
 

@@ -27,6 +27,7 @@
 #include "sofia.h"
 #include "spending.h"
 #include "step.h"
+#include "summary.h"
 #include "thought.h"
 #include "xact.h"
 
@@ -313,10 +314,7 @@ end_answered(PromFactWriter *writer, PromAttempt *attempt,
 		if (reaches)
 			return begin_thought(writer, attempt, loaded, agent, tools, now);
 		prom_thought_fail(writer, attempt,
-						  loaded->deadline <= now
-							  ? "the deadline of its task has passed"
-							  : "there is no way to its model now",
-						  now);
+						  "there is no way to its model now", now);
 	}
 	prom_outcome_complete(writer, attempt, progress->turn, now);
 	return 0;
@@ -490,7 +488,7 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 					  !prom_llm_is_local(attempt->model->api);
 	is_final = answered && progress.npending == 0;
 	if (came == PROM_ADMISSION_ALLOWS && is_final && attempt->thinks &&
-		progress.reflection < progress.turn && loaded->deadline > now)
+		progress.reflection < progress.turn)
 		reaches = prom_admission_reach(attempt, loaded, begun, now);
 	/*
 	 * That rules alone allowed a request is told by its attempt.  They judge an
@@ -524,18 +522,54 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 }
 
 bool
-prom_course_stands(const PromLoaded *loaded)
+prom_course_end_answered(PromFactWriter *writer, PromAttempt *attempt,
+						 const PromLoaded *loaded, const char *why,
+						 TimestampTz now)
 {
+	bool open = loaded->last_attempt > loaded->outcome_attempt;
+	bool begun = open && attempt->attempt == loaded->last_attempt;
 	PromProgress progress;
+	PromJudgement judgement = {.policies = prom_policies()};
+	bool is_full = strcmp(loaded->mode, "full") == 0;
+	const PromAgent *agent;
 
-	if (strcmp(loaded->mode, "full") != 0)
+	if ((!is_full && !loaded->makes_tool) || loaded->last_step == 0)
 		return false;
 	prom_progress_read(loaded->task_id, loaded->last_step,
 					   loaded->retried_attempt, loaded->makes_tool, &progress);
 	if (progress.turn == 0 || progress.ncalls > 0 || progress.npending > 0)
 		return false;
-	return progress.reflection > progress.turn ||
-		   !prom_judge_has(prom_policies(), PROM_STAGE_ANSWER);
+	/* What this process looks back at was allowed before. */
+	if (!(begun && attempt->thought == PROM_THOUGHT_REFLECT) &&
+		!prom_admission_allowed(attempt, loaded, &progress, &judgement))
+		return false;
+	attempt->whose = prom_summary_hash(loaded->agent, loaded->source.submitter,
+									   loaded->source.submitter_oid);
+	if (!begun)
+	{
+		attempt->model = prom_model_version(loaded->model,
+											loaded->model_version);
+		attempt->used = loaded->used;
+		attempt->policy_version = 0;
+		attempt->attempt = Max(loaded->last_attempt, loaded->outcome_attempt) +
+						   (open ? 0 : 1);
+	}
+	attempt->step = progress.next_step;
+	judgement.judged.attempt = attempt->attempt;
+	if (judgement.verdict.policy_version > 0)
+		prom_verdict_add(writer, &judgement.judged, &judgement.verdict, now);
+	if (!open)
+	{
+		agent = prom_agent_version(loaded->agent, loaded->agent_version);
+		add_attempt(writer, attempt, agent, pin_tools(loaded, agent), now);
+	}
+	if (is_full)
+		attempt->thought = PROM_THOUGHT_REFLECT;
+	if (is_full && progress.reflection < progress.turn &&
+		!prom_llm_is_local(attempt->model->api))
+		prom_thought_fail(writer, attempt, why, now);
+	prom_outcome_complete(writer, attempt, progress.turn, now);
+	return true;
 }
 
 static PromStatement failure_statement = {

@@ -18,11 +18,20 @@ extern int64 prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 /* The kind of step that the attempt's call, or job of a model, makes. */
 extern const char *prom_course_kind(const PromAttempt *attempt);
 
+/* Why there is no reflection, when these end a task that has its answer. */
+#define PROM_COURSE_CANCELLED "the task was cancelled"
+#define PROM_COURSE_LATE "the deadline of its task has passed"
+
 /*
- * Has the task an answer that nobody can object to any more, and only thinks
- * about it?  Then that stands, though its deadline has passed.
+ * The task is to end, and be it as failed.  Has it an answer that nobody can
+ * object to any more, and only thinks about that, or is a tool by now?  Then it
+ * ends as completed with it, and in full mode its reflection says why there is
+ * none.  False: it has not.
  */
-extern bool prom_course_stands(const PromLoaded *loaded);
+extern bool prom_course_end_answered(PromFactWriter *writer,
+									 PromAttempt *attempt,
+									 const PromLoaded *loaded, const char *why,
+									 TimestampTz now);
 
 /*
  * A turn of a model that is a function failed: its step is there, and what

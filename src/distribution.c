@@ -62,11 +62,12 @@ typedef struct Subscription
 	char *name;
 	char *filter; /* NULL: none */
 	bool ordered;
-	int want;      /* less after one batch took too long */
-	int taken;     /* the last time */
-	bool look;     /* it may have new ones */
-	bool is_slow;  /* its filter was not quick, or is not known yet */
-	int overtimes; /* of events alone, in a row */
+	int want;               /* less after one batch took too long */
+	int taken;              /* the last time */
+	bool look;              /* it may have new ones */
+	bool is_slow;           /* its filter was not quick, or is not known yet */
+	int overtimes;          /* of events alone, in a row */
+	TimestampTz not_before; /* after an error that is not its events' */
 } Subscription;
 
 /* Events that are taken, and what of them is to be a delivery. */
@@ -179,6 +180,7 @@ recall(Subscription *one, const Subscription *known, int nknown)
 		one->want = known[i].want;
 		one->is_slow = known[i].is_slow;
 		one->overtimes = known[i].overtimes;
+		one->not_before = known[i].not_before;
 	}
 }
 
@@ -361,7 +363,7 @@ want_more(Subscription *subscription)
 	subscription->want = Min(Max(2 * subscription->want, 1), BATCH);
 }
 
-/* The same; an error is only this one's. */
+/* The same; an error is only this one's, which has its next turn later. */
 static bool
 try_take(Subscription *subscription, bool *found)
 {
@@ -385,19 +387,25 @@ try_take(Subscription *subscription, bool *found)
 		QueryCancelPending = false;
 		MemoryContextSwitchTo(before);
 		prom_xact_abort();
-		more = isolates;
 		if (isolates)
 			want_less(subscription, code == ERRCODE_QUERY_CANCELED);
 		else
-		{
-			told = true;
-			due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-											  AFTER_FAILURE);
-		}
+			subscription->not_before =
+				TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+											AFTER_FAILURE);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(before);
 	return more;
+}
+
+/* Has it its turn at this time?  If it is only later, that is when. */
+static bool
+has_turn(const Subscription *one, TimestampTz now)
+{
+	if (one->look && one->not_before > now)
+		due = Min(due, one->not_before);
+	return one->look && one->not_before <= now;
 }
 
 /* Take for one of those that are slow, if it is time; true: others wait. */
@@ -413,7 +421,8 @@ take_slow(bool *found)
 	{
 		int place = (slow_last + i) % nsubscriptions;
 
-		if (!subscriptions[place].is_slow || !subscriptions[place].look)
+		if (!subscriptions[place].is_slow ||
+			!has_turn(&subscriptions[place], start))
 			continue;
 		waits = true;
 		if (one != NULL || slow_due > start)
@@ -428,7 +437,7 @@ take_slow(bool *found)
 	one->is_slow = ms > QUICK || one->want < BATCH;
 	slow_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 										   SLOW_PAUSE * ms);
-	return waits || one->look;
+	return waits || has_turn(one, GetCurrentTimestamp());
 }
 
 /* Is it time to look for what came without a hint?  Else nothing is run. */
@@ -472,10 +481,10 @@ prom_distribution_step(void)
 		Subscription *one = &subscriptions[i];
 
 		one->look |= look_at;
-		if (one->is_slow || !one->look)
+		if (one->is_slow || !has_turn(one, GetCurrentTimestamp()))
 			continue;
 		one->look = try_take(one, &found);
-		more |= one->look;
+		more |= has_turn(one, GetCurrentTimestamp());
 	}
 	if (!stale)
 		slow_wait = take_slow(&found);

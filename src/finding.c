@@ -123,7 +123,8 @@ static const char words_sql[] =
 	" pg_catalog.count(*)"
 	" FROM (SELECT pg_catalog.quote_literal(w) AS w"
 	"   FROM pg_catalog.unnest(pg_catalog.tsvector_to_array("
-	"     pg_catalog.to_tsvector('pg_catalog.simple', $1))) w"
+	"     pg_catalog.to_tsvector('pg_catalog.simple',"
+	"       pg_catalog.left($1, " PROM_MEMORY_MAX_WORDS ")))) w"
 	"   ORDER BY pg_catalog.length(w) DESC, w LIMIT " MAX_WORDS ") x";
 
 static ArrayType *

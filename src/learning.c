@@ -3,22 +3,22 @@
  *	  A veto becomes a memory, so that the agent is told next time.
  *
  * It is in the transaction of the veto, and in a subtransaction of that: what
- * goes wrong here is in the log, and the veto stands.
+ * goes wrong here is in the log, and the veto stands.  Other lessons, of a
+ * reflection, are remembered in the same way.
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/json.h"
-#include "utils/resowner.h"
 
 #include "encoding.h"
 #include "hidden.h"
 #include "learning.h"
 #include "memory.h"
+#include "xact.h"
 
 #define IMPORTANCE 0.7
 
@@ -86,9 +86,18 @@ metadata_of(const PromJudged *judged, const PromVerdict *verdict)
 		DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data)));
 }
 
-static void
-remember(const PromJudged *judged, const PromVerdict *verdict)
+/* What was judged, and what was said of it. */
+typedef struct Lesson
 {
+	const PromJudged *judged;
+	const PromVerdict *verdict;
+} Lesson;
+
+static void
+remember(void *arg)
+{
+	const Lesson *lesson = arg;
+	const PromJudged *judged = lesson->judged;
 	PromMemoryOwner owner = {.name = judged->submitter,
 							 .oid = judged->submitter_oid,
 							 .agent = judged->agent};
@@ -96,45 +105,57 @@ remember(const PromJudged *judged, const PromVerdict *verdict)
 						 .importance = IMPORTANCE,
 						 .task_id = judged->task_id,
 						 .once = true};
+
+	memory.content = describe(judged, prom_verdict_words(lesson->verdict));
+	memory.metadata = metadata_of(judged, lesson->verdict);
+	(void) prom_memory_add(&owner, &memory);
+}
+
+/* What is to be remembered, without waiting long for anybody. */
+typedef struct Remembering
+{
+	void (*remember)(void *arg);
+	void *arg;
+} Remembering;
+
+static void
+remember_soon(void *arg)
+{
+	const Remembering *what = arg;
 	int nest_level = NewGUCNestLevel();
 
-	memory.content = describe(judged, prom_verdict_words(verdict));
-	memory.metadata = metadata_of(judged, verdict);
 	(void) set_config_option("lock_timeout", PROM_MEMORY_LOCK_TIMEOUT,
 							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true,
 							 0, false);
-	(void) prom_memory_add(&owner, &memory);
+	what->remember(what->arg);
 	AtEOXact_GUC(true, nest_level);
+}
+
+const char *
+prom_learn_try(void (*remember)(void *arg), void *arg)
+{
+	Remembering what = {remember, arg};
+	ErrorData *failure;
+
+	if (!prom_memory_may_wait())
+		return NULL;
+	failure = prom_xact_try(remember_soon, &what);
+	if (failure == NULL)
+		return NULL;
+	prom_memory_failed(failure);
+	return failure->message;
 }
 
 void
 prom_learn(const PromJudged *judged, const PromVerdict *verdict)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner resources = CurrentResourceOwner;
+	Lesson lesson = {judged, verdict};
+	const char *failure;
 
-	if (!verdict->learns || !prom_memory_may_wait())
+	if (!verdict->learns)
 		return;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		remember(judged, verdict);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData *failure;
-
-		MemoryContextSwitchTo(context);
-		failure = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		prom_memory_failed(failure);
+	failure = prom_learn_try(remember, &lesson);
+	if (failure != NULL)
 		ereport(LOG, (errmsg("veto of task %lld is not remembered: %s",
-							 (long long) judged->task_id, failure->message)));
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = resources;
+							 (long long) judged->task_id, failure)));
 }

@@ -14,4 +14,10 @@
  */
 extern void prom_learn(const PromJudged *judged, const PromVerdict *verdict);
 
+/*
+ * Remember in a subtransaction, unless its transaction has waited in vain
+ * already: why that failed, or NULL.
+ */
+extern const char *prom_learn_try(void (*remember)(void *arg), void *arg);
+
 #endif

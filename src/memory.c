@@ -254,7 +254,8 @@ static const char add_sql[] =
 	" owner, agent, kind, content, metadata, words, embedding)"
 	" VALUES ($1, 1, prometheus._xid(), $13, $2, $3," EXPIRES ","
 	" $5, $6, false, $7, $8, $9, $10, coalesce($11, '{}'),"
-	" pg_catalog.to_tsvector('pg_catalog.simple', $10), $12)";
+	" pg_catalog.strip(pg_catalog.to_tsvector('pg_catalog.simple',"
+	"   pg_catalog.left($10, " PROM_MEMORY_MAX_WORDS "))), $12)";
 
 int64
 prom_memory_add(const PromMemoryOwner *owner, const PromMemory *memory)

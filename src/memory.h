@@ -30,6 +30,12 @@ typedef struct PromMemory
 } PromMemory;
 
 /*
+ * Characters of a memory, or a query, whose words count: more could be too long
+ * for a tsvector.
+ */
+#define PROM_MEMORY_MAX_WORDS "100000"
+
+/*
  * How much a memory m matters at a time, 0 to 1: an expression for statements.
  * Written OPERATOR(), all bind alike: hence the parentheses.
  */

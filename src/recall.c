@@ -10,12 +10,12 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
-#include "utils/resowner.h"
+#include "utils/timeout.h"
 
 #include "act.h"
 #include "memory.h"
@@ -91,35 +91,47 @@ find(const PromPromptFacts *facts, StringInfo json)
 	appendStringInfoChar(json, '}');
 }
 
-/* The same in a subtransaction: why it failed, or NULL. */
-static const char *
-try_find(const PromPromptFacts *facts, StringInfo json)
+/* It may have come just after the end. */
+static void
+disarm(void)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner resources = CurrentResourceOwner;
-	const char *volatile error = NULL;
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	QueryCancelPending = false;
+}
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		find(facts, json);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData *failure;
+typedef struct Finding
+{
+	const PromPromptFacts *facts;
+	int64 timeout; /* ms */
+	StringInfo json;
+} Finding;
 
-		MemoryContextSwitchTo(context);
-		failure = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		error = failure->message;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = resources;
-	return error;
+static void
+find_soon(void *arg)
+{
+	Finding *finding = arg;
+
+	enable_timeout_after(STATEMENT_TIMEOUT, (int) finding->timeout);
+	find(finding->facts, finding->json);
+	disarm();
+}
+
+/* The same in a subtransaction, for so many ms: why it failed, or NULL. */
+static const char *
+try_find(const PromPromptFacts *facts, int64 timeout, StringInfo json)
+{
+	Finding finding = {facts, timeout, json};
+	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												  timeout);
+	ErrorData *failure = prom_xact_try(find_soon, &finding);
+
+	if (failure == NULL)
+		return NULL;
+	disarm();
+	if (failure->sqlerrcode == ERRCODE_QUERY_CANCELED &&
+		GetCurrentTimestamp() >= end)
+		return "nothing was found within tool_timeout";
+	return failure->message;
 }
 
 void
@@ -143,7 +155,10 @@ prom_act_recall(PromJob *job)
 	initStringInfo(&json);
 	step.error = prom_act_refused(job);
 	if (step.error == NULL)
-		step.error = try_find(&facts, &json);
+		step.error = try_find(
+			&facts,
+			prom_act_time_left(facts.agent->tool_timeout, job, step.started_at),
+			&json);
 	prom_act_check_wanted(job);
 	if (step.error == NULL)
 		step.answer = json.data;

@@ -7,15 +7,13 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/guc.h"
-#include "utils/resowner.h"
 
 #include "hidden.h"
+#include "learning.h"
 #include "reflection.h"
 #include "xact.h"
 
@@ -88,61 +86,47 @@ prom_reflection_read(const char *reply, PromReflection *reflection)
 	SPI_freetuptable(SPI_tuptable);
 }
 
-static void
-remember(const PromReflection *reflection, const PromMemoryOwner *owner,
-		 int64 task_id)
+/* What is remembered, whose it is, and of which task. */
+typedef struct Lessons
 {
-	int nest_level = NewGUCNestLevel();
+	const PromReflection *reflection;
+	const PromMemoryOwner *owner;
+	int64 task_id;
+} Lessons;
+
+static void
+remember(void *arg)
+{
+	const Lessons *lessons = arg;
+	const PromReflection *reflection = lessons->reflection;
 	const char *metadata = psprintf(
 		"{\"source\": \"reflection\", \"task_id\": %lld}",
-		(long long) task_id);
+		(long long) lessons->task_id);
 
-	(void) set_config_option("lock_timeout", PROM_MEMORY_LOCK_TIMEOUT,
-							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true,
-							 0, false);
 	for (int i = 0; i < reflection->nlessons; i++)
 	{
 		PromMemory memory = {.content = reflection->lessons[i],
 							 .kind = "episodic",
 							 .importance = (float4) reflection->score,
-							 .task_id = task_id};
+							 .task_id = lessons->task_id};
 
 		memory.metadata = DatumGetJsonbP(
 			DirectFunctionCall1(jsonb_in, CStringGetDatum(metadata)));
-		(void) prom_memory_add(owner, &memory);
+		(void) prom_memory_add(lessons->owner, &memory);
 	}
-	AtEOXact_GUC(true, nest_level);
 }
 
 void
 prom_reflection_learn(const PromReflection *reflection,
 					  const PromMemoryOwner *owner, int64 task_id)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner resources = CurrentResourceOwner;
+	Lessons lessons = {reflection, owner, task_id};
+	const char *failure;
 
-	if (reflection->nlessons == 0 || !prom_memory_may_wait())
+	if (reflection->nlessons == 0)
 		return;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		remember(reflection, owner, task_id);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData *failure;
-
-		MemoryContextSwitchTo(context);
-		failure = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		prom_memory_failed(failure);
+	failure = prom_learn_try(remember, &lessons);
+	if (failure != NULL)
 		ereport(LOG, (errmsg("lessons of task %lld are not remembered: %s",
-							 (long long) task_id, failure->message)));
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = resources;
+							 (long long) task_id, failure)));
 }

@@ -22,13 +22,6 @@
 #include "step.h"
 #include "xact.h"
 
-static PromStatement done_statement = {
-	"SELECT FROM prometheus._step s WHERE s.task_id = $1 AND s.step = $2",
-	2,
-	{INT8OID, INT4OID},
-	NULL,
-};
-
 /* The answer that a task has already: its last step but reviews. */
 static PromStatement answer_statement = {
 	"SELECT s.answer, s.step FROM (SELECT x.kind, x.status, x.answer, x.calls,"
@@ -55,9 +48,7 @@ prom_act_review(PromJob *job)
 	PromVerdict verdict;
 	TimestampTz now;
 
-	/* Is its step there, of which the caller was not told? */
-	prom_statement_run(&done_statement, values, NULL, true);
-	if (SPI_processed > 0)
+	if (prom_step_exists(job->task_id, job->step))
 		return;
 	prom_statement_run(&answer_statement, values, NULL, true);
 	if (SPI_processed > 0)
@@ -123,7 +114,6 @@ find_reviewer(const PromPolicy *policy, const PromPromptFacts *facts)
 void
 prom_act_counsel(PromJob *job)
 {
-	Datum values[2] = {Int64GetDatum(job->task_id), Int32GetDatum(job->step)};
 	PromAttempt attempt = {.task_id = job->task_id,
 						   .attempt = job->attempt,
 						   .step = job->step,
@@ -137,8 +127,7 @@ prom_act_counsel(PromJob *job)
 	PromReply reply;
 	PromCall *call;
 
-	prom_statement_run(&done_statement, values, NULL, true);
-	if (SPI_processed > 0)
+	if (prom_step_exists(job->task_id, job->step))
 		return;
 	prom_prompt_read_facts(job->task_id, job->attempt, &facts);
 	if (!prom_judged_read(&facts, job->attempt, job->about, &judged) ||

@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -11,6 +12,7 @@
 
 #include "encoding.h"
 #include "step.h"
+#include "xact.h"
 
 Datum
 prom_step_cost(const PromModel *model, int64 tokens_in, int64 cached_tokens,
@@ -131,6 +133,22 @@ fill_reply(Datum *values, bool *nulls, const PromAttempt *attempt,
 	values[STEP_CALLS] = Int32GetDatum(reply->ncalls);
 	nulls[STEP_CALLS] = reply->ncalls == 0;
 	nulls[STEP_ARGUMENTS] = nulls[STEP_TOOL_VERSION] = true;
+}
+
+static PromStatement exists_statement = {
+	"SELECT FROM prometheus._step s WHERE s.task_id = $1 AND s.step = $2",
+	2,
+	{INT8OID, INT4OID},
+	NULL,
+};
+
+bool
+prom_step_exists(int64 task_id, int32 step)
+{
+	Datum values[2] = {Int64GetDatum(task_id), Int32GetDatum(step)};
+
+	prom_statement_run(&exists_statement, values, NULL, true);
+	return SPI_processed > 0;
 }
 
 void

@@ -19,6 +19,12 @@ extern Datum prom_step_cost(const PromModel *model, int64 tokens_in,
 							int64 cached_tokens, int64 tokens_out,
 							bool *isnull);
 
+/*
+ * Is the step of a job there?  Only the word that it was done was lost then.
+ * With SPI connected.
+ */
+extern bool prom_step_exists(int64 task_id, int32 step);
+
 /* The step of a reply, good or not; of echo too, which has no call. */
 extern void prom_step_add_chat(PromFactWriter *writer,
 							   const PromAttempt *attempt,

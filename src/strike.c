@@ -13,6 +13,7 @@
 #include "fault.h"
 #include "guilt.h"
 #include "strike.h"
+#include "summary.h"
 #include "worker.h"
 #include "xact.h"
 
@@ -20,6 +21,7 @@ static void
 strike(const PromCulprit *culprit, MemoryContext context)
 {
 	PromFactWriter *writer;
+	TimestampTz now = GetCurrentTimestamp();
 
 	if (!prom_worker_xact_begin("recording what crashed the server"))
 		proc_exit(0);
@@ -30,9 +32,11 @@ strike(const PromCulprit *culprit, MemoryContext context)
 		prom_delivery_strike(-culprit->task_id, culprit->since);
 	else
 	{
+		prom_summary_begin();
 		writer = prom_fact_begin();
-		prom_attempt_strike(writer, culprit, GetCurrentTimestamp());
+		prom_attempt_strike(writer, culprit, now);
 		prom_fact_end(writer);
+		prom_summary_save(now);
 	}
 	SPI_finish();
 	PROM_FAULT("strike-before-commit");

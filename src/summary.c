@@ -14,7 +14,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "fmgr.h"
@@ -149,32 +148,28 @@ save(const int64 *task_ids, int ntasks)
 	}
 }
 
+typedef struct Saving
+{
+	const int64 *task_ids;
+	int n;
+} Saving;
+
+static void
+do_save(void *arg)
+{
+	const Saving *saving = arg;
+
+	save(saving->task_ids, saving->n);
+}
+
 /* In a subtransaction; the error, or NULL. */
-static char *
+static const char *
 try(const int64 *task_ids, int n)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner resources = CurrentResourceOwner;
-	char *volatile error = NULL;
+	Saving saving = {task_ids, n};
+	ErrorData *failure = prom_xact_try(do_save, &saving);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		save(task_ids, n);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData()->message;
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = resources;
-	return error;
+	return failure == NULL ? NULL : failure->message;
 }
 
 static void

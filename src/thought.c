@@ -274,17 +274,9 @@ prom_thought_record(PromFactWriter *writer, PromAttempt *attempt,
 		prom_outcome_complete(writer, attempt, attempt->answer, now);
 }
 
-static PromStatement done_statement = {
-	"SELECT FROM prometheus._step s WHERE s.task_id = $1 AND s.step = $2",
-	2,
-	{INT8OID, INT4OID},
-	NULL,
-};
-
 void
 prom_act_think(PromJob *job)
 {
-	Datum values[2] = {Int64GetDatum(job->task_id), Int32GetDatum(job->step)};
 	PromAttempt attempt = {.task_id = job->task_id,
 						   .attempt = job->attempt,
 						   .step = job->step,
@@ -296,8 +288,7 @@ prom_act_think(PromJob *job)
 	PromReply reply;
 	PromCall *call;
 
-	prom_statement_run(&done_statement, values, NULL, true);
-	if (SPI_processed > 0)
+	if (prom_step_exists(job->task_id, job->step))
 		return;
 	prom_prompt_read_facts(job->task_id, job->attempt, &facts);
 	facts.source.before = job->event_id;

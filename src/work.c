@@ -165,11 +165,14 @@ try_transaction(PromWork **list, int n, const char *error_type,
 			write_items(list, n, now);
 		else
 		{
-			PromFactWriter *writer = prom_fact_begin();
+			PromFactWriter *writer;
 
+			prom_summary_begin();
+			writer = prom_fact_begin();
 			prom_attempt_give_up(writer, &list[0]->attempt, error_type, error,
 								 now);
 			prom_fact_end(writer);
+			prom_summary_save(now);
 			PROM_FAULT("give-up-before-commit");
 		}
 		SPI_finish();

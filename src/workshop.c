@@ -455,14 +455,15 @@ read_relations(const PromAsked *asked, Trial *trial)
 	Relations relations = {.commission = asked->commission,
 						   .role = prom_guard_role(source->submitter,
 												   source->submitter_oid)};
-	PromXactFailure failure;
+	ErrorData *failure;
 
 	if (asked->commission->relations == NIL)
 		return NULL;
 	if (!OidIsValid(relations.role))
 		return "the role that asked for it does not exist any more";
-	if (!prom_xact_try(find_relations, &relations, &failure))
-		return failure.message;
+	failure = prom_xact_try(find_relations, &relations);
+	if (failure != NULL)
+		return failure->message;
 	trial->relations = relations.oids;
 	return NULL;
 }

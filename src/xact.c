@@ -318,12 +318,12 @@ prom_row_bytes(uint64 row, int column)
 	return isnull ? 0 : (int64) toast_raw_datum_size(value) - VARHDRSZ;
 }
 
-bool
-prom_xact_try(void (*act)(void *arg), void *arg, PromXactFailure *failure)
+static ErrorData *
+try_to(void (*act)(void *arg), void *arg, bool report)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner resources = CurrentResourceOwner;
-	volatile bool done = false;
+	ErrorData *volatile failure = NULL;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
@@ -331,25 +331,34 @@ prom_xact_try(void (*act)(void *arg), void *arg, PromXactFailure *failure)
 	{
 		act(arg);
 		ReleaseCurrentSubTransaction();
-		done = true;
 	}
 	PG_CATCH();
 	{
-		ErrorData *error;
-
 		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		EmitErrorReport();
+		failure = CopyErrorData();
+		if (report)
+			EmitErrorReport();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
-		failure->code = error->sqlerrcode;
-		failure->message = error->message != NULL ? error->message
-												  : "unknown error";
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = resources;
-	return done;
+	if (failure != NULL && failure->message == NULL)
+		failure->message = pstrdup("unknown error");
+	return failure;
+}
+
+ErrorData *
+prom_xact_try(void (*act)(void *arg), void *arg)
+{
+	return try_to(act, arg, false);
+}
+
+ErrorData *
+prom_xact_try_aloud(void (*act)(void *arg), void *arg)
+{
+	return try_to(act, arg, true);
 }
 
 bool

@@ -42,16 +42,11 @@ extern bool prom_xact_is_open(void);
 
 /*
  * Act in a subtransaction, within a transaction: an error takes back only that.
- * False: it failed, is in the log, and *failure says why, palloc'd.
+ * The error, palloc'd and with a message, or NULL.  The second one has it in
+ * the log as well.
  */
-typedef struct PromXactFailure
-{
-	int code;
-	char *message;
-} PromXactFailure;
-
-extern bool prom_xact_try(void (*act)(void *arg), void *arg,
-						  PromXactFailure *failure);
+extern ErrorData *prom_xact_try(void (*act)(void *arg), void *arg);
+extern ErrorData *prom_xact_try_aloud(void (*act)(void *arg), void *arg);
 
 /* Can what failed with this error succeed later, as it is? */
 extern bool prom_xact_is_transient(int code);

@@ -1,7 +1,7 @@
 -- What prometheus_remember(), _recall() and _forget() store, find and refuse,
 -- and who sees it.  The tools of the same names are in t/.
 BEGIN;
-SELECT plan(110);
+SELECT plan(114);
 
 SET LOCAL client_min_messages = error;
 
@@ -137,6 +137,17 @@ SELECT is((SELECT string_agg(content, '|') FROM prometheus_recall('rank', 'memor
           'memory number 1000|memory number 999', 'in this order');
 SELECT is((SELECT content FROM prometheus_recall('rank', 'number 7', k => 1)), 'memory number 7',
           'a word counts more than importance');
+
+-- A long text has more words than can be looked for.
+
+SELECT lives_ok($$SELECT prometheus_remember('long', 'beginning ' || string_agg(md5(n::text), ' ') || ' end') FROM generate_series(1, 30000) AS n$$,
+                'what has more words than a tsvector may is remembered');
+SELECT is((SELECT left(content, 9) FROM prometheus_recall('long', 'beginning')), 'beginning', 'and found');
+SELECT lives_ok($$SELECT * FROM prometheus_recall('long', (SELECT string_agg(md5(n::text), ' ') FROM generate_series(1, 30000) AS n))$$,
+                'a query may be as long');
+RESET ROLE;
+SELECT is((SELECT words::text FROM prometheus._memory WHERE agent = 'words' LIMIT 1) LIKE '%:%', false, 'where a word is in it is not kept');
+SET LOCAL ROLE prom_test_user;
 
 -- Not all are looked at: of a frequent word the most important, of a rare one all.
 

@@ -1,7 +1,7 @@
 -- What prometheus_submit() writes and refuses, and what prometheus_wait(),
 -- _result() and _cancel() say of a task.
 BEGIN;
-SELECT plan(107);
+SELECT plan(108);
 
 -- No worker serves this database, and a submit says so once.
 SET LOCAL client_min_messages = error;
@@ -14,6 +14,10 @@ CREATE TEMP VIEW row AS
 -- Defaults.
 
 SELECT function_returns('prometheus_submit', 'bigint');
+SELECT is(array(SELECT a FROM pg_proc p, unnest(p.proargnames) a
+                 WHERE p.proname = 'prometheus_submit'
+                   AND obj_description(p.oid, 'pg_proc') !~ ('\m' || a || '\M')),
+          '{}', 'its comment says what each argument is for');
 INSERT INTO made SELECT 'plain', prometheus_submit('hello');
 SELECT is(t.agent || ' ' || t.mode || ' ' || t.status, 'default fast queued',
           'agent, mode and status of a plain submit')

@@ -201,30 +201,79 @@ foreach my $name (sort keys %tasks)
 	is(sql("SELECT prometheus_result($tasks{$name})"), 'Think.', "$name: the answer");
 }
 
-# Cancelled while it looks back; and a deadline that passes meanwhile, of a server
-# and of a function: the answer stands.
+# Cancelled while it looks back, and a deadline that passes meanwhile, of a server
+# and of a function; with rules for answers too: the answer stands.
+my $about = sub { return sql("SELECT string_agg(DISTINCT error, '|') FROM prometheus.step WHERE kind = 'reflect' AND status = 'error' AND task_id IN (" . join(',', @_) . ')'); };
 my $hanging = $mind->('mind-reflect-hang');
-$task = $node->submit("'Cancel me.', '$hanging'");
-my $late = $node->submit("'Late.', '$hanging', timeout => '2 seconds'");
-$node->wait_for('both look back', "SELECT count(*) FROM prometheus.call WHERE kind = 'reflect' AND status = 'open' AND task_id IN ($task, $late)", 2);
-is(sql("SELECT prometheus_cancel($task)"), 't', 'cancelled while it looks back');
-$node->wait_task($task, 'cancelled');
 think_of(plan => '{"plans": []}');
 sql(<<'EOSQL');
 CREATE FUNCTION forever(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
 	IF request #>> '{response_format,json_schema,schema}' LIKE '%appropriateness%' THEN
-		PERFORM pg_sleep(1000);
+		PERFORM pg_advisory_lock_shared(601);
 	END IF;
 	RETURN think(request);
 END $$;
 SELECT prometheus_set_model('forever', 'function', handler => 'forever(jsonb)');
 SELECT prometheus_set_agent('forever', 'forever', mode => 'full');
 EOSQL
-my $slow = $node->submit("'Late.', 'forever', timeout => '2 seconds'");
+my $forever = $node->background_psql('postgres');
+$forever->query_safe('SELECT pg_advisory_lock(601)');
+my $waiting = q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 601 AND NOT granted};
+my $late = $node->submit("'Late.', '$hanging', timeout => '4 seconds'");
+my $slow = $node->submit("'Late.', 'forever', timeout => '4 seconds'");
 $node->wait_task($_, 'completed') foreach $late, $slow;
 is(sql("SELECT prometheus_result($late), prometheus_result($slow)"), 'Late.|It is 5.', 'the deadline passes while they look back: the answers stand');
 is(sql("SELECT count(*) FROM prometheus.step WHERE task_id IN ($late, $slow) AND kind = 'reflect' AND status = 'error'"), 2, 'and there is nothing to learn');
+foreach my $rules ('off', 'deny')
+{
+	sql(qq{SELECT prometheus_set_policy('no secrets', stage => 'answer', effect => '$rules', match => '{"text": "secret"}', reason => 'It is secret.')});
+	my @cancelled = ($node->submit("'Cancel me.', '$hanging'"), $node->submit("'Cancel me.', 'forever'"));
+	$node->wait_for("rules $rules: it looks back", "SELECT count(*) FROM prometheus.call WHERE kind = 'reflect' AND status = 'open' AND task_id = $cancelled[0]", 1);
+	$node->wait_for("rules $rules: and the function's", $waiting, 1);
+	is(sql("SELECT prometheus_cancel($_)"), 't', "rules $rules: cancelled while it looks back") foreach @cancelled;
+	$node->wait_task($_, 'completed') foreach @cancelled;
+	is(sql("SELECT prometheus_result($cancelled[0]), prometheus_result($cancelled[1])"), 'Cancel me.|It is 5.', "rules $rules: the answers stand");
+	is($about->(@cancelled), 'the task was cancelled', 'the step says why there is no reflection');
+	is(sql("SELECT status, reserved_tokens > 0 FROM prometheus.call WHERE kind = 'reflect' AND task_id = $cancelled[0]"), 'ambiguous|t', 'what was dropped may have been billed');
+	is(sql("SELECT prometheus_retry($cancelled[0])"), 'f', 'and nothing to be tried again');
+}
+sql(q{SELECT prometheus_set_policy('no secrets', effect => 'off')});
+
+# It fails while the task looks back at the answer of its last attempt.
+sql(<<'EOSQL');
+CREATE SEQUENCE tries;
+CREATE FUNCTION twice(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	IF request #>> '{response_format,json_schema,schema}' LIKE '%appropriateness%'
+	   OR request -> 'response_format' IS NULL AND nextval('tries') = 1 THEN
+		RAISE 'not now';
+	END IF;
+	RETURN think(request);
+END $$;
+SELECT prometheus_set_model('twice', 'function', handler => 'twice(jsonb)');
+SELECT prometheus_set_agent('twice', 'twice', mode => 'full');
+EOSQL
+$task = $node->submit(q{'Last try.', 'twice', max_attempts => 2});
+$node->wait_task($task, 'completed');
+is(sql("SELECT attempts, result FROM prometheus.task WHERE task_id = $task"), '2|It is 5.', 'its attempts are used up when it looks back: the answer stands');
+like($about->($task), qr/not now/, 'the step has the error');
+
+# The server crashes while it looks back, as often as it may.
+sql('ALTER SYSTEM SET prometheus.max_crashes = 1');
+$node->reload;
+$task = $node->submit(q{'Crash.', 'forever'});
+$node->wait_for('it looks back and waits', $waiting, 1);
+my $crashed = $node->log_end;
+kill('KILL', sql(q{SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = 601 AND NOT granted}));
+$node->wait_for_log(qr/all server processes terminated; reinitializing/, $crashed);
+eval { $forever->quit };
+$node->wait_for('the server is back', 'SELECT true');
+$node->wait_task($task, 'completed');
+is(sql("SELECT prometheus_result($task)"), 'It is 5.', 'the server crashed while it looked back: the answer stands');
+is($about->($task), 'the server crashed once while it worked on this task', 'the step says so');
+sql('ALTER SYSTEM SET prometheus.max_crashes = 100');
+$node->reload;
 
 # The model of its fallbacks; a limit that its thoughts use up; a person.
 sql(sprintf q{SELECT prometheus_set_model('broken', 'openai', '%s', 'fake-503', options => '{"fallback": ["mind-plan-tiny"]}');
@@ -267,6 +316,21 @@ foreach my $agent ('mind-plan-tiny', 'mind')
 sql(q{SELECT prometheus_set_policy('no secrets', effect => 'off')});
 $llm->stop;
 
+# What it remembers cannot be read in time: it goes on without.
+sql(q{SELECT prometheus_set_agent('mind', options => '{"tool_timeout": 0.2}')});
+my $reader = $node->background_psql('postgres');
+$reader->query_safe('BEGIN; LOCK TABLE prometheus._memory');
+$task = $node->submit("'Remember.', 'mind'");
+$node->wait_for('it has done without', "SELECT error FROM prometheus.step WHERE task_id = $task AND kind = 'recall'", 'nothing was found within tool_timeout');
+$reader->quit;
+$node->wait_task($task, 'completed');
+sql(q{SELECT prometheus_set_agent('mind', options => '{"tool_timeout": null}')});
+my $longest = sql(q{SELECT string_agg(md5(n::text), ' ') FROM generate_series(1, 30000) AS n});
+$task = $node->submit("'$longest', 'mind'");
+$node->wait_task($task, 'completed');
+is(sql("SELECT status, output #>> '{core,0,content}' FROM prometheus.step WHERE task_id = $task AND kind = 'recall'"), 'ok|You are a calculator.',
+	'a request with more words than can be looked for');
+
 # Killed while it thinks, at each of its thoughts: it goes on.
 think_of(plan => '{"plans": [{"approach": "balanced", "cost": 1, "steps": [{"action": "Say it.", "tool": "", "outcome": "told", "probability": 1, "risks": []}]}]}');
 sql(<<'EOSQL');
@@ -291,6 +355,45 @@ $node->wait_task($task, 'completed');
 is(sql("SELECT status, error LIKE 'budget all per month is used up%' FROM prometheus.step WHERE task_id = $task AND kind = 'reflect'"), 'error|t', 'no money for a reflection');
 is(sql("SELECT prometheus_result($task)"), 'It is 5.', 'and the answer stands');
 sql(q{SELECT prometheus_set_budget('all', 'month', 1000000000); DELETE FROM thought WHERE kind = 'slow'});
+
+# Paused when it has its answer: it waits, and holds nothing; its deadline or a
+# cancel ends it with the answer, and else it looks back when it may go on.
+sql(q{INSERT INTO thought VALUES ('slow', '{"of": "plan that was chosen"}')});
+foreach my $target ('all', 'agent:mind')
+{
+	$lock = $node->background_psql('postgres');
+	$lock->query_safe('SELECT pg_advisory_lock(600)');
+	my $timeout = $target eq 'all' ? '8 seconds' : '1 day';
+	my @tasks = ($node->submit("'Paused.', 'mind', timeout => '$timeout'"), $node->submit("'Paused.', 'mind'"));
+	$node->wait_for("$target: two are about to answer", q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 600 AND NOT granted}, 2);
+	sql("SELECT prometheus_pause('$target')");
+	$lock->quit;
+	$node->wait_for("$target: they have answered, and wait",
+		"SELECT count(*) FROM prometheus.task WHERE task_id IN ($tasks[0], $tasks[1]) AND status IN ('retrying', 'completed')", 2);
+	sql("SELECT prometheus_cancel($tasks[0])") if $target ne 'all';
+	$node->wait_task($tasks[0], 'completed');
+	is($about->($tasks[0]), $target eq 'all' ? 'the deadline of its task has passed' : 'the task was cancelled', "$target paused: its answer stands");
+	push @tasks, $node->submit("'Never begun.', 'mind'");
+	is(sql("SELECT status FROM prometheus.task WHERE task_id = $tasks[1]"), 'retrying', "$target paused: the other waits to look back");
+	sql("SELECT prometheus_cancel($_)") foreach @tasks[1, 2];
+	$node->wait_task($tasks[1], 'completed');
+	$node->wait_task($tasks[2], 'cancelled');
+	is(sql("SELECT prometheus_result($tasks[1])"), 'It is 5.', "$target paused: cancelled, and the answer stands");
+	sql("SELECT prometheus_resume('$target')");
+}
+think_of(reflect => '{"aspects": [], "appropriateness": 1, "effectiveness": 1, "critique": "Good.", "lessons": [], "correction": ""}');
+$lock = $node->background_psql('postgres');
+$lock->query_safe('SELECT pg_advisory_lock(600)');
+$task = $node->submit("'Paused.', 'mind'");
+$node->wait_for('it is about to answer', q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 600 AND NOT granted}, 1);
+sql("SELECT prometheus_pause()");
+$lock->quit;
+$node->wait_task($task, 'retrying');
+sql("SELECT prometheus_resume()");
+$node->wait_task($task, 'completed');
+is(sql("SELECT string_agg(kind || ' ' || status, ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $task AND kind <> 'review'"),
+	'recall ok, plan ok, chat ok, reflect ok', 'resumed: it looks back, and nothing is done twice');
+sql(q{DELETE FROM thought WHERE kind = 'slow'});
 
 foreach my $of (qw(probability appropriateness))
 {
