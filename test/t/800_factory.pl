@@ -4,12 +4,14 @@
 use strict;
 use warnings FATAL => 'all';
 
+use FakeLLM;
 use JSON::PP;
 use PostgreSQL::Test::Utils;
 use PromCluster;
 use Test::More;
 
 my $node = PromCluster->new('main');
+my $llm = FakeLLM->new;
 $node->keep_sessions;
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
@@ -322,6 +324,43 @@ is( sql("SELECT string_agg(concat_ws(' ', step, stage, effect), ', ' ORDER BY st
 	'1 answer allow, 2 tool allow, task allow', 'what it allows is judged as an answer, and as a tool');
 sql(q{SELECT prometheus_set_policy('no_sevens', effect => 'off')});
 
+# Models are asked about the answer, and about the call; what one doubts is told.
+sql(<<'EOSQL');
+CREATE TABLE opinion (confidence numeric);
+INSERT INTO opinion VALUES (0.9);
+CREATE FUNCTION counsels(request jsonb) RETURNS jsonb LANGUAGE sql STABLE SECURITY DEFINER AS $$
+SELECT jsonb_build_object('choices', jsonb_build_array(jsonb_build_object('index', 0, 'finish_reason', 'stop',
+	'message', jsonb_build_object('role', 'assistant', 'content', jsonb_build_object('humility', 1, 'patience', 1, 'service', 1,
+	'gentleness', 1, 'prudence', 1, 'courage', 1, 'truthfulness', 1, 'confidence', CASE WHEN request #>> '{messages}' ~ 'create_tool' THEN confidence ELSE 0.9 END,
+	'counsel', 'I would not.', 'suggestions', '[]'::jsonb)::text)))) FROM opinion
+$$;
+SELECT prometheus_set_model('counsels', 'function', handler => 'counsels(jsonb)');
+SELECT prometheus_set_policy('of_answers', 'answer', 'deny', reviewer => 'model:counsels', match => '{"agent": "smith"}');
+SELECT prometheus_set_policy('of_tools', 'tool', 'deny', reviewer => 'model:counsels', match => '{"agent": "smith"}');
+EOSQL
+says('Counselled.', adder('counselled'));
+$task = make('completed', 'Counselled.');
+is( $node->steps($task),
+	'1 chat smith ok, 2 tool create_tool ok, 3 review of_answers ok, 4 review of_tools ok',
+	'counsel: of the answer, then of the call, and then it is made');
+sql(q{UPDATE opinion SET confidence = 0.1});
+says('Doubted.', adder('doubted'));
+$task = make('failed', 'Doubted.');
+like(refusals($task), qr/I would not/, 'counsel: a doubt is told');
+unlike(made(), qr/doubted/, 'counsel: and nothing is made');
+sql(q{SELECT prometheus_set_policy('of_answers', effect => 'off'), prometheus_set_policy('of_tools', effect => 'off')});
+
+# Of a model on the network.
+$node->fake_agent($llm, 'fake-fixed', name => 'far');
+sql(sprintf q{SELECT prometheus_set_agent('far', options => '{"max_turns": 2}')});
+$task = make('failed', 'Far away.', undef, undef, 'far');
+like(refusals($task), qr/^syntax error at or near /, 'network: what is answered is tried');
+like(error_of_task($task), qr/^failed\|LimitExceeded\|max_turns/, 'network: limits of the agent hold');
+
+# Of one that answers with the request.
+$task = make('failed', 'An echo.', undef, undef, 'default');
+like(error_of_task($task), qr/^failed\|ToolError\|none of 3 functions .*syntax error at or near "Write"/, 'echo writes no tool');
+
 # Names, versions, and whose they are.
 says('Other name.', adder('add_numbers'));
 $task = make('failed', 'Other name.');
@@ -368,6 +407,22 @@ is( $node->steps($task),
 	'in full mode it is planned, and looked back at');
 is( join(' ', map { $_->{role} } @{ asked($task, 7) }),
 	'user user user assistant user assistant user', 'in full mode: what the look back is told is the answer, once');
+
+says('Counts no more.', 'x', "CREATE FUNCTION visits3(place text) RETURNS bigint LANGUAGE sql STABLE RETURN (SELECT count(*) FROM app.visit v WHERE v.place = \$1)");
+sql(q{GRANT SELECT ON app.visit TO maker; SELECT prometheus_pause()});
+$task = ask('Counts no more.', '[{"input": {"place": "here"}, "output": 2}]', '{"relations": ["app.visit"]}');
+sql(q{REVOKE SELECT ON app.visit FROM maker; SELECT prometheus_resume()});
+$node->wait_task($task, 'failed');
+like(refusals($task), qr/^permission denied for relation "app.visit"$/m, 'relations: ... at the time when it is tried');
+
+# Who asked may set tools no more.
+sql(q{CREATE ROLE former; GRANT prometheus_agent_user, prometheus_agent_admin TO former; SELECT prometheus_pause()});
+says('Of a former one.', adder('former'));
+$task = sql("SET ROLE former; SELECT prometheus_create_tool('Of a former one.', '$adding', 'smith')");
+sql(q{REVOKE prometheus_agent_admin FROM former; SELECT prometheus_resume()});
+$node->wait_task($task, 'failed');
+like(refusals($task), qr/^permission denied/m, 'who may set tools no more has none made');
+unlike(made(), qr/former/, '... nor a function left');
 
 # Cancelled while it waits.
 sql(q{SELECT prometheus_set_policy('justica.creation', effect => 'escalate')});
@@ -442,6 +497,9 @@ is( $node->safe_psql('copy', q{SELECT count(*) FROM pg_proc WHERE pronamespace =
 is( $node->safe_psql('copy', q{SELECT count(*) FROM pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner))) WHERE pronamespace = 'prometheus_tool'::regnamespace AND grantee = 0}),
 	0, 'dump: and not granted to all');
 is( $node->safe_psql('copy', q{SET ROLE maker; SELECT prometheus_restore_tool('add_numbers', 2)}), 4, 'dump: and are what they were');
+
+# The extension goes when the functions may, too.
+like($node->error_of('DROP EXTENSION prometheus')->{message}, qr/because other objects depend on it/, 'drop: functions keep it');
 
 $node->check_invariants('invariants', retried => [$retried]);
 $node->stop;
