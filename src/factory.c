@@ -18,6 +18,7 @@
 #include "agent.h"
 #include "commission.h"
 #include "compat.h"
+#include "guc.h"
 #include "role.h"
 #include "task.h"
 
@@ -119,6 +120,13 @@ check_examples(Jsonb *examples)
 
 	if (!JB_ROOT_IS_ARRAY(examples) || JB_ROOT_IS_SCALAR(examples))
 		raise_examples("They are no array.");
+	if (VARSIZE(examples) > (size_t) prom_guc_max_request * 1024)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("the examples are too long"),
+				 errdetail("They have %zu bytes; the limit is %d kB.",
+						   (size_t) VARSIZE(examples), prom_guc_max_request),
+				 errhint("An administrator can raise prometheus.max_request.")));
 	n = JB_ROOT_COUNT(examples);
 	if (n < 1 || n > MAX_EXAMPLES)
 		raise_examples(psprintf("There must be 1 to %d, and there are %d.",

@@ -27,6 +27,7 @@
 #include "act.h"
 #include "agent.h"
 #include "candidate.h"
+#include "difference.h"
 #include "encoding.h"
 #include "guard.h"
 #include "learning.h"
@@ -129,23 +130,9 @@ are_close(Numeric a, Numeric b)
 static bool
 are_same_scalars(const JsonbValue *a, const JsonbValue *b)
 {
-	if (a->type != b->type)
-		return false;
-	switch (a->type)
-	{
-		case jbvNull:
-			return true;
-		case jbvBool:
-			return a->val.boolean == b->val.boolean;
-		case jbvNumeric:
-			return are_close(a->val.numeric, b->val.numeric);
-		case jbvString:
-			return a->val.string.len == b->val.string.len &&
-				   memcmp(a->val.string.val, b->val.string.val,
-						  a->val.string.len) == 0;
-		default:
-			return false;
-	}
+	if (a->type == jbvNumeric && b->type == jbvNumeric)
+		return are_close(a->val.numeric, b->val.numeric);
+	return prom_same_scalars(a, b);
 }
 
 /* Two documents, piece by piece; the members of objects are in order. */

@@ -368,6 +368,8 @@ SELECT throws_ok($$SELECT public.prometheus_create_tool(NULL, '[]')$$, '22004', 
 SELECT throws_ok($$SELECT public.prometheus_create_tool('x', NULL)$$, '22004', 'a tool must have examples');
 SELECT throws_ok(format('SELECT public.prometheus_create_tool(%L, ''[]'')', repeat('x', 4097)), '54000',
     'the description of a tool is too long');
+SELECT throws_ok($$SELECT public.prometheus_create_tool('x', jsonb_build_array(jsonb_build_object('input', '{}'::jsonb, 'output', repeat('x', 1100000))))$$,
+    '54000', 'the examples are too long');
 SELECT throws_ok($$SELECT public.prometheus_create_tool('x', '[{"input": {}, "output": 1}]', 'nobody')$$, '42704',
     'agent "nobody" does not exist');
 

@@ -498,6 +498,8 @@ is( $node->safe_psql('copy', q{SELECT count(*) FROM pg_proc, aclexplode(coalesce
 	0, 'dump: and not granted to all');
 is( $node->safe_psql('copy', q{SET ROLE maker; SELECT prometheus_restore_tool('add_numbers', 2)}), 4, 'dump: and are what they were');
 
+is( $node->safe_psql('copy', q{SELECT has_schema_privilege('hand', 'prometheus_tool', 'USAGE')}), 't', 'dump: and the role of an agent may use them');
+
 # The extension goes when the functions may, too.
 like($node->error_of('DROP EXTENSION prometheus')->{message}, qr/because other objects depend on it/, 'drop: functions keep it');
 
