@@ -1,5 +1,6 @@
 /*
- * The two roles.  Roles are the cluster's, so they outlive DROP EXTENSION and
+ * The roles: two for people, and one that owns what models write and may do
+ * nothing else.  Roles are the cluster's, so they outlive DROP EXTENSION and
  * may be there already; one that prometheus did not make is never taken.
  */
 DO $$
@@ -11,7 +12,9 @@ BEGIN
         VALUES ('prometheus_agent_user',
                 'Role of the extension prometheus: may submit tasks and read its own.'),
                ('prometheus_agent_admin',
-                'Role of the extension prometheus: sets agents and models, sees every task.')
+                'Role of the extension prometheus: sets agents and models, sees every task.'),
+               ('prometheus_tool_owner',
+                'Role of the extension prometheus: owns the functions that models wrote. Grant it nothing but USAGE on schemas whose relations they may read.')
     LOOP
         SELECT r.oid INTO found
           FROM pg_catalog.pg_roles r

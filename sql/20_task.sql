@@ -36,7 +36,8 @@ CREATE TABLE prometheus._task (
     parent_step integer,
     depth integer,
     caused_by bigint,
-    causes integer
+    causes integer,
+    commission jsonb
 );
 CREATE INDEX _task_xid ON prometheus._task (xid);
 CREATE INDEX _task_conversation ON prometheus._task
@@ -52,7 +53,7 @@ CREATE INDEX _task_caused_by ON prometheus._task (caused_by)
 CREATE INDEX _task_depends_on ON prometheus._task USING gin (depends_on)
     WHERE depends_on IS NOT NULL;
 COMMENT ON TABLE prometheus._task IS
-    'A task as it was submitted: one row a task. parent_id, parent_step, depth: of one that another task delegated, by that step, so many levels deep. caused_by: the event that it was submitted because of, or its parent''s first one; causes: how many there are, one behind the other, but for those that delegated.';
+    'A task as it was submitted: one row a task. parent_id, parent_step, depth: of one that another task delegated, by that step, so many levels deep. caused_by: the event that it was submitted because of, or its parent''s first one; causes: how many there are, one behind the other, but for those that delegated. commission: a tool that it is to make (prometheus_create_tool()).';
 
 CREATE TABLE prometheus._attempt (
     task_id bigint NOT NULL,
@@ -121,17 +122,21 @@ CREATE TABLE prometheus._step (
     reused bigint,
     request_hash bytea,
     reply text,
+    tool_version bigint,
     PRIMARY KEY (task_id, step)
 );
 -- Good replies that may be used again: those of models with the option cache.
 CREATE INDEX _step_request ON prometheus._step (request_hash, ended_at)
     WHERE request_hash IS NOT NULL;
 CREATE INDEX _step_xid ON prometheus._step (xid);
+-- What came of calls of tools that tasks have made.
+CREATE INDEX _step_tool ON prometheus._step (name, tool_version, event_id)
+    WHERE tool_version IS NOT NULL;
 -- What functions that are models used, for the budgets; those of echo use none.
 CREATE INDEX _step_used ON prometheus._step (started_at)
     WHERE call_id IS NULL AND (tokens_in > 0 OR tokens_out > 0);
 COMMENT ON TABLE prometheus._step IS
-    'A checkpoint of a task: a turn of the model, or a tool call, and what came of it. calls: tool calls that a turn asks for; their steps have the numbers that follow. reused: event_id of the step whose reply was used. request_hash: by what this reply is found for an equal request of the same role; reply: its own text, if answer is made from that.';
+    'A checkpoint of a task: a turn of the model, or a tool call, and what came of it. calls: tool calls that a turn asks for; their steps have the numbers that follow. reused: event_id of the step whose reply was used. request_hash: by what this reply is found for an equal request of the same role; reply: its own text, if answer is made from that. tool_version: of a tool that a task made, and that was called.';
 
 CREATE TABLE prometheus._outcome (
     task_id bigint NOT NULL,

@@ -14,6 +14,7 @@ CREATE TABLE prometheus._tool (
     method text,
     url text,
     secret text,
+    task_id bigint,
     search_path text NOT NULL,
     hash text NOT NULL,
     description text,
@@ -25,7 +26,7 @@ CREATE TABLE prometheus._tool (
 );
 CREATE INDEX _tool_mark ON prometheus._tool (name, mark DESC, version DESC);
 COMMENT ON TABLE prometheus._tool IS
-    'Every version of every tool. kind: function, http or builtin. function: its signature, every name qualified; method, url, secret: of http; hash: of its definition when it was set. mark: the newest mark when it was written, 0 before the first.';
+    'Every version of every tool. kind: function, http or builtin. function: its signature, every name qualified; method, url, secret: of http; hash: of its definition when it was set; task_id: the task that made it. mark: the newest mark when it was written, 0 before the first.';
 
 CREATE FUNCTION prometheus._json(document text) RETURNS jsonb
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'prom_json';

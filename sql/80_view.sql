@@ -550,7 +550,8 @@ COMMENT ON COLUMN prometheus.model.options IS 'As given to prometheus_set_model(
 
 CREATE VIEW prometheus.tool WITH (security_barrier) AS
 SELECT f.name, t.kind, t.function, t.tier, t.idempotent, t.owner, t.version,
-       t.set_at, t.description, t.schema, t.method, t.url, t.secret
+       t.set_at, t.description, t.schema, t.method, t.url, t.secret,
+       t.task_id, u.calls, u.succeeded, r.retired
   FROM prometheus._tool f
  CROSS JOIN LATERAL (
        SELECT x.*
@@ -558,6 +559,22 @@ SELECT f.name, t.kind, t.function, t.tier, t.idempotent, t.owner, t.version,
         WHERE x.name = f.name AND x.mark <= prometheus._last_mark()
           AND prometheus._seen(x.xid)
         ORDER BY x.mark DESC, x.version DESC LIMIT 1) t
+  LEFT JOIN LATERAL (
+       SELECT count(*) AS calls,
+              count(*) FILTER (WHERE s.status = 'ok') AS succeeded
+         FROM prometheus._step s
+        WHERE s.name = t.name AND s.tool_version = t.version
+          AND prometheus._seen(s.xid)) u ON t.task_id IS NOT NULL
+  LEFT JOIN LATERAL (
+       SELECT count(*) >= 10
+              AND 2 * count(*) FILTER (WHERE n.status = 'ok') < count(*)
+              AS retired
+         FROM (SELECT s.status
+                 FROM prometheus._step s
+                WHERE s.name = t.name AND s.tool_version = t.version
+                  AND prometheus._seen(s.xid)
+                ORDER BY s.event_id DESC LIMIT 20) n) r
+       ON t.task_id IS NOT NULL
  WHERE f.version = 1;
 COMMENT ON VIEW prometheus.tool IS 'The newest version of each tool.';
 COMMENT ON COLUMN prometheus.tool.name IS 'What models call it, and prometheus_set_agent() is given.';
@@ -573,6 +590,10 @@ COMMENT ON COLUMN prometheus.tool.schema IS 'The JSON Schema that the arguments 
 COMMENT ON COLUMN prometheus.tool.method IS 'Of http: the method of its requests.';
 COMMENT ON COLUMN prometheus.tool.url IS 'Of http: where they go, with a {name} for arguments.';
 COMMENT ON COLUMN prometheus.tool.secret IS 'Of http: where its key is: NAME or env:NAME; never a key.';
+COMMENT ON COLUMN prometheus.tool.task_id IS 'The task that made it (prometheus_create_tool()); null: none did, and then the next three are null.';
+COMMENT ON COLUMN prometheus.tool.calls IS 'Calls of this version whose arguments fitted, as long as their tasks are kept.';
+COMMENT ON COLUMN prometheus.tool.succeeded IS 'Those of them that ended without an error.';
+COMMENT ON COLUMN prometheus.tool.retired IS 'It is not called any more: of the last 20 of its calls, or at least 10, less than half succeeded. prometheus_restore_tool() gives it another chance.';
 
 CREATE VIEW prometheus.policy WITH (security_barrier) AS
 SELECT f.name, p.stage, p.effect, p.match, p.condition, p.reviewer,

@@ -50,6 +50,10 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_set_tool(
     regprocedure, text, text, text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_set_http_tool(
     text, text, text, jsonb, text, text, text, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_create_tool(
+    text, jsonb, text, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_restore_tool(text, bigint)
+    FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_set_policy(
     text, text, text, regprocedure, jsonb, text, text, text, text, text)
     FROM PUBLIC;
@@ -285,6 +289,8 @@ GRANT EXECUTE ON FUNCTION
         regprocedure, text, text, text, boolean),
     @extschema@.prometheus_set_http_tool(
         text, text, text, jsonb, text, text, text, boolean),
+    @extschema@.prometheus_create_tool(text, jsonb, text, jsonb),
+    @extschema@.prometheus_restore_tool(text, bigint),
     @extschema@.prometheus_set_policy(
         text, text, text, regprocedure, jsonb, text, text, text, text, text),
     @extschema@.prometheus_set_budget(text, text, bigint, numeric),

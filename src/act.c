@@ -36,6 +36,7 @@
 #include "tool/builtin.h"
 #include "version.h"
 #include "worker.h"
+#include "workshop.h"
 #include "xact.h"
 
 /* Rows that a tool's function is asked for at once. */
@@ -68,6 +69,7 @@ typedef struct Call
 	const char *schema; /* of the arguments, or NULL */
 	const char *arguments;
 	bool is_set;
+	bool begun; /* its arguments fit, so what fails is its own fault */
 	int64 max_result;
 	MemoryContext keep; /* where the result is to be */
 	StringInfoData result;
@@ -161,6 +163,7 @@ run_call(void *arg)
 
 	SPI_connect();
 	arguments = read_arguments(call);
+	call->begun = true;
 	value = JsonbPGetDatum(arguments);
 	plan = SPI_prepare(prom_signature_call(call->function, arguments), 1,
 					   &type);
@@ -210,12 +213,9 @@ unknown_tool(const PromPromptSource *source, const char *name)
 	return text.data;
 }
 
-/*
- * Who it runs as: the agent's role, or the submitter, who may be a superuser as
- * in his own session.  Why it cannot, or NULL.
- */
-static const char *
-find_role(const PromPromptFacts *facts, Oid *role)
+/* The submitter may be a superuser, as in his own session. */
+const char *
+prom_act_find_role(const PromPromptFacts *facts, Oid *role)
 {
 	const PromAgent *agent = facts->agent;
 
@@ -252,8 +252,12 @@ prom_act_refused(const PromJob *job)
 static const char *
 prepare_function(const PromTool *tool, Call *call)
 {
+	const char *retired = prom_tool_retired(tool);
 	char *hash;
 
+	if (retired != NULL)
+		return psprintf("%s; prometheus_restore_tool() gives it another chance",
+						retired);
 	call->function = prom_signature_find(tool->function);
 	hash = OidIsValid(call->function) ? prom_signature_hash(call->function)
 									  : NULL;
@@ -332,7 +336,7 @@ run_tool(const PromJob *job, const PromPromptFacts *facts,
 
 	guard.timeout = prom_act_time_left(facts->agent->tool_timeout, job,
 									   step->started_at);
-	step->error = find_role(facts, &guard.role);
+	step->error = prom_act_find_role(facts, &guard.role);
 	if (tool->is_builtin)
 	{
 		run.builtin = prom_builtin_find(tool->function);
@@ -372,6 +376,8 @@ run_tool(const PromJob *job, const PromPromptFacts *facts,
 	{
 		initStringInfo(&call.result);
 		prom_guard_run(&guard, run_call, &call, &end);
+		if (call.begun && tool->task_id != 0)
+			step->tool_version = tool->version;
 	}
 	if (!end.ok)
 		end_run(step, &guard, &end, verdict);
@@ -523,6 +529,11 @@ act_tool(PromJob *job)
 	step.error = prom_act_refused(job);
 	if (step.error == NULL && asked.tool == NULL)
 		step.error = unknown_tool(&asked.facts.source, step.name);
+	if (asked.commission != NULL)
+	{
+		prom_workshop_run(job, &asked);
+		return;
+	}
 	if (asked.tool != NULL && asked.tool->is_http)
 	{
 		prom_errand_judge(job, &asked, &step);

@@ -6,6 +6,7 @@
 #define PROM_ACT_H
 
 #include "judge.h"
+#include "prompt.h"
 #include "shmem.h"
 #include "step.h"
 
@@ -28,6 +29,12 @@ extern const char *prom_act_clip(const char *text, int limit);
 /* What is left of a time-out before the task's deadline, ms. */
 extern int64 prom_act_time_left(int64 timeout, const PromJob *job,
 								TimestampTz now);
+
+/*
+ * Who the tools of a task run as: its agent's role, or its submitter.  Why they
+ * cannot, or NULL.
+ */
+extern const char *prom_act_find_role(const PromPromptFacts *facts, Oid *role);
 
 /* Why a job's step is an error without anything having been run; or NULL. */
 extern const char *prom_act_refused(const PromJob *job);

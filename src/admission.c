@@ -241,7 +241,7 @@ prom_admission_allowed(const PromAttempt *attempt, const PromLoaded *loaded,
 	const PromPolicy *policy;
 	PromVerdict said;
 
-	if (progress->reflected ||
+	if (progress->reflected || progress->made ||
 		!prom_judge_has(policies, PROM_STAGE_ANSWER))
 		return true;
 	judge_answer(loaded, attempt, progress, judged);
@@ -365,6 +365,7 @@ ask_about_calls(PromFactWriter *writer, PromAttempt *attempt,
 				const PromLoaded *loaded, PromJudgement *judgement,
 				TimestampTz now)
 {
+	PromJudged before = judgement->judged;
 	PromPromptFacts facts;
 
 	if (attempt->nasking == 0)
@@ -389,6 +390,7 @@ ask_about_calls(PromFactWriter *writer, PromAttempt *attempt,
 		}
 		attempt->asking[first] = attempt->asking[--attempt->nasking];
 	}
+	judgement->judged = before;
 	return PROM_ADMISSION_ALLOWS;
 }
 
@@ -400,8 +402,8 @@ prom_admission_ask(PromFactWriter *writer, PromAttempt *attempt,
 	bool answered = progress->answered;
 	PromAdmission came;
 
-	/* What it has looked back at was allowed before. */
-	if (answered && progress->reflected)
+	/* What it has looked back at, or is a tool, was allowed before. */
+	if (answered && (progress->reflected || progress->made))
 		return PROM_ADMISSION_ALLOWS;
 	if (answered)
 		came = review_answer(writer, attempt, loaded, progress, judgement, now);
@@ -410,8 +412,10 @@ prom_admission_ask(PromFactWriter *writer, PromAttempt *attempt,
 							  judgement, now);
 	if (came != PROM_ADMISSION_ALLOWS)
 		return came;
-	if (progress->npending > 0)
-		return ask_about_calls(writer, attempt, loaded, judgement, now);
-	return take_counsel(writer, attempt, loaded, progress, begun, judgement,
-						now);
+	if (answered || progress->npending == 0)
+		came = take_counsel(writer, attempt, loaded, progress, begun, judgement,
+							now);
+	if (came == PROM_ADMISSION_ALLOWS && progress->npending > 0)
+		came = ask_about_calls(writer, attempt, loaded, judgement, now);
+	return came;
 }

@@ -367,6 +367,79 @@ prom_set_agent(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(prom_setting_end(&setting, texts, options));
 }
 
+/* Lock the agent, be the owner, and see whether who did may give it a tool. */
+static void
+begin_giving(PromSetting *setting, const char *agent)
+{
+	prom_setting_check(&agent_kind, "prometheus_create_tool", agent);
+	prom_setting_begin(setting, &agent_kind, agent);
+	if (!setting->exists)
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("agent \"%s\" does not exist", agent)));
+	if (!prom_setting_may_act_as_owner(setting))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for agent \"%s\"", agent),
+				 errdetail("Its owner is \"%s\".", setting->owner),
+				 errhint("Without the option assign the tool is made, and its owner can give it to the agent.")));
+	if (setting->columns[AGENT_RUN_AS] != NULL)
+		(void) check_run_as(setting, setting->columns[AGENT_RUN_AS]);
+}
+
+void
+prom_agent_check_may_give(const char *agent)
+{
+	PromSetting setting;
+
+	begin_giving(&setting, agent);
+	prom_setting_leave(&setting);
+}
+
+/* Its tools with one more, as text; NULL: it has that one. */
+static char *
+add_tool(const char *tools, const char *tool)
+{
+	Oid types[2] = {TEXTOID, TEXTOID};
+	Datum values[2] = {tools == NULL ? (Datum) 0 : CStringGetTextDatum(tools),
+					   CStringGetTextDatum(tool)};
+	const char *nulls = tools == NULL ? "n " : NULL;
+	int count;
+
+	if (prom_execute_now(
+			"SELECT pg_catalog.array_append(x.tools, $2)::pg_catalog.text,"
+			" pg_catalog.cardinality(x.tools)"
+			" FROM (SELECT COALESCE($1::pg_catalog.text[], '{}') AS tools) x"
+			" WHERE NOT $2 OPERATOR(pg_catalog.=) ANY (x.tools)",
+			2, types, values, nulls, true) != SPI_OK_SELECT)
+		elog(ERROR, "could not add a tool");
+	if (SPI_processed == 0)
+		return NULL;
+	count = prom_row_int32(0, 2);
+	if (count >= PROM_MAX_TOOLS)
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+						errmsg("an agent may have %d tools", PROM_MAX_TOOLS)));
+	return prom_row_text(0, 1);
+}
+
+void
+prom_agent_give_tool(const char *agent, const char *tool)
+{
+	PromSetting setting;
+	char *tools;
+
+	begin_giving(&setting, agent);
+	tools = add_tool(setting.columns[AGENT_TOOLS], tool);
+	if (tools == NULL)
+	{
+		prom_setting_leave(&setting);
+		return;
+	}
+	setting.columns[AGENT_TOOLS] = tools;
+	tell_scheduler(agent, NULL);
+	(void) prom_setting_end(&setting, setting.columns,
+							prom_setting_merge(&setting, NULL));
+}
+
 
 /* Versions of agents and models. */
 

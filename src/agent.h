@@ -50,6 +50,14 @@ extern const PromModel *prom_model_version(const char *name, int64 version);
 extern PromAgent *prom_agent_read(const char *name, int64 version);
 extern PromModel *prom_model_read(const char *name, int64 version);
 
+/*
+ * Give an agent one more tool, in a version of its own, unless it has it.
+ * Raises as prometheus_set_agent() does, and unless the current user may act as
+ * the agent's owner, as does the other one, which changes nothing.
+ */
+extern void prom_agent_give_tool(const char *agent, const char *tool);
+extern void prom_agent_check_may_give(const char *agent);
+
 /* Raise unless this is the name of a secret; NULL is none. */
 extern void prom_agent_check_secret(const char *secret);
 

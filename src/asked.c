@@ -23,7 +23,7 @@
 #define MAX_CALLED 200
 
 static PromStatement turn_statement = {
-	"SELECT s.step, s.raw, EXISTS (SELECT FROM prometheus._step x"
+	"SELECT s.step, s.raw, s.answer, EXISTS (SELECT FROM prometheus._step x"
 	"   WHERE x.task_id = $1 AND x.step = $2),"
 	"  EXISTS (SELECT FROM prometheus._approval a"
 	"   WHERE a.task_id = $1 AND a.step = $2)"
@@ -69,30 +69,52 @@ read_calls(PromAsked *asked)
 	SPI_freetuptable(SPI_tuptable);
 }
 
+/* The answer of a task that makes a tool is a call of its own. */
+static void
+read_candidate(PromAsked *asked, const char *answer)
+{
+	asked->commission = asked->facts.commission;
+	asked->statement = prom_commission_statement(answer != NULL ? answer : "");
+	asked->name = PROM_COMMISSION_TOOL;
+	asked->arguments = prom_commission_arguments(asked->statement);
+	asked->tool = prom_commission_tool();
+}
+
 bool
 prom_asked_read(int64 task_id, int32 attempt, int32 step, PromAsked *asked)
 {
 	Datum values[2] = {Int64GetDatum(task_id), Int32GetDatum(step)};
-	const PromToolCall *calls;
-	int ncalls;
+	const PromToolCall *calls = NULL;
+	const char *answer;
+	const char *raw;
+	int ncalls = 0;
 	bool regular;
 
 	memset(asked, 0, sizeof(*asked));
 	prom_statement_run(&turn_statement, values, NULL, true);
-	if (SPI_processed == 0 || prom_row_bool(0, 3))
+	if (SPI_processed == 0 || prom_row_bool(0, 4))
 		return false;
 	asked->task_id = task_id;
 	asked->attempt = attempt;
 	asked->step = step;
 	asked->number = step - prom_row_int32(0, 1);
-	asked->waited = prom_row_bool(0, 4);
-	calls = prom_toolcall_read(prom_encoding_to_utf8(prom_row_text(0, 2)),
-							   &ncalls, &regular);
+	asked->waited = prom_row_bool(0, 5);
+	/* A model that answers with the request has said nothing else. */
+	raw = prom_row_text_or_null(0, 2);
+	if (raw != NULL)
+		calls = prom_toolcall_read(prom_encoding_to_utf8(raw), &ncalls,
+								   &regular);
+	answer = prom_row_text_or_null(0, 3);
 	SPI_freetuptable(SPI_tuptable);
+	prom_prompt_read_facts(task_id, attempt, &asked->facts);
+	if (ncalls == 0 && asked->number == 1 && asked->facts.commission != NULL)
+	{
+		read_candidate(asked, answer);
+		return true;
+	}
 	if (asked->number > ncalls)
 		elog(ERROR, "task %lld has no tool call for step %d",
 			 (long long) task_id, step);
-	prom_prompt_read_facts(task_id, attempt, &asked->facts);
 	asked->name = prom_act_clip(
 		prom_encoding_from_utf8(calls[asked->number - 1].name), MAX_CALLED);
 	asked->arguments =

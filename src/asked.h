@@ -19,6 +19,11 @@ typedef struct PromAsked
 	const char *arguments; /* as the model wrote them */
 	const PromTool *tool;  /* NULL: it was offered none of this name */
 	bool waited;           /* a person was asked about it */
+
+	/* An answer that is to be a tool is a call of its own; else NULL. */
+	const PromCommission *commission;
+	const char *statement;
+
 	PromPromptFacts facts;
 
 	/* Calls that were to be sent for it, and have no step; 0: none. */

@@ -95,6 +95,8 @@ typedef struct PromAttempt
 	PromCall *call;      /* on the network, or ended and not recorded */
 	PromCounsel counsel; /* the review that call is, if it has a model */
 	PromThought thought; /* what call, or the job, asks */
+	bool makes_tool;     /* its answer is a function, which is tried */
+	int32 judged_answer; /* whose verdict it has written; 0: of none */
 	bool thinks;         /* after its answer comes a reflection, */
 	bool looks_again;    /* and perhaps another round */
 	int64 until;         /* the last outcome that a summary has */

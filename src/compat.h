@@ -115,6 +115,13 @@ extern PGDLLEXPORT void _PG_init(void);
 	(pg_namespace_aclcheck((oid), (role), ACL_USAGE) == ACLCHECK_OK)
 #endif
 
+/* Is it what a query is grouped by? */
+#if PG_VERSION_NUM >= 180000
+#define prom_range_is_group(entry) ((entry)->rtekind == RTE_GROUP)
+#else
+#define prom_range_is_group(entry) false
+#endif
+
 /* ExecutorCheckPerms_hook: how each relation of a query is to be used. */
 #if PG_VERSION_NUM >= 160000
 typedef RTEPermissionInfo PromAccess;

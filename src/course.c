@@ -4,6 +4,8 @@
  *
  * The request is reviewed; the model has its turn; the tool calls that it asks
  * for are made; it has its next turn, until it answers; the answer is reviewed.
+ * An answer that is to be a tool (commission.c) is then tried, as a call of its
+ * own; if it is refused, the model has its next turn.
  * Each of them is a step, or needs none, so the same is decided whichever
  * process decides, and however often.
  */
@@ -16,6 +18,7 @@
 #include "admission.h"
 #include "answer.h"
 #include "approval.h"
+#include "commission.h"
 #include "conversation.h"
 #include "course.h"
 #include "encoding.h"
@@ -309,7 +312,7 @@ begin_counsel(PromFactWriter *writer, PromAttempt *attempt,
 static ArrayType *
 pin_tools(const PromLoaded *loaded, const PromAgent *agent)
 {
-	if (agent->ntools == 0)
+	if (agent->ntools == 0 || loaded->makes_tool)
 		return NULL;
 	return prom_tool_pin(loaded->task_id, loaded->retried_attempt,
 						 agent->tools, agent->ntools);
@@ -468,6 +471,14 @@ end_at_limit(PromFactWriter *writer, PromAttempt *attempt,
 								  now);
 		return true;
 	}
+	if (progress->refused >= PROM_MAX_CANDIDATES && progress->npending == 0)
+	{
+		prom_outcome_end(writer, attempt, loaded, "failed", "ToolError",
+						 psprintf("none of %d functions can be the tool; the last one: %s",
+								  progress->refused, progress->refusal),
+						 now);
+		return true;
+	}
 	limit = prom_progress_limit(loaded->task_id, loaded->retried_attempt,
 								progress, limits, now);
 	if (limit == NULL)
@@ -547,8 +558,8 @@ look_back(PromAttempt *attempt, const PromLoaded *loaded,
 		  const PromAgent *agent, PromProgress *progress)
 {
 	prom_progress_read(loaded->task_id, loaded->last_step,
-					   loaded->retried_attempt, progress);
-	attempt->looks_again = agent->reflect_below > 0 &&
+					   loaded->retried_attempt, loaded->makes_tool, progress);
+	attempt->looks_again = agent->reflect_below > 0 && !loaded->makes_tool &&
 						   strcmp(loaded->mode, "full") == 0;
 	attempt->stands =
 		attempt->looks_again
@@ -564,6 +575,7 @@ number_attempt(PromAttempt *attempt, const PromLoaded *loaded)
 	attempt->used = loaded->used;
 	/* Perhaps of a turn that failed, and so was not begun. */
 	attempt->policy_version = 0;
+	attempt->judged_answer = 0;
 	attempt->nasking = 0;
 }
 
@@ -580,6 +592,7 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	PromProgress progress;
 	PromJudgement judgement = {.policies = prom_policies()};
 	ArrayType *tools;
+	bool is_final; /* and nothing is to be done with it first */
 	bool needs_model;
 	bool reaches = false;
 	PromAdmission came;
@@ -587,6 +600,7 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->counsel.model = NULL;
 	attempt->thought = PROM_THOUGHT_NONE;
 	attempt->thinks = attempt->has_hash = false;
+	attempt->makes_tool = loaded->makes_tool;
 	attempt->reused = 0;
 	look_back(attempt, loaded, agent, &progress);
 	if (!begun && waits_on(attempt, loaded, &progress, now))
@@ -614,9 +628,10 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	}
 	attempt->thinks = strcmp(loaded->mode, "full") == 0 &&
 					  !prom_llm_is_local(attempt->model->api);
+	is_final = progress.answered && progress.npending == 0;
 	if (came == PROM_ADMISSION_ALLOWS &&
-		(progress.answered ? attempt->thinks && !progress.reflected
-						   : needs_model && attempt->stands != 0))
+		(is_final ? attempt->thinks && !progress.reflected
+				  : needs_model && attempt->stands != 0))
 	{
 		reaches = prom_admission_reach(attempt, loaded, begun, now);
 		if (!reaches && prom_route_is_held(attempt, now))
@@ -636,9 +651,12 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	 * answer again when a model has been asked.
 	 */
 	if (progress.answered ? came == PROM_ADMISSION_ALLOWS &&
-								judgement.verdict.policy_version > 0
+								judgement.verdict.policy_version > 0 &&
+								attempt->judged_answer != progress.turn
 						  : judgement.verdict.policy != NULL)
 		prom_verdict_add(writer, &judgement.judged, &judgement.verdict, now);
+	if (progress.answered && came == PROM_ADMISSION_ALLOWS)
+		attempt->judged_answer = progress.turn;
 	tools = pin_tools(loaded, agent);
 	attempt->step = progress.next_step;
 	attempt->turn = progress.turns;
@@ -651,7 +669,7 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	else if (came == PROM_ADMISSION_ASKS)
 		return begin_counsel(writer, attempt, loaded, &progress,
 							 &judgement.judged, now);
-	else if (progress.answered)
+	else if (is_final)
 		return end_answered(writer, attempt, loaded, &progress, agent, tools,
 							reaches, now);
 	else
@@ -680,13 +698,14 @@ prom_course_end_answered(PromFactWriter *writer, PromAttempt *attempt,
 	bool begun = open && attempt->attempt == loaded->last_attempt;
 	PromProgress progress;
 	PromJudgement judgement = {.policies = prom_policies()};
+	bool is_full = strcmp(loaded->mode, "full") == 0;
 	const PromAgent *agent;
 
-	if (strcmp(loaded->mode, "full") != 0 || loaded->last_step == 0)
+	if ((!is_full && !loaded->makes_tool) || loaded->last_step == 0)
 		return false;
 	agent = prom_agent_version(loaded->agent, loaded->agent_version);
 	look_back(attempt, loaded, agent, &progress);
-	if (!progress.answered && attempt->stands == 0)
+	if ((!progress.answered || progress.npending > 0) && attempt->stands == 0)
 		return false;
 	/* What this process looks back at was allowed before. */
 	if (attempt->stands == 0 &&
@@ -709,8 +728,9 @@ prom_course_end_answered(PromFactWriter *writer, PromAttempt *attempt,
 	judgement.judged.attempt = attempt->attempt;
 	if (judgement.verdict.policy_version > 0)
 		prom_verdict_add(writer, &judgement.judged, &judgement.verdict, now);
-	attempt->thought = PROM_THOUGHT_REFLECT;
-	if (progress.answered && !progress.reflected &&
+	if (is_full)
+		attempt->thought = PROM_THOUGHT_REFLECT;
+	if (is_full && progress.answered && !progress.reflected &&
 		!prom_llm_is_local(attempt->model->api))
 	{
 		prom_thought_fail(writer, attempt, why, now);

@@ -32,8 +32,9 @@ extern void prom_course_begin_idle(PromFactWriter *writer,
 
 /*
  * The task is to end, and be it as failed.  Has it an answer that nobody can
- * object to any more, and only thinks about that?  Then it ends as completed
- * with it, and its reflection says why there is none.  False: it has not.
+ * object to any more, and only thinks about that, or is a tool by now?  Then it
+ * ends as completed with it, and in full mode its reflection says why there is
+ * none.  False: it has not.
  */
 extern bool prom_course_end_answered(PromFactWriter *writer,
 									 PromAttempt *attempt,

@@ -73,8 +73,8 @@ is_array(const JsonbValue *value)
 		   JsonContainerIsArray(value->val.binary.data);
 }
 
-static bool
-equal_scalars(const JsonbValue *a, const JsonbValue *b)
+bool
+prom_same_scalars(const JsonbValue *a, const JsonbValue *b)
 {
 	if (a->type != b->type)
 		return false;
@@ -109,7 +109,7 @@ compare(Difference *difference, JsonbValue *from, JsonbValue *to)
 	else if ((is_object(from) && is_object(to)) ||
 			 (is_array(from) && is_array(to)))
 		look_into(difference, from->val.binary.data, to->val.binary.data);
-	else if (!equal_scalars(from, to))
+	else if (!prom_same_scalars(from, to))
 		add_changed(difference, from, to);
 }
 

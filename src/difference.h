@@ -13,4 +13,7 @@
  */
 extern Jsonb *prom_difference(Jsonb *from, Jsonb *to);
 
+/* Are two values the same, and neither an array nor an object? */
+extern bool prom_same_scalars(const JsonbValue *a, const JsonbValue *b);
+
 #endif

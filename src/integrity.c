@@ -73,6 +73,8 @@ static const char *const forbidden_prefixes[] = {
 	"prometheus_resume",
 	"prometheus_track",
 	"prometheus_undo",
+	"prometheus_create_tool",
+	"prometheus_restore_tool",
 };
 
 /* Besides, not in what a model wrote: they run a text, or are ours. */

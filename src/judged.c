@@ -72,6 +72,16 @@ prom_judged_read(const PromPromptFacts *facts, int32 attempt, int32 step,
 	if (SPI_processed == 0)
 		return false;
 	turn = prom_row_int32(0, 1);
+	if (turn + 1 == step && facts->commission != NULL && !prom_row_bool(0, 4))
+	{
+		const char *answer = prom_row_text_or_null(0, 2);
+
+		judged->stage = PROM_STAGE_TOOL;
+		judged->tool = prom_commission_tool();
+		judged->arguments = prom_commission_arguments(
+			prom_commission_statement(answer != NULL ? answer : ""));
+		return true;
+	}
 	if (turn < step)
 		return prom_row_bool(0, 4) &&
 			   read_call(facts, prom_row_text(0, 3), step - turn, judged);

@@ -50,7 +50,8 @@ static PromStatement load_statement = {
 	" coalesce(o.outcome = 'waiting', false), t.mode, t.parent_id,"
 	" t.parent_id IS NOT NULL AND (SELECT " PROM_HAS_ENDED
 	"   FROM (SELECT t.parent_id AS task_id) t),"
-	" t.trace_id, t.traceparent, greatest(t.submitted_at, t.run_at, r.retried_at)"
+	" t.trace_id, t.traceparent, greatest(t.submitted_at, t.run_at, r.retried_at),"
+	" t.commission IS NOT NULL"
 	" FROM unnest($1) AS u(task_id)"
 	" JOIN prometheus._task t ON t.task_id = u.task_id"
 	" LEFT JOIN LATERAL (SELECT x.attempt, x.attempts, x.outcome, x.next_run_at"
@@ -115,6 +116,7 @@ read_loaded(uint64 row, PromLoaded *loaded)
 	prom_trace_of(prom_row_uuid(row, 31), prom_row_text_or_null(row, 32),
 				  &loaded->trace);
 	loaded->since = prom_row_time(row, 33);
+	loaded->makes_tool = prom_row_bool(row, 34);
 }
 
 PromLoaded *

@@ -141,8 +141,8 @@ prom_outcome_of_reply(PromFactWriter *writer, PromAttempt *attempt,
 	end.attempt = attempt->attempt;
 	end.used = attempt->used + (uses_attempt(reply) ? 1 : 0);
 	end.step = attempt->step;
-	/* An answer may have to be judged first, and to be looked back at. */
-	if (reply->ok && (attempt->thinks ||
+	/* An answer may have to be judged, tried or looked back at first. */
+	if (reply->ok && (attempt->thinks || attempt->makes_tool ||
 					  prom_judge_has(prom_policies(), PROM_STAGE_ANSWER)))
 	{
 		attempt->next = PROM_NEXT_GO_ON;

@@ -122,6 +122,31 @@ take_thought(PromProgress *progress, uint64 row, const char *kind,
 	}
 }
 
+/* A function was tried. */
+static void
+take_candidate(PromProgress *progress, uint64 row, const char *status,
+			   bool counts)
+{
+	progress->made = strcmp(status, "ok") == 0;
+	if (progress->made || !counts)
+		return;
+	progress->refused++;
+	progress->refusal = prom_row_text_or_null(row, 10);
+}
+
+/* An answer that is a function: it is tried, has been refused, or is a tool. */
+static void
+find_candidate(PromProgress *progress, bool tried)
+{
+	progress->next_step = Max(progress->next_step, progress->turn + 2);
+	if (tried && !progress->made)
+		progress->ncalls = 1;
+	if (tried)
+		return;
+	progress->pending = palloc(sizeof(int32));
+	progress->pending[progress->npending++] = progress->turn + 1;
+}
+
 /* The calls of the last turn that are not among the steps. */
 static void
 find_pending(PromProgress *progress)
@@ -144,9 +169,10 @@ find_pending(PromProgress *progress)
 
 void
 prom_progress_read(int64 task_id, int32 last_step, int32 retried_attempt,
-				   PromProgress *progress)
+				   bool makes_tool, PromProgress *progress)
 {
 	Datum value = Int64GetDatum(task_id);
+	bool tried = false;
 
 	memset(progress, 0, sizeof(*progress));
 	progress->next_step = 1;
@@ -169,6 +195,13 @@ prom_progress_read(int64 task_id, int32 last_step, int32 retried_attempt,
 			progress->ncalls = prom_row_int32(i, 4);
 			progress->next_step = step + progress->ncalls + 1;
 			progress->reviewed_answer = false;
+			progress->made = tried = false;
+		}
+		if (makes_tool && strcmp(kind, "tool") == 0 && progress->ncalls == 0)
+		{
+			take_candidate(progress, i, status,
+						   prom_row_int32(i, 8) > retried_attempt);
+			tried = true;
 		}
 		if (prom_row_int32(i, 8) > retried_attempt)
 		{
@@ -176,7 +209,9 @@ prom_progress_read(int64 task_id, int32 last_step, int32 retried_attempt,
 			take_thought(progress, i, kind, status);
 		}
 	}
-	if (progress->turn > 0)
+	if (makes_tool && progress->turn > 0 && progress->ncalls == 0)
+		find_candidate(progress, tried);
+	else if (progress->turn > 0)
 		find_pending(progress);
 	progress->answered = progress->turn > 0 && progress->ncalls == 0;
 	progress->reflected = progress->reflection > progress->turn;

@@ -49,6 +49,14 @@ typedef struct PromProgress
 	int32 review_attempt;    /* of which attempt; 0: there is none */
 	bool reviewed_answer;    /* of the answer that turn is */
 	const char *review_veto; /* why it was not allowed; NULL: it was */
+
+	/*
+	 * Of a task that makes a tool, whose answer is a function: that is a call
+	 * of its own, with the step after it.
+	 */
+	bool made;           /* it is a tool now */
+	int refused;         /* functions that were tried and are not, */
+	const char *refusal; /* and why the last one is not */
 } PromProgress;
 
 /*
@@ -57,7 +65,8 @@ typedef struct PromProgress
  * connected.
  */
 extern void prom_progress_read(int64 task_id, int32 last_step,
-							   int32 retried_attempt, PromProgress *progress);
+							   int32 retried_attempt, bool makes_tool,
+							   PromProgress *progress);
 
 /*
  * If an answer has a score below that, there is another round: the answer, by

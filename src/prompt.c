@@ -276,7 +276,8 @@ set_stored_message(PromMessage *message, const char *role, const char *text)
 }
 
 /*
- * The own steps so far, in order: turns that call tools, and tool calls.  After
+ * The own steps so far, in order: turns that call tools, and tool calls; answers
+ * that were functions and were refused, which says the step after each.  After
  * an answer that was looked back at there are some only if it was to be better:
  * so it is among them, and what was said of it.
  */
@@ -293,7 +294,7 @@ static PromStatement thread_statement = {
 	"     CASE WHEN s.status OPERATOR(pg_catalog.=) 'vetoed' THEN 'Vetoed'"
 	"       WHEN s.status OPERATOR(pg_catalog.=) 'unknown' THEN 'Unknown'"
 	"       ELSE 'Error' END, ': ',"
-	"     coalesce(s.error, s.status)) END, s.kind"
+	"     coalesce(s.error, s.status)) END, s.kind, s.name"
 	" FROM prometheus._step s WHERE s.task_id OPERATOR(pg_catalog.=) $1"
 	"   AND s.step OPERATOR(pg_catalog.<) $2"
 	"   AND (s.kind OPERATOR(pg_catalog.=) 'tool'"
@@ -304,7 +305,14 @@ static PromStatement thread_statement = {
 	"          WHERE x.task_id OPERATOR(pg_catalog.=) s.task_id"
 	"            AND x.step OPERATOR(pg_catalog.>) s.step"
 	"            AND x.step OPERATOR(pg_catalog.<) $2"
-	"            AND x.kind OPERATOR(pg_catalog.=) 'reflect'))"
+	"            AND x.kind OPERATOR(pg_catalog.=) 'reflect')"
+	"         OR EXISTS (SELECT FROM prometheus._step r"
+	"           WHERE r.task_id OPERATOR(pg_catalog.=) $1"
+	"             AND r.step OPERATOR(pg_catalog.=)"
+	"               (s.step OPERATOR(pg_catalog.+) 1)"
+	"             AND r.step OPERATOR(pg_catalog.<) $2"
+	"             AND r.kind OPERATOR(pg_catalog.=) 'tool'"
+	"             AND r.status OPERATOR(pg_catalog.<>) 'ok'))"
 	"     OR s.kind OPERATOR(pg_catalog.=) 'reflect'"
 	"       AND s.status OPERATOR(pg_catalog.=) 'ok')"
 	" ORDER BY s.step",
@@ -326,14 +334,18 @@ typedef struct Thread
 static void
 add_turn(Thread *thread, uint64 row)
 {
-	const char *raw = prom_encoding_to_utf8(prom_row_text(row, 3));
+	const char *raw;
 	const char *text = prom_row_text_or_null(row, 4);
 	PromMessage *message = &thread->messages[thread->n++];
 	bool regular;
 
 	thread->turn = prom_row_int32(row, 1);
-	thread->calls = prom_toolcall_read(raw, &thread->ncalls, &regular);
+	thread->ncalls = 0;
 	set_message(message, "assistant", text != NULL ? text : "");
+	if (prom_row_int32(row, 2) == 0)
+		return;
+	raw = prom_encoding_to_utf8(prom_row_text(row, 3));
+	thread->calls = prom_toolcall_read(raw, &thread->ncalls, &regular);
 	if (regular)
 		message->raw = raw;
 	message->calls = thread->calls;
@@ -348,6 +360,17 @@ add_result(Thread *thread, uint64 row)
 	const char *error = prom_row_text_or_null(row, 5);
 	PromMessage *message;
 
+	/* A function that was accepted: its turn is the answer. */
+	if (error == NULL &&
+		strcmp(prom_row_text(row, 7), PROM_COMMISSION_TOOL) == 0)
+		return;
+	if (thread->ncalls == 0 && call == 1)
+	{
+		set_message(&thread->messages[thread->n++], "user",
+					psprintf("It cannot be the tool. %s\nAnswer with the whole statement, as it must be.",
+							 error));
+		return;
+	}
 	if (call < 1 || call > thread->ncalls)
 		elog(ERROR, "step %d of a tool belongs to no turn",
 			 prom_row_int32(row, 1));
@@ -377,13 +400,12 @@ read_thread(const PromPromptSource *source, Thread *thread)
 	{
 		const char *kind = prom_row_text(i, 6);
 
-		if (prom_row_int32(i, 2) > 0)
+		if (strcmp(kind, "chat") == 0)
 			add_turn(thread, i);
 		else if (strcmp(kind, "tool") == 0)
 			add_result(thread, i);
 		else
-			set_message(&thread->messages[thread->n++],
-						strcmp(kind, "chat") == 0 ? "assistant" : "user",
+			set_message(&thread->messages[thread->n++], "user",
 						prom_row_text(i, 4));
 	}
 	SPI_freetuptable(SPI_tuptable);
@@ -562,7 +584,7 @@ prom_prompt_tokens(const PromPrompt *prompt)
 static PromStatement facts_statement = {
 	"SELECT t.request, t.agent, a.agent_version, a.model, a.model_version,"
 	" t.conversation, t.submitter, t.submitter_oid, t.depends_on,"
-	" t.output_schema, a.tool_versions, t.mode"
+	" t.output_schema, a.tool_versions, t.mode, t.commission"
 	" FROM prometheus._task t"
 	" JOIN prometheus._attempt a ON a.task_id OPERATOR(pg_catalog.=) t.task_id"
 	" WHERE a.task_id OPERATOR(pg_catalog.=) $1"
@@ -584,6 +606,7 @@ prom_prompt_read_facts(int64 task_id, int32 attempt, PromPromptFacts *facts)
 	Datum values[2] = {Int64GetDatum(task_id), Int32GetDatum(attempt)};
 	PromPromptSource *source = &facts->source;
 	ArrayType *tool_versions;
+	Jsonb *commission;
 	char *model;
 	int64 model_version;
 	int64 agent_version;
@@ -604,6 +627,9 @@ prom_prompt_read_facts(int64 task_id, int32 attempt, PromPromptFacts *facts)
 	source->output_schema = prom_row_jsonb_or_null(0, 10);
 	tool_versions = prom_row_array_or_null(0, 11);
 	facts->mode = prom_row_text(0, 12);
+	commission = prom_row_jsonb_or_null(0, 13);
+	if (commission != NULL)
+		facts->commission = prom_commission_read(commission);
 	source->is_full = strcmp(facts->mode, "full") == 0;
 	facts->agent = prom_agent_read(source->agent, agent_version);
 	facts->model = prom_model_read(model, model_version);

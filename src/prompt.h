@@ -6,6 +6,7 @@
 #define PROM_PROMPT_H
 
 #include "agent.h"
+#include "commission.h"
 #include "llm.h"
 #include "tool.h"
 #include "utils/array.h"
@@ -94,6 +95,7 @@ typedef struct PromPromptFacts
 	const PromModel *model;
 	const PromAgent *agent;
 	const char *mode;
+	const PromCommission *commission; /* a tool that it makes; NULL: none */
 } PromPromptFacts;
 
 extern void prom_prompt_read_facts(int64 task_id, int32 attempt,

@@ -108,6 +108,35 @@ prom_setting_begin(PromSetting *setting, const PromSettingKind *kind,
 		SPI_getbinval(row, desc, COMMON + kind->ncolumns, &isnull));
 }
 
+void
+prom_setting_leave(PromSetting *setting)
+{
+	SPI_finish();
+	prom_role_restore(&setting->before);
+}
+
+bool
+prom_setting_read(const PromSetting *setting, int64 version, char **texts)
+{
+	Oid types[2] = {TEXTOID, INT8OID};
+	Datum values[2] = {CStringGetTextDatum(setting->name),
+					   Int64GetDatum(version)};
+
+	if (prom_execute_now(
+			psprintf("SELECT %s FROM prometheus.%s"
+					 " WHERE name OPERATOR(pg_catalog.=) $1"
+					 "   AND version OPERATOR(pg_catalog.=) $2",
+					 setting->kind->columns, setting->kind->table),
+			2, types, values, NULL, true) != SPI_OK_SELECT)
+		elog(ERROR, "could not read prometheus.%s", setting->kind->table);
+	if (SPI_processed == 0)
+		return false;
+	for (int i = 0; i < setting->kind->ncolumns; i++)
+		texts[i] = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+								i + 1);
+	return true;
+}
+
 Jsonb *
 prom_setting_merge(const PromSetting *setting, Jsonb *given)
 {
@@ -171,8 +200,7 @@ prom_setting_end(PromSetting *setting, char **texts, Jsonb *options)
 			COMMON + kind->ncolumns, types, values, nulls, false,
 			0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write prometheus.%s", kind->table);
-	SPI_finish();
-	prom_role_restore(&setting->before);
+	prom_setting_leave(setting);
 	return setting->version + 1;
 }
 

@@ -52,6 +52,13 @@ extern void prom_setting_check(const PromSettingKind *kind,
 extern void prom_setting_begin(PromSetting *setting,
 							   const PromSettingKind *kind, const char *name);
 
+/* Be the caller again, without a new version. */
+extern void prom_setting_leave(PromSetting *setting);
+
+/* The columns of another version, as text; false: there is none. */
+extern bool prom_setting_read(const PromSetting *setting, int64 version,
+							  char **texts);
+
 /* The relation of its versions. */
 extern Oid prom_setting_relation(const PromSettingKind *kind);
 

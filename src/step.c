@@ -159,7 +159,7 @@ fill_reply(Datum *values, bool *nulls, const PromAttempt *attempt,
 									  &nulls[STEP_RAW]);
 	values[STEP_CALLS] = Int32GetDatum(reply->ncalls);
 	nulls[STEP_CALLS] = reply->ncalls == 0;
-	nulls[STEP_ARGUMENTS] = true;
+	nulls[STEP_ARGUMENTS] = nulls[STEP_TOOL_VERSION] = true;
 	fill_reuse(values, nulls, attempt, reply);
 }
 
@@ -377,6 +377,8 @@ prom_step_add_tool(PromFactWriter *writer, const PromToolStep *step,
 	values[STEP_ANSWER] = prom_fact_text(step->result, &nulls[STEP_ANSWER]);
 	values[STEP_ARGUMENTS] =
 		prom_fact_text(step->arguments, &nulls[STEP_ARGUMENTS]);
+	values[STEP_TOOL_VERSION] = Int64GetDatum(step->tool_version);
+	nulls[STEP_TOOL_VERSION] = step->tool_version == 0;
 	if (step->call_id != 0)
 		fill_request(values, nulls, step);
 	add_step(writer, values, nulls, "tool", status_of(step, &error_type));

@@ -381,6 +381,8 @@ begin_submission(Submission *submission, const PromSubmit *submit)
 	values[TASK_DEPTH] = Int32GetDatum(submit->depth);
 	submission->nulls[TASK_PARENT_ID] = submission->nulls[TASK_PARENT_STEP] =
 		submission->nulls[TASK_DEPTH] = submit->parent_id == 0;
+	values[TASK_COMMISSION] = PointerGetDatum(submit->commission);
+	submission->nulls[TASK_COMMISSION] = submit->commission == NULL;
 	values[TASK_METADATA] = submit->metadata != NULL
 								? JsonbPGetDatum(submit->metadata)
 								: DirectFunctionCall1(jsonb_in,

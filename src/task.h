@@ -38,6 +38,7 @@ typedef struct PromSubmit
 	Jsonb *output_schema;
 	const char *traceparent;
 	Jsonb *metadata;
+	Jsonb *commission; /* a tool that it is to make; NULL: none */
 	int64 parent_id;   /* the task that delegates it; 0: none */
 	int32 parent_step; /* and the call by which it does */
 	int32 depth;

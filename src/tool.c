@@ -21,12 +21,19 @@
 #include "utils/lsyscache.h"
 
 #include "agent.h"
+#include "commission.h"
 #include "compat.h"
 #include "endpoint.h"
 #include "schema.h"
 #include "signature.h"
 #include "tool.h"
 #include "tool/builtin.h"
+
+/*
+ * A tool that was made is retired when of so many of its last calls, or of half
+ * of them if there are no more, less than half succeeded.
+ */
+#define RETIRE_CALLS 20
 
 /* Bytes of a description. */
 #define MAX_DESCRIPTION 4096
@@ -35,10 +42,11 @@ static const PromSettingKind tool_kind = {
 	.called = "a tool",
 	.table = "_tool",
 	.columns = "function, search_path, hash, description, tier, idempotent,"
-			   " schema, kind, method, url, secret",
+			   " schema, kind, method, url, secret, task_id",
 	.places = "$6, $7, $8, $9, $10, $11::pg_catalog.bool,"
-			  " $12::pg_catalog.jsonb, $13, $14, $15, $16",
-	.ncolumns = 11,
+			  " $12::pg_catalog.jsonb, $13, $14, $15, $16,"
+			  " $17::pg_catalog.int8",
+	.ncolumns = 12,
 };
 
 enum
@@ -53,7 +61,8 @@ enum
 	TOOL_KIND,
 	TOOL_METHOD,
 	TOOL_URL,
-	TOOL_SECRET
+	TOOL_SECRET,
+	TOOL_TASK_ID
 };
 
 static const char *const tiers[] = {
@@ -76,8 +85,8 @@ read_tier(const char *name)
 }
 
 /* What every API takes as a tool's name. */
-static void
-check_tool_name(const char *name)
+void
+prom_tool_check_name(const char *name)
 {
 	size_t length = strlen(name);
 
@@ -90,7 +99,8 @@ check_tool_name(const char *name)
 				 errdetail("It must have 1 to %d letters (a to z, A to Z), digits, underscores or hyphens.",
 						   PROM_MAX_TOOL_NAME),
 				 errhint("prometheus_set_tool('my_function(int)', name => 'my_tool') gives it another one.")));
-	if (prom_builtin_find(name) != NULL)
+	if (prom_builtin_find(name) != NULL ||
+		strcmp(name, PROM_COMMISSION_TOOL) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_RESERVED_NAME),
 				 errmsg("tool \"%s\" is built in", name),
@@ -168,7 +178,7 @@ prom_set_tool(PG_FUNCTION_ARGS)
 		name = get_func_name(function);
 	prom_setting_check(&tool_kind, "prometheus_set_tool", name);
 	prom_signature_require(function);
-	check_tool_name(name);
+	prom_tool_check_name(name);
 	prom_setting_begin(&setting, &tool_kind, name);
 	check_owner(&setting);
 	texts[TOOL_FUNCTION] = prom_signature_text(function);
@@ -185,6 +195,7 @@ prom_set_tool(PG_FUNCTION_ARGS)
 	texts[TOOL_SCHEMA] = prom_signature_schema(function);
 	texts[TOOL_KIND] = "function";
 	texts[TOOL_METHOD] = texts[TOOL_URL] = texts[TOOL_SECRET] = NULL;
+	texts[TOOL_TASK_ID] = NULL;
 	PG_RETURN_INT64(prom_setting_end(&setting, texts,
 									 prom_setting_merge(&setting, NULL)));
 }
@@ -215,7 +226,7 @@ prom_set_http_tool(PG_FUNCTION_ARGS)
 	bool is_http;
 
 	prom_setting_check(&tool_kind, "prometheus_set_http_tool", name);
-	check_tool_name(name);
+	prom_tool_check_name(name);
 	prom_setting_begin(&setting, &tool_kind, name);
 	check_owner(&setting);
 	is_http = setting.exists && strcmp(setting.columns[TOOL_KIND], "http") == 0;
@@ -241,8 +252,147 @@ prom_set_http_tool(PG_FUNCTION_ARGS)
 	texts[TOOL_SEARCH_PATH] = "pg_catalog, pg_temp";
 	texts[TOOL_HASH] = endpoint_hash(texts);
 	texts[TOOL_KIND] = "http";
+	texts[TOOL_TASK_ID] = NULL;
 	PG_RETURN_INT64(prom_setting_end(&setting, texts,
 									 prom_setting_merge(&setting, NULL)));
+}
+
+
+/* Tools that were made (workshop.c). */
+
+static void
+check_may_make(const PromSetting *setting)
+{
+	check_owner(setting);
+	if (setting->exists && setting->columns[TOOL_TASK_ID] == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("tool \"%s\" exists, and was not made by a task",
+						setting->name),
+				 errhint("The option name gives the new one another name.")));
+}
+
+void
+prom_tool_check_made(const char *name)
+{
+	PromSetting setting;
+
+	prom_setting_check(&tool_kind, "prometheus_create_tool", name);
+	prom_tool_check_name(name);
+	prom_setting_begin(&setting, &tool_kind, name);
+	check_may_make(&setting);
+	prom_setting_leave(&setting);
+}
+
+int64
+prom_tool_add_made(const char *name, Oid function, const char *description,
+				   int64 task_id, bool must_be_new)
+{
+	char *texts[PROM_SETTING_COLUMNS] = {NULL};
+	PromSetting setting;
+
+	prom_setting_check(&tool_kind, "prometheus_create_tool", name);
+	prom_tool_check_name(name);
+	prom_signature_require(function);
+	prom_setting_begin(&setting, &tool_kind, name);
+	check_may_make(&setting);
+	if (must_be_new && setting.exists)
+		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
+						errmsg("there is a tool \"%s\" already", name),
+						errhint("Give the function another name.")));
+	texts[TOOL_FUNCTION] = prom_signature_text(function);
+	texts[TOOL_SEARCH_PATH] = "pg_catalog, pg_temp";
+	texts[TOOL_HASH] = prom_signature_hash(function);
+	texts[TOOL_DESCRIPTION] = check_description(pstrdup(description));
+	texts[TOOL_TIER] = "read";
+	texts[TOOL_IDEMPOTENT] = "true";
+	texts[TOOL_SCHEMA] = prom_signature_schema(function);
+	texts[TOOL_KIND] = "function";
+	texts[TOOL_TASK_ID] = psprintf("%lld", (long long) task_id);
+	return prom_setting_end(&setting, texts,
+							prom_setting_merge(&setting, NULL));
+}
+
+/* What it was when it was set must be there still. */
+static void
+check_is_there(const PromSetting *setting, int64 version, char **texts)
+{
+	Oid function;
+	char *hash;
+
+	if (texts[TOOL_FUNCTION] == NULL)
+		return;
+	function = prom_signature_find(texts[TOOL_FUNCTION]);
+	hash = OidIsValid(function) ? prom_signature_hash(function) : NULL;
+	if (hash == NULL || strcmp(hash, texts[TOOL_HASH]) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("version %lld of tool \"%s\" cannot be restored",
+						(long long) version, setting->name),
+				 errdetail("Function %s was %s since.", texts[TOOL_FUNCTION],
+						   hash == NULL ? "dropped" : "changed")));
+}
+
+PG_FUNCTION_INFO_V1(prom_restore_tool);
+
+Datum
+prom_restore_tool(PG_FUNCTION_ARGS)
+{
+	char *name = prom_setting_text(fcinfo, 0, NULL);
+	char *texts[PROM_SETTING_COLUMNS];
+	PromSetting setting;
+	int64 version;
+
+	prom_setting_check(&tool_kind, "prometheus_restore_tool", name);
+	prom_tool_check_name(name);
+	prom_setting_begin(&setting, &tool_kind, name);
+	check_owner(&setting);
+	if (!setting.exists)
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("tool \"%s\" does not exist", name),
+						errhint("SELECT name FROM prometheus.tool lists them.")));
+	version = PG_ARGISNULL(1) ? setting.version : PG_GETARG_INT64(1);
+	if (!prom_setting_read(&setting, version, texts))
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("tool \"%s\" has no version %lld", name,
+							   (long long) version),
+						errdetail("Its newest one is %lld.",
+								  (long long) setting.version)));
+	check_is_there(&setting, version, texts);
+	PG_RETURN_INT64(prom_setting_end(&setting, texts,
+									 prom_setting_merge(&setting, NULL)));
+}
+
+static PromStatement recent_statement = {
+	"SELECT count(*), count(*) FILTER (WHERE r.status = 'ok')"
+	" FROM (SELECT s.status FROM prometheus._step s"
+	"   WHERE s.name = $1 AND s.tool_version = $2"
+	"   ORDER BY s.event_id DESC LIMIT $3) r",
+	3,
+	{TEXTOID, INT8OID, INT8OID},
+	NULL,
+};
+
+const char *
+prom_tool_retired(const PromTool *tool)
+{
+	Datum values[3];
+	int64 calls;
+	int64 good;
+
+	if (tool->task_id == 0)
+		return NULL;
+	values[0] = CStringGetTextDatum(tool->name);
+	values[1] = Int64GetDatum(tool->version);
+	values[2] = Int64GetDatum(RETIRE_CALLS);
+	prom_statement_run(&recent_statement, values, NULL, true);
+	calls = prom_row_int64(0, 1);
+	good = prom_row_int64(0, 2);
+	SPI_freetuptable(SPI_tuptable);
+	if (calls < RETIRE_CALLS / 2 || good * 2 >= calls)
+		return NULL;
+	return psprintf("tool \"%s\" is retired: of its last %lld calls, %lld succeeded",
+					tool->name, (long long) calls, (long long) good);
 }
 
 
@@ -267,13 +417,14 @@ make_tool(const char *name, int64 version)
 	tool->method = prom_row_text_or_null(0, 9);
 	tool->url = prom_row_text_or_null(0, 10);
 	tool->secret = prom_row_text_or_null(0, 11);
+	tool->task_id = prom_row_int64_or(0, 12, 0);
 	return tool;
 }
 
 static PromVersions tool_versions = {
 	.statement = {
 		"SELECT function, search_path, hash, description, tier, idempotent,"
-		" schema::pg_catalog.text, kind, method, url, secret"
+		" schema::pg_catalog.text, kind, method, url, secret, task_id"
 		" FROM prometheus._tool"
 		" WHERE name OPERATOR(pg_catalog.=) $1"
 		" AND version OPERATOR(pg_catalog.=) $2",

@@ -35,11 +35,35 @@ typedef struct PromTool
 	const char *schema;      /* of its arguments, as JSON */
 	PromTier tier;
 	bool idempotent;
+	int64 task_id; /* that it was made by; 0: by none */
 } PromTool;
 
 /* See prom_version_get() and prom_version_read() in setting.h. */
 extern const PromTool *prom_tool_version(const char *name, int64 version);
 extern PromTool *prom_tool_read(const char *name, int64 version);
+
+/* Raise unless a tool may have this name. */
+extern void prom_tool_check_name(const char *name);
+
+/*
+ * Raise unless the current user may have a tool of this name made: an
+ * administrator, and if there is one, it was made too, by one of his roles.
+ */
+extern void prom_tool_check_made(const char *name);
+
+/*
+ * Write the version of a tool that a task has made; its number.  Raises as
+ * above, and if there is one although it must be new.
+ */
+extern int64 prom_tool_add_made(const char *name, Oid function,
+								const char *description, int64 task_id,
+								bool must_be_new);
+
+/*
+ * Why a tool that was made must not be called any more: too many of its last
+ * calls failed.  NULL: it may be.  With SPI connected.
+ */
+extern const char *prom_tool_retired(const PromTool *tool);
 
 /*
  * The versions of an agent's tools, in the agent's order: those that the task

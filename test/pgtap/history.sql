@@ -1,7 +1,7 @@
 -- What each mark saw: by the setting, and by the functions.  The marks and the
 -- transactions are made by hand: 100 to 105, a mark after each.
 BEGIN;
-SELECT plan(102);
+SELECT plan(103);
 
 CREATE TEMP TABLE relation (name text PRIMARY KEY);
 INSERT INTO relation SELECT unnest('{task,attempt,call,step,event,agent,model,tool,policy,budget,verdict,approval,memory,state,span,usage}'::text[]);

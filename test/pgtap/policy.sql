@@ -36,6 +36,7 @@ SELECT volatility_is('prometheus_set_policy', 'volatile');
 -- The constitution.
 
 SELECT results_eq($$SELECT concat_ws(' ', name, stage, effect, match) FROM prometheus.policy ORDER BY name$$, ARRAY[
+    'justica.creation tool escalate {"tool": "create_tool"}',
     'justica.escalation tool escalate {"tier": "destructive"}',
     'justica.integrity tool deny {"principle": "integrity"}',
     'justica.integrity.request task deny {"principle": "integrity"}',
@@ -46,7 +47,7 @@ SELECT results_eq($$SELECT concat_ws(' ', name, stage, effect, match) FROM prome
     'sofia task deny {"mode": "full"}'], 'a fresh install has the constitution');
 SELECT is((SELECT count(*) FROM prometheus.policy
             WHERE version = 1 AND name LIKE 'justica.%' AND reviewer = 'rule' AND on_error = 'deny' AND condition IS NULL AND approvers IS NULL
-              AND owner = current_user AND reason ~ '\.$' AND suggestion ~ '\.$'), 7::bigint,
+              AND owner = current_user AND reason ~ '\.$' AND suggestion ~ '\.$'), 8::bigint,
           'which says why, and what would help');
 SELECT is(concat_ws(' ', version, reviewer, condition, owner), '1 model ' || current_user, 'and counsel, of the own model')
   FROM prometheus.policy WHERE name = 'sofia';

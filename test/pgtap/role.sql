@@ -108,6 +108,7 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_admin'
     'EXECUTE prometheus_set_agent(text,text,text,text,text[],text,jsonb)',
     'EXECUTE prometheus_set_tool(regprocedure,text,text,text,boolean)',
     'EXECUTE prometheus_set_http_tool(text,text,text,jsonb,text,text,text,boolean)',
+    'EXECUTE prometheus_create_tool(text,jsonb,text,jsonb)', 'EXECUTE prometheus_restore_tool(text,bigint)',
     'EXECUTE prometheus_set_policy(text,text,text,regprocedure,jsonb,text,text,text,text,text)',
     'EXECUTE prometheus_set_budget(text,text,bigint,numeric)', 'EXECUTE prometheus_set_alert(text,text)',
     'EXECUTE prometheus_pause(text)', 'EXECUTE prometheus_resume(text)', 'EXECUTE prometheus_storage()',

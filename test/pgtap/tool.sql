@@ -15,7 +15,8 @@ CREATE SCHEMA prom_test;
 GRANT USAGE ON SCHEMA prom_test TO prom_test_admin, prom_test_other;
 
 SELECT columns_are('prometheus', 'tool', ARRAY[
-    'name', 'kind', 'function', 'tier', 'idempotent', 'owner', 'version', 'set_at', 'description', 'schema', 'method', 'url', 'secret']);
+    'name', 'kind', 'function', 'tier', 'idempotent', 'owner', 'version', 'set_at', 'description', 'schema', 'method', 'url', 'secret',
+    'task_id', 'calls', 'succeeded', 'retired']);
 SELECT function_returns('prometheus_set_tool', 'bigint');
 SELECT is_empty($$SELECT name FROM prometheus.tool WHERE kind <> 'builtin'$$, 'a fresh install has none but those that are built in');
 

@@ -169,6 +169,8 @@ my @super = (
 	[ q{SELECT * FROM prometheus.task, pg_backup_start('x')}, 'pg_backup_start()' ],
 	[ q{SELECT * FROM prometheus.task WHERE prometheus_approve(1) IS NULL}, 'prometheus_approve()' ],
 	[ q{SELECT * FROM prometheus.task WHERE prometheus_pause() IS NULL}, 'prometheus_pause()' ],
+	[ q{SELECT * FROM prometheus.task WHERE prometheus_create_tool('x', '[]') = 0}, 'prometheus_create_tool()' ],
+	[ q{SELECT * FROM prometheus.task WHERE prometheus_restore_tool('x') = 0}, 'prometheus_restore_tool()' ],
 	[ q{SELECT * FROM prometheus.task WHERE prometheus_track('work', false) IS NULL}, 'prometheus_track()' ],
 	[ q{SELECT * FROM prometheus.task, prometheus_undo(1, false)}, 'prometheus_undo()' ]);
 {
