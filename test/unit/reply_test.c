@@ -595,8 +595,9 @@ test_bodies(void)
 		{&prom_provider_openai, "\"name\":\"get_row__\"", true},
 		{&prom_provider_responses, "\"name\":\"get_row__\"", true},
 	};
-	PromPrompt prompt = {messages, lengthof(messages), NULL, 0, NULL, false,
-						 "m"};
+	PromPrompt prompt = {.messages = messages,
+						 .nmessages = lengthof(messages),
+						 .model = "m"};
 	PromModel model = {.max_tokens = -1};
 
 	for (int i = 0; i < lengthof(wants); i++)
