@@ -21,7 +21,16 @@ CREATE FUNCTION add(a int, b int) RETURNS int LANGUAGE sql AS 'SELECT a + b';
 SELECT prometheus_set_tool('add(int, int)');
 CREATE ROLE alice;
 CREATE ROLE bob;
+CREATE ROLE carol;
+CREATE ROLE dave;
 GRANT prometheus_agent_user TO alice, bob;
+GRANT prometheus_agent_admin TO carol, dave;
+CREATE TABLE written (statement text);
+CREATE FUNCTION writes(request jsonb) RETURNS jsonb LANGUAGE sql STABLE AS
+	$$SELECT jsonb_build_object('choices', jsonb_build_array(jsonb_build_object('finish_reason', 'stop',
+		'message', jsonb_build_object('role', 'assistant', 'content', statement)))) FROM written$$;
+SELECT prometheus_set_model('writer', 'function', handler => 'writes(jsonb)');
+SELECT prometheus_set_agent('writer', 'writer');
 EOSQL
 $node->fake_agent($llm, $_) foreach qw(fake-mind fake-400 fake-counsel-30);
 sql(q{SELECT prometheus_set_agent('fake-mind', tools => '{add, remember, recall, save_state}')});
@@ -35,6 +44,17 @@ sub run
 	my $task = $node->submit(sprintf "%s, '%s', '%s'", $text, $agent, $params{mode} // 'fast');
 
 	$node->wait_task($task, $params{status} // 'completed');
+	return $task;
+}
+
+# Have a tool made of a function with this body, and wait; its task.
+sub make
+{
+	my ($body, $status) = @_;
+
+	sql("TRUNCATE written; INSERT INTO written VALUES (\$b\$CREATE FUNCTION add_numbers(a bigint, b bigint) RETURNS bigint LANGUAGE sql $body\$b\$)");
+	my $task = sql(q{SET ROLE dave; SELECT prometheus_create_tool('Adds two numbers.', '[{"input": {"a": 1, "b": 1}, "output": 2}]', 'writer')});
+	$node->wait_task($task, $status);
 	return $task;
 }
 
@@ -157,6 +177,28 @@ scenario 19, 'after a task no span is open' => sub {
 scenario 20, 'a reply with a text and a tool call keeps the text' => sub {
 	is(sql("SELECT output::text LIKE '%I add.%' FROM prometheus.step WHERE task_id = $whole AND kind = 'chat' ORDER BY step LIMIT 1"), 't', 'the text');
 	is(sql("SELECT count(*) FROM prometheus.step WHERE task_id = $whole AND kind = 'tool' AND status = 'ok'"), 1, 'and the tool was run');
+};
+
+scenario 21, 'a tool that would touch the system is refused, with the reason' => sub {
+	my $task = make("RETURN length(pg_read_file('/etc/passwd'))", 'failed');
+	like(sql("SELECT error FROM prometheus.task WHERE task_id = $task"), qr/forbidden function: pg_read_file/, 'the reason');
+	is(sql(q{SELECT count(*) FROM prometheus.tool WHERE task_id IS NOT NULL}), 0, 'there is no tool');
+};
+
+scenario 22, 'a tool that would run dynamic code is refused, with the reason' => sub {
+	my $task = make("RETURN length(query_to_xml('SELECT 1', true, true, '')::text)", 'failed');
+	like(sql("SELECT error FROM prometheus.task WHERE task_id = $task"), qr/forbidden function: query_to_xml/, 'the reason');
+	is(sql(q{SELECT count(*) FROM prometheus.tool WHERE task_id IS NOT NULL}), 0, 'there is no tool');
+};
+
+scenario 23, 'a safe tool is accepted, and gives 2 + 3 = 5' => sub {
+	my $made = make('RETURN a + b', 'waiting');
+	sql("SET ROLE carol; SELECT prometheus_approve(approval_id) FROM prometheus.approval WHERE task_id = $made");
+	$node->wait_task($made, 'completed');
+	sql(q{SELECT prometheus_set_agent('fake-mind', tools => '{add, add_numbers, remember, recall, save_state}')});
+	my $task = run([ [ [ add_numbers => { a => 2, b => 3 } ] ], 'Five.' ]);
+	is(join(' ', $node->told($task, 3)), '5', 'the model was told 5');
+	is(sql(q{SELECT calls, succeeded FROM prometheus.tool WHERE name = 'add_numbers'}), '1|1', 'and that was counted');
 };
 
 scenario 24, 'arithmetic with a tool' => sub {
