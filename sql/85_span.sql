@@ -71,8 +71,9 @@ COMMENT ON FUNCTION prometheus._redact(text) IS
     'A text without what looks like a key, a password or a token.';
 
 /*
- * What spans tell of a text of the contents, by prometheus.capture_content.  Not
- * STRICT, so that they are inlined, and cost next to nothing where it is off.
+ * What spans tell of a text of the contents, by prometheus.capture_content.
+ * Not STRICT, so that they are inlined, and cost next to nothing where it is
+ * off.
  */
 CREATE FUNCTION prometheus._captured(value text) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -143,9 +144,9 @@ SELECT s.*
                                 AND current_setting(
                                     'prometheus.capture_content') = 'full'
                            THEN (
-                           SELECT r.answer FROM prometheus._step r
-                            WHERE r.task_id = t.task_id AND r.step = e.step)
-                           END),
+                                SELECT r.answer FROM prometheus._step r
+                                 WHERE r.task_id = t.task_id
+                                   AND r.step = e.step) END),
                   'error.type',
                   CASE WHEN e.outcome NOT IN ('completed', 'cancelled')
                        THEN coalesce(e.error_type, '_OTHER') END,

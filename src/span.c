@@ -58,7 +58,7 @@ static int nopen = 0;
 
 /* Their ids; who ends one of these does not get an error. */
 static uint64 rolled_back[REMEMBERED];
-static int nrolled_back = 0;
+static uint32 nrolled_back = 0;
 
 /* Of the publisher: when it writes less than a batch, and anything again. */
 static TimestampTz next_write = 0;
@@ -531,7 +531,7 @@ prom_span_end(PG_FUNCTION_ARGS)
 			end_span(i, status, NULL);
 			PG_RETURN_VOID();
 		}
-	for (int i = 0; i < Min(nrolled_back, REMEMBERED); i++)
+	for (uint32 i = 0; i < Min(nrolled_back, REMEMBERED); i++)
 		if (rolled_back[i] == span_id)
 			PG_RETURN_VOID();
 	ereport(ERROR,
