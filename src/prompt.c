@@ -276,10 +276,10 @@ set_stored_message(PromMessage *message, const char *role, const char *text)
 }
 
 /*
- * The own steps so far, in order: turns that call tools, and tool calls; answers
- * that were functions and were refused, which says the step after each.  After
- * an answer that was looked back at there are some only if it was to be better:
- * so it is among them, and what was said of it.
+ * The own steps so far, in order: turns that call tools, and tool calls; and
+ * answers that were functions and were refused, which says the step after each.
+ * After an answer that was looked back at there are some only if it was to be
+ * better: so it is among them, and what was said of it.
  */
 static PromStatement thread_statement = {
 	"SELECT s.step, coalesce(s.calls, 0), s.raw,"
