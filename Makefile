@@ -48,6 +48,9 @@ unexport LC_ALL LC_COLLATE LC_CTYPE
 $(INSTALL_SQL): $(sort $(wildcard sql/[0-9][0-9]_*.sql)) $(EXTENSION).control
 	cat $(filter %.sql,$^) > $@
 
+# Sums over vectors.
+src/embedding.o: CFLAGS += $(CFLAGS_UNROLL_LOOPS) $(CFLAGS_VECTORIZE)
+
 $(OBJS): $(wildcard src/*.h src/provider/*.h src/tool/*.h) $(EXTENSION).control
 else
 # Neither a library nor a script can have been built.

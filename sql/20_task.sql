@@ -41,6 +41,9 @@ CREATE TABLE prometheus._task (
 CREATE INDEX _task_xid ON prometheus._task (xid);
 CREATE INDEX _task_conversation ON prometheus._task
     (conversation, agent, submitter, task_id) WHERE conversation IS NOT NULL;
+-- Those of a trace; one that begins a trace is found without.
+CREATE INDEX _task_trace ON prometheus._task (trace_id)
+    WHERE traceparent IS NOT NULL;
 CREATE INDEX _task_parent ON prometheus._task (parent_id, parent_step)
     WHERE parent_id IS NOT NULL;
 CREATE INDEX _task_caused_by ON prometheus._task (caused_by)
@@ -115,14 +118,20 @@ CREATE TABLE prometheus._step (
     raw text,
     calls integer,
     arguments text,
+    reused bigint,
+    request_hash bytea,
+    reply text,
     PRIMARY KEY (task_id, step)
 );
+-- Good replies that may be used again: those of models with the option cache.
+CREATE INDEX _step_request ON prometheus._step (request_hash, ended_at)
+    WHERE request_hash IS NOT NULL;
 CREATE INDEX _step_xid ON prometheus._step (xid);
 -- What functions that are models used, for the budgets; those of echo use none.
 CREATE INDEX _step_used ON prometheus._step (started_at)
     WHERE call_id IS NULL AND (tokens_in > 0 OR tokens_out > 0);
 COMMENT ON TABLE prometheus._step IS
-    'A checkpoint of a task: a turn of the model, or a tool call, and what came of it. calls: tool calls that a turn asks for; their steps have the numbers that follow.';
+    'A checkpoint of a task: a turn of the model, or a tool call, and what came of it. calls: tool calls that a turn asks for; their steps have the numbers that follow. reused: event_id of the step whose reply was used. request_hash: by what this reply is found for an equal request of the same role; reply: its own text, if answer is made from that.';
 
 CREATE TABLE prometheus._outcome (
     task_id bigint NOT NULL,

@@ -1,6 +1,39 @@
 /*
- * Memory: what agents remember, by text search.  src/memory.c.
+ * Memory: what agents remember, by words and embeddings.  src/memory.c.
  */
+CREATE FUNCTION prometheus._cosine(a real[], b real[]) RETURNS double precision
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'prom_cosine';
+COMMENT ON FUNCTION prometheus._cosine(real[], real[]) IS
+    'The cosine of the angle between two vectors, -1 to 1; null if their lengths differ, or it has none.';
+
+CREATE FUNCTION prometheus._sketch(embedding real[]) RETURNS bytea
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'prom_sketch';
+COMMENT ON FUNCTION prometheus._sketch(real[]) IS
+    'The length of a vector and the signs of 1024 projections of it; null of what is no vector.';
+
+CREATE FUNCTION prometheus._sketch_distance(a bytea, b bytea) RETURNS integer
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'prom_sketch_distance';
+COMMENT ON FUNCTION prometheus._sketch_distance(bytea, bytea) IS
+    'Signs in which two sketches differ; null if their vectors'' lengths differ.';
+
+CREATE FUNCTION prometheus._words(content text, agent text) RETURNS tsvector
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_words';
+COMMENT ON FUNCTION prometheus._words(text, text) IS
+    'The words of a memory: runs of letters and digits, small and without accents, and what the agent''s option language makes of the text.';
+
+CREATE FUNCTION prometheus._scoped(words tsvector, owner_oid oid, agent text)
+RETURNS tsvector
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'prom_scoped';
+COMMENT ON FUNCTION prometheus._scoped(tsvector, oid, text) IS
+    'Words as the index has them: each behind eight digits that stand for owner and agent.';
+
+CREATE FUNCTION prometheus._share(words tsvector, queries tsquery[])
+RETURNS double precision
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'prom_share';
+COMMENT ON FUNCTION prometheus._share(tsvector, tsquery[]) IS
+    'The part of the queries that words match, 0 to 1.';
+
 CREATE TABLE prometheus._memory (
     memory_id bigint NOT NULL,
     version bigint NOT NULL,
@@ -20,17 +53,23 @@ CREATE TABLE prometheus._memory (
     metadata jsonb NOT NULL,
     words tsvector NOT NULL,
     embedding real[],
+    sketch bytea GENERATED ALWAYS AS (prometheus._sketch(embedding)) STORED,
     PRIMARY KEY (memory_id, version)
 );
+ALTER TABLE prometheus._memory ALTER embedding SET STORAGE EXTERNAL;
 CREATE INDEX _memory_agent
     ON prometheus._memory (owner, agent, kind, importance DESC)
     WHERE NOT forgotten;
 CREATE INDEX _memory_content
     ON prometheus._memory (pg_catalog.md5(content), owner, agent);
-CREATE INDEX _memory_words ON prometheus._memory USING gin (words)
-    WHERE NOT forgotten;
+CREATE INDEX _memory_words ON prometheus._memory
+    USING gin (prometheus._scoped(words, owner_oid, agent))
+    WITH (fastupdate = off) WHERE NOT forgotten;
+CREATE INDEX _memory_sketch ON prometheus._memory (owner, agent, kind)
+    INCLUDE (memory_id, version, sketch)
+    WHERE NOT forgotten AND embedding IS NOT NULL;
 COMMENT ON TABLE prometheus._memory IS
-    'Every version of every memory. forgotten: from that version on it is not recalled; reason: why, forgotten or evicted. words: of content, by the configuration simple. mark: the newest mark when it was written, 0 before the first.';
+    'Every version of every memory. forgotten: from that version on it is not recalled; reason: why, forgotten or evicted. words: see prometheus._words(). sketch: of embedding, for the first look. mark: the newest mark when it was written, 0 before the first.';
 
 CREATE FUNCTION @extschema@.prometheus_remember(
     agent text,
@@ -44,7 +83,7 @@ RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_remember';
 COMMENT ON FUNCTION @extschema@.prometheus_remember(
     text, text, text, real, jsonb, real[], interval) IS
-    'Stores a memory of the caller for an agent and returns its id. One of the same content and kind is not stored twice: it gets a new version if this one is more important, has other metadata (they are merged), lasts longer or has another embedding, else it stays as it is. agent is a name and need not be set. kind: core, episodic, semantic, procedural, resource (forgotten after ttl, default one hour) or vault. importance 0 to 1. content 1 byte to prometheus.max_request. If the agent has more of the kind than its option memory_limit says (episodic: 1000, others: any number, core always), the least relevant are forgotten in the same transaction, with an event memory.evicted; never those whose metadata have "pinned": true. Raises invalid_parameter_value for what cannot be.';
+    'Stores a memory of the caller for an agent and returns its id. One of the same content and kind is not stored twice: it gets a new version if this one is more important, has other metadata (they are merged), lasts longer or has another embedding, else it stays as it is. agent is a name and need not be set. kind: core, episodic, semantic, procedural, resource (forgotten after ttl, default one hour) or vault. importance 0 to 1. content 1 byte to prometheus.max_request; it is found by the words of its first 100,000 bytes. embedding: 1 to 16384 finite numbers that are not all 0. If the agent has more of the kind than its option memory_limit says (episodic: 1000, others: any number, core always), the least relevant are forgotten in the same transaction, with an event memory.evicted; never those whose metadata have "pinned": true. Raises invalid_parameter_value for what cannot be.';
 
 CREATE FUNCTION @extschema@.prometheus_recall(
     agent text,
@@ -63,7 +102,7 @@ RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 5 AS 'MODULE_PATHNAME', 'prom_recall';
 COMMENT ON FUNCTION @extschema@.prometheus_recall(
     text, text, text[], integer, real[]) IS
-    'The k (1 to 1000) memories of the caller for an agent that fit best, of these kinds (null: all). score = 0.6 similarity + 0.4 (0.7 importance + 0.3 exp(-0.1 days since it was stored)); similarity: the part of the query''s words that are in it (of the 32 longest words). Of each word some 300 to 1000 memories that have it are looked at, and besides the k, at least 300, most important ones of each kind: with a word that more have, the most important are found, but not all that could be. If no memory has any of the words, all count with similarity 0. embedding is kept for a later version and not used.';
+    'The k (1 to 1000) memories of the caller for an agent that fit best, of these kinds (null: all). score = 0.6 similarity + 0.4 (0.7 importance + 0.3 exp(-0.1 days since it was stored)). Without an embedding, similarity is the part of the query''s words that are in it (of the 32 longest words; capitals and accents do not matter; what the agent''s option language makes of a word counts as the word); if no memory has any, words that begin with them count; if there are none, all count with similarity 0. With an embedding, memories with one of the same length are also ranked by its cosine; both rankings are fused by reciprocal rank, the sum of 1/(60 + place) (Cormack, Clarke and Buettcher, 2009), and of the n best, up to the greater of 20 and 4 k, the similarity of the one at place p is (n - p + 1)/n. Of each word some 150 to 1000 memories that have it are looked at, and besides the greater of k and 200 most important ones of each kind: with a word that more have, the most important are found, but not all that could be. Of embeddings the 1000 nearest by a sketch of 1024 bits are compared exactly. Raises invalid_parameter_value for a wrong k or embedding (1 to 16384 finite numbers that are not all 0).';
 
 CREATE FUNCTION @extschema@.prometheus_forget(memory_id bigint) RETURNS boolean
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_forget';

@@ -9,6 +9,7 @@ SELECT c.relname::text AS relation,
        pg_total_relation_size(c.oid) AS bytes,
        k.oldest,
        CASE WHEN k.kept = 'audit' THEN now() - s.audit
+            WHEN k.kept = 'span' THEN now() - s.spans
             WHEN k.kept IN ('task', 'event', 'version', 'mark')
             THEN s.horizon END
            AS horizon,
@@ -16,6 +17,7 @@ SELECT c.relname::text AS relation,
             WHEN 'event' THEN k.oldest + s.tasks
             WHEN 'mark' THEN k.oldest + s.tasks
             WHEN 'audit' THEN k.oldest + s.audit
+            WHEN 'span' THEN k.oldest + s.spans
             WHEN 'version' THEN s.tasks + CASE c.relname
                  WHEN '_agent' THEN (
                       SELECT min(n.set_at) FROM prometheus._agent n
@@ -62,6 +64,8 @@ SELECT c.relname::text AS relation,
                   AS tasks,
               nullif(current_setting('prometheus.retention_audit'), '0')
                   ::interval AS audit,
+              nullif(current_setting('prometheus.retention_spans'), '0')
+                  ::interval AS spans,
               (SELECT max(h.at) FROM prometheus._horizon h) AS horizon,
               (SELECT o.ended_at FROM prometheus._outcome o
                 WHERE o.outcome NOT IN ('retry', 'waiting', 'lost')
@@ -134,6 +138,9 @@ SELECT c.relname::text AS relation,
         (SELECT min(x.judged_at) FROM prometheus._audit_verdict x)),
        ('_audit_approval', 'audit',
         (SELECT min(x.requested_at) FROM prometheus._audit_approval x)),
+       ('_span', 'span',
+        (SELECT x.ended_at FROM prometheus._span x
+          ORDER BY x.ended_at LIMIT 1)),
        ('_audit_usage', 'audit',
         (SELECT min(x.day) FROM prometheus._audit_usage x)))
        AS k (relation, kept, oldest) ON k.relation = c.relname
@@ -153,4 +160,4 @@ RETURNS SETOF record
 LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 30
 AS 'MODULE_PATHNAME', 'prom_storage';
 COMMENT ON FUNCTION @extschema@.prometheus_storage() IS
-    'The tables of the extension, the largest first, for administrators. rows: an estimate, of the last VACUUM or ANALYZE, else of the statistics. bytes: with indexes and TOAST. oldest: the time of the first row. horizon: what was before it may be gone; null: nothing is. goes: when something of it can be deleted at the earliest, by the settings of now; null: never, or there is nothing. kept: task (prometheus.retention after the end of its tree), event (prometheus.retention after it was emitted, by a tool with its task), version (after a newer one, unless it is pinned), mark (after it was written), audit (prometheus.retention_audit), all (for ever); null: bookkeeping. Raises insufficient_privilege.';
+    'The tables of the extension, the largest first, for administrators. rows: an estimate, of the last VACUUM or ANALYZE, else of the statistics. bytes: with indexes and TOAST. oldest: the time of the first row. horizon: what was before it may be gone; null: nothing is. goes: when something of it can be deleted at the earliest, by the settings of now; null: never, or there is nothing. kept: task (prometheus.retention after the end of its tree), event (prometheus.retention after it was emitted, by a tool with its task), version (after a newer one, unless it is pinned), mark (after it was written), audit (prometheus.retention_audit), span (prometheus.retention_spans after its end), all (for ever); null: bookkeeping. Raises insufficient_privilege.';

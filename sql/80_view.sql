@@ -215,7 +215,7 @@ COMMENT ON COLUMN prometheus.call.task_id IS 'The task.';
 COMMENT ON COLUMN prometheus.call.attempt IS 'The attempt that sent it.';
 COMMENT ON COLUMN prometheus.call.turn IS 'The turn of the conversation with the model, from 1; of a tool the one that asked for it.';
 COMMENT ON COLUMN prometheus.call.call IS 'Its number in the turn: 1 is the model, tools follow; 0 and below: the attempt''s reviews by models.';
-COMMENT ON COLUMN prometheus.call.kind IS 'chat (a turn of the model), review (by a model), plan, reflect or tool.';
+COMMENT ON COLUMN prometheus.call.kind IS 'chat (a turn of the model), review (by a model), recall (a summary of older turns), plan, reflect or tool.';
 COMMENT ON COLUMN prometheus.call.target IS 'What was called: model:NAME or tool:NAME.';
 COMMENT ON COLUMN prometheus.call.status IS
     'open, done, failed, or ambiguous: nobody knows whether the peer did, and billed, the work.';
@@ -240,6 +240,7 @@ SELECT s.task_id,
        s.tokens_out,
        s.cached_tokens,
        s.cost,
+       s.reused,
        s.finish_reason,
        s.error,
        CASE WHEN s.kind = 'tool'
@@ -247,6 +248,8 @@ SELECT s.task_id,
                  'arguments', prometheus._json(s.arguments))
             WHEN s.kind = 'review' AND s.arguments IS NOT NULL
             THEN jsonb_build_object('judged', prometheus._json(s.arguments))
+            WHEN s.kind = 'recall' AND s.arguments IS NOT NULL
+            THEN jsonb_build_object('conversation', t.conversation)
             WHEN s.kind = 'recall' THEN jsonb_build_object('query', t.request)
             WHEN s.kind = 'reflect' THEN jsonb_build_object('about', (
                  SELECT max(y.step) FROM prometheus._step y
@@ -266,6 +269,14 @@ SELECT s.task_id,
                                       AND y.step < s.step
                                       AND y.kind = 'chat'
                                       AND y.status = 'ok')),
+                 (SELECT jsonb_build_array(jsonb_build_object(
+                             'role', 'user',
+                             'content', prometheus._json(x.answer)
+                                        ->> 'critique'))
+                    FROM prometheus._step x
+                   WHERE x.task_id = s.task_id AND x.step < s.step
+                     AND x.kind = 'reflect' AND x.status = 'ok'
+                   LIMIT 1),
                  CASE WHEN i.instructions IS NULL THEN '[]'::jsonb
                       ELSE jsonb_build_array(jsonb_build_object(
                            'role', 'system', 'content', i.instructions)) END
@@ -276,6 +287,7 @@ SELECT s.task_id,
                  'content', s.answer,
                  'tool_calls', prometheus._calls(s.raw))
             WHEN s.kind IN ('recall', 'plan', 'reflect') AND s.status = 'ok'
+                 AND s.arguments IS NULL
             THEN prometheus._json(s.answer)
             WHEN s.answer IS NOT NULL
             THEN jsonb_build_object('content', s.answer)
@@ -283,7 +295,40 @@ SELECT s.task_id,
             THEN jsonb_strip_nulls(jsonb_build_object(
                  'error', s.error,
                  'error_type', s.error_type,
-                 'http_status', s.http_status)) END AS output
+                 'http_status', s.http_status)) END AS output,
+       CASE WHEN t.mode = 'full'
+             AND (s.kind = 'tool' OR s.kind = 'chat' AND s.status = 'ok')
+            THEN (
+            SELECT m.numbers[least(cardinality(m.numbers), 1 + (
+                   SELECT count(*)::integer FROM prometheus._step x
+                    WHERE x.task_id = s.task_id AND x.kind = 'tool'
+                      AND x.name = w.tool AND x.status = 'ok'
+                      AND x.step > p.step AND x.step < w.step))]
+              FROM (SELECT x.step,
+                           prometheus._json(x.answer) -> 'steps' AS steps
+                      FROM prometheus._step x
+                     WHERE x.task_id = s.task_id AND x.step < s.step
+                       AND x.kind = 'plan' AND x.status = 'ok'
+                     ORDER BY x.step DESC
+                     LIMIT 1) p
+             CROSS JOIN LATERAL (
+                   SELECT CASE WHEN s.calls > 0 THEN s.step + 1
+                               ELSE s.step END AS step,
+                          CASE WHEN s.kind = 'tool' THEN s.name
+                               WHEN s.calls > 0
+                               THEN (SELECT x.name FROM prometheus._step x
+                                      WHERE x.task_id = s.task_id
+                                        AND x.step = s.step + 1
+                                        AND x.kind = 'tool')
+                               ELSE '' END AS tool) w
+             CROSS JOIN LATERAL (
+                   SELECT array_agg(e.ordinality::integer
+                                    ORDER BY e.ordinality) AS numbers
+                     FROM jsonb_array_elements(p.steps) WITH ORDINALITY e
+                    WHERE btrim(e.value ->> 'tool') = w.tool
+                      AND (w.tool <> ''
+                           OR e.ordinality = jsonb_array_length(p.steps))) m
+            ) END AS plan_step
   FROM prometheus._visible_task t
   JOIN prometheus._step s ON s.task_id = t.task_id
   LEFT JOIN prometheus._attempt a
@@ -298,7 +343,7 @@ COMMENT ON VIEW prometheus.step IS
 COMMENT ON COLUMN prometheus.step.task_id IS 'The task.';
 COMMENT ON COLUMN prometheus.step.step IS 'Its number in the task, from 1.';
 COMMENT ON COLUMN prometheus.step.attempt IS 'The attempt that made it.';
-COMMENT ON COLUMN prometheus.step.kind IS 'review (by policies with conditions, or by a model), recall (of memories), plan, chat (a turn of the model), tool (a call of a tool) or reflect (a look back at the answer).';
+COMMENT ON COLUMN prometheus.step.kind IS 'review (by policies with conditions, or by a model), recall (of memories, or of older turns of the conversation, summed up by a model), plan, chat (a turn of the model), tool (a call of a tool) or reflect (a look back at the answer).';
 COMMENT ON COLUMN prometheus.step.name IS 'What was called: the model''s name in prometheus.model, or the tool''s; of a review the stage, or the policy that asked a model.';
 COMMENT ON COLUMN prometheus.step.status IS 'ok, error, vetoed or unknown.';
 COMMENT ON COLUMN prometheus.step.started_at IS 'When it began.';
@@ -308,10 +353,12 @@ COMMENT ON COLUMN prometheus.step.tokens_in IS 'Tokens of the prompt, the cached
 COMMENT ON COLUMN prometheus.step.tokens_out IS 'Tokens of the reply; null: not reported.';
 COMMENT ON COLUMN prometheus.step.cached_tokens IS 'Tokens of the prompt that came from the provider''s cache; null: not reported.';
 COMMENT ON COLUMN prometheus.step.cost IS 'Tokens times prices; null: not known.';
+COMMENT ON COLUMN prometheus.step.reused IS 'The event_id of the step of an equal request whose reply was used, for nothing; null: it was asked for.';
 COMMENT ON COLUMN prometheus.step.finish_reason IS 'The provider''s own word for why the reply ended.';
 COMMENT ON COLUMN prometheus.step.error IS 'Why it did not succeed.';
-COMMENT ON COLUMN prometheus.step.input IS 'The messages that are new in a turn: instructions and request, or the results of tools; of a tool: its arguments; of a review by a model: what it was about, and which model; of a recall: the query; of a reflection: the step of the answer that it is about. prometheus_prompt(task_id, step) shows the whole, with history and results.';
+COMMENT ON COLUMN prometheus.step.input IS 'The messages that are new in a turn: instructions and request, or the results of tools, or the critique of an answer that is to be better; of a tool: its arguments; of a review by a model: what it was about, and which model; of a recall: the query, or the conversation that is summed up; of a reflection: the step of the answer that it is about. prometheus_prompt(task_id, step) shows the whole, with history and results.';
 COMMENT ON COLUMN prometheus.step.output IS 'What came out: content, tool_calls (in the form of chat completions, whatever the model''s), or error; of recall, plan and reflect what was found or thought.';
+COMMENT ON COLUMN prometheus.step.plan_step IS 'The step of the task''s plan (mode full) that it serves, from 1, by the names of tools: the first call of a tool serves the first plan step that names the tool, the next one after a good call the next such, if there is one; a turn serves what its first call does, the answer the last plan step if that names no tool. Null: not known.';
 
 /*
  * The SELECT around the UNION ALL is not idle.  Without it the planner takes
@@ -790,10 +837,10 @@ COMMENT ON VIEW prometheus.gate IS
     'What may close the way to tasks and deliveries: a pause of all, of an agent, of a model or of a subscription; a rate limit, failures or want of money of a model, failures of a subscription. Those of subscriptions only for who may see these. What is now: not a fact.';
 COMMENT ON COLUMN prometheus.gate.target IS 'all, agent:NAME, model:NAME or subscription:NAME.';
 COMMENT ON COLUMN prometheus.gate.state IS
-    'open; paused (by a person); closed (until a moment); opening (it was closed, and widens with each good call).';
+    'open; paused (by a person); closed (until a moment); opening (it was closed, and widens with each good call); held (it would let more through than its rate).';
 COMMENT ON COLUMN prometheus.gate.reason IS 'Why it is not open.';
 COMMENT ON COLUMN prometheus.gate.since IS 'When it was paused, or closed last.';
-COMMENT ON COLUMN prometheus.gate.until IS 'When one call may try it again; null: it is open, or paused.';
+COMMENT ON COLUMN prometheus.gate.until IS 'When one call may try it again, or its rate has room again; null: it is open, or paused.';
 COMMENT ON COLUMN prometheus.gate.in_flight IS 'Requests on the network; null: no worker serves this database.';
 COMMENT ON COLUMN prometheus.gate.waiting IS 'Tasks that are ready and whose agent or first model it is; all: every ready task.';
 COMMENT ON COLUMN prometheus.gate.width IS 'Requests that it lets through at once when it is open: max_concurrent, or fewer while it is opening; null: no limit.';

@@ -33,8 +33,78 @@ COMMENT ON VIEW prometheus._peer IS
     'Every version of every model, with the address that its requests go to.';
 
 /*
+ * A review by rules has no fact of its own that has an id: its span has one
+ * that begins with f, which those of facts never do.
+ */
+CREATE FUNCTION prometheus._review_id(
+    event_id bigint,
+    attempt integer,
+    step integer,
+    stage text,
+    policy text,
+    effect text)
+RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN 'f' || substr(encode(sha256(convert_to(
+        jsonb_build_array(event_id, attempt, step, stage, policy, effect)
+            ::text, 'UTF8')), 'hex'), 1, 15);
+COMMENT ON FUNCTION prometheus._review_id(
+    bigint, integer, integer, text, text, text) IS
+    'The id of the span of a review by rules: of which task (by its first event), and what.';
+
+/*
+ * What looks like a key, a password or a token, whoever wrote it.
+ */
+CREATE FUNCTION prometheus._redact(value text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN regexp_replace(regexp_replace(regexp_replace(regexp_replace(
+        value,
+        '-----BEGIN [A-Z ]*?PRIVATE KEY-----.*?(-----END [A-Z ]*?PRIVATE KEY-----|$)',
+        '[redacted]', 'g'),
+        '\m((sk|pk|rk|xox[a-z]|gh[a-z]|glpat|whsec)[-_]|AKIA|ASIA|AIza)[A-Za-z0-9_+/=-]{12,}|\meyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_.-]{8,}',
+        '[redacted]', 'g'),
+        '\m((?:proxy-)?authorization["'']?\s*[:=]\s*["'']?(?:bearer|basic)|bearer)\s+[A-Za-z0-9._~+/=-]{8,}',
+        '\1 [redacted]', 'gi'),
+        '((?:password|passwd|pwd|secret|api[-_]?key|access[-_]?key|token)\\?["'']?\s*[:=]\s*\\?["'']?)([^\s"''\\,;&}]{3,})',
+        '\1[redacted]', 'gi');
+COMMENT ON FUNCTION prometheus._redact(text) IS
+    'A text without what looks like a key, a password or a token.';
+
+-- What spans tell of a text of the contents, by prometheus.capture_content.
+CREATE FUNCTION prometheus._captured(value text) RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    RETURN CASE WHEN current_setting('prometheus.capture_content') = 'full'
+                THEN CASE WHEN length(value) > 32768
+                          THEN prometheus._redact(left(value, 32768))
+                               || ' [cut]'
+                          ELSE prometheus._redact(value) END END;
+COMMENT ON FUNCTION prometheus._captured(text) IS
+    'A text for a span: redacted, and its first 32768 characters; null unless prometheus.capture_content is full.';
+
+CREATE FUNCTION prometheus._captured_bytes(value text) RETURNS integer
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    RETURN CASE WHEN current_setting('prometheus.capture_content') <> 'off'
+                THEN octet_length(value) END;
+COMMENT ON FUNCTION prometheus._captured_bytes(text) IS
+    'How long a text is, for a span, bytes; null if prometheus.capture_content is off.';
+
+CREATE FUNCTION prometheus._captured_message(role text, content text)
+RETURNS text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    RETURN CASE WHEN current_setting('prometheus.capture_content') = 'full'
+                THEN jsonb_build_array(jsonb_build_object(
+                     'role', role,
+                     'parts', jsonb_build_array(jsonb_build_object(
+                         'type', 'text',
+                         'content', prometheus._captured(content)))))::text
+                END;
+COMMENT ON FUNCTION prometheus._captured_message(text, text) IS
+    'A message as gen_ai.input.messages and gen_ai.output.messages have it, as text; null unless prometheus.capture_content is full.';
+
+/*
  * As with prometheus.event, the SELECT around the UNION ALL keeps the barrier.
- * Nothing here may say what was asked or answered, nor quote an error.
+ * Nothing here may say what was asked or answered, but by the functions above,
+ * nor quote an error.
  */
 CREATE VIEW prometheus.span WITH (security_barrier) AS
 SELECT s.*
@@ -54,14 +124,28 @@ SELECT s.*
                   'gen_ai.provider.name', p.provider,
                   'gen_ai.agent.name', t.agent,
                   'gen_ai.agent.version', a.agent_version::text,
+                  'gen_ai.conversation.id', t.conversation,
                   'gen_ai.request.model', p.model,
                   'gen_ai.usage.input_tokens', u.tokens_in,
                   'gen_ai.usage.output_tokens', u.tokens_out,
                   'gen_ai.usage.cache_read.input_tokens', u.cached_tokens,
+                  'gen_ai.output.type',
+                  CASE WHEN t.output_schema IS NOT NULL THEN 'json' END,
+                  'gen_ai.input.messages',
+                  prometheus._captured_message('user', t.request),
+                  'gen_ai.output.messages',
+                  prometheus._captured_message('assistant',
+                      CASE WHEN e.outcome = 'completed' THEN (
+                           SELECT r.answer FROM prometheus._step r
+                            WHERE r.task_id = t.task_id AND r.step = e.step)
+                           END),
                   'error.type',
                   CASE WHEN e.outcome NOT IN ('completed', 'cancelled')
                        THEN coalesce(e.error_type, '_OTHER') END,
+                  'prometheus.request_bytes',
+                  prometheus._captured_bytes(t.request),
                   'prometheus.task_id', t.task_id,
+                  'prometheus.parent_task_id', t.parent_id,
                   'prometheus.attempt', a.attempt,
                   'prometheus.outcome', e.outcome,
                   'prometheus.cost', u.cost,
@@ -75,12 +159,12 @@ SELECT s.*
          LEFT JOIN prometheus._peer p
               ON p.name = a.model AND p.version = a.model_version
          LEFT JOIN LATERAL (
-              SELECT x.attempt, x.outcome, x.ended_at, x.error_type
+              SELECT x.attempt, x.outcome, x.step, x.ended_at, x.error_type
                 FROM prometheus._outcome x
                WHERE x.task_id = t.task_id AND prometheus._seen(x.xid)
                ORDER BY x.attempt DESC LIMIT 1) o ON true
          LEFT JOIN LATERAL (
-              SELECT o.outcome, o.ended_at, o.error_type
+              SELECT o.outcome, o.step, o.ended_at, o.error_type
                WHERE o.outcome NOT IN ('retry', 'waiting', 'lost')
                  AND NOT EXISTS (
                      SELECT FROM prometheus._retry x
@@ -114,8 +198,23 @@ SELECT s.*
                               ELSE s.kind END,
                   'gen_ai.tool.name',
                   CASE s.kind WHEN 'tool' THEN s.name END,
+                  'gen_ai.tool.type',
+                  CASE WHEN s.kind = 'tool' AND s.call_id IS NULL
+                       THEN 'function'
+                       WHEN s.kind = 'tool' THEN 'extension' END,
+                  'gen_ai.tool.call.arguments',
+                  CASE s.kind WHEN 'tool'
+                       THEN prometheus._captured(s.arguments) END,
+                  'gen_ai.tool.call.result',
+                  CASE s.kind WHEN 'tool'
+                       THEN prometheus._captured(s.answer) END,
+                  'gen_ai.output.messages',
+                  CASE WHEN s.kind <> 'tool'
+                       THEN prometheus._captured_message('assistant', s.answer)
+                       END,
                   'gen_ai.provider.name', p.provider,
                   'gen_ai.agent.name', t.agent,
+                  'gen_ai.conversation.id', t.conversation,
                   'gen_ai.request.model', s.model,
                   'gen_ai.request.max_tokens', p.options -> 'max_tokens',
                   'gen_ai.request.temperature', p.options -> 'temperature',
@@ -133,6 +232,8 @@ SELECT s.*
                   'error.type',
                   CASE WHEN s.status NOT IN ('ok', 'unknown')
                        THEN coalesce(s.error_type, '_OTHER') END,
+                  'prometheus.answer_bytes',
+                  prometheus._captured_bytes(s.answer),
                   'prometheus.task_id', s.task_id,
                   'prometheus.attempt', s.attempt,
                   'prometheus.step', s.step,
@@ -142,13 +243,14 @@ SELECT s.*
          LEFT JOIN prometheus._attempt a
               ON a.task_id = s.task_id AND a.attempt = s.attempt
          LEFT JOIN prometheus._peer p
-              ON p.name = CASE s.kind
-                     WHEN 'chat' THEN a.model
-                     WHEN 'review'
+              ON p.name = CASE
+                     WHEN s.kind IN ('chat', 'plan', 'reflect') THEN a.model
+                     WHEN s.kind = 'review'
                      THEN prometheus._json(s.arguments) ->> 'model' END
-                 AND p.version = CASE s.kind
-                     WHEN 'chat' THEN a.model_version
-                     WHEN 'review'
+                 AND p.version = CASE
+                     WHEN s.kind IN ('chat', 'plan', 'reflect')
+                     THEN a.model_version
+                     WHEN s.kind = 'review'
                      THEN (prometheus._json(s.arguments)
                          ->> 'version')::bigint END
         WHERE prometheus._seen(s.xid)
@@ -232,21 +334,142 @@ SELECT s.*
                         a.tool_versions[array_position(g.tools, x.name)]
                WHERE c.kind = 'tool' AND g.name = t.agent
                  AND g.version = a.agent_version LIMIT 1) h ON true
-        WHERE prometheus._seen(c.xid)) s;
+        WHERE prometheus._seen(c.xid)
+       UNION ALL -- reviews by rules: of requests that they allowed, of all else
+       SELECT replace(t.trace_id::text, '-', ''),
+              prometheus._review_id(t.event_id, r.attempt, r.step, r.stage,
+                                    r.policy, r.effect),
+              lpad(to_hex(t.event_id), 16, '0'),
+              'review ' || r.stage,
+              'internal',
+              greatest(r.started_at, t.submitted_at),
+              greatest(r.started_at, t.submitted_at,
+                       least(r.ended_at, o.ended_at)),
+              CASE WHEN r.approved THEN 'ok'
+                   WHEN r.effect = 'escalate' THEN 'unset'
+                   ELSE 'error' END,
+              jsonb_strip_nulls(jsonb_build_object(
+                  'gen_ai.operation.name', 'review',
+                  'gen_ai.agent.name', t.agent,
+                  'gen_ai.guardrail.component.name', r.governor,
+                  'gen_ai.guardrail.verdict.type', r.effect,
+                  'gen_ai.guardrail.target.type',
+                  CASE r.stage WHEN 'answer' THEN 'output' ELSE 'input' END,
+                  'gen_ai.guardrail.target.subtype',
+                  CASE r.stage WHEN 'tool' THEN 'tool_call' ELSE 'llm' END,
+                  'gen_ai.security.policy.id', r.policy,
+                  'error.type',
+                  CASE WHEN NOT r.approved AND r.effect <> 'escalate'
+                       THEN 'GovernanceVeto' END,
+                  'prometheus.task_id', t.task_id,
+                  'prometheus.attempt', r.attempt,
+                  'prometheus.step', r.step,
+                  'prometheus.risk_level', r.risk_level,
+                  'prometheus.policy_version', r.policy_version))
+         FROM prometheus._visible_task t
+        CROSS JOIN LATERAL (
+              SELECT a.attempt, NULL::integer AS step, 'task' AS stage,
+                     true AS approved, 'allow' AS effect, 'LOW' AS risk_level,
+                     'JUSTICA' AS governor, NULL AS policy, a.policy_version,
+                     a.started_at,
+                     a.started_at + a.review_ms * interval '1 ms' AS ended_at
+                FROM prometheus._attempt a
+               WHERE a.task_id = t.task_id AND a.policy_version IS NOT NULL
+                 AND prometheus._seen(a.xid)
+                 AND NOT EXISTS (
+                     SELECT FROM prometheus._verdict x
+                      WHERE x.task_id = a.task_id AND x.attempt = a.attempt
+                        AND x.stage = 'task'
+                        AND x.governor IN ('JUSTICA', 'policy')
+                        AND prometheus._seen(x.xid))
+              UNION ALL
+              SELECT x.attempt, x.step, x.stage, x.approved, x.effect,
+                     x.risk_level, x.governor, x.policy, x.policy_version,
+                     x.judged_at - x.latency_ms * interval '1 ms', x.judged_at
+                FROM prometheus._verdict x
+               WHERE x.task_id = t.task_id
+                 AND x.governor IN ('JUSTICA', 'policy')
+                 AND prometheus._seen(x.xid)
+                 AND NOT EXISTS ( -- with conditions they are a step
+                     SELECT FROM prometheus._step s
+                      WHERE s.task_id = x.task_id AND s.attempt = x.attempt
+                        AND s.kind = 'review' AND s.name = x.stage
+                        AND x.stage <> 'tool'
+                        AND prometheus._seen(s.xid))) r
+         LEFT JOIN prometheus._outcome o
+              ON o.task_id = t.task_id AND o.attempt = r.attempt
+                 AND prometheus._seen(o.xid)
+       UNION ALL -- events that were pushed; what is now, so not under AS OF
+       SELECT replace(t.trace_id::text, '-', ''),
+              lpad(to_hex(d.delivery_id), 16, '0'),
+              lpad(to_hex(coalesce(s.event_id, t.event_id)), 16, '0'),
+              CASE WHEN b.url IS NULL THEN 'process ' ELSE 'send ' END
+                  || d.subscription,
+              CASE WHEN b.url IS NULL THEN 'consumer' ELSE 'client' END,
+              d.created_at,
+              d.ended_at,
+              CASE d.status WHEN 'delivered' THEN 'ok'
+                            WHEN 'dead' THEN 'error'
+                            ELSE 'unset' END,
+              jsonb_strip_nulls(jsonb_build_object(
+                  'messaging.system', 'prometheus',
+                  'messaging.operation.name',
+                  CASE WHEN b.url IS NULL THEN 'process' ELSE 'send' END,
+                  'messaging.operation.type',
+                  CASE WHEN b.url IS NULL THEN 'process' ELSE 'send' END,
+                  'messaging.destination.subscription.name', d.subscription,
+                  'messaging.message.id', d.event_id::text,
+                  'http.request.method',
+                  CASE WHEN b.url IS NOT NULL THEN 'POST' END,
+                  'http.response.status_code', d.http_status,
+                  'error.type',
+                  CASE WHEN d.status = 'dead'
+                       THEN CASE WHEN d.http_status >= 400
+                                 THEN d.http_status::text
+                                 ELSE '_OTHER' END END,
+                  'prometheus.task_id', d.task_id,
+                  'prometheus.attempts', d.attempts,
+                  'prometheus.delivery', d.status))
+         FROM prometheus._delivery d
+         JOIN prometheus._visible_task t ON t.task_id = d.task_id
+         JOIN prometheus._subscription b ON b.name = d.subscription
+         LEFT JOIN prometheus._step s
+              ON s.task_id = d.task_id AND s.event_id = d.event_id
+        WHERE prometheus._may_see(b.owner, b.owner_oid)
+          AND prometheus._moment() IS NULL
+       UNION ALL -- of applications
+       SELECT replace(x.trace_id::text, '-', ''),
+              lpad(to_hex(x.span_id), 16, '0'),
+              lpad(to_hex(x.parent_span_id), 16, '0'),
+              x.name,
+              'internal',
+              x.started_at,
+              x.ended_at,
+              x.status,
+              x.attributes || jsonb_strip_nulls(jsonb_build_object(
+                  'error.type',
+                  CASE WHEN x.status = 'error'
+                       THEN coalesce(x.error_type,
+                                     x.attributes ->> 'error.type', '_OTHER')
+                       END,
+                  'prometheus.owner', x.owner))
+         FROM prometheus._span x
+        WHERE prometheus._may_see(x.owner, x.owner_oid)
+          AND prometheus._seen(x.xid)) s;
 COMMENT ON VIEW prometheus.span IS
-    'The traces of the tasks that you may see, read from their facts: each task, its steps, their calls. Ids as in W3C Trace Context, names and attributes as in the OpenTelemetry semantic conventions for generative AI and HTTP (1.41); never what was asked or answered.';
+    'The traces of the tasks that you may see, read from their facts: each task, its reviews, its steps, their calls, and what was pushed of its events to subscriptions that you may see; and the spans of applications (prometheus_span_start()) of the roles that you have. Ids as in W3C Trace Context, names and attributes as in the OpenTelemetry semantic conventions for generative AI, HTTP and messaging (1.41); what was asked and answered only if prometheus.capture_content says so.';
 COMMENT ON COLUMN prometheus.span.trace_id IS
     'The trace: 32 hexadecimal digits (W3C Trace Context), prometheus.task.trace_id.';
 COMMENT ON COLUMN prometheus.span.span_id IS
-    'Its id: 16 hexadecimal digits (W3C Trace Context), unique in the database: the event_id of a task or a step, the call_id of a call.';
+    'Its id: 16 hexadecimal digits (W3C Trace Context), unique in the database: the event_id of a task or a step, the call_id of a call, the delivery_id of a delivery; of a review by rules one that begins with f, of one of an application one that begins with 8 to f.';
 COMMENT ON COLUMN prometheus.span.parent_span_id IS
-    'The span that it is a part of: of a call its step (its task, if no step was recorded), of a step its task, of a task the one in the traceparent that it was submitted with; null: the root of its trace.';
+    'The span that it is a part of: of a call its step (its task, if no step was recorded), of a step and of a review its task, of a delivery the task or step whose event it is, of a task the one in the traceparent that it was submitted with; null: the root of its trace.';
 COMMENT ON COLUMN prometheus.span.name IS
-    'As OpenTelemetry names it: invoke_agent AGENT, chat MODEL, review MODEL, execute_tool TOOL; of a call the method, POST.';
+    'As OpenTelemetry names it: invoke_agent AGENT, chat MODEL, review MODEL, execute_tool TOOL; of a call the method, POST; review STAGE (by rules); of a delivery process or send (a webhook) and the SUBSCRIPTION; of an application as it was given.';
 COMMENT ON COLUMN prometheus.span.kind IS
-    'OpenTelemetry SpanKind: internal, or client (it is, or makes, a request on the network).';
+    'OpenTelemetry SpanKind: internal, client (it is, or makes, a request on the network), or consumer (a function was given an event).';
 COMMENT ON COLUMN prometheus.span.started_at IS
-    'When the task was submitted, the step begun, the request sent.';
+    'When the task was submitted, the step begun, the request sent, the event taken for the subscription.';
 COMMENT ON COLUMN prometheus.span.ended_at IS
     'When it ended; null: it is open. A call of which no reply was recorded ends with its attempt.';
 COMMENT ON COLUMN prometheus.span.status IS
@@ -500,6 +723,161 @@ COMMENT ON FUNCTION prometheus._bar(
     numeric, numeric, integer, boolean, boolean) IS
     'A bar from first to last, as parts of 1, in so many columns; light if it is a wait, an arrow if it is open.';
 
+/*
+ * What a task did and waited for, a row each, in the order in which it is
+ * drawn: below a step its calls, what it delegated and its error.
+ */
+CREATE FUNCTION prometheus._timeline(
+    task_id bigint,
+    submitted_at timestamptz,
+    has_ended boolean)
+RETURNS TABLE (
+    place bigint[],
+    indent integer,
+    kind text,
+    name text,
+    status text,
+    started_at timestamptz,
+    ended_at timestamptz,
+    tokens_in bigint,
+    tokens_out bigint,
+    cost numeric,
+    error text)
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp AS $$
+WITH RECURSIVE attempt AS (
+    SELECT a.attempt, a.outcome, a.started_at, a.ended_at,
+           coalesce(a.started_at, a.ended_at) AS at, a.error,
+           concat_ws(': ', a.error_type, a.error) AS reason
+      FROM prometheus.attempt a
+     WHERE a.task_id = _timeline.task_id
+), pause AS (
+    -- before each attempt, and after the last
+    SELECT a.attempt,
+           CASE coalesce(lag(a.outcome) OVER before, '')
+                WHEN '' THEN 'queued'
+                WHEN 'retry' THEN 'back-off'
+                WHEN 'waiting' THEN 'waiting'
+                WHEN 'lost' THEN 'restart'
+                ELSE 'retried by hand' END AS name,
+           coalesce(lag(a.ended_at) OVER before,
+                    _timeline.submitted_at) AS started_at,
+           a.at AS ended_at
+      FROM (TABLE attempt
+            UNION ALL
+            SELECT 2147483647, NULL, NULL, NULL, NULL, NULL, NULL
+             WHERE NOT has_ended
+               AND NOT EXISTS (SELECT FROM attempt b
+                                WHERE b.ended_at IS NULL)) a
+    WINDOW before AS (ORDER BY a.attempt)
+), step AS (
+    SELECT s.step, s.attempt, s.kind, s.name, s.status, s.model,
+           s.started_at,
+           s.started_at + s.duration_ms * interval '1 ms' AS ended_at,
+           s.tokens_in, s.tokens_out, s.cost, s.error,
+           row_number() OVER (PARTITION BY s.attempt, s.started_at
+                                  ORDER BY s.step) AS place
+      FROM prometheus.step s
+     WHERE s.task_id = _timeline.task_id
+), call AS (
+    SELECT c.attempt, c.turn, c.call, c.status, c.http_status,
+           c.sent_at, c.ended_at, s.step
+      FROM (SELECT k.*,
+                   row_number() OVER (PARTITION BY k.attempt, k.sent_at
+                                          ORDER BY k.turn, k.call)
+                       AS place
+              FROM prometheus.call k
+             WHERE k.task_id = _timeline.task_id) c
+      LEFT JOIN step s
+           ON s.attempt = c.attempt AND s.started_at = c.sent_at
+              AND s.ended_at = c.ended_at AND s.place = c.place
+), child AS (
+    SELECT t.task_id, t.agent, t.status, t.submitted_at, t.ended_at,
+           t.tokens_in, t.tokens_out, t.cost, ARRAY[t.task_id] AS path
+      FROM prometheus.task t
+     WHERE t.parent_id = _timeline.task_id
+    UNION ALL
+    -- LIMIT, or the view would be read as a whole
+    SELECT t.task_id, t.agent, t.status, t.submitted_at, t.ended_at,
+           t.tokens_in, t.tokens_out, t.cost, c.path || t.task_id
+      FROM child c
+     CROSS JOIN LATERAL (
+           SELECT x.* FROM prometheus.task x
+            WHERE x.parent_id = c.task_id LIMIT 1000) t
+), item AS (
+    SELECT ARRAY[p.attempt, 0]::bigint[] AS place, 0 AS indent,
+           'wait' AS kind, p.name, NULL AS status, p.started_at,
+           p.ended_at, NULL::bigint AS tokens_in,
+           NULL::bigint AS tokens_out, NULL::numeric AS cost,
+           NULL AS error
+      FROM pause p
+     WHERE p.started_at IS DISTINCT FROM p.ended_at
+    UNION ALL
+    SELECT ARRAY[a.attempt, 1]::bigint[], 0, 'attempt',
+           CASE WHEN a.started_at IS NULL THEN a.outcome
+                ELSE format('attempt %s: %s', a.attempt,
+                            coalesce(a.outcome, 'running')) END,
+           a.outcome, a.at, a.ended_at, NULL, NULL, NULL, NULL
+      FROM attempt a
+    UNION ALL
+    SELECT ARRAY[s.attempt, 2, s.step, 0]::bigint[], 2, s.kind,
+           s.kind || ' ' || coalesce(s.model, s.name), s.status,
+           s.started_at, s.ended_at, s.tokens_in, s.tokens_out,
+           s.cost, NULL
+      FROM step s
+    UNION ALL
+    SELECT ARRAY[c.attempt, 2, coalesce(c.step, 2147483647), 1,
+                 c.turn, c.call]::bigint[],
+           CASE WHEN c.step IS NULL THEN 2 ELSE 4 END, 'call',
+           'POST' || CASE WHEN c.status = 'ambiguous'
+                          THEN ' ' || concat_ws(' ', c.http_status,
+                                                c.status)
+                          WHEN c.http_status IS NOT NULL
+                          THEN ' ' || c.http_status
+                          WHEN c.status = 'failed'
+                          THEN ' failed' ELSE '' END,
+           c.status, c.sent_at, c.ended_at, NULL, NULL, NULL, NULL
+      FROM call c
+    UNION ALL
+    -- behind what it was submitted by
+    SELECT ARRAY[a.attempt, 2, coalesce(s.step, 0), 3] || c.path,
+           least(2 + 2 * cardinality(c.path), 12), 'task',
+           'task ' || c.task_id || ' ' || c.agent
+               || CASE WHEN c.status = 'completed' THEN ''
+                       ELSE ': ' || c.status END,
+           c.status, c.submitted_at, c.ended_at, c.tokens_in,
+           c.tokens_out, c.cost, NULL
+      FROM child c
+      JOIN child r ON r.task_id = c.path[1]
+     CROSS JOIN LATERAL (
+           SELECT max(x.attempt) AS attempt FROM attempt x
+            WHERE x.started_at <= r.submitted_at) a
+     CROSS JOIN LATERAL (
+           SELECT max(x.step) AS step FROM step x
+            WHERE x.attempt = a.attempt
+              AND x.started_at <= r.submitted_at) s
+    UNION ALL
+    SELECT ARRAY[s.attempt, 2, s.step, 2]::bigint[], 4, 'error',
+           NULL, NULL, NULL, NULL, NULL, NULL, NULL, s.error
+      FROM step s
+     WHERE s.error IS NOT NULL
+       AND NOT EXISTS (SELECT FROM attempt a
+                        WHERE a.attempt = s.attempt
+                          AND a.error = s.error)
+    UNION ALL
+    SELECT ARRAY[a.attempt, 3]::bigint[], 2, 'error', NULL, NULL,
+           NULL, NULL, NULL, NULL, NULL, a.reason
+      FROM attempt a
+     WHERE a.reason <> ''
+)
+SELECT r.place, r.indent, r.kind, r.name, r.status, r.started_at, r.ended_at,
+       r.tokens_in, r.tokens_out, r.cost, r.error
+  FROM item r
+ ORDER BY r.place
+$$;
+COMMENT ON FUNCTION prometheus._timeline(bigint, timestamptz, boolean) IS
+    'What a task that you may see did and waited for; its submit, and whether it has ended, are given. kind: wait, attempt, that of a step, call, task (that it delegated), or error (a text alone). ended_at: null if it is open.';
+
 CREATE FUNCTION @extschema@.prometheus_trace(task_id bigint) RETURNS text
 LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -559,98 +937,7 @@ BEGIN
     END IF;
 
     FOR line IN
-        WITH attempt AS (
-            SELECT a.attempt, a.outcome, a.started_at, a.ended_at,
-                   coalesce(a.started_at, a.ended_at) AS at, a.error,
-                   concat_ws(': ', a.error_type, a.error) AS reason
-              FROM prometheus.attempt a
-             WHERE a.task_id = prometheus_trace.task_id
-        ), pause AS (
-            -- before each attempt, and after the last
-            SELECT a.attempt,
-                   CASE coalesce(lag(a.outcome) OVER before, '')
-                        WHEN '' THEN 'queued'
-                        WHEN 'retry' THEN 'back-off'
-                        WHEN 'waiting' THEN 'waiting'
-                        WHEN 'lost' THEN 'restart'
-                        ELSE 'retried by hand' END AS name,
-                   coalesce(lag(a.ended_at) OVER before,
-                            whole.submitted_at) AS started_at,
-                   a.at AS ended_at
-              FROM (TABLE attempt
-                    UNION ALL
-                    SELECT 2147483647, NULL, NULL, NULL, NULL, NULL, NULL
-                     WHERE whole.ended_at IS NULL
-                       AND NOT EXISTS (SELECT FROM attempt b
-                                        WHERE b.ended_at IS NULL)) a
-            WINDOW before AS (ORDER BY a.attempt)
-        ), step AS (
-            SELECT s.step, s.attempt, s.kind, s.name, s.model, s.started_at,
-                   s.started_at + s.duration_ms * interval '1 ms' AS ended_at,
-                   s.tokens_in, s.tokens_out, s.cost, s.error,
-                   row_number() OVER (PARTITION BY s.attempt, s.started_at
-                                          ORDER BY s.step) AS place
-              FROM prometheus.step s
-             WHERE s.task_id = prometheus_trace.task_id
-        ), call AS (
-            SELECT c.attempt, c.turn, c.call, c.status, c.http_status,
-                   c.sent_at, c.ended_at, s.step
-              FROM (SELECT k.*,
-                           row_number() OVER (PARTITION BY k.attempt, k.sent_at
-                                                  ORDER BY k.turn, k.call)
-                               AS place
-                      FROM prometheus.call k
-                     WHERE k.task_id = prometheus_trace.task_id) c
-              LEFT JOIN step s
-                   ON s.attempt = c.attempt AND s.started_at = c.sent_at
-                      AND s.ended_at = c.ended_at AND s.place = c.place
-        ), item AS (
-            SELECT ARRAY[p.attempt, 0] AS place, 0 AS indent, p.name,
-                   p.started_at, p.ended_at, true AS is_wait,
-                   NULL::bigint AS tokens_in, NULL::bigint AS tokens_out,
-                   NULL::numeric AS cost, NULL AS error
-              FROM pause p
-             WHERE p.started_at IS DISTINCT FROM p.ended_at
-            UNION ALL
-            SELECT ARRAY[a.attempt, 1], 0,
-                   CASE WHEN a.started_at IS NULL THEN a.outcome
-                        ELSE format('attempt %s: %s', a.attempt,
-                                    coalesce(a.outcome, 'running')) END,
-                   a.at, a.ended_at, false, NULL, NULL, NULL, NULL
-              FROM attempt a
-            UNION ALL
-            SELECT ARRAY[s.attempt, 2, s.step, 0], 2,
-                   s.kind || ' ' || coalesce(s.model, s.name), s.started_at,
-                   s.ended_at, false, s.tokens_in, s.tokens_out, s.cost, NULL
-              FROM step s
-            UNION ALL
-            SELECT ARRAY[c.attempt, 2, coalesce(c.step, 2147483647), 1,
-                         c.turn, c.call],
-                   CASE WHEN c.step IS NULL THEN 2 ELSE 4 END,
-                   'POST' || CASE WHEN c.status = 'ambiguous'
-                                  THEN ' ' || concat_ws(' ', c.http_status,
-                                                        c.status)
-                                  WHEN c.http_status IS NOT NULL
-                                  THEN ' ' || c.http_status
-                                  WHEN c.status = 'failed'
-                                  THEN ' failed' ELSE '' END,
-                   c.sent_at, c.ended_at, false, NULL, NULL, NULL, NULL
-              FROM call c
-            UNION ALL
-            SELECT ARRAY[s.attempt, 2, s.step, 2], 4, NULL, NULL, NULL, false,
-                   NULL, NULL, NULL, s.error
-              FROM step s
-             WHERE s.error IS NOT NULL
-               AND NOT EXISTS (SELECT FROM attempt a
-                                WHERE a.attempt = s.attempt
-                                  AND a.error = s.error)
-            UNION ALL
-            SELECT ARRAY[a.attempt, 3], 2, NULL, NULL, NULL, false,
-                   NULL, NULL, NULL, a.reason
-              FROM attempt a
-             WHERE a.reason <> ''
-        )
-        SELECT r.indent, n.name, r.is_wait, r.error,
+        SELECT r.indent, n.name, r.kind = 'wait' AS is_wait, r.error,
                extract(epoch FROM r.started_at - whole.submitted_at)
                    AS first,
                extract(epoch FROM coalesce(r.ended_at, until)
@@ -665,7 +952,8 @@ BEGIN
                    OVER () AS costs,
                bool_or(coalesce(r.tokens_in, r.tokens_out) IS NOT NULL)
                    OVER () AS has_tokens
-          FROM item r
+          FROM prometheus._timeline(task_id, whole.submitted_at,
+                                    whole.ended_at IS NOT NULL) r
          CROSS JOIN LATERAL (
                SELECT (prometheus._fold(r.name, 26 - r.indent, 1))[1]) n (name)
          ORDER BY r.place
@@ -715,4 +1003,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.prometheus_trace(bigint) IS
-    'A task as a picture of at most 80 columns: each wait, attempt, step and call in the time from the submit to the end (or now), with how long it took, tokens and cost, and why it did not succeed. Raises undefined_object for a task that is unknown or not the caller''s.';
+    'A task as a picture of at most 80 columns: each wait, attempt, step and call in the time from the submit to the end (or now), with how long it took, tokens and cost, and why it did not succeed; tasks that it delegated are a bar each, below what they were submitted by, and their tokens and cost are not part of its own. Raises undefined_object for a task that is unknown or not the caller''s.';

@@ -14,6 +14,14 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_submit_many(
     FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_retry(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_trace(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_span_start(
+    text, jsonb, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_span_end(text, text)
+    FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_traceparent() FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_sampling(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_stats() FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_report(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_wait(
     bigint, interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_result(bigint) FROM PUBLIC;
@@ -171,12 +179,35 @@ GRANT EXECUTE ON FUNCTION
     prometheus._uri(text),
     prometheus._hash(text, text, text),
     prometheus._may_approve(text, oid),
+    prometheus._span_counts(),
+    prometheus._review_id(bigint, integer, integer, text, text, text),
+    prometheus._redact(text),
+    prometheus._captured(text),
+    prometheus._captured_bytes(text),
+    prometheus._captured_message(text, text),
     prometheus._duration(numeric),
     prometheus._count(numeric),
     prometheus._cost(numeric),
     prometheus._columns(text),
     prometheus._fold(text, integer, integer),
     prometheus._bar(numeric, numeric, integer, boolean, boolean),
+    prometheus._timeline(bigint, timestamptz, boolean),
+    prometheus._html(text),
+    prometheus._report_style(),
+    prometheus._report_class(text),
+    prometheus._report_tile(text, text),
+    prometheus._report_said(text, text, text, text),
+    prometheus._report_section(text, text),
+    prometheus._report_table(text[], integer, text),
+    prometheus._report_cells(text[], integer),
+    prometheus._report_bar(numeric, numeric),
+    prometheus._report_timeline(
+        bigint, timestamptz, timestamptz, timestamptz),
+    prometheus._report_talk(bigint, text, integer),
+    prometheus._report_verdicts(bigint),
+    prometheus._report_usage(bigint),
+    prometheus._report_tools(bigint),
+    prometheus._report_approvals(bigint),
     prometheus._state_value(text, oid, text, text, bigint),
     prometheus._queue(),
     prometheus._consumers(),
@@ -191,6 +222,12 @@ GRANT EXECUTE ON FUNCTION
         jsonb, interval, integer, text, jsonb),
     @extschema@.prometheus_retry(bigint),
     @extschema@.prometheus_trace(bigint),
+    @extschema@.prometheus_span_start(text, jsonb, text),
+    @extschema@.prometheus_span_end(text, text),
+    @extschema@.prometheus_traceparent(),
+    @extschema@.prometheus_sampling(bigint),
+    @extschema@.prometheus_stats(),
+    @extschema@.prometheus_report(bigint),
     @extschema@.prometheus_why(bigint),
     @extschema@.prometheus_progress(bigint),
     @extschema@.prometheus_wait(bigint, interval),

@@ -42,7 +42,7 @@ prom_admission_park(PromFactWriter *writer, PromAttempt *attempt,
 	end.used = attempt->used;
 	end.step = loaded->last_step;
 	end.next_run_at = now;
-	end.error = "its model or agent is paused, or the way to the model is closed";
+	end.error = "its model or agent is paused, or the way to the model is closed or held";
 	attempt->retrying = true;
 	prom_outcome_add(writer, attempt, &end, now);
 }
@@ -85,15 +85,17 @@ prom_admission_reach(PromAttempt *attempt, const PromLoaded *loaded, bool begun,
 
 /*
  * Does the attempt need its model now, and may not have it?  Then the task
- * waits before the gate.  An attempt that is under way keeps its model.
+ * waits before the gate.  An attempt that is under way keeps its model, and one
+ * that only ends waits for nothing.
  */
 bool
 prom_admission_must_wait(PromAttempt *attempt, const PromLoaded *loaded,
-						 bool needs_model, bool begun, TimestampTz now)
+						 bool needs_model, bool ends, bool begun,
+						 TimestampTz now)
 {
 	/* It waits for the pause, which the scheduler knows, and for no gate. */
 	attempt->opens = DT_NOBEGIN;
-	if (is_paused(loaded))
+	if (!ends && is_paused(loaded))
 		return true;
 	if (needs_model)
 		return !reach_model(attempt, loaded, begun, now);
@@ -239,7 +241,7 @@ prom_admission_allowed(const PromAttempt *attempt, const PromLoaded *loaded,
 	const PromPolicy *policy;
 	PromVerdict said;
 
-	if (progress->reflection > progress->turn ||
+	if (progress->reflected ||
 		!prom_judge_has(policies, PROM_STAGE_ANSWER))
 		return true;
 	judge_answer(loaded, attempt, progress, judged);
@@ -341,7 +343,7 @@ take_counsel(PromFactWriter *writer, PromAttempt *attempt,
 			 const PromLoaded *loaded, const PromProgress *progress,
 			 bool begun, PromJudgement *judgement, TimestampTz now)
 {
-	bool answered = progress->turn > 0 && progress->ncalls == 0;
+	bool answered = progress->answered;
 	PromJudged *judged = &judgement->judged;
 	PromStage stage = answered ? PROM_STAGE_ANSWER : PROM_STAGE_TASK;
 
@@ -395,11 +397,11 @@ prom_admission_ask(PromFactWriter *writer, PromAttempt *attempt,
 				   const PromLoaded *loaded, const PromProgress *progress,
 				   bool begun, PromJudgement *judgement, TimestampTz now)
 {
-	bool answered = progress->turn > 0 && progress->ncalls == 0;
+	bool answered = progress->answered;
 	PromAdmission came;
 
 	/* What it has looked back at was allowed before. */
-	if (answered && progress->reflection > progress->turn)
+	if (answered && progress->reflected)
 		return PROM_ADMISSION_ALLOWS;
 	if (answered)
 		came = review_answer(writer, attempt, loaded, progress, judgement, now);

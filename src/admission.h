@@ -48,11 +48,12 @@ extern bool prom_admission_allowed(const PromAttempt *attempt,
 
 /*
  * Does the attempt need its model now, and may not have it?  Then the task
- * waits before the gate.  An attempt that is under way keeps its model.
+ * waits before the gate.  An attempt that is under way keeps its model, and one
+ * that only ends waits for nothing.
  */
 extern bool prom_admission_must_wait(PromAttempt *attempt,
 									 const PromLoaded *loaded,
-									 bool needs_model, bool begun,
+									 bool needs_model, bool ends, bool begun,
 									 TimestampTz now);
 
 /*

@@ -40,6 +40,8 @@ typedef struct PromAgent
 	int64 max_result;       /* bytes of one result; more is cut off */
 	int64 max_rows;         /* that one tool call may change */
 	int max_depth;          /* levels of tasks that it may delegate */
+	bool summarises;        /* turns that do not fit into the window */
+	double reflect_below;   /* a lower score gives another round; 0: none */
 } PromAgent;
 
 /* See prom_version_get() and prom_version_read() in setting.h. */

@@ -22,6 +22,7 @@
 #include "guilt.h"
 #include "load.h"
 #include "outcome.h"
+#include "reuse.h"
 #include "route.h"
 #include "schema.h"
 #include "spending.h"
@@ -138,6 +139,7 @@ prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts, int n,
 
 		/* It was tried before, and not written. */
 		prom_route_leave(attempts[i]);
+		prom_reuse_leave(attempts[i]);
 		attempts[i]->completed = false;
 
 		/* They come in the order of the argument unless some are missing. */
@@ -189,19 +191,27 @@ prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 					TimestampTz now)
 {
 	PromReply reply = *prom_llm_reply(attempt->call);
+
+	prom_attempt_record_reply(writer, attempt, &reply, now);
+}
+
+void
+prom_attempt_record_reply(PromFactWriter *writer, PromAttempt *attempt,
+						  PromReply *reply, TimestampTz now)
+{
 	Jsonb *schema = NULL;
 
 	if (attempt->counsel.model != NULL)
 	{
-		prom_counsel_record(writer, attempt, &reply, now);
+		prom_counsel_record(writer, attempt, reply, now);
 		return;
 	}
 	if (attempt->thought != PROM_THOUGHT_NONE)
 	{
-		prom_thought_record(writer, attempt, &reply, now);
+		prom_thought_record(writer, attempt, reply, now);
 		return;
 	}
-	if (attempt->has_schema && reply.ok)
+	if (attempt->has_schema && reply->ok)
 	{
 		if (prom_schema_is_tired())
 		{
@@ -210,14 +220,14 @@ prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 		}
 		schema = load_schema(attempt);
 	}
-	prom_answer_check(schema, &reply);
-	prom_step_add_chat(writer, attempt, &reply, now);
-	prom_spending_settle(attempt, attempt->model, &reply);
-	attempt->tokens_now = prom_reply_tokens(&reply);
-	if (reply.ok && reply.ncalls > 0)
+	prom_answer_check(schema, reply);
+	prom_step_add_chat(writer, attempt, reply, now);
+	prom_spending_settle(attempt, attempt->model, reply);
+	attempt->tokens_now = prom_reply_tokens(reply);
+	if (reply->ok && reply->ncalls > 0)
 		attempt->next = PROM_NEXT_GO_ON;
 	else
-		prom_outcome_of_reply(writer, attempt, &reply, now);
+		prom_outcome_of_reply(writer, attempt, reply, now);
 }
 
 void
@@ -253,7 +263,15 @@ prom_attempt_cancel(PromFactWriter *writer, PromAttempt *attempt,
 	if (attempt->thought == PROM_THOUGHT_REFLECT)
 	{
 		prom_thought_fail(writer, attempt, PROM_COURSE_CANCELLED, now);
-		prom_outcome_complete(writer, attempt, attempt->answer, now);
+		prom_outcome_complete(writer, attempt,
+							  attempt->stands != 0 ? attempt->stands
+												   : attempt->answer,
+							  now);
+		return;
+	}
+	if (attempt->stands != 0)
+	{
+		prom_outcome_complete(writer, attempt, attempt->stands, now);
 		return;
 	}
 	prom_statement_run(&reason_statement, &argument, NULL, true);

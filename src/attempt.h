@@ -12,6 +12,7 @@
 #include "job.h"
 #include "llm.h"
 #include "shmem.h"
+#include "trace.h"
 #include "utils/timestamp.h"
 
 /* What is to be done with an attempt once the turn's transaction committed. */
@@ -27,6 +28,7 @@ typedef enum PromAttemptNext
 	PROM_NEXT_LATER,  /* the task goes on at due */
 	PROM_NEXT_PARKED, /* it waits before the gate of target */
 	PROM_NEXT_READ,   /* it waits for other tasks: read it anew */
+	PROM_NEXT_JOIN,   /* an equal request is under way: after its end */
 	PROM_NEXT_AGAIN   /* in another turn: this one is full */
 } PromAttemptNext;
 
@@ -34,9 +36,19 @@ typedef enum PromAttemptNext
 typedef enum PromThought
 {
 	PROM_THOUGHT_NONE,
+	PROM_THOUGHT_SUMMARY,
 	PROM_THOUGHT_PLAN,
 	PROM_THOUGHT_REFLECT
 } PromThought;
+
+/* Of a call's need, the gate that it goes through */
+typedef enum PromRateUse
+{
+	PROM_USE_NONE,  /* knows nothing */
+	PROM_USE_TAKEN, /* has it counted, and it is not sent yet */
+	PROM_USE_SENT,  /* waits for the headers of its reply */
+	PROM_USE_HEARD  /* has had them */
+} PromRateUse;
 
 /*
  * Tool calls whose reviews are noted at once; further ones ask again when these
@@ -60,9 +72,9 @@ typedef struct PromAttempt
 	TimestampTz opens; /* with PARKED: when the next of them does */
 
 	int64 parent_id; /* the task that waits for it; 0: none */
-	uint64 whose;    /* a hash of its agent and submitter */
-	uint16 agent;    /* its label; see metric.h */
-	uint8 trace_id[16];
+	PromTrace trace;
+	uint64 whose;      /* a hash of its agent and submitter */
+	uint16 agent;      /* its label; see metric.h */
 	TimestampTz since; /* submitted, due, or retried by hand */
 	int32 attempt;     /* its number; 0: not begun */
 	int32 step;        /* the number of its next step */
@@ -73,6 +85,8 @@ typedef struct PromAttempt
 	const PromModel *model; /* in the cache of agent.c */
 	PromGate *gate;         /* that counts it as in flight, or NULL */
 	uint32 generation;      /* of the gate when it began */
+	PromNeed need;          /* of the gate's rate, for its call or turn */
+	PromRateUse use;        /* and what the gate knows of that */
 	int64 call_id;
 	int64 event_id; /* with CHAT: of the step that it makes */
 	TimestampTz sent_at;
@@ -81,8 +95,11 @@ typedef struct PromAttempt
 	PromCall *call;      /* on the network, or ended and not recorded */
 	PromCounsel counsel; /* the review that call is, if it has a model */
 	PromThought thought; /* what call, or the job, asks */
-	bool thinks;         /* after its answer comes a reflection */
-	int32 answer;        /* the step that this is about */
+	bool thinks;         /* after its answer comes a reflection, */
+	bool looks_again;    /* and perhaps another round */
+	int64 until;         /* the last outcome that a summary has */
+	int32 answer;        /* the step that the reflection is about */
+	int32 stands;        /* the answer that it has anyway; 0: none yet */
 
 	/* What budgets keep for its call or turn; NULL: nothing. */
 	struct PromReservation *reservation;
@@ -90,6 +107,13 @@ typedef struct PromAttempt
 	/* How jobs of it ended, to be told when it goes on. */
 	bool chat_failed;
 	PromRetry retry; /* with it */
+
+	/* With a model that keeps replies. */
+	uint8 request_hash[32]; /* of its request, and of whose it is */
+	bool has_hash;
+	int64 reused;       /* event of the step whose reply it has; 0: its own */
+	bool leads;         /* equal requests wait for the end of this one */
+	dlist_node leading; /* among all that lead */
 
 	/* Tool calls, by their steps, about which models are to be asked. */
 	int nasking;
@@ -131,6 +155,11 @@ extern void prom_attempt_begin(PromFactWriter *writer, PromAttempt **attempts,
  */
 extern void prom_attempt_record(PromFactWriter *writer, PromAttempt *attempt,
 								TimestampTz now);
+
+/* The same of a reply that its request need not be sent for. */
+extern void prom_attempt_record_reply(PromFactWriter *writer,
+									  PromAttempt *attempt, PromReply *reply,
+									  TimestampTz now);
 
 /* A job of it has ended: what is to be known of that when it goes on. */
 extern void prom_attempt_take_job(PromAttempt *attempt, const PromJobEnd *end);

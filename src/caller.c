@@ -26,6 +26,7 @@
 #include "guilt.h"
 #include "http.h"
 #include "llm.h"
+#include "reuse.h"
 #include "route.h"
 #include "setting.h"
 #include "shmem.h"
@@ -160,11 +161,22 @@ drop_errands(const PromWork *task)
 	}
 }
 
+/* It goes on in the next turn. */
+static void
+end_joining(PromWork *work, TimestampTz now)
+{
+	work->joins = false;
+	work->not_before = now;
+	is_put_off = true;
+}
+
 /* What is under way for a task that is to be cancelled. */
 static void
 drop(PromWork *work)
 {
-	if (work->stage == PROM_WORK_CALL)
+	if (work->joins)
+		end_joining(work, GetCurrentTimestamp());
+	else if (work->stage == PROM_WORK_CALL)
 		drop_request(work);
 	else if (work->stage == PROM_WORK_JOBS)
 	{
@@ -206,7 +218,7 @@ take_late_cancels(void)
 	for (int i = 0; i < prom_guc_max_in_flight; i++)
 	{
 		if ((works[i].stage != PROM_WORK_CALL &&
-			 works[i].stage != PROM_WORK_JOBS) ||
+			 works[i].stage != PROM_WORK_JOBS && !works[i].joins) ||
 			pg_atomic_read_u32(&slot_of(&works[i])->cancel) == 0)
 			continue;
 		if (nturn == TURN_TOTAL)
@@ -297,6 +309,7 @@ take_kept_work(PromWork *work, TimestampTz now)
 		(work->stage == PROM_WORK_BEGIN && nbegin == PROM_WORK_MOST_BEGIN))
 		return;
 	work->not_before = 0;
+	work->joins = false;
 	nkept--;
 	join_turn(work);
 }
@@ -340,6 +353,7 @@ result_of(const PromAttempt *attempt)
 		case PROM_NEXT_REVIEW:
 		case PROM_NEXT_RECALL:
 		case PROM_NEXT_GO_ON:
+		case PROM_NEXT_JOIN:
 		case PROM_NEXT_AGAIN:
 		case PROM_NEXT_LATER:
 			return PROM_RESULT_LATER;
@@ -362,6 +376,7 @@ give_back(PromWork *work)
 		prom_llm_free(work->attempt.call);
 	work->attempt.call = NULL;
 	prom_route_leave(&work->attempt);
+	prom_reuse_leave(&work->attempt);
 	prom_spending_leave(&work->attempt);
 	count_as_handled(work);
 	prom_sight_clear(work->attempt.slot);
@@ -401,14 +416,17 @@ send_request(PromWork *work, TimestampTz now)
 {
 	PromAttempt *attempt = &work->attempt;
 	int64 left = TimestampDifferenceMilliseconds(now, attempt->deadline);
+	char trace[PROM_TRACE_HEADER_SIZE];
 
+	prom_trace_header(trace, &attempt->trace, attempt->call_id);
 	prom_work_name(work);
 	PROM_FAULT("before-send");
 	prom_sight_set(attempt->slot, attempt->task_id, attempt->step,
 				   prom_course_kind(attempt), now);
+	prom_route_sent(attempt);
 	attempt->call = prom_llm_start(http, prom_attempt_called(attempt),
-								   attempt->prompt, left, attempt->attempt > 1,
-								   work);
+								   attempt->prompt, trace, left,
+								   attempt->attempt > 1, work);
 	prom_guilt_clear();
 	attempt->prompt = NULL;
 	attempt->chat_failed = false;
@@ -451,6 +469,7 @@ add_jobs(PromWork *work, TimestampTz now)
 						.event_id = attempt->event_id};
 
 	count_as_handled(work);
+	prom_route_sent(attempt);
 	show_jobs(attempt, now);
 	work->stage = PROM_WORK_JOBS;
 	work->jobs.deadline = attempt->deadline;
@@ -492,6 +511,29 @@ go_on(PromWork *work, TimestampTz now)
 	work->attempt.call = NULL;
 	work->stage = PROM_WORK_BEGIN;
 	put_off(work, now);
+}
+
+/* It goes on when an equal request has ended, or at its deadline. */
+static void
+join(PromWork *work)
+{
+	count_as_handled(work);
+	work->stage = PROM_WORK_BEGIN;
+	work->joins = true;
+	work->not_before = work->attempt.deadline;
+	nkept++;
+	look_for_cancel(work);
+}
+
+/* One that others have joined has ended. */
+static void
+let_joined_go_on(TimestampTz now)
+{
+	if (!prom_reuse_may_go_on())
+		return;
+	for (int i = 0; i < prom_guc_max_in_flight; i++)
+		if (works[i].joins)
+			end_joining(&works[i], now);
 }
 
 /* A task that delegated this one may go on. */
@@ -576,6 +618,9 @@ after_commit(PromWork **list, int n, TimestampTz now)
 			case PROM_NEXT_GO_ON:
 				go_on(work, now);
 				break;
+			case PROM_NEXT_JOIN:
+				join(work);
+				break;
 			case PROM_NEXT_AGAIN:
 				put_off(work, now);
 				break;
@@ -653,25 +698,6 @@ wait_for_work(bool at_once)
 			ResetLatch(MyLatch);
 }
 
-/* Bytes of a reply are read for a work, or (NULL) have been. */
-static void
-blame(void *owner)
-{
-	if (owner == NULL)
-		prom_guilt_clear();
-	else
-		prom_work_name(owner);
-}
-
-/* More of a reply has come. */
-static void
-hear(void *owner, const char *text, size_t length)
-{
-	const PromWork *work = owner;
-
-	prom_sight_hear(work->attempt.slot, text, length);
-}
-
 static void
 begin(Datum main_arg)
 {
@@ -691,8 +717,7 @@ begin(Datum main_arg)
 		proc_exit(0);
 	prom_gate_forget_calls(prom_my_database);
 	prom_courier_begin();
-	prom_llm_blame = blame;
-	prom_llm_heard = hear;
+	prom_work_hear_replies();
 	prom_sight_begin();
 	http = prom_http_create();
 	wait_set = prom_create_wait_event_set(3);
@@ -732,6 +757,7 @@ prom_caller_main(Datum main_arg)
 		full = nbegin == PROM_WORK_MOST_BEGIN || nturn == TURN_TOTAL;
 		if (nturn > 0)
 			run_turn(now);
+		let_joined_go_on(now);
 		prom_courier_drive(http, now);
 		prom_jobs_drive(now);
 		pg_atomic_write_u32(&prom_my_worker->in_flight,

@@ -38,6 +38,7 @@
 #include "guilt.h"
 #include "receiver.h"
 #include "role.h"
+#include "trace.h"
 #include "wakeup.h"
 #include "webhook.h"
 #include "worker.h"
@@ -58,6 +59,8 @@ typedef struct Delivery
 	uint32 generation; /* of the gate */
 	char *body;        /* of a webhook that is about to be sent */
 	PromWebhookHeaders headers;
+	bool has_trace; /* a header is in trace */
+	char trace[PROM_TRACE_HEADER_SIZE];
 	const char *problem; /* it cannot be sent, static or in the turn */
 	PromFetch *fetch;
 	bool is_recorded; /* what came of it, by this turn */
@@ -193,6 +196,7 @@ prepare_webhook(void *arg)
 	const PromReceiver *subscription = delivery->of;
 	Datum values[2] = {Int64GetDatum(delivery->record.event_id),
 					   Int64GetDatum(delivery->record.task_id)};
+	PromTrace trace;
 	char error[256];
 
 	PROM_FAULT("deliver-in-prepare");
@@ -208,6 +212,11 @@ prepare_webhook(void *arg)
 						   subscription->name, delivery->record.event_id,
 						   act->now, delivery->body, error, sizeof(error)))
 		delivery->problem = pstrdup(error);
+	delivery->has_trace = delivery->record.task_id != 0 &&
+						  prom_trace_of_task(delivery->record.task_id, &trace);
+	if (delivery->has_trace)
+		prom_trace_header(delivery->trace, &trace,
+						  delivery->record.delivery_id);
 }
 
 /* The same; an error is only this one's. */
@@ -442,6 +451,7 @@ send_webhook(PromHttp *http, Delivery *delivery)
 						  .url = delivery->of->url,
 						  .body = delivery->body,
 						  .headers = delivery->headers.list,
+						  .trace = delivery->has_trace ? delivery->trace : NULL,
 						  .timeout = delivery->of->timeout,
 						  .deadline = delivery->of->timeout,
 						  .max_result = PROM_DELIVERY_TEXT,

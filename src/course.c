@@ -16,11 +16,14 @@
 #include "admission.h"
 #include "answer.h"
 #include "approval.h"
+#include "conversation.h"
 #include "course.h"
 #include "encoding.h"
 #include "outcome.h"
 #include "progress.h"
 #include "prompt.h"
+#include "reuse.h"
+#include "route.h"
 #include "sofia.h"
 #include "spending.h"
 #include "step.h"
@@ -31,6 +34,9 @@
 
 /* In a turn the own model's call is 1, and that about its answer this. */
 #define REFLECTION_CALL (-1000)
+
+/* Before the first turn, and besides a plan. */
+#define SUMMARY_CALL 2
 
 static void
 add_attempt(PromFactWriter *writer, const PromAttempt *attempt,
@@ -78,7 +84,10 @@ add_call(PromFactWriter *writer, const PromAttempt *attempt, int call)
 	values[CALL_TASK_ID] = Int64GetDatum(attempt->task_id);
 	values[CALL_ATTEMPT] = Int32GetDatum(attempt->attempt);
 	values[CALL_TURN] = Int32GetDatum(
-		attempt->thought == PROM_THOUGHT_PLAN ? 0 : attempt->turn);
+		attempt->thought == PROM_THOUGHT_PLAN ||
+				attempt->thought == PROM_THOUGHT_SUMMARY
+			? 0
+			: attempt->turn);
 	values[CALL_CALL] = Int32GetDatum(call);
 	values[CALL_SENT_AT] = TimestampTzGetDatum(attempt->sent_at);
 	values[CALL_KIND] = CStringGetTextDatum(prom_course_kind(attempt));
@@ -128,6 +137,11 @@ may_spend(PromFactWriter *writer, PromAttempt *attempt, const PromModel *model,
 	end.error = prom_spending_reserve(attempt, model, loaded, tokens_in);
 	if (end.error == NULL)
 		return true;
+	if (attempt->stands != 0)
+	{
+		prom_outcome_complete(writer, attempt, attempt->stands, now);
+		return false;
+	}
 	end.outcome = "failed";
 	end.error_type = "BudgetExceeded";
 	end.attempt = attempt->attempt;
@@ -136,6 +150,46 @@ may_spend(PromFactWriter *writer, PromAttempt *attempt, const PromModel *model,
 	attempt->next = PROM_NEXT_ENDED;
 	prom_outcome_add(writer, attempt, &end, now);
 	return false;
+}
+
+/*
+ * May the next call be sent now, by the rate of its model?  Else the task waits
+ * for that, and holds nothing.
+ */
+static bool
+may_send(PromFactWriter *writer, PromAttempt *attempt,
+		 const PromLoaded *loaded, int64 tokens_in, TimestampTz now)
+{
+	const PromModel *called = prom_attempt_called(attempt);
+	const char *model = called == attempt->model ? loaded->model : called->name;
+
+	if (prom_route_fits(attempt, model, tokens_in, now))
+		return true;
+	prom_admission_park(writer, attempt, loaded, model, true, now);
+	return false;
+}
+
+/*
+ * Need the request of its prompt not be sent, because an equal one has had a
+ * reply, or is about to?
+ */
+static bool
+need_not_send(PromFactWriter *writer, PromAttempt *attempt,
+			  const PromLoaded *loaded, TimestampTz now)
+{
+	PromReply reply;
+	PromReuse found = prom_reuse_look(attempt, loaded, &reply, now);
+
+	if (found == PROM_REUSE_NONE)
+		return false;
+	attempt->call_id = 0;
+	attempt->prompt = NULL;
+	prom_route_leave(attempt);
+	if (found == PROM_REUSE_FOUND)
+		prom_attempt_record_reply(writer, attempt, &reply, now);
+	else
+		attempt->next = PROM_NEXT_JOIN;
+	return true;
 }
 
 /* What is known of the prompt of a function, which its executor makes. */
@@ -155,6 +209,7 @@ fill_source(PromPromptSource *source, const PromAttempt *attempt,
 	*source = loaded->source;
 	source->request = TextDatumGetCString(loaded->request);
 	source->instructions = agent->instructions;
+	source->summarises = agent->summarises;
 	source->is_full = strcmp(loaded->mode, "full") == 0;
 	source->before = attempt->call_id;
 	source->task_id = attempt->task_id;
@@ -172,14 +227,17 @@ begin_turn(PromFactWriter *writer, PromAttempt *attempt,
 		   TimestampTz now)
 {
 	PromPromptSource source = loaded->source;
+	int64 tokens;
+	int64 bytes;
 	Jsonb *schema;
 
 	attempt->sent_at = now;
 	attempt->call_id = attempt->event_id = 0;
 	if (prom_llm_is_function(attempt->model->api))
 	{
-		if (!may_spend(writer, attempt, attempt->model, loaded,
-					   function_tokens(loaded, agent), now))
+		tokens = function_tokens(loaded, agent);
+		if (!may_send(writer, attempt, loaded, tokens, now) ||
+			!may_spend(writer, attempt, attempt->model, loaded, tokens, now))
 			return 0;
 		attempt->event_id = prom_fact_next_id();
 		attempt->next = PROM_NEXT_CHAT;
@@ -202,12 +260,15 @@ begin_turn(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->has_schema = loaded->has_schema;
 	if (source.output_schema != NULL)
 		pfree(source.output_schema);
-	if (!may_spend(writer, attempt, attempt->model, loaded,
-				   prom_prompt_tokens(attempt->prompt), now))
-		return prom_prompt_bytes(attempt->prompt);
+	bytes = prom_prompt_bytes(attempt->prompt);
+	tokens = prom_prompt_tokens(attempt->prompt);
+	if (need_not_send(writer, attempt, loaded, now) ||
+		!may_send(writer, attempt, loaded, tokens, now) ||
+		!may_spend(writer, attempt, attempt->model, loaded, tokens, now))
+		return bytes;
 	add_call(writer, attempt, 1);
 	attempt->next = PROM_NEXT_SEND;
-	return prom_prompt_bytes(attempt->prompt);
+	return bytes;
 }
 
 /*
@@ -221,14 +282,16 @@ begin_counsel(PromFactWriter *writer, PromAttempt *attempt,
 {
 	const PromModel *model = attempt->counsel.model;
 	const PromPrompt *prompt = prom_sofia_prompt(judged, model);
+	int64 tokens = prom_prompt_tokens(prompt);
 	int before = progress->counsel_attempt == attempt->attempt
 					 ? progress->counsels
 					 : 0;
 
 	attempt->sent_at = now;
 	attempt->call_id = attempt->event_id = 0;
-	if (!may_spend(writer, attempt, model, loaded, prom_prompt_tokens(prompt),
-				   now))
+	/* Its prompt has a mark of its own, so no other request is equal. */
+	if (!may_send(writer, attempt, loaded, tokens, now) ||
+		!may_spend(writer, attempt, model, loaded, tokens, now))
 		return prom_prompt_bytes(prompt);
 	if (prom_llm_is_function(model->api))
 	{
@@ -240,7 +303,7 @@ begin_counsel(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->prompt = prompt;
 	add_call(writer, attempt, -before);
 	attempt->next = PROM_NEXT_SEND;
-	return prom_prompt_bytes(attempt->prompt);
+	return prom_prompt_bytes(prompt);
 }
 
 static ArrayType *
@@ -253,6 +316,44 @@ pin_tools(const PromLoaded *loaded, const PromAgent *agent)
 }
 
 /*
+ * Its answer is not looked back at, so it cannot be better than one that was.
+ */
+static void
+end_as_seen(PromFactWriter *writer, PromAttempt *attempt, int32 answer,
+			TimestampTz now)
+{
+	prom_outcome_complete(writer, attempt,
+						  attempt->stands != 0 ? attempt->stands : answer, now);
+}
+
+/* The number of its call in a turn. */
+static int
+number_of(PromThought thought)
+{
+	if (thought == PROM_THOUGHT_SUMMARY)
+		return SUMMARY_CALL;
+	return thought == PROM_THOUGHT_REFLECT ? REFLECTION_CALL : 1;
+}
+
+/*
+ * Does so much of the conversation not fit any more that it is to be summed up?
+ */
+static bool
+wants_summary(const PromAttempt *attempt, const PromLoaded *loaded,
+			  const PromAgent *agent, ArrayType *tools)
+{
+	PromPromptSource source;
+
+	if (!agent->summarises || loaded->source.conversation == NULL ||
+		attempt->model->window < 0 || prom_llm_is_local(attempt->model->api))
+		return false;
+	fill_source(&source, attempt, loaded, agent, tools);
+	source.before = PG_INT64_MAX;
+	return prom_prompt_make(&source, attempt->model)->left_out > 0 &&
+		   prom_conversation_fold(&source, attempt->model) != NULL;
+}
+
+/*
  * Have the model asked for a plan, or about its answer: a request, or a job.
  * The bytes that this loaded.
  */
@@ -261,7 +362,7 @@ begin_thought(PromFactWriter *writer, PromAttempt *attempt,
 			  const PromLoaded *loaded, const PromAgent *agent,
 			  ArrayType *tools, TimestampTz now)
 {
-	bool reflects = attempt->thought == PROM_THOUGHT_REFLECT;
+	bool is_plan = attempt->thought == PROM_THOUGHT_PLAN;
 	bool is_function = prom_llm_is_function(attempt->model->api);
 	const char *poor = NULL;
 	PromPromptSource source;
@@ -275,16 +376,24 @@ begin_thought(PromFactWriter *writer, PromAttempt *attempt,
 		fill_source(&source, attempt, loaded, agent, tools);
 		attempt->prompt = prom_thought_prompt(attempt->thought, &source,
 											  attempt->model);
+		attempt->until = attempt->prompt->until;
 		tokens = prom_prompt_tokens(attempt->prompt);
+		if (need_not_send(writer, attempt, loaded, now))
+			return tokens;
 	}
-	if (reflects)
+	if (!may_send(writer, attempt, loaded, tokens, now))
+		return tokens;
+	if (!is_plan)
 		poor = prom_spending_reserve(attempt, attempt->model, loaded, tokens);
 	else if (!may_spend(writer, attempt, attempt->model, loaded, tokens, now))
 		return tokens;
 	if (poor != NULL)
 	{
 		prom_thought_fail(writer, attempt, poor, now);
-		prom_outcome_complete(writer, attempt, attempt->answer, now);
+		if (attempt->thought == PROM_THOUGHT_REFLECT)
+			end_as_seen(writer, attempt, attempt->answer, now);
+		else
+			attempt->next = PROM_NEXT_GO_ON;
 		return tokens;
 	}
 	if (is_function)
@@ -293,7 +402,7 @@ begin_thought(PromFactWriter *writer, PromAttempt *attempt,
 		attempt->next = PROM_NEXT_CHAT;
 		return 0;
 	}
-	add_call(writer, attempt, reflects ? REFLECTION_CALL : 1);
+	add_call(writer, attempt, number_of(attempt->thought));
 	attempt->next = PROM_NEXT_SEND;
 	return prom_prompt_bytes(attempt->prompt);
 }
@@ -309,15 +418,19 @@ end_answered(PromFactWriter *writer, PromAttempt *attempt,
 			 TimestampTz now)
 {
 	attempt->answer = progress->turn;
-	if (attempt->thinks && progress->reflection < progress->turn)
+	if (attempt->thinks && !progress->reflected)
 	{
 		attempt->thought = PROM_THOUGHT_REFLECT;
 		if (reaches)
 			return begin_thought(writer, attempt, loaded, agent, tools, now);
 		prom_thought_fail(writer, attempt,
 						  "there is no way to its model now", now);
+		end_as_seen(writer, attempt, progress->turn, now);
 	}
-	prom_outcome_complete(writer, attempt, progress->turn, now);
+	else
+		prom_outcome_complete(writer, attempt,
+							  prom_progress_answer(progress, attempt->stands),
+							  now);
 	return 0;
 }
 
@@ -380,6 +493,12 @@ take_turn(PromFactWriter *writer, PromAttempt *attempt,
 		attempt->next = PROM_NEXT_RECALL;
 		return 0;
 	}
+	if (progress->npending == 0 && progress->turns == 0 &&
+		!progress->summarised && wants_summary(attempt, loaded, agent, tools))
+	{
+		attempt->thought = PROM_THOUGHT_SUMMARY;
+		return begin_thought(writer, attempt, loaded, agent, tools, now);
+	}
 	if (progress->npending == 0 && attempt->thinks && progress->turns == 0 &&
 		!progress->planned && progress->plan_attempt != attempt->attempt)
 	{
@@ -422,6 +541,32 @@ waits_on(PromAttempt *attempt, const PromLoaded *loaded,
 	return true;
 }
 
+/* How far it is, and what stands of that, whatever comes. */
+static void
+look_back(PromAttempt *attempt, const PromLoaded *loaded,
+		  const PromAgent *agent, PromProgress *progress)
+{
+	prom_progress_read(loaded->task_id, loaded->last_step,
+					   loaded->retried_attempt, progress);
+	attempt->looks_again = agent->reflect_below > 0 &&
+						   strcmp(loaded->mode, "full") == 0;
+	attempt->stands =
+		attempt->looks_again
+			? prom_progress_stands(progress, agent->reflect_below)
+			: 0;
+}
+
+/* The next attempt, which may not begin yet. */
+static void
+number_attempt(PromAttempt *attempt, const PromLoaded *loaded)
+{
+	attempt->attempt = Max(loaded->last_attempt, loaded->outcome_attempt) + 1;
+	attempt->used = loaded->used;
+	/* Perhaps of a turn that failed, and so was not begun. */
+	attempt->policy_version = 0;
+	attempt->nasking = 0;
+}
+
 /*
  * Begin an attempt, or go on with the one that has begun.  The bytes that this
  * loaded.
@@ -435,62 +580,69 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	PromProgress progress;
 	PromJudgement judgement = {.policies = prom_policies()};
 	ArrayType *tools;
-	bool answered;
 	bool needs_model;
 	bool reaches = false;
 	PromAdmission came;
 
 	attempt->counsel.model = NULL;
 	attempt->thought = PROM_THOUGHT_NONE;
-	attempt->thinks = false;
-	prom_progress_read(loaded->task_id, loaded->last_step,
-					   loaded->retried_attempt, &progress);
-	answered = progress.turn > 0 && progress.ncalls == 0;
+	attempt->thinks = attempt->has_hash = false;
+	attempt->reused = 0;
+	look_back(attempt, loaded, agent, &progress);
 	if (!begun && waits_on(attempt, loaded, &progress, now))
 		return 0;
-	if (!answered &&
+	if (!progress.answered &&
 		end_at_limit(writer, attempt, loaded, &progress, &agent->limits, now))
 		return 0;
 	if (!begun)
-	{
-		attempt->attempt = Max(loaded->last_attempt,
-							   loaded->outcome_attempt) +
-						   1;
-		attempt->used = loaded->used;
-		/* Perhaps of a turn that failed, and so was not begun. */
-		attempt->policy_version = 0;
-		attempt->nasking = 0;
-	}
+		number_attempt(attempt, loaded);
 	attempt->max_attempts = loaded->max_attempts;
 	came = prom_admission_ask(writer, attempt, loaded, &progress, begun,
 							  &judgement, now);
 	if (came == PROM_ADMISSION_DENIES || came == PROM_ADMISSION_PARKS)
 		return 0;
-	needs_model = came == PROM_ADMISSION_ALLOWS && !answered &&
+	needs_model = came == PROM_ADMISSION_ALLOWS && !progress.answered &&
 				  progress.npending == 0;
 	if (came != PROM_ADMISSION_ASKS &&
-		prom_admission_must_wait(attempt, loaded, needs_model, begun, now))
+		prom_admission_must_wait(attempt, loaded,
+								 needs_model && attempt->stands == 0,
+								 progress.answered && progress.reflected,
+								 begun, now))
 	{
 		prom_admission_park(writer, attempt, loaded, loaded->model, begun, now);
 		return 0;
 	}
 	attempt->thinks = strcmp(loaded->mode, "full") == 0 &&
 					  !prom_llm_is_local(attempt->model->api);
-	if (came == PROM_ADMISSION_ALLOWS && answered && attempt->thinks &&
-		progress.reflection < progress.turn)
+	if (came == PROM_ADMISSION_ALLOWS &&
+		(progress.answered ? attempt->thinks && !progress.reflected
+						   : needs_model && attempt->stands != 0))
+	{
 		reaches = prom_admission_reach(attempt, loaded, begun, now);
+		if (!reaches && prom_route_is_held(attempt, now))
+		{
+			prom_admission_park(writer, attempt, loaded, loaded->model, begun,
+								now);
+			return 0;
+		}
+	}
+	if (needs_model && attempt->stands != 0 && !reaches)
+	{
+		prom_outcome_end(writer, attempt, loaded, "completed", NULL, NULL, now);
+		return 0;
+	}
 	/*
 	 * That rules alone allowed a request is told by its attempt.  They judge an
 	 * answer again when a model has been asked.
 	 */
-	if (answered ? came == PROM_ADMISSION_ALLOWS &&
-					   judgement.verdict.policy_version > 0
-				 : judgement.verdict.policy != NULL)
+	if (progress.answered ? came == PROM_ADMISSION_ALLOWS &&
+								judgement.verdict.policy_version > 0
+						  : judgement.verdict.policy != NULL)
 		prom_verdict_add(writer, &judgement.judged, &judgement.verdict, now);
 	tools = pin_tools(loaded, agent);
 	attempt->step = progress.next_step;
 	attempt->turn = progress.turns;
-	if (!answered && progress.npending == 0)
+	if (!progress.answered && progress.npending == 0)
 		attempt->turn++;
 	if (!begun)
 		add_attempt(writer, attempt, loaded, agent, tools, now);
@@ -499,12 +651,24 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	else if (came == PROM_ADMISSION_ASKS)
 		return begin_counsel(writer, attempt, loaded, &progress,
 							 &judgement.judged, now);
-	else if (answered)
+	else if (progress.answered)
 		return end_answered(writer, attempt, loaded, &progress, agent, tools,
 							reaches, now);
 	else
 		return take_turn(writer, attempt, loaded, &progress, agent, tools, now);
 	return 0;
+}
+
+void
+prom_course_begin_idle(PromFactWriter *writer, PromAttempt *attempt,
+					   const PromLoaded *loaded, TimestampTz now)
+{
+	const PromAgent *agent = prom_agent_version(loaded->agent,
+												loaded->agent_version);
+
+	attempt->model = prom_model_version(loaded->model, loaded->model_version);
+	number_attempt(attempt, loaded);
+	add_attempt(writer, attempt, loaded, agent, pin_tools(loaded, agent), now);
 }
 
 bool
@@ -520,41 +684,44 @@ prom_course_end_answered(PromFactWriter *writer, PromAttempt *attempt,
 
 	if (strcmp(loaded->mode, "full") != 0 || loaded->last_step == 0)
 		return false;
-	prom_progress_read(loaded->task_id, loaded->last_step,
-					   loaded->retried_attempt, &progress);
-	if (progress.turn == 0 || progress.ncalls > 0)
+	agent = prom_agent_version(loaded->agent, loaded->agent_version);
+	look_back(attempt, loaded, agent, &progress);
+	if (!progress.answered && attempt->stands == 0)
 		return false;
 	/* What this process looks back at was allowed before. */
-	if (!(begun && attempt->thought == PROM_THOUGHT_REFLECT) &&
+	if (attempt->stands == 0 &&
+		!(begun && attempt->thought == PROM_THOUGHT_REFLECT) &&
 		!prom_admission_allowed(attempt, loaded, &progress, &judgement))
 		return false;
 	prom_load_identify(attempt, loaded);
 	attempt->whose = prom_summary_hash(loaded->agent, loaded->source.submitter,
 									   loaded->source.submitter_oid);
-	if (!begun)
+	if (!open)
+		prom_course_begin_idle(writer, attempt, loaded, now);
+	else if (!begun)
 	{
 		attempt->model = prom_model_version(loaded->model,
 											loaded->model_version);
+		attempt->attempt = loaded->last_attempt;
 		attempt->used = loaded->used;
-		attempt->policy_version = 0;
-		attempt->attempt = Max(loaded->last_attempt, loaded->outcome_attempt) +
-						   (open ? 0 : 1);
 	}
 	attempt->step = progress.next_step;
 	judgement.judged.attempt = attempt->attempt;
 	if (judgement.verdict.policy_version > 0)
 		prom_verdict_add(writer, &judgement.judged, &judgement.verdict, now);
-	if (!open)
-	{
-		agent = prom_agent_version(loaded->agent, loaded->agent_version);
-		add_attempt(writer, attempt, loaded, agent, pin_tools(loaded, agent),
-					now);
-	}
 	attempt->thought = PROM_THOUGHT_REFLECT;
-	if (progress.reflection < progress.turn &&
+	if (progress.answered && !progress.reflected &&
 		!prom_llm_is_local(attempt->model->api))
+	{
 		prom_thought_fail(writer, attempt, why, now);
-	prom_outcome_complete(writer, attempt, progress.turn, now);
+		end_as_seen(writer, attempt, progress.turn, now);
+		return true;
+	}
+	if (progress.answered)
+		attempt->answer = prom_progress_answer(&progress, attempt->stands);
+	else
+		attempt->answer = attempt->stands;
+	prom_outcome_complete(writer, attempt, attempt->answer, now);
 	return true;
 }
 

@@ -18,6 +18,14 @@ extern int64 prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 /* The kind of step that the attempt's call, or job of a model, makes. */
 extern const char *prom_course_kind(const PromAttempt *attempt);
 
+/*
+ * Begin an attempt that does nothing: a task that was completed has one that
+ * did it.
+ */
+extern void prom_course_begin_idle(PromFactWriter *writer,
+								   PromAttempt *attempt,
+								   const PromLoaded *loaded, TimestampTz now);
+
 /* Why there is no reflection, when these end a task that has its answer. */
 #define PROM_COURSE_CANCELLED "the task was cancelled"
 #define PROM_COURSE_LATE "the deadline of its task has passed"

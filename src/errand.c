@@ -28,6 +28,7 @@
 #include "errand.h"
 #include "fault.h"
 #include "learning.h"
+#include "trace.h"
 #include "xact.h"
 
 /* The verdict that lets a call be sent: by rules, or a person whom they ask. */
@@ -223,6 +224,19 @@ read_errand(PromErrand *errand, MemoryContext keep, PromAsked *asked)
 	return PROM_ERRAND_SEND;
 }
 
+/* The header that tells the endpoint of its trace. */
+static const char *
+trace_of(const PromErrand *errand)
+{
+	char *header = palloc(PROM_TRACE_HEADER_SIZE);
+	PromTrace trace;
+
+	if (!prom_trace_of_task(errand->task_id, &trace))
+		return NULL;
+	prom_trace_header(header, &trace, errand->call_id);
+	return header;
+}
+
 void
 prom_errand_intend(PromFactWriter *writer, PromErrand *errand, TimestampTz now)
 {
@@ -242,6 +256,7 @@ prom_errand_intend(PromFactWriter *writer, PromErrand *errand, TimestampTz now)
 		return;
 	errand->call_id = prom_fact_next_id();
 	errand->sent_at = now;
+	errand->spec.trace = trace_of(errand);
 	if (is_idempotent && errand->spec.key == 0)
 		errand->spec.key = errand->call_id;
 	add_call(writer, errand, asked.number, tool);

@@ -19,6 +19,7 @@
 #include "guc.h"
 #include "guilt.h"
 #include "shmem.h"
+#include "span.h"
 #include "worker.h"
 #include "xact.h"
 
@@ -102,6 +103,7 @@ work(void)
 	pg_atomic_write_u32(&prom_my_worker->in_flight, 1);
 	PROM_FAULT("job-begun");
 	done = run();
+	prom_span_end_all();
 	MemoryContextReset(job_context);
 	pg_atomic_write_u32(&prom_my_worker->in_flight, 0);
 	pg_write_barrier();

@@ -67,7 +67,7 @@ static FactRelation relations[PROM_NFACTS] = {
 				 "connect_ms", "first_byte_ms", "kind", "name",
 				 "status", "model", "cost", "finish_reason",
 				 "request_id", "error_type", "error", "answer",
-				 "raw", "calls", "arguments"}},
+				 "raw", "calls", "arguments", "reused", "request_hash", "reply"}},
 	{.name = "_outcome",
 	 .ncolumns = OUTCOME_COLUMNS,
 	 .columns = {"task_id", "attempt", "event_id", "ended_at", "attempts",
@@ -112,6 +112,11 @@ static FactRelation relations[PROM_NFACTS] = {
 	 .columns = {"event_id", "task_id", "caused_by", "emitted_at", "depth",
 				 "emitter_oid", "emitter", "agent", "type", "subject",
 				 "data"}},
+	{.name = "_span",
+	 .ncolumns = SPAN_COLUMNS,
+	 .columns = {"span_id", "parent_span_id", "started_at", "ended_at",
+				 "owner_oid", "trace_id", "owner", "name", "status",
+				 "error_type", "traceparent", "attributes"}},
 };
 
 typedef struct Batch

@@ -403,6 +403,8 @@ send_fetch(PromFetch *fetch, const PromFetchSpec *spec)
 				 (long long) spec->key);
 		headers[nheaders++] = key;
 	}
+	if (spec->trace != NULL)
+		headers[nheaders++] = spec->trace;
 	for (int i = 0; spec->headers != NULL && spec->headers[i] != NULL; i++)
 		headers[nheaders++] = spec->headers[i];
 	fetch->request = prom_http_start(fetch->http, &http);

@@ -23,6 +23,7 @@ typedef struct PromFetchSpec
 	int64 timeout;      /* ms */
 	int64 deadline;     /* of the task, ms from now */
 	int64 max_result;   /* bytes of the body that are wanted */
+	const char *trace;  /* a header: the trace it belongs to; NULL: none */
 
 	/*
 	 * Of a webhook: its own headers, NULL after the last, its own list, and who

@@ -6,8 +6,10 @@
  * hundred thousand.  Those that have a word are taken by the index of words,
  * but only so many of each, and of the most important ones those that have any.
  * So of a rare word all are found, of a frequent one the most important and
- * some others.  These are ranked exactly.  The owner is compared so that these
- * two indexes are used, and no other.
+ * some others.  These are ranked exactly.
+ *
+ * Of embeddings the sketches of all are looked at, in an index that has them;
+ * the nearest are compared exactly.  So of few all are.
  */
 #include "postgres.h"
 
@@ -15,25 +17,74 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 
+#include "embedding.h"
 #include "memory.h"
 #include "moment.h"
+#include "words.h"
 #include "xact.h"
 
 #define MAX_FOUND 1000
-
-/* Words of a query that count: the longest, which tell most. */
-#define MAX_WORDS "32"
 
 /*
  * Memories that are taken by a word, roughly: at random, if more have it.  The
  * more words, the fewer of each.
  */
 #define MAX_HITS 1000
-#define MIN_HITS 300
+#define MIN_HITS 150
 #define ALL_HITS 2000
 
 /* The most important ones of a kind. */
-#define LEADERS "greatest($6, 300)"
+#define LEADERS "greatest($6, 200)"
+
+/* Of the rankings by words and by embeddings, what is fused: at least. */
+#define MIN_FUSED 200
+
+/* So many times k that fit best are ranked with importance: at least. */
+#define POOL 4
+#define MIN_POOL 20
+
+/* Those near by their sketches that are compared exactly: at least. */
+#define MIN_NEAR 1000
+
+/* Of reciprocal rank fusion: see Cormack, Clarke and Büttcher, SIGIR 2009. */
+#define RANK_CONSTANT 60.0
+
+/* A memory's version, and how well it fits. */
+typedef struct Candidate
+{
+	int64 memory_id;
+	int64 version;
+	float8 similarity;
+} Candidate;
+
+typedef struct Candidates
+{
+	Candidate *rows; /* the best first */
+	int n;
+} Candidates;
+
+/* What a statement is given. */
+enum
+{
+	FIND_OWNER,
+	FIND_OWNER_OID,
+	FIND_AGENT,
+	FIND_KINDS,
+	FIND_NOW,
+	FIND_LIMIT,
+	FIND_PLAIN,
+	FIND_SCOPED,
+	FIND_EMBEDDING = FIND_PLAIN,
+	FIND_SKETCH,
+	FIND_NEAR,
+	FINDS
+};
+
+typedef struct Find
+{
+	const PromMemoryQuery *query;
+	Datum values[FINDS];
+} Find;
 
 /* The time by which memories are old and expire. */
 static TimestampTz
@@ -44,88 +95,157 @@ now_or_then(void)
 	return moment == NULL ? GetCurrentTimestamp() : prom_moment_time(moment);
 }
 
-#define RELEVANCE PROM_MEMORY_RELEVANCE("$7")
+#define SCORE(similarity, now)                                   \
+	"(0.6::pg_catalog.float8 OPERATOR(pg_catalog.*) " similarity \
+	") OPERATOR(pg_catalog.+) (0.4::pg_catalog.float8"           \
+	" OPERATOR(pg_catalog.*) " PROM_MEMORY_RELEVANCE(now) ")"
 
-/* Is it to be found, now or then? */
+#define SCORE_BY_WORDS SCORE("m.share", "$5")
+#define SCORE_OF_BEST SCORE("c.similarity", "$4")
+#define RELEVANCE_THEN PROM_MEMORY_RELEVANCE("$5")
+
+/*
+ * Is it to be found, now or then?  OFFSET keeps this a look-up by both columns,
+ * however many versions there are.
+ */
 #define FITS                                                  \
-	" NOT m.forgotten AND prometheus._seen(m.xid)"            \
+	" prometheus._seen(m.xid)"                                \
 	" AND (m.expires_at IS NULL"                              \
-	"   OR m.expires_at OPERATOR(pg_catalog.>) $7)"           \
+	"   OR m.expires_at OPERATOR(pg_catalog.>) $5)"           \
 	" AND NOT EXISTS (SELECT FROM prometheus._memory n"       \
 	"   WHERE n.memory_id OPERATOR(pg_catalog.=) m.memory_id" \
 	"     AND n.version OPERATOR(pg_catalog.>) m.version"     \
-	"     AND prometheus._seen(n.xid))"
-
-#define BY_WORD                                                   \
-	"SELECT m.memory_id, m.version FROM prometheus._memory m"     \
-	" WHERE m.words OPERATOR(pg_catalog.@@) w.w"                  \
-	"   AND pg_catalog.concat(m.owner) OPERATOR(pg_catalog.=) $1" \
-	"   AND m.owner_oid OPERATOR(pg_catalog.=) $2"                \
-	"   AND pg_catalog.concat(m.agent) OPERATOR(pg_catalog.=) $3" \
-	"   AND m.kind OPERATOR(pg_catalog.=) ANY ($5) AND" FITS
+	"     AND prometheus._seen(n.xid) OFFSET 0)"
 
 #define BY_IMPORTANCE                                              \
-	"SELECT l.memory_id, l.version, l.words"                       \
-	" FROM (SELECT DISTINCT k FROM pg_catalog.unnest($5) k) kinds" \
-	" CROSS JOIN LATERAL (SELECT m.memory_id, m.version, m.words"  \
+	"SELECT kinds.k, l.memory_id, l.version, l.importance,"        \
+	"   l.created_at, l.words"                                     \
+	" FROM (SELECT DISTINCT k FROM pg_catalog.unnest($4) k) kinds" \
+	" CROSS JOIN LATERAL (SELECT m.memory_id, m.version,"          \
+	"     m.importance, m.created_at, m.words"                     \
 	"   FROM prometheus._memory m"                                 \
 	"   WHERE m.owner OPERATOR(pg_catalog.=) $1"                   \
 	"     AND m.agent OPERATOR(pg_catalog.=) $3"                   \
 	"     AND m.kind OPERATOR(pg_catalog.=) kinds.k"               \
-	"     AND m.owner_oid OPERATOR(pg_catalog.=) $2 AND" FITS      \
+	"     AND m.owner_oid OPERATOR(pg_catalog.=) $2"               \
+	"     AND NOT m.forgotten AND" FITS                            \
 	"   ORDER BY m.importance DESC LIMIT " LEADERS ") l"
-
-#define BEST                                                         \
-	" SELECT m.memory_id, m.kind, m.content, m.importance,"          \
-	" ((0.6::pg_catalog.float8 OPERATOR(pg_catalog.*) m.similarity)" \
-	"   OPERATOR(pg_catalog.+) (0.4::pg_catalog.float8"              \
-	"   OPERATOR(pg_catalog.*) " RELEVANCE "))"                      \
-	"   ::pg_catalog.float4 AS score,"                               \
-	" m.metadata, m.created_at FROM ranked m"                        \
-	" ORDER BY 5 DESC, m.memory_id DESC LIMIT $6"
 
 /*
  * Similarity is the part of the query's words that a memory has.  If enough of
- * the most important ones have all of them, no others are looked for.
+ * the most important ones have all of them, no others are looked for; nor if
+ * there are no others, and not by a word that a fourth of some of them have: of
+ * the memories that have it, some of those are as good as some others.  Who has
+ * another version is only asked of the best, until there are enough.  The
+ * owner is compared so that the index of words is used.
  */
 static const char by_words_sql[] =
-	"WITH leaders AS MATERIALIZED (" BY_IMPORTANCE "),"
-	" hits AS MATERIALIZED (SELECT h.memory_id, h.version"
-	"   FROM pg_catalog.unnest($8::pg_catalog.tsquery[]) w"
-	"   CROSS JOIN LATERAL (" BY_WORD ") h"
-	"   WHERE (SELECT pg_catalog.count(*) FROM leaders l"
-	"     WHERE l.words OPERATOR(pg_catalog.@@) $9::pg_catalog.tsquery)"
-	"     OPERATOR(pg_catalog.<) $6),"
-	" taken AS (SELECT h.memory_id, h.version FROM hits h"
-	"   UNION SELECT l.memory_id, l.version FROM leaders l"
-	"     WHERE l.words OPERATOR(pg_catalog.@@) $4::pg_catalog.tsquery),"
-	" ranked AS (SELECT m.*, (SELECT pg_catalog.count(*)"
-	"     FROM pg_catalog.unnest($8::pg_catalog.tsquery[]) w"
-	"     WHERE m.words OPERATOR(pg_catalog.@@) w)"
-	"     OPERATOR(pg_catalog./)"
-	"     pg_catalog.cardinality($8)::pg_catalog.float8 AS similarity"
-	"   FROM taken t JOIN prometheus._memory m"
-	"     ON m.memory_id OPERATOR(pg_catalog.=) t.memory_id"
-	"       AND m.version OPERATOR(pg_catalog.=) t.version)" BEST;
+	"WITH leaders AS MATERIALIZED (SELECT l.*,"
+	"   prometheus._share(l.words, $7) AS share"
+	"   FROM (" BY_IMPORTANCE ") l),"
+	" few AS MATERIALIZED (SELECT l.words FROM leaders l"
+	"   WHERE l.memory_id OPERATOR(pg_catalog.%) 8 OPERATOR(pg_catalog.=) 0)"
+	" SELECT m.memory_id, m.version, b.share FROM ("
+	"   SELECT m.memory_id, m.version, m.share,"
+	"     (" SCORE_BY_WORDS ")::pg_catalog.float4 AS score"
+	"   FROM (SELECT h.* FROM ROWS FROM (pg_catalog.unnest($7),"
+	"       pg_catalog.unnest($8)) w (plain, scoped)"
+	"     CROSS JOIN LATERAL (SELECT m.memory_id, m.version, m.importance,"
+	"         m.created_at, prometheus._share(m.words, $7) AS share"
+	"       FROM prometheus._memory m"
+	"       WHERE prometheus._scoped(m.words, m.owner_oid, m.agent)"
+	"           OPERATOR(pg_catalog.@@) w.scoped AND NOT m.forgotten"
+	"         AND pg_catalog.concat(m.owner) OPERATOR(pg_catalog.=) $1"
+	"         AND m.owner_oid OPERATOR(pg_catalog.=) $2"
+	"         AND pg_catalog.concat(m.agent) OPERATOR(pg_catalog.=) $3"
+	"         AND m.kind OPERATOR(pg_catalog.=) ANY ($4) OFFSET 0) h"
+	"     WHERE EXISTS (SELECT FROM leaders l GROUP BY l.k"
+	"         HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>=) " LEADERS ")"
+	"       AND ((SELECT 4 OPERATOR(pg_catalog.*) pg_catalog.count(*)"
+	"           FROM few f WHERE f.words OPERATOR(pg_catalog.@@) w.plain)"
+	"             OPERATOR(pg_catalog.<) greatest(100,"
+	"               (SELECT pg_catalog.count(*) FROM few))"
+	"         OR (SELECT pg_catalog.count(*) FROM leaders l"
+	"           WHERE l.share OPERATOR(pg_catalog.>) 0::pg_catalog.float8)"
+	"             OPERATOR(pg_catalog.<) $6)"
+	"       AND (SELECT pg_catalog.count(*) FROM leaders l"
+	"         WHERE l.share OPERATOR(pg_catalog.=) 1::pg_catalog.float8)"
+	"           OPERATOR(pg_catalog.<) $6"
+	"     UNION SELECT l.memory_id, l.version, l.importance, l.created_at,"
+	"         l.share FROM leaders l"
+	"       WHERE l.share OPERATOR(pg_catalog.>) 0::pg_catalog.float8) m"
+	"   ORDER BY score DESC, m.memory_id DESC OFFSET 0) b"
+	" JOIN prometheus._memory m ON m.memory_id OPERATOR(pg_catalog.=) b.memory_id"
+	"   AND m.version OPERATOR(pg_catalog.=) b.version"
+	" WHERE" FITS " ORDER BY b.score DESC, b.memory_id DESC LIMIT $6";
+
+static PromStatement by_words_statement = {
+	by_words_sql,
+	8,
+	{TEXTOID, OIDOID, TEXTOID, TEXTARRAYOID, TIMESTAMPTZOID, INT8OID,
+	 TSQUERYARRAYOID, TSQUERYARRAYOID},
+	NULL,
+};
 
 /* Without words, or if none is in any. */
 static const char by_importance_sql[] =
-	"WITH leaders AS MATERIALIZED (" BY_IMPORTANCE "),"
-	" ranked AS (SELECT m.*, 0 AS similarity"
-	"   FROM leaders t JOIN prometheus._memory m"
-	"     ON m.memory_id OPERATOR(pg_catalog.=) t.memory_id"
-	"       AND m.version OPERATOR(pg_catalog.=) t.version)" BEST;
+	"SELECT m.memory_id, m.version, 0::pg_catalog.float8"
+	" FROM (" BY_IMPORTANCE ") l JOIN prometheus._memory m"
+	"   ON m.memory_id OPERATOR(pg_catalog.=) l.memory_id"
+	"     AND m.version OPERATOR(pg_catalog.=) l.version"
+	" ORDER BY " RELEVANCE_THEN " DESC, m.memory_id DESC LIMIT $6";
 
-/* Any of the words, each, and all. */
-static const char words_sql[] =
-	"SELECT pg_catalog.string_agg(x.w, ' | '),"
-	" pg_catalog.array_agg(x.w), pg_catalog.string_agg(x.w, ' & '),"
-	" pg_catalog.count(*)"
-	" FROM (SELECT pg_catalog.quote_literal(w) AS w"
-	"   FROM pg_catalog.unnest(pg_catalog.tsvector_to_array("
-	"     pg_catalog.to_tsvector('pg_catalog.simple',"
-	"       pg_catalog.left($1, " PROM_MEMORY_MAX_WORDS ")))) w"
-	"   ORDER BY pg_catalog.length(w) DESC, w LIMIT " MAX_WORDS ") x";
+static PromStatement by_importance_statement = {
+	by_importance_sql,
+	6,
+	{TEXTOID, OIDOID, TEXTOID, TEXTARRAYOID, TIMESTAMPTZOID, INT8OID},
+	NULL,
+};
+
+/* Each row is one that is near; the last column is null if it does not fit. */
+static const char by_embedding_sql[] =
+	"SELECT s.memory_id, s.version, f.cosine FROM ("
+	"   SELECT d.memory_id, d.version FROM (SELECT m.memory_id, m.version,"
+	"       prometheus._sketch_distance(m.sketch, $8) AS distance"
+	"     FROM prometheus._memory m"
+	"     WHERE m.owner OPERATOR(pg_catalog.=) $1"
+	"       AND m.agent OPERATOR(pg_catalog.=) $3"
+	"       AND m.kind OPERATOR(pg_catalog.=) ANY ($4)"
+	"       AND NOT m.forgotten AND m.embedding IS NOT NULL OFFSET 0) d"
+	"   WHERE d.distance IS NOT NULL"
+	"   ORDER BY d.distance, d.memory_id DESC LIMIT $9) s"
+	" LEFT JOIN LATERAL (SELECT prometheus._cosine(m.embedding, $7) AS cosine"
+	"   FROM prometheus._memory m"
+	"   WHERE m.memory_id OPERATOR(pg_catalog.=) s.memory_id"
+	"     AND m.version OPERATOR(pg_catalog.=) s.version"
+	"     AND m.owner_oid OPERATOR(pg_catalog.=) $2 AND" FITS ") f ON true"
+	" ORDER BY f.cosine DESC NULLS LAST, s.memory_id DESC";
+
+static PromStatement by_embedding_statement = {
+	by_embedding_sql,
+	9,
+	{TEXTOID, OIDOID, TEXTOID, TEXTARRAYOID, TIMESTAMPTZOID, INT8OID,
+	 FLOAT4ARRAYOID, BYTEAOID, INT8OID},
+	NULL,
+};
+
+static const char best_sql[] =
+	"SELECT m.memory_id, m.kind, m.content, m.importance,"
+	" (" SCORE_OF_BEST ")::pg_catalog.float4 AS score,"
+	" m.metadata, m.created_at"
+	" FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2),"
+	"   pg_catalog.unnest($3)) c (memory_id, version, similarity)"
+	" JOIN prometheus._memory m"
+	"   ON m.memory_id OPERATOR(pg_catalog.=) c.memory_id"
+	"     AND m.version OPERATOR(pg_catalog.=) c.version"
+	" ORDER BY 5 DESC, m.memory_id DESC LIMIT $5";
+
+static PromStatement best_statement = {
+	best_sql,
+	5,
+	{INT8ARRAYOID, INT8ARRAYOID, FLOAT8ARRAYOID, TIMESTAMPTZOID, INT8OID},
+	NULL,
+};
 
 static ArrayType *
 all_kinds(void)
@@ -146,61 +266,258 @@ set_local(const char *name, const char *value)
 							 GUC_ACTION_SAVE, true, 0, false);
 }
 
+/* Plans that use the indexes, and are kept; whatever the session has set. */
 static void
-find(const char *sql, int nargs, Datum *values)
+set_planner(void)
 {
-	Oid types[9] = {TEXTOID, OIDOID, TEXTOID, TEXTOID, TEXTARRAYOID,
-					INT8OID, TIMESTAMPTZOID, TEXTARRAYOID, TEXTOID};
+	static const char *const settings[][2] = {
+		{"enable_seqscan", "off"},
+		{"enable_indexscan", "on"},
+		{"enable_indexonlyscan", "on"},
+		{"enable_bitmapscan", "on"},
+		{"enable_nestloop", "on"},
+		{"enable_hashjoin", "off"},
+		{"enable_mergejoin", "off"},
+		{"plan_cache_mode", "force_generic_plan"},
+		{"jit", "off"},
+		{"max_parallel_workers_per_gather", "0"},
+	};
 
-	if (SPI_execute_with_args(sql, nargs, types, values, NULL, false, 0) !=
-		SPI_OK_SELECT)
-		elog(ERROR, "could not read prometheus._memory");
+	for (int i = 0; i < lengthof(settings); i++)
+		set_local(settings[i][0], settings[i][1]);
+}
+
+/* The rows of a statement, up to the first without a similarity. */
+static Candidates
+read_candidates(int limit)
+{
+	Candidates found = {0};
+
+	found.rows = palloc(Max(SPI_processed, 1) * sizeof(Candidate));
+	while (found.n < SPI_processed && found.n < limit &&
+		   !prom_row_isnull(found.n, 3))
+	{
+		Candidate *row = &found.rows[found.n];
+
+		row->memory_id = prom_row_int64(found.n, 1);
+		row->version = prom_row_int64(found.n, 2);
+		row->similarity = prom_row_float8(found.n, 3);
+		found.n++;
+	}
+	SPI_freetuptable(SPI_tuptable);
+	return found;
+}
+
+static Datum
+query_array(Datum *values, int n)
+{
+	return PointerGetDatum(
+		construct_array(values, n, TSQUERYOID, -1, false, TYPALIGN_INT));
+}
+
+/* By whole words; if none is in any, by beginnings of words. */
+static Candidates
+find_by_words(Find *find, PromWords *words, int limit)
+{
+	int hits = Max(find->query->k,
+				   Min(MAX_HITS, Max(MIN_HITS, ALL_HITS / words->n)));
+	Candidates found;
+
+	set_local("gin_fuzzy_search_limit", psprintf("%d", hits));
+	find->values[FIND_LIMIT] = Int64GetDatum(limit);
+	find->values[FIND_PLAIN] = query_array(words->plain, words->n);
+	find->values[FIND_SCOPED] = query_array(words->scoped, words->n);
+	prom_statement_run(&by_words_statement, find->values, NULL, false);
+	found = read_candidates(limit);
+	if (found.n > 0)
+		return found;
+	find->values[FIND_PLAIN] = query_array(words->plain_prefix, words->n);
+	find->values[FIND_SCOPED] = query_array(words->scoped_prefix, words->n);
+	prom_statement_run(&by_words_statement, find->values, NULL, false);
+	return read_candidates(limit);
+}
+
+static Candidates
+find_by_importance(Find *find, int limit)
+{
+	find->values[FIND_LIMIT] = Int64GetDatum(limit);
+	prom_statement_run(&by_importance_statement, find->values, NULL, false);
+	return read_candidates(limit);
+}
+
+/*
+ * What is near and does not fit (an older version, or of no such role any more)
+ * is in the way of others: then more are looked at.
+ */
+static Candidates
+find_by_embedding(Find *find, int limit)
+{
+	ArrayType *embedding = find->query->embedding;
+
+	find->values[FIND_LIMIT] = Int64GetDatum(limit);
+	find->values[FIND_EMBEDDING] = PointerGetDatum(embedding);
+	find->values[FIND_SKETCH] =
+		PointerGetDatum(prom_embedding_sketch(embedding));
+	for (int64 near = Max(MIN_NEAR, limit);; near *= 10)
+	{
+		Candidates found;
+		bool are_all;
+
+		find->values[FIND_NEAR] = Int64GetDatum(near);
+		prom_statement_run(&by_embedding_statement, find->values, NULL, false);
+		are_all = SPI_processed < near;
+		found = read_candidates(limit);
+		if (are_all || found.n == limit)
+			return found;
+	}
+}
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64 one = ((const Candidate *) a)->memory_id;
+	int64 other = ((const Candidate *) b)->memory_id;
+
+	return one < other ? -1 : one > other;
+}
+
+/* The best first; of equals the newer one. */
+static int
+compare_fits(const void *a, const void *b)
+{
+	float8 one = ((const Candidate *) a)->similarity;
+	float8 other = ((const Candidate *) b)->similarity;
+
+	if (one != other)
+		return one > other ? -1 : 1;
+	return compare_ids(b, a);
+}
+
+static void
+add_ranks(Candidates *fused, const Candidates *ranked)
+{
+	for (int i = 0; i < ranked->n; i++)
+	{
+		Candidate *row = &fused->rows[fused->n++];
+
+		*row = ranked->rows[i];
+		row->similarity = 1 / (RANK_CONSTANT + i + 1);
+	}
+}
+
+/* One row of each memory, whose similarity is the sum. */
+static void
+sum_up(Candidates *fused)
+{
+	int n = 0;
+
+	qsort(fused->rows, fused->n, sizeof(Candidate), compare_ids);
+	for (int i = 0; i < fused->n; i++)
+	{
+		if (n > 0 && fused->rows[n - 1].memory_id == fused->rows[i].memory_id)
+			fused->rows[n - 1].similarity += fused->rows[i].similarity;
+		else
+			fused->rows[n++] = fused->rows[i];
+	}
+	fused->n = n;
+}
+
+/*
+ * The best of both rankings; similarity becomes the place among them, from 1,
+ * the best, downwards in equal steps.
+ */
+static Candidates
+fuse(const Candidates *by_words, const Candidates *by_embedding, int limit)
+{
+	Candidates fused = {0};
+	float8 before = 0;
+	float8 place = 1;
+
+	fused.rows = palloc((by_words->n + by_embedding->n + 1) *
+						sizeof(Candidate));
+	add_ranks(&fused, by_words);
+	add_ranks(&fused, by_embedding);
+	sum_up(&fused);
+	qsort(fused.rows, fused.n, sizeof(Candidate), compare_fits);
+	fused.n = Min(fused.n, limit);
+	for (int i = 0; i < fused.n; i++)
+	{
+		if (fused.rows[i].similarity != before)
+			place = 1 - (float8) i / fused.n;
+		before = fused.rows[i].similarity;
+		fused.rows[i].similarity = place;
+	}
+	return fused;
+}
+
+static void
+select_best(const Candidates *found, Datum now, int32 k)
+{
+	int n = found->n;
+	int64 *ids = palloc((n + 1) * sizeof(int64));
+	int64 *versions = palloc((n + 1) * sizeof(int64));
+	Datum *similarities = palloc((n + 1) * sizeof(Datum));
+	Datum values[5];
+
+	for (int i = 0; i < n; i++)
+	{
+		ids[i] = found->rows[i].memory_id;
+		versions[i] = found->rows[i].version;
+		similarities[i] = Float8GetDatum(found->rows[i].similarity);
+	}
+	values[0] = PointerGetDatum(prom_int8_array(ids, n));
+	values[1] = PointerGetDatum(prom_int8_array(versions, n));
+	values[2] = PointerGetDatum(construct_array(similarities, n, FLOAT8OID,
+												sizeof(float8), FLOAT8PASSBYVAL,
+												TYPALIGN_DOUBLE));
+	values[3] = now;
+	values[4] = Int64GetDatum(k);
+	prom_statement_run(&best_statement, values, NULL, false);
+}
+
+static void
+find_and_select(Find *find, PromWords *words)
+{
+	const PromMemoryQuery *query = find->query;
+	bool fuses = query->embedding != NULL;
+	int limit = fuses ? Max(MIN_FUSED, POOL * query->k) : query->k;
+	Candidates found = {0};
+
+	if (words->n > 0)
+		found = find_by_words(find, words, limit);
+	if (fuses)
+	{
+		Candidates near = find_by_embedding(find, limit);
+
+		if (near.n > 0)
+			found = fuse(&found, &near, Max(MIN_POOL, POOL * query->k));
+	}
+	if (found.n == 0)
+		found = find_by_importance(find, query->k);
+	select_best(&found, find->values[FIND_NOW], query->k);
 }
 
 void
-prom_memory_find(const PromMemoryOwner *owner, const char *query,
-				 ArrayType *kinds, int32 k)
+prom_memory_find(const PromMemoryOwner *owner, const PromMemoryQuery *query)
 {
-	Oid type = TEXTOID;
-	Datum values[9];
-	int nwords = 0;
+	Find find = {.query = query};
+	PromWords words;
 	int nest_level;
 
-	if (k < 1 || k > MAX_FOUND)
+	if (query->k < 1 || query->k > MAX_FOUND)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("k must be from 1 to %d", MAX_FOUND)));
-	values[3] = CStringGetTextDatum(query);
-	if (SPI_execute_with_args(words_sql, 1, &type, &values[3], NULL, true, 0) !=
-		SPI_OK_SELECT)
-		elog(ERROR, "could not read the words of a query");
-	if (!prom_row_isnull(0, 1))
-	{
-		nwords = prom_row_int64(0, 4);
-		values[3] = CStringGetTextDatum(prom_row_text(0, 1));
-		values[7] = PointerGetDatum(prom_row_array_or_null(0, 2));
-		values[8] = CStringGetTextDatum(prom_row_text(0, 3));
-	}
-	SPI_freetuptable(SPI_tuptable);
-	values[0] = CStringGetTextDatum(owner->name);
-	values[1] = ObjectIdGetDatum(owner->oid);
-	values[2] = CStringGetTextDatum(owner->agent);
-	values[4] = PointerGetDatum(kinds == NULL ? all_kinds() : kinds);
-	values[5] = Int64GetDatum(k);
-	values[6] = TimestampTzGetDatum(now_or_then());
+	if (query->embedding != NULL)
+		prom_embedding_check(query->embedding);
+	prom_words_of_query(owner, query->text, &words);
+	find.values[FIND_OWNER] = CStringGetTextDatum(owner->name);
+	find.values[FIND_OWNER_OID] = ObjectIdGetDatum(owner->oid);
+	find.values[FIND_AGENT] = CStringGetTextDatum(owner->agent);
+	find.values[FIND_KINDS] = PointerGetDatum(
+		query->kinds == NULL ? all_kinds() : query->kinds);
+	find.values[FIND_NOW] = TimestampTzGetDatum(now_or_then());
 	nest_level = NewGUCNestLevel();
-	set_local("enable_seqscan", "off");
-	set_local("enable_hashjoin", "off");
-	set_local("enable_mergejoin", "off");
-	set_local("jit", "off");
-	set_local("max_parallel_workers_per_gather", "0");
-	if (nwords > 0)
-	{
-		int hits = Max(k, Min(MAX_HITS, Max(MIN_HITS, ALL_HITS / nwords)));
-
-		set_local("gin_fuzzy_search_limit", psprintf("%d", hits));
-		find(by_words_sql, 9, values);
-	}
-	if (nwords == 0 || SPI_processed == 0)
-		find(by_importance_sql, 7, values);
+	set_planner();
+	find_and_select(&find, &words);
 	AtEOXact_GUC(true, nest_level);
 }

@@ -9,6 +9,9 @@
  * call, to what the model's option max_concurrent allows.  A call that began
  * before the gate was closed says nothing about how it is now (generation).
  *
+ * A gate also holds what would be more than its rate (pace.c), which uses up
+ * nothing and says nothing of how its peer is.
+ *
  * Nobody need open a gate: it is closed before a moment, and who looks at it
  * compares.  The scheduler looks before it gives a task to the caller, the
  * caller again before it sends, and its word counts.
@@ -59,6 +62,8 @@ init_gate(PromGate *gate, PromGateKind kind, const char *name)
 	memset(gate, 0, sizeof(*gate));
 	gate->hash = prom_hash_name(name);
 	pg_atomic_init_u64(&gate->until, 0);
+	pg_atomic_init_u64(&gate->held, 0);
+	pg_atomic_init_u32(&gate->allows, NO_LIMIT);
 	pg_atomic_init_u32(&gate->width, NO_LIMIT);
 	pg_atomic_init_u32(&gate->in_flight, 0);
 	pg_atomic_init_u32(&gate->handled, 0);
@@ -218,10 +223,24 @@ closed_until(const PromGate *gate)
 		(pg_atomic_uint64 *) &gate->until);
 }
 
+static TimestampTz
+held_until(const PromGate *gate)
+{
+	return (TimestampTz) pg_atomic_read_u64((pg_atomic_uint64 *) &gate->held);
+}
+
 bool
 prom_gate_is_open(const PromGate *gate, TimestampTz now)
 {
-	return !gate->paused && closed_until(gate) <= now;
+	return !gate->paused && closed_until(gate) <= now &&
+		   held_until(gate) <= now;
+}
+
+bool
+prom_gate_is_held(const PromGate *gate, TimestampTz now)
+{
+	return !gate->paused && closed_until(gate) <= now &&
+		   held_until(gate) > now;
 }
 
 /*
@@ -242,7 +261,7 @@ prom_gate_closed_since(const PromGate *gate, TimestampTz now)
 TimestampTz
 prom_gate_opens_at(const PromGate *gate)
 {
-	return gate->paused ? 0 : closed_until(gate);
+	return gate->paused ? 0 : Max(closed_until(gate), held_until(gate));
 }
 
 TimestampTz
@@ -267,13 +286,15 @@ uint32
 prom_gate_room(const PromGate *gate, uint32 on_their_way, TimestampTz now)
 {
 	uint32 width = pg_atomic_read_u32((pg_atomic_uint32 *) &gate->width);
+	uint32 allows = pg_atomic_read_u32((pg_atomic_uint32 *) &gate->allows);
 	uint64 taken =
 		(uint64) pg_atomic_read_u32((pg_atomic_uint32 *) &gate->in_flight) +
 		on_their_way;
 
-	if (!prom_gate_is_open(gate, now) || taken >= width)
+	if (!prom_gate_is_open(gate, now) || taken >= width ||
+		on_their_way >= allows)
 		return 0;
-	return width - (uint32) taken;
+	return Min(width - (uint32) taken, allows - on_their_way);
 }
 
 static bool
@@ -347,10 +368,111 @@ set_limits(PromGate *gate, uint32 limit, int breaker_failures)
 	gate->breaker_failures = breaker_failures;
 }
 
-void
-prom_gate_set_options(PromDatabase *db, PromGate *gate, const PromModel *model,
-					  uint32 asked)
+/* Has a person opened it?  Then what its provider said counts no more. */
+static void
+look_for_opening(PromGate *gate)
 {
+	if (gate->shown != 0 && held_until(gate) == 0)
+		prom_pace_forget(&gate->pace);
+	gate->shown = held_until(gate);
+}
+
+/*
+ * Let others see what the rate allows now, and tell the scheduler if it may
+ * have to wait for another moment than before, or need not.
+ */
+static void
+show_pace(PromDatabase *db, PromGate *gate, TimestampTz now)
+{
+	uint32 allows;
+	uint32 before;
+	uint64 other;
+	TimestampTz held;
+
+	/* A person may open it meanwhile. */
+	do
+	{
+		look_for_opening(gate);
+		other = (uint64) gate->shown;
+		held = prom_pace_held(&gate->pace, now, &allows);
+	} while (!pg_atomic_compare_exchange_u64(&gate->held, &other,
+											 (uint64) held));
+	before = pg_atomic_exchange_u32(&gate->allows, allows);
+	if (held > now && gate->shown <= now)
+		gate->held_since = now;
+	if (held == gate->shown && allows <= before)
+		return;
+	gate->shown = held;
+	pg_atomic_fetch_add_u32(&gate->changes, 1);
+	prom_shmem_wake(&db->worker[PROM_SCHEDULER]);
+}
+
+bool
+prom_gate_fits(PromDatabase *db, PromGate *gate, const PromNeed *need,
+			   TimestampTz now)
+{
+	bool fits;
+
+	look_for_opening(gate);
+	fits = prom_pace_fits(&gate->pace, need, now);
+	if (fits)
+		prom_pace_take(&gate->pace, need, now);
+	show_pace(db, gate, now);
+	return fits;
+}
+
+void
+prom_gate_unfit(PromDatabase *db, PromGate *gate, const PromNeed *need,
+				TimestampTz now)
+{
+	prom_pace_give_back(&gate->pace, need);
+	show_pace(db, gate, now);
+}
+
+/*
+ * Of a refusal that says when to come again, only that counts, which closes
+ * the gate.
+ */
+void
+prom_gate_heard(PromDatabase *db, PromGate *gate, const PromNeed *need,
+				const PromHeaders *headers, TimestampTz now)
+{
+	const PromRate *rates = NULL;
+	int64 date = now / USECS_PER_SEC +
+				 (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY;
+
+	if (headers != NULL &&
+		(headers->status < 300 ||
+		 (headers->status == 429 && prom_headers_retry_after(headers) < 0)))
+		rates = headers->rates;
+	if (rates != NULL && headers->date >= 0)
+		date = headers->date;
+	look_for_opening(gate);
+	prom_pace_hear(&gate->pace, need, rates, date, now);
+	show_pace(db, gate, now);
+}
+
+void
+prom_gate_used(PromDatabase *db, PromGate *gate, const PromNeed *need,
+			   int64 tokens, TimestampTz now)
+{
+	prom_pace_correct(&gate->pace, need, tokens);
+	show_pace(db, gate, now);
+}
+
+void
+prom_gate_used_before(PromDatabase *db, PromGate *gate, int64 requests,
+					  int64 tokens, TimestampTz now)
+{
+	prom_pace_used_before(&gate->pace, requests, tokens);
+	show_pace(db, gate, now);
+}
+
+bool
+prom_gate_set_options(PromDatabase *db, PromGate *gate, const PromModel *model,
+					  uint32 asked, TimestampTz now)
+{
+	bool has_new_rate;
 	uint32 limit = model->max_concurrent > 0 ? model->max_concurrent : NO_LIMIT;
 
 	LWLockAcquire(db->gate_lock, LW_EXCLUSIVE);
@@ -358,15 +480,19 @@ prom_gate_set_options(PromDatabase *db, PromGate *gate, const PromModel *model,
 	if (gate->version == model->version)
 	{
 		LWLockRelease(db->gate_lock);
-		return;
+		return false;
 	}
 	gate->version = model->version;
 	gate->nfallbacks = Min(model->nfallbacks, PROM_MAX_FALLBACKS);
 	for (int i = 0; i < gate->nfallbacks; i++)
 		gate->fallbacks[i] = prom_hash_name(model->fallbacks[i]);
 	set_limits(gate, limit, model->breaker_failures);
+	has_new_rate = prom_pace_set_limits(&gate->pace, model->requests_per_minute,
+										model->tokens_per_minute, now);
 	LWLockRelease(db->gate_lock);
+	show_pace(db, gate, now);
 	pg_atomic_fetch_add_u32(&gate->changes, 1);
+	return has_new_rate;
 }
 
 void
@@ -386,6 +512,7 @@ prom_gate_forget_calls(PromDatabase *db)
 	for (uint32 i = 0; i < n; i++)
 	{
 		pg_atomic_write_u32(&db->gates[i].in_flight, 0);
+		memset(&db->gates[i].pace.unheard, 0, sizeof(PromNeed));
 		told_closed[i] = db->gates[i].closings > 0;
 	}
 }
@@ -583,6 +710,7 @@ void
 prom_gate_open(PromGate *gate)
 {
 	pg_atomic_write_u64(&gate->until, 0);
+	pg_atomic_write_u64(&gate->held, 0);
 	ask(gate);
 }
 

@@ -53,8 +53,11 @@ extern bool prom_gate_admits(PromDatabase *db, const PromGate *gate,
 /* Changes of it and of its fallbacks; another number: look again. */
 extern uint32 prom_gate_changes(PromDatabase *db, const PromGate *gate);
 
-/* Not paused, and not closed at that moment. */
+/* Not paused, and neither closed nor held at that moment. */
 extern bool prom_gate_is_open(const PromGate *gate, TimestampTz now);
+
+/* It is only held, so that more than its rate does not go through. */
+extern bool prom_gate_is_held(const PromGate *gate, TimestampTz now);
 
 /* Since when it has not let tasks through as it may; DT_NOEND: it does. */
 extern TimestampTz prom_gate_closed_since(const PromGate *gate,
@@ -80,15 +83,36 @@ extern void prom_gate_told_news(PromDatabase *db);
 
 /*
  * What the caller tells: a model's options, in the newest version after it was
- * asked so often; a call that begins and ends.
+ * asked so often (true: it has a rate that it had not, so what was used of that
+ * before is to be told); a call that begins and ends.
  */
-extern void prom_gate_set_options(PromDatabase *db, PromGate *gate,
-								  const PromModel *model, uint32 asked);
+extern bool prom_gate_set_options(PromDatabase *db, PromGate *gate,
+								  const PromModel *model, uint32 asked,
+								  TimestampTz now);
+extern void prom_gate_used_before(PromDatabase *db, PromGate *gate,
+								  int64 requests, int64 tokens,
+								  TimestampTz now);
 extern uint32 prom_gate_began(PromGate *gate);
 extern void prom_gate_dropped(PromGate *gate);
 extern void prom_gate_ended(PromDatabase *db, PromGate *gate,
 							uint32 generation, const PromReply *reply,
 							TimestampTz now);
+
+/*
+ * May a call that needs this go, by the gate's rate?  Then it is counted, until
+ * it is taken back because it was not sent.  Of one that was, the headers of
+ * its reply are heard, or (NULL) that none will come, and then what it used.
+ */
+extern bool prom_gate_fits(PromDatabase *db, PromGate *gate,
+						   const PromNeed *need, TimestampTz now);
+extern void prom_gate_unfit(PromDatabase *db, PromGate *gate,
+							const PromNeed *need, TimestampTz now);
+extern void prom_gate_heard(PromDatabase *db, PromGate *gate,
+							const PromNeed *need, const PromHeaders *headers,
+							TimestampTz now);
+extern void prom_gate_used(PromDatabase *db, PromGate *gate,
+						   const PromNeed *need, int64 tokens,
+						   TimestampTz now);
 
 /* What a delivery to a subscription says of whom it went to. */
 typedef enum PromGateWord

@@ -19,6 +19,7 @@
 #include "shmem.h"
 
 bool prom_guc_allow_private_endpoints = false;
+int prom_guc_capture_content = PROM_CAPTURE_OFF;
 char *prom_guc_caused_by_text = NULL;
 char *prom_guc_databases = NULL;
 int prom_guc_executors = 2;
@@ -34,9 +35,19 @@ int prom_guc_queue_memory = 65536;
 int prom_guc_rescan_interval = 30000;
 int prom_guc_retention = 30 * SECS_PER_DAY;
 int prom_guc_retention_audit = 730 * SECS_PER_DAY;
+int prom_guc_retention_spans = 7 * SECS_PER_DAY;
 int prom_guc_retention_waiting = 30 * SECS_PER_DAY;
 int prom_guc_ring_size = 65536;
 char *prom_guc_secrets_dir = NULL;
+double prom_guc_trace_sample_ratio = 0.1;
+int prom_guc_trace_slow = 300000;
+
+static const struct config_enum_entry captures[] = {
+	{"off", PROM_CAPTURE_OFF, false},
+	{"metadata", PROM_CAPTURE_METADATA, false},
+	{"full", PROM_CAPTURE_FULL, false},
+	{NULL, 0, false},
+};
 
 /* Empty, or the id of an event. */
 static bool
@@ -166,6 +177,54 @@ define_limits(void)
 		NULL, NULL);
 }
 
+static void
+define_retention(void)
+{
+	DefineCustomIntVariable(
+		"prometheus.retention",
+		"Time for which tasks are kept after their end, and versions after a newer one.",
+		"0: for ever.", &prom_guc_retention, 30 * SECS_PER_DAY, 0, INT_MAX,
+		PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"prometheus.retention_audit",
+		"Time for which verdicts, approvals and usage of deleted tasks are kept.",
+		"0: for ever.", &prom_guc_retention_audit, 730 * SECS_PER_DAY, 0,
+		INT_MAX, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"prometheus.retention_spans",
+		"Time for which the spans of applications are kept.",
+		"0: for ever.", &prom_guc_retention_spans, 7 * SECS_PER_DAY, 0,
+		INT_MAX, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"prometheus.retention_waiting",
+		"Time beyond prometheus.retention for which events wait for subscriptions that have not been given them.",
+		"And with them all that came after them.", &prom_guc_retention_waiting,
+		30 * SECS_PER_DAY, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL,
+		NULL);
+}
+
+static void
+define_tracing(void)
+{
+	DefineCustomEnumVariable(
+		"prometheus.capture_content",
+		"What spans tell of prompts, answers, arguments and results.",
+		"off: nothing; metadata: how long they are; full: they themselves, redacted.",
+		&prom_guc_capture_content, PROM_CAPTURE_OFF, captures, PGC_SUSET, 0,
+		NULL, NULL, NULL);
+	DefineCustomRealVariable(
+		"prometheus.trace_sample_ratio",
+		"Part of all traces that are sampled, from 0 to 1.",
+		"By their ids. Those with an error, a veto or a dead letter, slow ones and those of tasks whose metadata say so are sampled all.",
+		&prom_guc_trace_sample_ratio, 0.1, 0, 1, PGC_SIGHUP, 0, NULL, NULL,
+		NULL);
+	DefineCustomIntVariable(
+		"prometheus.trace_slow",
+		"Time from the submit of a task to its end above which its trace is sampled in any case.",
+		"0: never because of that.", &prom_guc_trace_slow, 300000, 0, INT_MAX,
+		PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
 void
 prom_guc_define(void)
 {
@@ -200,28 +259,14 @@ prom_guc_define(void)
 		"It looks only if transactions ended meanwhile: prepared transactions and logical replication give no hints.",
 		&prom_guc_rescan_interval, 30000, 100, 3600000, PGC_SIGHUP, GUC_UNIT_MS,
 		NULL, NULL, NULL);
-	DefineCustomIntVariable(
-		"prometheus.retention",
-		"Time for which tasks are kept after their end, and versions after a newer one.",
-		"0: for ever.", &prom_guc_retention, 30 * SECS_PER_DAY, 0, INT_MAX,
-		PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
-	DefineCustomIntVariable(
-		"prometheus.retention_audit",
-		"Time for which verdicts, approvals and usage of deleted tasks are kept.",
-		"0: for ever.", &prom_guc_retention_audit, 730 * SECS_PER_DAY, 0,
-		INT_MAX, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
-	DefineCustomIntVariable(
-		"prometheus.retention_waiting",
-		"Time beyond prometheus.retention for which events wait for subscriptions that have not been given them.",
-		"And with them all that came after them.", &prom_guc_retention_waiting,
-		30 * SECS_PER_DAY, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL,
-		NULL);
+	define_retention();
 	DefineCustomStringVariable(
 		"prometheus.secrets_dir",
 		"Directory of the files that hold the keys of models.",
 		"Empty: keys come from the server's environment only (env:NAME).",
 		&prom_guc_secrets_dir, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 		check_secrets_dir, NULL, NULL);
+	define_tracing();
 #ifdef PROM_FAULTS
 	prom_fault_define();
 	prom_mutant_define();

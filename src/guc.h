@@ -7,7 +7,16 @@
 
 #define PROM_MAX_DATABASES 64 /* what max_databases can be at most */
 
+/* What spans tell of contents. */
+typedef enum PromCapture
+{
+	PROM_CAPTURE_OFF,
+	PROM_CAPTURE_METADATA, /* how long they are */
+	PROM_CAPTURE_FULL
+} PromCapture;
+
 extern bool prom_guc_allow_private_endpoints;
+extern int prom_guc_capture_content; /* PromCapture */
 extern char *prom_guc_caused_by_text;
 extern char *prom_guc_databases;
 extern int prom_guc_executors;
@@ -23,9 +32,12 @@ extern int prom_guc_queue_memory;      /* kB */
 extern int prom_guc_rescan_interval;   /* ms */
 extern int prom_guc_retention;         /* s; 0: for ever */
 extern int prom_guc_retention_audit;   /* s; 0: for ever */
+extern int prom_guc_retention_spans;   /* s; 0: for ever */
 extern int prom_guc_retention_waiting; /* s, beyond retention */
 extern int prom_guc_ring_size;
 extern char *prom_guc_secrets_dir;
+extern double prom_guc_trace_sample_ratio;
+extern int prom_guc_trace_slow; /* ms; 0: nothing is */
 
 extern void prom_guc_define(void);
 

@@ -37,6 +37,7 @@ prom_headers_reset(PromHeaders *headers)
 	headers->retry_after_ms = -1;
 	headers->retry_at = -1;
 	headers->date = -1;
+	prom_rates_reset(headers->rates);
 }
 
 int64_t
@@ -169,7 +170,7 @@ take_header(PromHeaders *headers, const char *name, const char *value)
 		take_keep_alive(headers, value);
 	else if (strcasecmp(name, "date") == 0)
 		headers->date = read_date(value);
-	else
+	else if (!prom_rates_header(headers->rates, name, value))
 		for (i = 0; i < N_REQUEST_ID_NAMES; i++)
 			if (strcasecmp(name, request_id_names[i]) == 0)
 				take_request_id(headers, i, value);

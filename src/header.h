@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "rate.h"
+
 typedef struct PromHeaders
 {
 	int status;             /* 0: none yet */
@@ -22,6 +24,9 @@ typedef struct PromHeaders
 	int64_t retry_after_ms; /* as a delay, ms; -1: not so */
 	int64_t retry_at;       /* as a date, seconds of the epoch; -1: not so */
 	int64_t date;           /* the peer's clock; -1: not said */
+
+	/* How much more may be asked. */
+	PromRate rates[PROM_NRATES];
 } PromHeaders;
 
 extern void prom_headers_reset(PromHeaders *headers);

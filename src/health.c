@@ -123,7 +123,9 @@ put_gates(ReturnSetInfo *result, PromDatabase *db)
 	for (uint32 i = 0; i < n; i++)
 	{
 		there += gates[i].kind != PROM_GATE_NONE ? 1 : 0;
-		if (prom_gate_is_open(&gates[i], now))
+		/* That it keeps to its rate is no trouble. */
+		if (prom_gate_is_open(&gates[i], now) ||
+			prom_gate_is_held(&gates[i], now))
 			continue;
 		if (gates[i].kind == PROM_GATE_SUBSCRIPTION &&
 			!prom_subscription_shows(gates[i].name))

@@ -106,6 +106,12 @@ typedef struct PromHttpSpec
 	int64_t max_reply; /* bytes of the body, after decompression */
 
 	/*
+	 * The headers of the response have come; may be NULL.  Called inside
+	 * libcurl, as take is.
+	 */
+	void (*headed)(void *arg, const PromHeaders *headers);
+
+	/*
 	 * Take bytes of the response's body; false ends the request.  Called
 	 * inside libcurl: no ereport, no palloc, no other function of this file
 	 * but charge, uncharge, linger and result.

@@ -37,6 +37,7 @@
 #include "launcher.h"
 #include "metric.h"
 #include "shmem.h"
+#include "span.h"
 #include "vital.h"
 #include "worker.h"
 
@@ -303,6 +304,7 @@ forget_database(PromDatabase *db)
 {
 	PROM_FAULT("launcher-before-forget");
 	forget_tasks(db);
+	prom_span_forget(&db->spans);
 	LWLockAcquire(prom_shared->lock, LW_EXCLUSIVE);
 	db->oid = InvalidOid;
 	db->owner = InvalidOid;

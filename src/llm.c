@@ -74,6 +74,7 @@ struct PromCall
 
 void (*prom_llm_blame)(void *owner) = NULL;
 PromHear prom_llm_heard = NULL;
+void (*prom_llm_headed)(void *owner, const PromHeaders *headers) = NULL;
 
 /* Calls that have ended and were not asked for yet, the oldest first. */
 static dlist_head done_calls = DLIST_STATIC_INIT(done_calls);
@@ -198,29 +199,7 @@ finish_error_status(PromCall *call)
 static void
 finish_failure(PromCall *call)
 {
-	static const char *const texts[] = {
-		[PROM_HTTP_RUNNING] = "call did not end",
-		[PROM_HTTP_COMPLETE] = "model server's reply cannot be read",
-		[PROM_HTTP_STOPPED] = "model server's reply cannot be read",
-		[PROM_HTTP_INVALID] = "model cannot be called",
-		[PROM_HTTP_FORBIDDEN] = "model server's address is not allowed",
-		[PROM_HTTP_UNRESOLVED] = "could not resolve the model server's name",
-		[PROM_HTTP_UNREACHABLE] = "could not connect to the model server",
-		[PROM_HTTP_UNTRUSTED] = "could not set up TLS with the model server",
-		[PROM_HTTP_LOST] = "model server closed the connection without a reply",
-		[PROM_HTTP_STALE] = "model server closed a kept connection without a reply",
-		[PROM_HTTP_CUT] = "model server's reply was cut off",
-		[PROM_HTTP_GARBLED] = "model server's reply is not HTTP",
-		[PROM_HTTP_TOO_LONG] = "model server's reply is longer than max_reply",
-		[PROM_HTTP_NO_MEMORY] = "not enough memory for the call",
-		[PROM_HTTP_CONNECT_TIMEOUT] = "no connection to the model server within connect_timeout",
-		[PROM_HTTP_FIRST_BYTE_TIMEOUT] = "no reply from the model server within first_byte_timeout",
-		[PROM_HTTP_IDLE_TIMEOUT] = "model server fell silent for idle_timeout",
-		[PROM_HTTP_TOTAL_TIMEOUT] = "no complete reply from the model server within total_timeout",
-		[PROM_HTTP_DEADLINE] = "the deadline passed during a call to the model",
-	};
-
-	fail_by_rule(call, texts[call->result.end], call->result.detail);
+	fail_by_rule(call, prom_retry_text(call->result.end), call->result.detail);
 	call->reply.ambiguous = call->result.sent;
 }
 
@@ -449,6 +428,15 @@ request_done(void *arg)
 
 /* Reading, inside libcurl. */
 
+static void
+take_headers(void *arg, const PromHeaders *headers)
+{
+	PromCall *call = arg;
+
+	if (prom_llm_headed != NULL)
+		prom_llm_headed(call->owner, headers);
+}
+
 static bool
 take_event(void *arg, const char *name, const char *data, size_t length)
 {
@@ -598,9 +586,9 @@ make_key_header(const char *name, const char *key)
 /* Send the body that was built. */
 static void
 send_call(PromCall *call, const PromModel *model, const char *url,
-		  const char *host, int64 deadline_ms)
+		  const char *host, const char *trace, int64 deadline_ms)
 {
-	const char *headers[MAX_HEADERS + 2] = {NULL};
+	const char *headers[MAX_HEADERS + 3] = {NULL};
 	PromHttpSpec spec = {0};
 	char *key_header = NULL;
 	int n = 0;
@@ -609,6 +597,8 @@ send_call(PromCall *call, const PromModel *model, const char *url,
 		   call->provider->headers[n] != NULL;
 		 n++)
 		headers[n] = call->provider->headers[n];
+	if (trace != NULL)
+		headers[n++] = trace;
 	if (call->key != NULL)
 	{
 		key_header = make_key_header(call->provider->key_header(host),
@@ -627,6 +617,7 @@ send_call(PromCall *call, const PromModel *model, const char *url,
 	spec.total_timeout = model->total_timeout;
 	spec.deadline = deadline_ms;
 	spec.max_reply = model->max_reply;
+	spec.headed = take_headers;
 	spec.take = take_bytes;
 	spec.done = request_done;
 	spec.arg = call;
@@ -646,7 +637,7 @@ send_call(PromCall *call, const PromModel *model, const char *url,
 /* Build and send, or fail. */
 static void
 begin(PromCall *call, const PromModel *model, StringInfo body,
-	  const char *url, const char *host, int64 deadline_ms)
+	  const char *url, const char *host, const char *trace, int64 deadline_ms)
 {
 	char words[256];
 
@@ -677,7 +668,7 @@ begin(PromCall *call, const PromModel *model, StringInfo body,
 	}
 	memcpy(call->body, body->data, (size_t) body->len + 1);
 	call->body_length = (size_t) body->len;
-	send_call(call, model, url, host, deadline_ms);
+	send_call(call, model, url, host, trace, deadline_ms);
 }
 
 static PromCall *
@@ -701,8 +692,8 @@ new_call(PromHttp *http, bool stream, void *owner)
 
 PromCall *
 prom_llm_start(PromHttp *http, const PromModel *model,
-			   const PromPrompt *prompt, int64 deadline_ms, bool fresh,
-			   void *owner)
+			   const PromPrompt *prompt, const char *trace, int64 deadline_ms,
+			   bool fresh, void *owner)
 {
 	const PromProvider *provider = prom_provider_find(model->api);
 	PromCall *call;
@@ -736,7 +727,7 @@ prom_llm_start(PromHttp *http, const PromModel *model,
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	begin(call, model, &body, url, host, deadline_ms);
+	begin(call, model, &body, url, host, trace, deadline_ms);
 	pfree(body.data);
 	free(url);
 	free(host);

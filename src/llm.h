@@ -54,6 +54,8 @@ typedef struct PromPrompt
 	const char *output_schema; /* of the answer, as JSON in UTF-8; NULL: text */
 	bool strict;               /* the schema obeys the rules of strict mode */
 	const char *model;         /* the provider's name of it, in UTF-8 */
+	int left_out;              /* turns before for which there was no room */
+	int64 until;               /* of a summary: the last outcome that it has */
 } PromPrompt;
 
 /* What becomes of a call that failed. */
@@ -107,13 +109,14 @@ typedef struct PromCall PromCall;
 /*
  * Start a call.  Everything is copied, so model and prompt may go at once.
  * deadline_ms (from now, -1 none) bounds it beside the model's own time-outs.
+ * trace: a header that says which trace it belongs to; NULL: none.
  * A fresh one is sent on a new connection: whoever asks again must do so, or
  * a request that makes the peer close each warm one is never found guilty.
  * Never fails here: a call that cannot be made is done at once, with an error.
  */
 extern PromCall *prom_llm_start(PromHttp *http, const PromModel *model,
-								const PromPrompt *prompt, int64 deadline_ms,
-								bool fresh, void *owner);
+								const PromPrompt *prompt, const char *trace,
+								int64 deadline_ms, bool fresh, void *owner);
 
 /* The next call that has ended, or NULL.  The caller frees it. */
 extern PromCall *prom_llm_next_done(PromHttp *http);
@@ -144,6 +147,9 @@ extern void (*prom_llm_blame)(void *owner);
 typedef void (*PromHear)(void *owner, const char *text, size_t length);
 
 extern PromHear prom_llm_heard;
+
+/* The same when the headers of its reply have come. */
+extern void (*prom_llm_headed)(void *owner, const PromHeaders *headers);
 
 /* echo answers with the request, unaltered, and needs no call; */
 extern bool prom_llm_is_local(const char *api);

@@ -50,7 +50,7 @@ static PromStatement load_statement = {
 	" coalesce(o.outcome = 'waiting', false), t.mode, t.parent_id,"
 	" t.parent_id IS NOT NULL AND (SELECT " PROM_HAS_ENDED
 	"   FROM (SELECT t.parent_id AS task_id) t),"
-	" greatest(t.submitted_at, t.run_at, r.retried_at), t.trace_id"
+	" t.trace_id, t.traceparent, greatest(t.submitted_at, t.run_at, r.retried_at)"
 	" FROM unnest($1) AS u(task_id)"
 	" JOIN prometheus._task t ON t.task_id = u.task_id"
 	" LEFT JOIN LATERAL (SELECT x.attempt, x.attempts, x.outcome, x.next_run_at"
@@ -112,10 +112,9 @@ read_loaded(uint64 row, PromLoaded *loaded)
 	loaded->mode = prom_row_text(row, 28);
 	loaded->parent_id = prom_row_int64_or(row, 29, 0);
 	loaded->parent_ended = prom_row_bool(row, 30);
-	loaded->since = prom_row_time(row, 31);
-	loaded->trace_id = DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[row],
-												   SPI_tuptable->tupdesc, 32,
-												   &isnull));
+	prom_trace_of(prom_row_uuid(row, 31), prom_row_text_or_null(row, 32),
+				  &loaded->trace);
+	loaded->since = prom_row_time(row, 33);
 }
 
 PromLoaded *
@@ -142,7 +141,6 @@ prom_load_identify(PromAttempt *attempt, const PromLoaded *loaded)
 {
 	attempt->agent = prom_metric_label(prom_my_database, PROM_LABEL_AGENT,
 									   loaded->agent);
-	memcpy(attempt->trace_id, loaded->trace_id->data,
-		   sizeof(attempt->trace_id));
+	attempt->trace = loaded->trace;
 	attempt->since = loaded->since;
 }

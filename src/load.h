@@ -30,7 +30,6 @@ typedef struct PromLoaded
 	int64 parent_id;   /* the task that delegated it; 0: none, */
 	bool parent_ended; /* which has ended without it */
 	TimestampTz since; /* submitted, due or retried by hand: the last */
-	pg_uuid_t *trace_id;
 	int32 outcome_attempt; /* of the last outcome; 0: none */
 	int32 used;
 	int32 last_attempt; /* of the last attempt; 0: none */
@@ -42,7 +41,8 @@ typedef struct PromLoaded
 	const char *cancel_reason;
 	bool depends;           /* a task that it depends on has not ended */
 	const char *bad_parent; /* what became of one that did not end well */
-	int32 retried_attempt;  /* after which it was retried by hand; 0: never */
+	PromTrace trace;
+	int32 retried_attempt; /* after which it was retried by hand; 0: never */
 } PromLoaded;
 
 /*

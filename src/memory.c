@@ -21,6 +21,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 
+#include "embedding.h"
 #include "eviction.h"
 #include "fact.h"
 #include "guc.h"
@@ -73,6 +74,8 @@ check_memory(const PromMemoryOwner *owner, const PromMemory *memory)
 	if (memory->metadata != NULL && !JB_ROOT_IS_OBJECT(memory->metadata))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("metadata must be a json object")));
+	if (memory->embedding != NULL)
+		prom_embedding_check(memory->embedding);
 }
 
 /*
@@ -254,8 +257,7 @@ static const char add_sql[] =
 	" owner, agent, kind, content, metadata, words, embedding)"
 	" VALUES ($1, 1, prometheus._xid(), $13, $2, $3," EXPIRES ","
 	" $5, $6, false, $7, $8, $9, $10, coalesce($11, '{}'),"
-	" pg_catalog.strip(pg_catalog.to_tsvector('pg_catalog.simple',"
-	"   pg_catalog.left($10, " PROM_MEMORY_MAX_WORDS "))), $12)";
+	" prometheus._words($10, $8), $12)";
 
 int64
 prom_memory_add(const PromMemoryOwner *owner, const PromMemory *memory)
@@ -333,19 +335,22 @@ Datum
 prom_recall(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	char *query = PG_ARGISNULL(1) ? "" : text_to_cstring(PG_GETARG_TEXT_PP(1));
-	ArrayType *kinds = PG_ARGISNULL(2) ? NULL : PG_GETARG_ARRAYTYPE_P(2);
-	int32 k = PG_ARGISNULL(3) ? 5 : PG_GETARG_INT32(3);
+	PromMemoryQuery query = {.text = ""};
 	PromMemoryOwner owner;
 	PromOwner before;
 
 	InitMaterializedSRF(fcinfo, 0);
+	if (!PG_ARGISNULL(1))
+		query.text = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	query.kinds = PG_ARGISNULL(2) ? NULL : PG_GETARG_ARRAYTYPE_P(2);
+	query.k = PG_ARGISNULL(3) ? 5 : PG_GETARG_INT32(3);
+	query.embedding = PG_ARGISNULL(4) ? NULL : PG_GETARG_ARRAYTYPE_P(4);
 	mine(&owner, fcinfo);
 	if (owner.agent == NULL)
 		return (Datum) 0;
 	SPI_connect();
 	prom_role_become_owner(&before);
-	prom_memory_find(&owner, query, kinds, k);
+	prom_memory_find(&owner, &query);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		tuplestore_puttuple(result->setResult, SPI_tuptable->vals[i]);
 	prom_role_restore(&before);

@@ -30,12 +30,6 @@ typedef struct PromMemory
 } PromMemory;
 
 /*
- * Characters of a memory, or a query, whose words count: more could be too long
- * for a tsvector.
- */
-#define PROM_MEMORY_MAX_WORDS "100000"
-
-/*
  * How much a memory m matters at a time, 0 to 1: an expression for statements.
  * Written OPERATOR(), all bind alike: hence the parentheses.
  */
@@ -73,11 +67,20 @@ extern void prom_memory_failed(const ErrorData *failure);
 extern int64 prom_memory_add(const PromMemoryOwner *owner,
 							 const PromMemory *memory);
 
+/* What is looked for: words, an embedding, or both. */
+typedef struct PromMemoryQuery
+{
+	const char *text;     /* may be empty */
+	ArrayType *embedding; /* of real; NULL: none */
+	ArrayType *kinds;     /* of text; NULL: all */
+	int32 k;
+} PromMemoryQuery;
+
 /*
  * Find the k that fit best, as rows of SPI_tuptable: memory_id, kind, content,
- * importance, score, metadata, created_at.  kinds may be NULL.
+ * importance, score, metadata, created_at.
  */
-extern void prom_memory_find(const PromMemoryOwner *owner, const char *query,
-							 ArrayType *kinds, int32 k);
+extern void prom_memory_find(const PromMemoryOwner *owner,
+							 const PromMemoryQuery *query);
 
 #endif

@@ -28,16 +28,19 @@ typedef struct PromModel
 	const char *temperature; /* decimal text, sent as it is; NULL: not sent */
 	const char *price_in;    /* decimal, per million tokens; NULL: not known */
 	const char *price_out;
-	const char *price_cached; /* of what the provider had; NULL: price_in */
-	const char *extra_body;   /* members of each request, an object in UTF-8 */
-	bool stream;              /* ask for server-sent events */
-	int connect_timeout;      /* ms: name, connection and TLS */
-	int first_byte_timeout;   /* ms: request sent until the first byte */
-	int idle_timeout;         /* ms: silence between two bytes of the body */
-	int total_timeout;        /* ms: the whole request */
-	int64 max_reply;          /* bytes of the (decoded) body */
-	int max_concurrent;       /* requests at once; 0: no limit */
-	int breaker_failures;     /* in a row that close its gate */
+	const char *price_cached;  /* of what the provider had; NULL: price_in */
+	const char *extra_body;    /* members of each request, an object in UTF-8 */
+	bool stream;               /* ask for server-sent events */
+	int connect_timeout;       /* ms: name, connection and TLS */
+	int first_byte_timeout;    /* ms: request sent until the first byte */
+	int idle_timeout;          /* ms: silence between two bytes of the body */
+	int total_timeout;         /* ms: the whole request */
+	int64 max_reply;           /* bytes of the (decoded) body */
+	int max_concurrent;        /* requests at once; 0: no limit */
+	int breaker_failures;      /* in a row that close its gate */
+	int64 requests_per_minute; /* that may be sent; 0: no limit */
+	int64 tokens_per_minute;   /* that they may need; 0: no limit */
+	int64 cache;               /* ms that replies are used again; 0: never */
 	int nfallbacks;
 	const char **fallbacks; /* models to be used instead, in that order */
 } PromModel;

@@ -10,13 +10,16 @@
 
 #include <limits.h>
 
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
+#include "nodes/value.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
+#include "utils/varlena.h"
 
 #include "compat.h"
 #include "encoding.h"
@@ -33,7 +36,8 @@ typedef enum OptionType
 	OPTION_SIZE,     /* text such as "16 MB", or a number of bytes */
 	OPTION_ROLES,    /* an array of names of roles */
 	OPTION_MODELS,   /* an array of names of models */
-	OPTION_OBJECT    /* an object of at most so many bytes of text */
+	OPTION_OBJECT,   /* an object of at most so many bytes of text */
+	OPTION_LANGUAGE  /* the name of a text search configuration */
 } OptionType;
 
 typedef struct Option
@@ -46,6 +50,7 @@ typedef struct Option
 
 static const Option model_options[] = {
 	{"breaker_failures", OPTION_INTEGER, 1, 1000},
+	{"cache", OPTION_INTERVAL, 1000, INT64CONST(366) * 86400000},
 	{"connect_timeout", OPTION_INTERVAL, 1, 3600000},
 	{"extra_body", OPTION_OBJECT, 0, 64 * 1024},
 	{"fallback", OPTION_MODELS, 0, PROM_MAX_FALLBACKS},
@@ -57,14 +62,17 @@ static const Option model_options[] = {
 	{"price_cached", OPTION_NUMBER, 0, 1000000},
 	{"price_in", OPTION_NUMBER, 0, 1000000},
 	{"price_out", OPTION_NUMBER, 0, 1000000},
+	{"requests_per_minute", OPTION_INTEGER, 1, 10000000},
 	{"stream", OPTION_BOOLEAN, 0, 1},
 	{"temperature", OPTION_NUMBER, 0, 10},
+	{"tokens_per_minute", OPTION_INTEGER, 1, INT64CONST(1000000000000)},
 	{"total_timeout", OPTION_INTERVAL, 1, 86400000},
 	{"window", OPTION_INTEGER, 1000, 100000000},
 };
 
 static const Option agent_options[] = {
 	{"approval_timeout", OPTION_INTERVAL, 1000, INT64CONST(366) * 86400000},
+	{"language", OPTION_LANGUAGE, 0, 0},
 	{"max_cost", OPTION_NUMBER, 0, 1000000},
 	{"max_depth", OPTION_INTEGER, 0, 100},
 	{"max_duration", OPTION_INTERVAL, 1000, INT64CONST(366) * 86400000},
@@ -76,7 +84,9 @@ static const Option agent_options[] = {
 	{"max_turns", OPTION_INTEGER, 1, 1000},
 	{"max_vetoes", OPTION_INTEGER, 0, 1000},
 	{"memory_limit", OPTION_INTEGER, 1, 100000},
+	{"reflect_below", OPTION_NUMBER, 0, 1},
 	{"roles", OPTION_ROLES, 0, 0},
+	{"summarise", OPTION_BOOLEAN, 0, 1},
 	{"summary", OPTION_BOOLEAN, 0, 1},
 	{"tool_timeout", OPTION_INTERVAL, 10, 86400000},
 };
@@ -276,6 +286,30 @@ read_object(const Option *option, JsonbValue *value)
 	return text;
 }
 
+/*
+ * A name without a schema is one of pg_catalog: the path of who remembers does
+ * not matter.
+ */
+static Oid
+read_language(const Option *option, JsonbValue *value, bool missing_ok)
+{
+	ErrorContextCallback context = {error_context_stack, name_option,
+									(void *) option};
+	List *names;
+	Oid language;
+
+	if (value->type != jbvString)
+		raise_value(option, "the name of a text search configuration");
+	error_context_stack = &context;
+	names = textToQualifiedNameList(cstring_to_text_with_len(
+		value->val.string.val, value->val.string.len));
+	if (list_length(names) == 1)
+		names = lcons(makeString(pstrdup("pg_catalog")), names);
+	language = get_ts_config_oid(names, missing_ok);
+	error_context_stack = context.previous;
+	return language;
+}
+
 static void
 check_value(const Option *option, JsonbValue *value)
 {
@@ -307,6 +341,9 @@ check_value(const Option *option, JsonbValue *value)
 			break;
 		case OPTION_OBJECT:
 			(void) read_object(option, value);
+			break;
+		case OPTION_LANGUAGE:
+			(void) read_language(option, value, false);
 			break;
 	}
 }
@@ -485,6 +522,9 @@ prom_option_read_model(Jsonb *options, PromModel *model)
 	model->max_reply = size_or(&from, "max_reply", 16 * 1024 * 1024);
 	model->max_concurrent = integer_or(&from, "max_concurrent", 0);
 	model->breaker_failures = integer_or(&from, "breaker_failures", 5);
+	model->cache = interval_or(&from, "cache", 0);
+	model->requests_per_minute = integer_or(&from, "requests_per_minute", 0);
+	model->tokens_per_minute = integer_or(&from, "tokens_per_minute", 0);
 	value = set_option(&from, "stream", &option);
 	model->stream = value == NULL || value->val.boolean;
 	value = set_option(&from, "fallback", &option);
@@ -499,7 +539,12 @@ void
 prom_option_read_agent(Jsonb *options, PromAgent *agent)
 {
 	Reader from = {options, agent_options, lengthof(agent_options)};
+	const char *below = number_or_null(&from, "reflect_below");
+	const Option *option;
+	JsonbValue *value = set_option(&from, "summarise", &option);
 
+	agent->summarises = value != NULL && value->val.boolean;
+	agent->reflect_below = below == NULL ? 0 : strtod(below, NULL);
 	agent->limits.max_turns = integer_or(&from, "max_turns", 20);
 	agent->limits.max_tool_calls = integer_or(&from, "max_tool_calls", 100);
 	agent->limits.max_tokens = integer_or(&from, "max_tokens", -1);
@@ -521,4 +566,14 @@ prom_option_memory_limit(Jsonb *options)
 	Reader from = {options, agent_options, lengthof(agent_options)};
 
 	return integer_or(&from, "memory_limit", -1);
+}
+
+Oid
+prom_option_language(Jsonb *options)
+{
+	Reader from = {options, agent_options, lengthof(agent_options)};
+	const Option *option;
+	JsonbValue *value = set_option(&from, "language", &option);
+
+	return value == NULL ? InvalidOid : read_language(option, value, true);
 }

@@ -7,6 +7,7 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 
+#include "course.h"
 #include "encoding.h"
 #include "judge.h"
 #include "outcome.h"
@@ -39,6 +40,17 @@ prom_outcome_add(PromFactWriter *writer, const PromAttempt *attempt,
 	prom_tally_outcome(attempt, outcome, now);
 }
 
+/* It has an answer already, and what failed was to be a better one. */
+static void
+stand(PromAttempt *attempt, PromOutcome *end)
+{
+	end->outcome = "completed";
+	end->step = attempt->stands;
+	end->error_type = end->error = NULL;
+	attempt->completed = true;
+	prom_summary_note(attempt->task_id, attempt->whose);
+}
+
 /* A task that ends before an attempt of ours: on the one left open, if any. */
 void
 prom_outcome_end(PromFactWriter *writer, PromAttempt *attempt,
@@ -52,10 +64,14 @@ prom_outcome_end(PromFactWriter *writer, PromAttempt *attempt,
 	end.outcome = outcome;
 	end.attempt = Max(loaded->last_attempt, loaded->outcome_attempt) +
 				  (open ? 0 : 1);
-	end.used = loaded->used + (is_ours ? 1 : 0);
+	end.used = loaded->used + (is_ours || attempt->stands != 0 ? 1 : 0);
 	end.step = loaded->last_step;
 	end.error_type = error_type;
 	end.error = error;
+	if (attempt->stands != 0 && !open)
+		prom_course_begin_idle(writer, attempt, loaded, now);
+	if (attempt->stands != 0)
+		stand(attempt, &end);
 	prom_load_identify(attempt, loaded);
 	prom_outcome_add(writer, attempt, &end, now);
 	attempt->next = PROM_NEXT_ENDED;
@@ -117,6 +133,11 @@ prom_outcome_of_reply(PromFactWriter *writer, PromAttempt *attempt,
 {
 	PromOutcome end = {0};
 
+	if (!reply->ok && attempt->stands != 0)
+	{
+		prom_outcome_complete(writer, attempt, attempt->stands, now);
+		return;
+	}
 	end.attempt = attempt->attempt;
 	end.used = attempt->used + (uses_attempt(reply) ? 1 : 0);
 	end.step = attempt->step;

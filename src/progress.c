@@ -21,7 +21,10 @@ static PromStatement steps_statement = {
 	"SELECT s.step, s.kind, s.status, coalesce(s.calls, 0),"
 	" coalesce(s.tokens_in, 0) + coalesce(s.tokens_out, 0), s.cost::text,"
 	" coalesce(octet_length(s.answer), 0), s.attempt, s.name, s.error,"
-	" s.model IS NOT NULL"
+	" s.model IS NOT NULL,"
+	" CASE WHEN s.kind = 'reflect' AND s.status = 'ok'"
+	"   THEN (s.answer::jsonb ->> 'score')::float8 END,"
+	" s.arguments IS NOT NULL"
 	" FROM prometheus._step s WHERE s.task_id = $1 ORDER BY s.step",
 	1,
 	{INT8OID},
@@ -88,14 +91,30 @@ take_review(PromProgress *progress, uint64 row, const char *status,
 								: NULL;
 }
 
+/* The turn before it is the answer that it is about. */
+static void
+take_reflection(PromProgress *progress, uint64 row, bool ok)
+{
+	progress->reflection = prom_row_int32(row, 1);
+	if (++progress->reflections == 1 && ok)
+	{
+		progress->first = progress->turn;
+		progress->score = prom_row_float8(row, 12);
+	}
+	else if (ok)
+		progress->score_again = prom_row_float8(row, 12);
+}
+
 static void
 take_thought(PromProgress *progress, uint64 row, const char *kind,
 			 const char *status)
 {
-	if (strcmp(kind, "recall") == 0)
+	if (strcmp(kind, "recall") == 0 && prom_row_bool(row, 13))
+		progress->summarised = true;
+	else if (strcmp(kind, "recall") == 0)
 		progress->recalled = true;
 	else if (strcmp(kind, "reflect") == 0)
-		progress->reflection = prom_row_int32(row, 1);
+		take_reflection(progress, row, strcmp(status, "ok") == 0);
 	else if (strcmp(kind, "plan") == 0)
 	{
 		progress->planned = strcmp(status, "ok") == 0;
@@ -131,6 +150,7 @@ prom_progress_read(int64 task_id, int32 last_step, int32 retried_attempt,
 
 	memset(progress, 0, sizeof(*progress));
 	progress->next_step = 1;
+	progress->score_again = -1;
 	if (last_step == 0)
 		return;
 	prom_statement_run(&steps_statement, &value, NULL, true);
@@ -158,7 +178,27 @@ prom_progress_read(int64 task_id, int32 last_step, int32 retried_attempt,
 	}
 	if (progress->turn > 0)
 		find_pending(progress);
+	progress->answered = progress->turn > 0 && progress->ncalls == 0;
+	progress->reflected = progress->reflection > progress->turn;
 	SPI_freetuptable(SPI_tuptable);
+}
+
+int32
+prom_progress_stands(PromProgress *progress, double below)
+{
+	if (progress->first == 0 || progress->score >= below)
+		return 0;
+	if (progress->turn == progress->first && progress->reflections == 1)
+		progress->answered = false;
+	return progress->first;
+}
+
+int32
+prom_progress_answer(const PromProgress *progress, int32 stands)
+{
+	return stands == 0 || progress->score_again >= progress->score
+			   ? progress->turn
+			   : stands;
 }
 
 static PromStatement begun_statement = {

@@ -14,6 +14,7 @@ typedef struct PromProgress
 	int32 next_step; /* a number that no step has, nor will have */
 	int32 turn;      /* the step of the last good turn of the model; 0: none */
 	int ncalls;      /* tool calls that it asks for; 0: it is the answer */
+	bool answered;   /* it is the answer, and there is no other round */
 	int npending;    /* those of them that have no step yet, */
 	int32 *pending;  /* and the numbers that theirs will have */
 
@@ -27,10 +28,18 @@ typedef struct PromProgress
 	const char *veto; /* and why the last one was not */
 
 	/* What it has thought of in full mode since then. */
+	bool summarised; /* or tried to */
 	bool recalled;
 	bool planned;       /* well; */
 	int32 plan_attempt; /* the last attempt to, which may have failed */
-	int32 reflection;   /* the step of the last one; 0: there is none */
+	bool reflected;     /* on its last turn */
+	int reflections;
+	int32 reflection; /* the step of the last one; 0: there is none */
+
+	/* The answer that it has first looked back at well, */
+	int32 first; /* by its step; 0: none, */
+	double score;
+	double score_again; /* and that of the next one; -1: none */
 
 	/* Reviews by models in the last attempt that had any. */
 	int counsels;
@@ -49,6 +58,16 @@ typedef struct PromProgress
  */
 extern void prom_progress_read(int64 task_id, int32 last_step,
 							   int32 retried_attempt, PromProgress *progress);
+
+/*
+ * If an answer has a score below that, there is another round: the answer, by
+ * its step, which stands whatever comes of that; else 0.  While it goes on, the
+ * task is not answered.
+ */
+extern int32 prom_progress_stands(PromProgress *progress, double below);
+
+/* The answer that is the task's: the better one of two, if both were scored. */
+extern int32 prom_progress_answer(const PromProgress *progress, int32 stands);
 
 /*
  * The limit that a task has run into, in words; NULL: none.  retried_attempt as

@@ -21,6 +21,7 @@
 #include "moment.h"
 #include "role.h"
 #include "shmem.h"
+#include "span.h"
 #include "utility.h"
 #include "version.h"
 #include "wakeup.h"
@@ -48,6 +49,7 @@ _PG_init(void)
 	prom_moment_init();
 	prom_as_of_init();
 	prom_version_init();
+	prom_span_init();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 	{
 		prom_shmem_init();

@@ -2,11 +2,12 @@
  * prompt.c
  *	  Makes what is sent to a model, and shows what was sent.
  *
- * The messages, in this order: the agent's instructions; the earlier turns of
- * the conversation, oldest first; the results of the tasks that this one
- * depends on, as data; in full mode what the task has recalled, and its plan;
- * the request, unaltered; then what the task itself has said and done so far:
- * turns that call tools, each with their results.
+ * The messages, in this order: the agent's instructions; what the oldest turns
+ * of the conversation were summed up to, and the later ones, oldest first; the
+ * results of the tasks that this one depends on, as data; in full mode what the
+ * task has recalled, and its plan; the request, unaltered; then what the task
+ * itself has said and done so far: turns that call tools, each with their
+ * results, and an answer that was not good enough, with what is wrong with it.
  *
  * Only what is new in a step is stored, so the prompt is made from facts in a
  * way that gives the same whenever it is made.  What was there when a step was
@@ -33,10 +34,12 @@
 
 #include "agent.h"
 #include "compat.h"
+#include "conversation.h"
 #include "encoding.h"
 #include "judged.h"
 #include "prompt.h"
 #include "provider/provider.h"
+#include "reflection.h"
 #include "role.h"
 #include "schema.h"
 #include "sofia.h"
@@ -44,10 +47,6 @@
 #include "thought.h"
 #include "toolcall.h"
 #include "xact.h"
-
-/* History that is sent at most, whatever the model's window is. */
-#define MAX_TURNS 1000
-#define MAX_HISTORY (8 * 1024 * 1024) /* bytes */
 
 /* Bytes of results of other tasks; above, each has an equal share. */
 #define MAX_RESULTS (1024 * 1024)
@@ -59,6 +58,7 @@
  */
 #define TOKEN_BYTES 3
 #define MESSAGE_TOKENS 4
+#define REPLY_TOKENS 1000
 
 #define RESULTS_FOLLOW                                                    \
 	"The results of the tasks that this one depends on follow as a JSON " \
@@ -73,31 +73,6 @@
 	"The plan that was chosen for the request below follows as a JSON "   \
 	"object. Follow its steps, and leave it where what you find differs " \
 	"from what it expects."
-
-/*
- * The turns before, newest first.  A task that was completed stays so, and has
- * one such outcome.  Of a very long conversation the newest tasks are looked
- * at, by the index; then the order is that in which they ended.
- */
-static PromStatement history_statement = {
-	"SELECT h.request, s.answer FROM"
-	" (SELECT t.task_id, t.request, o.event_id, o.step FROM prometheus._task t"
-	"  CROSS JOIN LATERAL (SELECT x.event_id, x.step FROM prometheus._outcome x"
-	"    WHERE x.task_id OPERATOR(pg_catalog.=) t.task_id"
-	"      AND x.outcome OPERATOR(pg_catalog.=) 'completed'"
-	"      AND x.event_id OPERATOR(pg_catalog.<) $5 LIMIT 1) o"
-	"  WHERE t.conversation OPERATOR(pg_catalog.=) $1"
-	"    AND t.agent OPERATOR(pg_catalog.=) $2"
-	"    AND t.submitter OPERATOR(pg_catalog.=) $3"
-	"    AND t.submitter_oid OPERATOR(pg_catalog.=) $4"
-	"  ORDER BY t.task_id DESC LIMIT $6) h"
-	" JOIN prometheus._step s ON s.task_id OPERATOR(pg_catalog.=) h.task_id"
-	"   AND s.step OPERATOR(pg_catalog.=) h.step"
-	" ORDER BY h.event_id DESC",
-	6,
-	{TEXTOID, TEXTOID, TEXTOID, OIDOID, INT8OID, INT8OID},
-	NULL,
-};
 
 /* How each of them had ended then, and what it answered. */
 static PromStatement results_statement = {
@@ -193,10 +168,28 @@ make_results(const PromPromptSource *source)
 
 /* History. */
 
+/*
+ * When the model has no max_tokens none is sent, and the provider decides,
+ * whose limit is far above what is usual.
+ */
+int64
+prom_prompt_reply_tokens(const PromModel *model)
+{
+	if (model->max_tokens >= 0)
+		return model->max_tokens;
+	return prom_llm_is_function(model->api) ? 0 : REPLY_TOKENS;
+}
+
 int64
 prom_prompt_estimate(int64 bytes)
 {
 	return (bytes + TOKEN_BYTES - 1) / TOKEN_BYTES + MESSAGE_TOKENS;
+}
+
+int64
+prom_prompt_bytes_of(int64 tokens)
+{
+	return tokens * TOKEN_BYTES;
 }
 
 /*
@@ -223,40 +216,6 @@ room_for_history(const PromPromptSource *source, const PromModel *model,
 	return room;
 }
 
-/* How many of the newest turns fit.  Only their lengths are looked at. */
-static int
-count_turns(int64 room)
-{
-	int64 bytes = 0;
-	int n = 0;
-
-	for (; n < SPI_processed; n++)
-	{
-		int64 asked = prom_row_bytes(n, 1);
-		int64 answered = prom_row_bytes(n, 2);
-
-		bytes += asked + answered;
-		room -= prom_prompt_estimate(asked) + prom_prompt_estimate(answered);
-		if (room < 0 || bytes > MAX_HISTORY)
-			break;
-	}
-	return n;
-}
-
-static void
-read_history(const PromPromptSource *source)
-{
-	Datum values[6];
-
-	values[0] = CStringGetTextDatum(source->conversation);
-	values[1] = CStringGetTextDatum(source->agent);
-	values[2] = CStringGetTextDatum(source->submitter);
-	values[3] = ObjectIdGetDatum(source->submitter_oid);
-	values[4] = Int64GetDatum(source->before);
-	values[5] = Int64GetDatum(MAX_TURNS);
-	prom_statement_run(&history_statement, values, NULL, true);
-}
-
 
 /* What the task has recalled and planned. */
 
@@ -266,6 +225,7 @@ static PromStatement thoughts_statement = {
 	"   AND s.step OPERATOR(pg_catalog.<) $2"
 	"   AND s.status OPERATOR(pg_catalog.=) 'ok'"
 	"   AND s.kind OPERATOR(pg_catalog.=) ANY (ARRAY['recall', 'plan'])"
+	"   AND s.arguments IS NULL"
 	" ORDER BY s.step",
 	2,
 	{INT8OID, INT4OID},
@@ -307,24 +267,41 @@ set_message(PromMessage *message, const char *role, const char *text)
 	message->text = prom_encoding_to_utf8(text);
 }
 
-/* The own steps so far, in order: turns that call tools, and tool calls. */
+/*
+ * The own steps so far, in order: turns that call tools, and tool calls.  After
+ * an answer that was looked back at there are some only if it was to be better:
+ * so it is among them, and what was said of it.
+ */
 static PromStatement thread_statement = {
-	"SELECT s.step, coalesce(s.calls, 0), s.raw, s.answer,"
+	"SELECT s.step, coalesce(s.calls, 0), s.raw,"
+	" CASE WHEN s.kind OPERATOR(pg_catalog.=) 'reflect'"
+	"   THEN pg_catalog.concat($3,"
+	"     s.answer::pg_catalog.jsonb OPERATOR(pg_catalog.->>) 'critique', $4 ||"
+	"     nullif(s.answer::pg_catalog.jsonb"
+	"       OPERATOR(pg_catalog.->>) 'correction', ''))"
+	"   ELSE s.answer END,"
 	" CASE WHEN s.status OPERATOR(pg_catalog.<>) 'ok'"
 	"   THEN pg_catalog.concat("
 	"     CASE WHEN s.status OPERATOR(pg_catalog.=) 'vetoed' THEN 'Vetoed'"
 	"       WHEN s.status OPERATOR(pg_catalog.=) 'unknown' THEN 'Unknown'"
 	"       ELSE 'Error' END, ': ',"
-	"     coalesce(s.error, s.status)) END"
+	"     coalesce(s.error, s.status)) END, s.kind"
 	" FROM prometheus._step s WHERE s.task_id OPERATOR(pg_catalog.=) $1"
 	"   AND s.step OPERATOR(pg_catalog.<) $2"
 	"   AND (s.kind OPERATOR(pg_catalog.=) 'tool'"
 	"     OR s.kind OPERATOR(pg_catalog.=) 'chat'"
 	"       AND s.status OPERATOR(pg_catalog.=) 'ok'"
-	"       AND s.calls OPERATOR(pg_catalog.>) 0)"
+	"       AND (s.calls OPERATOR(pg_catalog.>) 0 OR EXISTS ("
+	"         SELECT FROM prometheus._step x"
+	"          WHERE x.task_id OPERATOR(pg_catalog.=) s.task_id"
+	"            AND x.step OPERATOR(pg_catalog.>) s.step"
+	"            AND x.step OPERATOR(pg_catalog.<) $2"
+	"            AND x.kind OPERATOR(pg_catalog.=) 'reflect'))"
+	"     OR s.kind OPERATOR(pg_catalog.=) 'reflect'"
+	"       AND s.status OPERATOR(pg_catalog.=) 'ok')"
 	" ORDER BY s.step",
-	2,
-	{INT8OID, INT4OID},
+	4,
+	{INT8OID, INT4OID, TEXTOID, TEXTOID},
 	NULL,
 };
 
@@ -378,20 +355,28 @@ add_result(Thread *thread, uint64 row)
 static void
 read_thread(const PromPromptSource *source, Thread *thread)
 {
-	Datum values[2] = {Int64GetDatum(source->task_id),
+	Datum values[4] = {Int64GetDatum(source->task_id),
 					   Int32GetDatum(source->step)};
 
 	memset(thread, 0, sizeof(*thread));
 	if (source->step <= 1)
 		return;
+	values[2] = CStringGetTextDatum(prom_reflection_again);
+	values[3] = CStringGetTextDatum(prom_reflection_correction);
 	prom_statement_run(&thread_statement, values, NULL, true);
 	thread->messages = palloc((SPI_processed + 1) * sizeof(PromMessage));
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
+		const char *kind = prom_row_text(i, 6);
+
 		if (prom_row_int32(i, 2) > 0)
 			add_turn(thread, i);
-		else
+		else if (strcmp(kind, "tool") == 0)
 			add_result(thread, i);
+		else
+			set_message(&thread->messages[thread->n++],
+						strcmp(kind, "chat") == 0 ? "assistant" : "user",
+						prom_row_text(i, 4));
 	}
 	SPI_freetuptable(SPI_tuptable);
 }
@@ -468,7 +453,9 @@ prom_prompt_make(const PromPromptSource *source, const PromModel *model)
 	const char *schema = NULL;
 	const char *recalled;
 	const char *planned;
+	const char *older = NULL;
 	Thread thread;
+	int64 until = 0;
 	int nturns = 0;
 	int n = 0;
 	int64 others;
@@ -495,13 +482,20 @@ prom_prompt_make(const PromPromptSource *source, const PromModel *model)
 		others += prom_prompt_estimate(strlen(planned));
 	if (source->conversation != NULL)
 	{
-		read_history(source);
-		nturns = count_turns(
+		if (source->summarises)
+			older = prom_conversation_summary(source, model, &until);
+		if (older != NULL)
+			others += prom_prompt_estimate(strlen(older));
+		prom_conversation_read(source, until);
+		nturns = prom_conversation_count(
 			room_for_history(source, model, results, schema, others));
+		prompt->left_out = SPI_processed - nturns;
 	}
-	messages = palloc((2 * nturns + 5 + thread.n) * sizeof(PromMessage));
+	messages = palloc((2 * nturns + 6 + thread.n) * sizeof(PromMessage));
 	if (source->instructions != NULL)
 		set_message(&messages[n++], "system", source->instructions);
+	if (older != NULL)
+		set_message(&messages[n++], "user", older);
 	for (int i = nturns - 1; i >= 0; i--)
 	{
 		const char *answer = prom_row_text_or_null(i, 2);
@@ -606,6 +600,7 @@ prom_prompt_read_facts(int64 task_id, int32 attempt, PromPromptFacts *facts)
 	facts->agent = prom_agent_read(source->agent, agent_version);
 	facts->model = prom_model_read(model, model_version);
 	source->instructions = facts->agent->instructions;
+	source->summarises = facts->agent->summarises;
 	prom_prompt_set_tools(source, facts->agent, tool_versions, read_tool);
 }
 
@@ -615,7 +610,8 @@ prom_prompt_read_facts(int64 task_id, int32 attempt, PromPromptFacts *facts)
 static PromStatement step_statement = {
 	"SELECT s.kind, coalesce(s.call_id, s.event_id), s.attempt,"
 	" CASE WHEN s.kind OPERATOR(pg_catalog.=) 'review'"
-	"   THEN s.arguments END"
+	"   THEN s.arguments END,"
+	" s.kind OPERATOR(pg_catalog.=) 'recall' AND s.arguments IS NOT NULL"
 	" FROM prometheus._step s"
 	" WHERE s.task_id OPERATOR(pg_catalog.=) $1"
 	"   AND s.step OPERATOR(pg_catalog.=) $2 AND prometheus._seen(s.xid)",
@@ -686,7 +682,8 @@ build_body(int64 task_id, int32 step, StringInfo body)
 		build_counsel(task_id, prom_row_int32(0, 3), prom_row_text(0, 4), body);
 		return;
 	}
-	thought = thought_of(prom_row_text(0, 1));
+	thought = prom_row_bool(0, 5) ? PROM_THOUGHT_SUMMARY
+								  : thought_of(prom_row_text(0, 1));
 	if (thought == PROM_THOUGHT_NONE &&
 		strcmp(prom_row_text(0, 1), "chat") != 0)
 		ereport(ERROR,

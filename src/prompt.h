@@ -30,6 +30,9 @@ typedef struct PromPromptSource
 	int64 task_id;
 	int32 step; /* 1: nothing */
 
+	/* Older turns of its conversation are summed up. */
+	bool summarises;
+
 	/* It is in full mode: what it has recalled and planned is told. */
 	bool is_full;
 
@@ -73,6 +76,12 @@ extern size_t prom_prompt_bytes(const PromPrompt *prompt);
 /* About how many tokens it has; and one message of so many bytes. */
 extern int64 prom_prompt_tokens(const PromPrompt *prompt);
 extern int64 prom_prompt_estimate(int64 bytes);
+
+/* How many its answer may have, as far as is known before it is asked. */
+extern int64 prom_prompt_reply_tokens(const PromModel *model);
+
+/* The other way round: bytes of so many tokens. */
+extern int64 prom_prompt_bytes_of(int64 tokens);
 
 /*
  * What an attempt's step is to be made from, by the facts: the source, its

@@ -27,6 +27,7 @@
 #include "mark.h"
 #include "retention.h"
 #include "shmem.h"
+#include "span.h"
 #include "worker.h"
 #include "xact.h"
 
@@ -65,6 +66,7 @@ typedef struct Trouble
 static Trouble no_hint = {.what = "send hints to listeners"};
 static Trouble no_mark = {.what = "write marks"};
 static Trouble no_look = {.what = "look for alerts"};
+static Trouble no_spans = {.what = "write spans of applications"};
 static Trouble no_measure;
 
 static void
@@ -178,6 +180,8 @@ publish(TimestampTz now)
 		prom_distribution_changed(now);
 	if (prom_distribution_due() <= now && !try(prom_distribution_step, NULL))
 		prom_distribution_failed();
+	if (prom_span_due(now) <= now && !try(prom_span_write, &no_spans))
+		prom_span_failed();
 	if (prom_mark_due() <= now)
 	{
 		prom_alert_facts_changed();
@@ -209,6 +213,7 @@ wait_time(void)
 	if (hint_pending)
 		next = Min(next, next_hint);
 	next = Min(next, prom_mark_due());
+	next = Min(next, prom_span_due(GetCurrentTimestamp()));
 	next = Min(next, prom_alert_due());
 	next = Min(next, prom_alert_measure_due());
 	next = Min(next, prom_distribution_due());
@@ -243,6 +248,8 @@ prom_publisher_main(Datum main_arg)
 		prom_worker_wait(wait_time(), "PrometheusPublisher");
 	}
 	prom_worker_finish();
+	while (prom_span_due(0) != DT_NOEND && try(prom_span_write, NULL))
+		;
 	if (prom_mark_due() != DT_NOEND)
 		(void) try(prom_mark_write, NULL);
 	if (checkpoint_pending ||

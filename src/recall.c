@@ -83,8 +83,12 @@ find(const PromPromptFacts *facts, StringInfo json)
 	appendStringInfoChar(json, '{');
 	for (int i = 0; i < lengthof(parts); i++)
 	{
-		prom_memory_find(&owner, parts[i].fits ? facts->source.request : "",
-						 kind_array(parts[i].kind), parts[i].k);
+		PromMemoryQuery query = {.text = parts[i].fits ? facts->source.request
+													   : "",
+								 .kinds = kind_array(parts[i].kind),
+								 .k = parts[i].k};
+
+		prom_memory_find(&owner, &query);
 		append_found(json, parts[i].kind);
 		SPI_freetuptable(SPI_tuptable);
 	}

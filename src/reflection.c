@@ -47,6 +47,13 @@ const char prom_reflection_question[] =
 	"empty if nothing. Repeat no keys or passwords. Answer with one JSON object that has exactly these members, "
 	"and nothing else.";
 
+const char prom_reflection_again[] =
+	"You have looked back at your answer above, and it is not good enough. Answer the request again, as a whole and "
+	"without a word of this message; call tools if that helps. What you found: ";
+
+const char prom_reflection_correction[] =
+	"\nWhat should have been answered instead: ";
+
 static PromStatement read_statement = {
 	"SELECT (jsonb_build_object('score', round((0.4 * appropriateness +"
 	"   0.6 * effectiveness), 4)) || $1)::text,"

@@ -11,6 +11,13 @@
 extern const char prom_reflection_schema[];
 extern const char prom_reflection_question[];
 
+/*
+ * What is said of an answer that is to be better: this and the critique, and if
+ * there is a correction this and that.
+ */
+extern const char prom_reflection_again[];
+extern const char prom_reflection_correction[];
+
 typedef struct PromReflection
 {
 	const char *document; /* as JSON: score, critique, aspects, ... */

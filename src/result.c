@@ -26,6 +26,7 @@
 #include "errcodes.h"
 #include "guc.h"
 #include "shmem.h"
+#include "span.h"
 #include "task.h"
 #include "timer.h"
 #include "wakeup.h"
@@ -289,6 +290,7 @@ prom_ask(PG_FUNCTION_ARGS)
 	submit.agent = PG_ARGISNULL(1) ? NULL
 								   : text_to_cstring(PG_GETARG_TEXT_PP(1));
 	submit.timeout = -1;
+	submit.traceparent = prom_span_current();
 	until = moment_after(fcinfo, 2);
 
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)

@@ -14,6 +14,7 @@
  *	EVENTS	others that were emitted before the horizon
  *	VERSIONS	that were superseded before the horizon
  *	MARKS	that were written before the horizon
+ *	SPANS	of applications
  *	AUDIT	what was kept of tasks that are gone
  *
  * The horizon is a mark, the newest that is old enough: what goes had ended, or
@@ -77,6 +78,7 @@ typedef enum Phase
 	EVENTS,
 	VERSIONS,
 	MARKS,
+	SPANS,
 	AUDIT
 } Phase;
 
@@ -86,6 +88,7 @@ static struct
 	TimestampTz due;
 	int retention; /* the settings that due is by */
 	int retention_audit;
+	int retention_spans;
 	int retention_waiting;
 	int pause; /* ms, until it has settled */
 
@@ -267,6 +270,8 @@ static PromStatement mark_statement =
 		   " AND NOT EXISTS (SELECT FROM prometheus._mark_name n"
 		   "   WHERE n.mark_id = x.mark_id)");
 
+static PromStatement span_statement = OLDEST("_span", "ended_at", "");
+
 static PromStatement audit_statements[] = {
 	OLDEST("_audit_verdict", "judged_at", ""),
 	OLDEST("_audit_approval", "requested_at", ""),
@@ -282,12 +287,22 @@ before_now(int seconds)
 	return GetCurrentTimestamp() - (int64) seconds * USECS_PER_SEC;
 }
 
+/* The shorter of two times, of which 0 is none. */
+static int
+shortest_of(int a, int b)
+{
+	if (a == 0 || b == 0)
+		return Max(a, b);
+	return Min(a, b);
+}
+
 /* An hour, or less for what is kept for less than four days. */
 static void
 rest(int ms)
 {
-	int shortest = prom_guc_retention > 0 ? prom_guc_retention
-										  : prom_guc_retention_audit;
+	int shortest = shortest_of(shortest_of(prom_guc_retention,
+										   prom_guc_retention_spans),
+							   prom_guc_retention_audit);
 
 	if (pass.context != NULL)
 		MemoryContextDelete(pass.context);
@@ -295,11 +310,13 @@ rest(int ms)
 	pass.phase = REST;
 	pass.retention = prom_guc_retention;
 	pass.retention_audit = prom_guc_retention_audit;
+	pass.retention_spans = prom_guc_retention_spans;
 	pass.retention_waiting = prom_guc_retention_waiting;
 	if (ms == 0)
 		ms = Min(LONGEST_REST, Max(SHORTEST_REST, (int64) shortest * 10));
 	pass.due = DT_NOEND;
-	if (pass.retention > 0 || pass.retention_audit > 0)
+	if (pass.retention > 0 || pass.retention_audit > 0 ||
+		pass.retention_spans > 0)
 		pass.due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
 }
 
@@ -315,6 +332,7 @@ prom_retention_due(void)
 	/* Who sets it wants to see something. */
 	if (pass.retention != prom_guc_retention ||
 		pass.retention_audit != prom_guc_retention_audit ||
+		pass.retention_spans != prom_guc_retention_spans ||
 		pass.retention_waiting != prom_guc_retention_waiting)
 	{
 		rest(0);
@@ -453,7 +471,7 @@ start_pass(void)
 
 	if (prom_guc_retention == 0)
 	{
-		go_to(AUDIT);
+		go_to(SPANS);
 		return;
 	}
 	pass.context = AllocSetContextCreate(TopMemoryContext,
@@ -469,7 +487,7 @@ start_pass(void)
 	PROM_FAULT("retention-after-move");
 	if (!moved)
 	{
-		go_to(AUDIT);
+		go_to(SPANS);
 		return;
 	}
 	pass.settled = XidFromFullTransactionId(ReadNextFullTransactionId());
@@ -669,6 +687,27 @@ delete_marks(void)
 	more = delete_oldest(&mark_statement, pass.cutoff);
 	end();
 	if (!more)
+		go_to(SPANS);
+}
+
+static void
+delete_spans(void)
+{
+	bool more;
+
+	if (prom_guc_retention_spans == 0)
+	{
+		go_to(AUDIT);
+		return;
+	}
+	if (!begin("deleting spans of applications", false))
+	{
+		rest(0);
+		return;
+	}
+	more = delete_oldest(&span_statement, before_now(prom_guc_retention_spans));
+	end();
+	if (!more)
 		go_to(AUDIT);
 }
 
@@ -716,6 +755,9 @@ prom_retention_step(void)
 			break;
 		case MARKS:
 			delete_marks();
+			break;
+		case SPANS:
+			delete_spans();
 			break;
 		case AUDIT:
 			delete_audit();

@@ -216,3 +216,31 @@ prom_retry_classify(const PromFailure *failure)
 		verdict.counts_for_breaker = false;
 	return verdict;
 }
+
+const char *
+prom_retry_text(PromHttpEnd end)
+{
+	static const char *const texts[] = {
+		[PROM_HTTP_RUNNING] = "call did not end",
+		[PROM_HTTP_COMPLETE] = "model server's reply cannot be read",
+		[PROM_HTTP_STOPPED] = "model server's reply cannot be read",
+		[PROM_HTTP_INVALID] = "model cannot be called",
+		[PROM_HTTP_FORBIDDEN] = "model server's address is not allowed",
+		[PROM_HTTP_UNRESOLVED] = "could not resolve the model server's name",
+		[PROM_HTTP_UNREACHABLE] = "could not connect to the model server",
+		[PROM_HTTP_UNTRUSTED] = "could not set up TLS with the model server",
+		[PROM_HTTP_LOST] = "model server closed the connection without a reply",
+		[PROM_HTTP_STALE] = "model server closed a kept connection without a reply",
+		[PROM_HTTP_CUT] = "model server's reply was cut off",
+		[PROM_HTTP_GARBLED] = "model server's reply is not HTTP",
+		[PROM_HTTP_TOO_LONG] = "model server's reply is longer than max_reply",
+		[PROM_HTTP_NO_MEMORY] = "not enough memory for the call",
+		[PROM_HTTP_CONNECT_TIMEOUT] = "no connection to the model server within connect_timeout",
+		[PROM_HTTP_FIRST_BYTE_TIMEOUT] = "no reply from the model server within first_byte_timeout",
+		[PROM_HTTP_IDLE_TIMEOUT] = "model server fell silent for idle_timeout",
+		[PROM_HTTP_TOTAL_TIMEOUT] = "no complete reply from the model server within total_timeout",
+		[PROM_HTTP_DEADLINE] = "the deadline passed during a call to the model",
+	};
+
+	return texts[end];
+}

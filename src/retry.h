@@ -28,4 +28,7 @@ typedef struct PromRetryClass
 
 extern PromRetryClass prom_retry_classify(const PromFailure *failure);
 
+/* What happened, in words, if a request ended so without a response. */
+extern const char *prom_retry_text(PromHttpEnd end);
+
 #endif

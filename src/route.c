@@ -14,7 +14,9 @@
 
 #include "compat.h"
 #include "gate.h"
+#include "prompt.h"
 #include "route.h"
+#include "step.h"
 #include "worker.h"
 #include "xact.h"
 
@@ -30,13 +32,38 @@ static PromStatement newest_statement = {
 	NULL,
 };
 
+/* By the estimates that were made before they were sent. */
+static PromStatement used_statement = {
+	"SELECT count(*),"
+	" least(coalesce(sum(c.reserved_tokens), 0), 9223372036854775807)::bigint"
+	" FROM prometheus._call c WHERE c.sent_at > $1 AND c.target = $2",
+	2,
+	{TIMESTAMPTZOID, TEXTOID},
+	NULL,
+};
+
+/* What goes through a gate in a minute began before it had a limit, or was. */
+static void
+tell_used_before(PromGate *gate, TimestampTz now)
+{
+	Datum values[2] = {
+		TimestampTzGetDatum(now - 60 * USECS_PER_SEC),
+		CStringGetTextDatum(prom_gate_target(gate)),
+	};
+
+	prom_statement_run(&used_statement, values, NULL, true);
+	prom_gate_used_before(prom_my_database, gate, prom_row_int64(0, 1),
+						  prom_row_int64(0, 2), now);
+	SPI_freetuptable(SPI_tuptable);
+}
+
 /*
  * The gate of a model, with the options of its newest version: how many go
  * through it, and what else can be used, is how it is now, whichever version a
  * task has begun with.
  */
 static PromGate *
-gate_of(const char *name, int64 version)
+gate_of(const char *name, int64 version, TimestampTz now)
 {
 	PromGate *gate = prom_gate_make(prom_my_database, PROM_GATE_MODEL, name);
 	Datum value;
@@ -50,9 +77,10 @@ gate_of(const char *name, int64 version)
 	pg_read_barrier();
 	value = CStringGetTextDatum(name);
 	prom_statement_run(&newest_statement, &value, NULL, false);
-	prom_gate_set_options(prom_my_database, gate,
-						  prom_model_version(name, prom_row_int64(0, 1)),
-						  asked);
+	if (prom_gate_set_options(prom_my_database, gate,
+							  prom_model_version(name, prom_row_int64(0, 1)),
+							  asked, now))
+		tell_used_before(gate, now);
 	return gate;
 }
 
@@ -130,7 +158,7 @@ prom_route_choose(PromAttempt *attempt, const PromRoute *route,
 {
 	const PromModel *first = prom_model_version(route->model,
 												route->version);
-	PromGate *gate = gate_of(first->name, first->version);
+	PromGate *gate = gate_of(first->name, first->version, now);
 	const PromModel *newest;
 	int n;
 
@@ -157,7 +185,7 @@ prom_route_choose(PromAttempt *attempt, const PromRoute *route,
 		}
 		model = fallback_model(attempt, route, newest->fallbacks[place - 1]);
 		gate_there = model == NULL ? NULL
-								   : gate_of(model->name, model->version);
+								   : gate_of(model->name, model->version, now);
 		if (gate_there != NULL && pass_gate(attempt, gate_there, model, now))
 			return true;
 	}
@@ -169,8 +197,8 @@ bool
 prom_route_keep(PromAttempt *attempt, const PromRoute *route, TimestampTz now)
 {
 	const PromModel *model = attempt->model;
-	PromGate *first = gate_of(route->model, route->version);
-	PromGate *gate = gate_of(model->name, model->version);
+	PromGate *first = gate_of(route->model, route->version, now);
+	PromGate *gate = gate_of(model->name, model->version, now);
 
 	if (first == NULL || gate == NULL)
 		raise_no_gate();
@@ -194,7 +222,7 @@ prom_route_reviewer(PromAttempt *attempt, const char *name, TimestampTz now,
 				 : prom_model_version(name, prom_row_int64(0, 1));
 	if (*model == NULL)
 		return true;
-	gate = gate_of(name, (*model)->version);
+	gate = gate_of(name, (*model)->version, now);
 	if (gate == NULL)
 		raise_no_gate();
 	attempt->seen = prom_gate_changes(prom_my_database, gate);
@@ -204,20 +232,93 @@ prom_route_reviewer(PromAttempt *attempt, const char *name, TimestampTz now,
 	return false;
 }
 
+bool
+prom_route_fits(PromAttempt *attempt, const char *model, int64 tokens_in,
+				TimestampTz now)
+{
+	const PromModel *called = prom_attempt_called(attempt);
+	const PromGate *first;
+
+	if (attempt->gate == NULL)
+		return true;
+	attempt->need = prom_pace_need(tokens_in,
+								   prom_prompt_reply_tokens(called));
+	if (prom_gate_fits(prom_my_database, attempt->gate, &attempt->need, now))
+	{
+		attempt->use = PROM_USE_TAKEN;
+		return true;
+	}
+	first = prom_gate_find(prom_my_database, PROM_GATE_MODEL, model);
+	if (first == NULL)
+		first = attempt->gate;
+	attempt->seen = prom_gate_changes(prom_my_database, first);
+	attempt->opens = prom_gate_opens_next(prom_my_database, first, now);
+	return false;
+}
+
+void
+prom_route_sent(PromAttempt *attempt)
+{
+	if (attempt->use == PROM_USE_TAKEN)
+		attempt->use = PROM_USE_SENT;
+}
+
+void
+prom_route_heard(PromAttempt *attempt, const PromHeaders *headers,
+				 TimestampTz now)
+{
+	if (attempt->gate == NULL || attempt->use != PROM_USE_SENT)
+		return;
+	attempt->use = PROM_USE_HEARD;
+	prom_gate_heard(prom_my_database, attempt->gate, &attempt->need, headers,
+					now);
+}
+
+bool
+prom_route_is_held(const PromAttempt *attempt, TimestampTz now)
+{
+	const PromGate *gate = prom_gate_find(prom_my_database, PROM_GATE_MODEL,
+										  attempt->model->name);
+
+	return gate != NULL && prom_gate_is_held(gate, now);
+}
+
+/* The gate need know nothing more of its rate from this attempt. */
+static void
+end_use(PromAttempt *attempt, TimestampTz now)
+{
+	if (attempt->use == PROM_USE_TAKEN)
+		prom_gate_unfit(prom_my_database, attempt->gate, &attempt->need, now);
+	prom_route_heard(attempt, NULL, now);
+	attempt->use = PROM_USE_NONE;
+}
+
 void
 prom_route_leave(PromAttempt *attempt)
 {
 	if (attempt->gate != NULL)
+	{
+		end_use(attempt, GetCurrentTimestamp());
 		prom_gate_dropped(attempt->gate);
+	}
 	attempt->gate = NULL;
 }
 
 void
 prom_route_end(PromAttempt *attempt, TimestampTz now)
 {
-	if (attempt->gate != NULL)
-		prom_gate_ended(prom_my_database, attempt->gate, attempt->generation,
-						prom_llm_reply(attempt->call), now);
+	const PromReply *reply = prom_llm_reply(attempt->call);
+
+	if (attempt->gate == NULL)
+		return;
+	/* As budgets are charged; else it keeps what it was thought to need. */
+	if ((reply->tokens_in >= 0 && reply->tokens_out >= 0) ||
+		(!reply->ambiguous && !reply->ok))
+		prom_gate_used(prom_my_database, attempt->gate, &attempt->need,
+					   prom_reply_tokens(reply), now);
+	end_use(attempt, now);
+	prom_gate_ended(prom_my_database, attempt->gate, attempt->generation,
+					reply, now);
 	attempt->gate = NULL;
 }
 

@@ -37,6 +37,21 @@ extern bool prom_route_reviewer(PromAttempt *attempt, const char *name,
 								TimestampTz now, const PromModel **model);
 
 /*
+ * May its call, which needs so many tokens, be sent by the rate of the gate
+ * that it has entered?  If not, it waits before those of that model's chain.
+ */
+extern bool prom_route_fits(PromAttempt *attempt, const char *model,
+							int64 tokens_in, TimestampTz now);
+
+/* Is the way to its model only held by its rate? */
+extern bool prom_route_is_held(const PromAttempt *attempt, TimestampTz now);
+
+/* It is sent; the headers of its reply have come (inside libcurl). */
+extern void prom_route_sent(PromAttempt *attempt);
+extern void prom_route_heard(PromAttempt *attempt, const PromHeaders *headers,
+							 TimestampTz now);
+
+/*
  * What became of a call tells the gate that it passed; and an attempt that is
  * not to be sent, or was dropped, is not in flight any more.
  */

@@ -22,6 +22,7 @@
 #include "guc.h"
 #include "metric.h"
 #include "shmem.h"
+#include "span.h"
 
 PromShared *prom_shared = NULL;
 
@@ -64,6 +65,7 @@ database_size(void)
 	size = add_size(size, MAXALIGN(PROM_TAILS * sizeof(PromTail)));
 	size = add_size(size, 2 * MAXALIGN(mul_size(pipe_size(), sizeof(int32))));
 	size = add_size(size, MAXALIGN(PROM_MAX_GATES * sizeof(PromGate)));
+	size = add_size(size, MAXALIGN(PROM_SPANS * sizeof(PromSpanCell)));
 	return add_size(size, prom_metric_size());
 }
 
@@ -195,6 +197,9 @@ init_database(PromDatabase *db, LWLockPadded *locks, char **free_space)
 	db->gate_lock = &locks[0].lock;
 	db->gates = (PromGate *) *free_space;
 	*free_space += MAXALIGN(PROM_MAX_GATES * sizeof(PromGate));
+	db->spans.cells = (PromSpanCell *) *free_space;
+	*free_space += MAXALIGN(PROM_SPANS * sizeof(PromSpanCell));
+	prom_span_init_ring(&db->spans);
 	pg_atomic_init_u32(&db->ngates, 0);
 	prom_gate_reset(db);
 	prom_metric_init(db, *free_space);

@@ -15,6 +15,9 @@
 #include "storage/s_lock.h"
 #include "utils/dsa.h"
 #include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "pace.h"
 
 /* The kinds of process; PROM_LAUNCHER is the cluster's, the rest a database's. */
 typedef enum PromRole
@@ -140,7 +143,9 @@ typedef struct PromGate
 	bool paused;
 	TimestampTz paused_at;      /* the scheduler's too */
 	pg_atomic_uint64 until;     /* closed before it; both write: 0 is open */
+	pg_atomic_uint64 held;      /* the same, so that it keeps to its rate */
 	pg_atomic_uint32 width;     /* so many may be under way when it is open */
+	pg_atomic_uint32 allows;    /* and so many begin, for its rate */
 	pg_atomic_uint32 in_flight; /* so many are */
 	pg_atomic_uint32 handled;   /* slots looked at that were given for it */
 	pg_atomic_uint32 changes;   /* ends, closings, openings, pauses */
@@ -157,6 +162,9 @@ typedef struct PromGate
 	uint32 generation; /* times it was closed */
 	int failures;      /* in a row, that count */
 	int closings;      /* in a row: the back-off */
+	PromPace pace;     /* its rate, for the caller alone; shown in held */
+	TimestampTz shown; /* and allows: what it wrote there last */
+	TimestampTz held_since;
 	char name[PROM_MAX_NAME + 1];
 } PromGate;
 
@@ -399,6 +407,55 @@ typedef enum PromConsumerLock
 	PROM_LOCK_FREED   /* and since then one was let go */
 } PromConsumerLock;
 
+/* Spans of applications that wait to be written. */
+#define PROM_SPANS 512
+
+/* Bytes of a span's name, of its attributes as jsonb, and others with NUL. */
+#define PROM_SPAN_NAME 200
+#define PROM_SPAN_ATTRIBUTES 2000
+#define PROM_SPAN_ERROR_TYPE 16
+#define PROM_SPAN_TRACEPARENT 56
+
+typedef enum PromSpanStatus
+{
+	PROM_SPAN_UNSET,
+	PROM_SPAN_OK,
+	PROM_SPAN_ERROR
+} PromSpanStatus;
+
+typedef struct PromSpanRecord
+{
+	pg_uuid_t trace_id;
+	uint64 span_id;
+	uint64 parent_id; /* 0: none */
+	TimestampTz started_at;
+	TimestampTz ended_at;
+	Oid owner;
+	PromSpanStatus status;
+	bool is_counted; /* in open, of the ring; of one that is not, no trace */
+	NameData owner_name;
+	char error_type[PROM_SPAN_ERROR_TYPE];   /* empty: none */
+	char traceparent[PROM_SPAN_TRACEPARENT]; /* that was given; or empty */
+	char name[PROM_SPAN_NAME + 1];
+	char attributes[PROM_SPAN_ATTRIBUTES]; /* jsonb */
+} PromSpanRecord;
+
+typedef struct PromSpanCell
+{
+	pg_atomic_uint64 sequence; /* position + 1 once record is written */
+	PromSpanRecord record;
+} PromSpanCell;
+
+/* From many sessions to the publisher; see span.c. */
+typedef struct PromSpanRing
+{
+	pg_atomic_uint64 head;    /* next place to reserve */
+	pg_atomic_uint64 tail;    /* next place to read; publisher only */
+	pg_atomic_uint64 dropped; /* records for which there was no room */
+	pg_atomic_uint32 open;    /* spans that have not ended */
+	PromSpanCell *cells;      /* PROM_SPANS of them */
+} PromSpanRing;
+
 /* One database that is served.  lock guards what has no other comment. */
 typedef struct PromDatabase
 {
@@ -432,6 +489,7 @@ typedef struct PromDatabase
 		rescans; /* times the scheduler read the table, start included */
 	PromMarks marks;
 	PromVitals vitals;
+	PromSpanRing spans;
 
 	LWLock *gate_lock; /* guards the making of gates, and what views read */
 	pg_atomic_uint32 ngates;

@@ -26,17 +26,12 @@
 #include "utils/snapmgr.h"
 
 #include "budget.h"
+#include "prompt.h"
 #include "role.h"
 #include "spending.h"
 #include "step.h"
 #include "worker.h"
 #include "xact.h"
-
-/*
- * Tokens of a reply, when the model has no max_tokens: then none is sent, and
- * the provider decides, whose limit is far above what is usual.
- */
-#define REPLY_TOKENS 1000
 
 /* Who spends it, and when. */
 typedef struct Spender
@@ -720,13 +715,10 @@ prom_spending_reserve(PromAttempt *attempt, const PromModel *model,
 					   .submitter = loaded->source.submitter,
 					   .submitter_oid = loaded->source.submitter_oid,
 					   .at = attempt->sent_at};
-	int64 tokens_out = model->max_tokens;
-	PromAmount amount;
+	PromAmount amount = amount_of(model, tokens_in, 0,
+								  prom_prompt_reply_tokens(model));
 
 	Assert(attempt->reservation == NULL);
-	if (tokens_out < 0)
-		tokens_out = is_call ? REPLY_TOKENS : 0;
-	amount = amount_of(model, tokens_in, 0, tokens_out);
 	for (int i = 0; i < ncounters; i++)
 		if (falls_under(&spender, &counters[i]) &&
 			(!tokens_fit(&counters[i], &amount) ||

@@ -78,6 +78,32 @@ ms_or_null(double ms, bool *isnull)
 	return Float4GetDatum((float4) ms);
 }
 
+/* Whose reply it is, or by what it is found again for an equal request. */
+static void
+fill_reuse(Datum *values, bool *nulls, const PromAttempt *attempt,
+		   const PromReply *reply)
+{
+	Size size = VARHDRSZ + sizeof(attempt->request_hash);
+	bytea *hash;
+
+	nulls[STEP_REPLY] = true;
+	values[STEP_REUSED] = Int64GetDatum(attempt->reused);
+	nulls[STEP_REUSED] = attempt->reused == 0;
+	nulls[STEP_REQUEST_HASH] = !attempt->has_hash || attempt->reused != 0 ||
+							   !reply->ok;
+	if (attempt->reused != 0)
+	{
+		values[STEP_COST] = NumericGetDatum(int64_to_numeric(0));
+		nulls[STEP_COST] = false;
+	}
+	if (nulls[STEP_REQUEST_HASH])
+		return;
+	hash = palloc(size);
+	SET_VARSIZE(hash, size);
+	memcpy(VARDATA(hash), attempt->request_hash, size - VARHDRSZ);
+	values[STEP_REQUEST_HASH] = PointerGetDatum(hash);
+}
+
 /* What a model replied; what it was asked is in other facts. */
 static void
 fill_reply(Datum *values, bool *nulls, const PromAttempt *attempt,
@@ -134,6 +160,23 @@ fill_reply(Datum *values, bool *nulls, const PromAttempt *attempt,
 	values[STEP_CALLS] = Int32GetDatum(reply->ncalls);
 	nulls[STEP_CALLS] = reply->ncalls == 0;
 	nulls[STEP_ARGUMENTS] = true;
+	fill_reuse(values, nulls, attempt, reply);
+}
+
+static PromStatement exists_statement = {
+	"SELECT FROM prometheus._step s WHERE s.task_id = $1 AND s.step = $2",
+	2,
+	{INT8OID, INT4OID},
+	NULL,
+};
+
+bool
+prom_step_exists(int64 task_id, int32 step)
+{
+	Datum values[2] = {Int64GetDatum(task_id), Int32GetDatum(step)};
+
+	prom_statement_run(&exists_statement, values, NULL, true);
+	return SPI_processed > 0;
 }
 
 static void
@@ -155,26 +198,13 @@ add_reply(PromFactWriter *writer, const Datum *values, const bool *nulls,
 	if (status == NULL)
 		status = reply->ok ? "ok" : "error";
 	add_step(writer, values, nulls, kind, status);
+	/* Nothing was asked for one that is used again. */
+	if (attempt->reused != 0)
+		return;
 	prom_tally_reply(attempt, DatumGetInt64(values[STEP_EVENT_ID]), kind,
 					 reply,
 					 nulls[STEP_COST] ? NULL : &values[STEP_COST],
 					 DatumGetTimestampTz(values[STEP_ENDED_AT]));
-}
-
-static PromStatement exists_statement = {
-	"SELECT FROM prometheus._step s WHERE s.task_id = $1 AND s.step = $2",
-	2,
-	{INT8OID, INT4OID},
-	NULL,
-};
-
-bool
-prom_step_exists(int64 task_id, int32 step)
-{
-	Datum values[2] = {Int64GetDatum(task_id), Int32GetDatum(step)};
-
-	prom_statement_run(&exists_statement, values, NULL, true);
-	return SPI_processed > 0;
 }
 
 void
@@ -190,8 +220,8 @@ prom_step_add_chat(PromFactWriter *writer, const PromAttempt *attempt,
 
 void
 prom_step_add_reply(PromFactWriter *writer, const PromAttempt *attempt,
-					const char *kind, const char *said, const PromReply *reply,
-					TimestampTz now)
+					const char *kind, const char *arguments,
+					const char *said, const PromReply *reply, TimestampTz now)
 {
 	Datum values[STEP_COLUMNS] = {0};
 	bool nulls[STEP_COLUMNS];
@@ -199,8 +229,14 @@ prom_step_add_reply(PromFactWriter *writer, const PromAttempt *attempt,
 	fill_reply(values, nulls, attempt, reply, now);
 	values[STEP_KIND] = CStringGetTextDatum(kind);
 	nulls[STEP_CALLS] = true;
+	values[STEP_ARGUMENTS] = prom_fact_text(arguments,
+											&nulls[STEP_ARGUMENTS]);
 	if (said != NULL)
+	{
+		values[STEP_REPLY] = values[STEP_ANSWER];
+		nulls[STEP_REPLY] = nulls[STEP_REQUEST_HASH];
 		values[STEP_ANSWER] = prom_fact_text(said, &nulls[STEP_ANSWER]);
+	}
 	add_reply(writer, values, nulls, attempt, kind, NULL, reply);
 }
 
@@ -265,6 +301,8 @@ prom_step_add_thought(PromFactWriter *writer, const PromThoughtStep *step,
 		CStringGetTextDatum(step->error == NULL ? "ok" : "error");
 	values[STEP_ERROR] = prom_fact_text(step->error, &nulls[STEP_ERROR]);
 	values[STEP_ANSWER] = prom_fact_text(step->answer, &nulls[STEP_ANSWER]);
+	values[STEP_ARGUMENTS] = prom_fact_text(step->arguments,
+											&nulls[STEP_ARGUMENTS]);
 	add_step(writer, values, nulls, step->kind,
 			 step->error == NULL ? "ok" : "error");
 }

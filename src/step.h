@@ -65,6 +65,7 @@ typedef struct PromThoughtStep
 	const char *kind;
 	const char *name;
 	TimestampTz started_at;
+	const char *arguments; /* of a summary, as JSON; else NULL */
 	const char *answer;
 	const char *error;
 } PromThoughtStep;
@@ -97,11 +98,14 @@ extern void prom_step_add_thought(PromFactWriter *writer,
 								  const PromThoughtStep *step,
 								  TimestampTz now);
 
-/* The step of a reply that is no turn: its kind, and what it says. */
+/*
+ * The step of a reply that is no turn: its kind, arguments or NULL, and what it
+ * says.
+ */
 extern void prom_step_add_reply(PromFactWriter *writer,
 								const PromAttempt *attempt, const char *kind,
-								const char *said, const PromReply *reply,
-								TimestampTz now);
+								const char *arguments, const char *said,
+								const PromReply *reply, TimestampTz now);
 
 extern void prom_step_add_review(PromFactWriter *writer,
 								 const PromStepReview *step, TimestampTz now);

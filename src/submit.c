@@ -17,7 +17,6 @@
 #include "catalog/pg_collation.h"
 #include "commands/dbcommands.h"
 #include "common/int.h"
-#include "common/pg_prng.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
@@ -29,7 +28,6 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
-#include "utils/uuid.h"
 
 #include "cause.h"
 #include "compat.h"
@@ -41,8 +39,10 @@
 #include "idempotency.h"
 #include "role.h"
 #include "schema.h"
+#include "span.h"
 #include "tally.h"
 #include "task.h"
+#include "trace.h"
 #include "wakeup.h"
 #include "xact.h"
 
@@ -251,66 +251,6 @@ typedef struct Submission
 	bool nulls[TASK_COLUMNS];
 } Submission;
 
-/* Bytes in hexadecimal, lower case; false: they are not, or all are 0. */
-static bool
-read_hex(const char *text, int bytes, unsigned char *out)
-{
-	bool any = false;
-
-	for (int i = 0; i < 2 * bytes; i++)
-	{
-		int digit;
-
-		if (text[i] >= '0' && text[i] <= '9')
-			digit = text[i] - '0';
-		else if (text[i] >= 'a' && text[i] <= 'f')
-			digit = text[i] - 'a' + 10;
-		else
-			return false;
-		out[i / 2] = i % 2 == 0 ? digit << 4 : out[i / 2] | digit;
-		any |= digit != 0;
-	}
-	return any;
-}
-
-/*
- * The trace of a traceparent (W3C Trace Context, section 3.2): two digits of
- * version, 32 of trace, 16 of parent, two of flags.
- */
-static void
-read_traceparent(const char *text, pg_uuid_t *trace_id)
-{
-	unsigned char parent[8];
-	unsigned char other[1];
-	size_t length = strlen(text);
-
-	if (length < 55 || (length > 55 && text[55] != '-') ||
-		text[2] != '-' || text[35] != '-' || text[52] != '-' ||
-		strncmp(text, "ff", 2) == 0 ||
-		(length > 55 && strncmp(text, "00", 2) == 0) ||
-		(!read_hex(text, 1, other) && strncmp(text, "00", 2) != 0) ||
-		!read_hex(text + 3, 16, trace_id->data) ||
-		!read_hex(text + 36, 8, parent) ||
-		(!read_hex(text + 53, 1, other) && strncmp(text + 53, "00", 2) != 0))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("traceparent is not one"),
-				 errdetail("It must have the form 00-TRACE-PARENT-FLAGS of W3C Trace Context: 2, 32, 16 and 2 hexadecimal digits in lower case.")));
-}
-
-static void
-random_trace(pg_uuid_t *trace_id)
-{
-	uint64 random[2];
-
-	do
-	{
-		random[0] = pg_prng_uint64(&pg_global_prng_state);
-		random[1] = pg_prng_uint64(&pg_global_prng_state);
-	} while (random[0] == 0 && random[1] == 0);
-	memcpy(trace_id->data, random, UUID_LEN);
-}
-
 static Datum
 text_or_null(const char *text, bool *isnull)
 {
@@ -452,7 +392,7 @@ static int64
 add_task(Submission *submission, const char *request, const char *key)
 {
 	const PromSubmit *submit = submission->submit;
-	pg_uuid_t *trace_id = palloc(sizeof(pg_uuid_t));
+	PromTrace *trace = palloc(sizeof(PromTrace));
 	PromHint hint = {0};
 	int64 task_id;
 
@@ -467,12 +407,12 @@ add_task(Submission *submission, const char *request, const char *key)
 			return other;
 	}
 	if (submit->traceparent != NULL)
-		read_traceparent(submit->traceparent, trace_id);
+		prom_trace_read(submit->traceparent, trace);
 	else
-		random_trace(trace_id);
+		prom_trace_begin(trace);
 	submission->values[TASK_ID] = Int64GetDatum(task_id);
 	submission->values[TASK_EVENT_ID] = Int64GetDatum(prom_fact_next_id());
-	submission->values[TASK_TRACE_ID] = UUIDPGetDatum(trace_id);
+	submission->values[TASK_TRACE_ID] = UUIDPGetDatum(&trace->id);
 	submission->values[TASK_REQUEST] = CStringGetTextDatum(request);
 	PROM_FAULT("submit-before-write");
 	prom_fact_add(submission->writer, PROM_FACT_TASK, submission->values,
@@ -645,6 +585,8 @@ read_arguments(FunctionCallInfo fcinfo, PromSubmit *submit)
 	if (submit->has_max_attempts)
 		submit->max_attempts = PG_GETARG_INT32(ARG_MAX_ATTEMPTS);
 	submit->traceparent = text_argument(fcinfo, ARG_TRACEPARENT);
+	if (submit->traceparent == NULL)
+		submit->traceparent = prom_span_current();
 	if (!PG_ARGISNULL(ARG_METADATA))
 		submit->metadata = PG_GETARG_JSONB_P(ARG_METADATA);
 }

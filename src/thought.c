@@ -1,7 +1,7 @@
 /*
  * thought.c
- *	  What a task in full mode asks its model beside its turns: a plan before
- *	  them, and a look back at the answer after them.
+ *	  What a task asks its model beside its turns: to sum up what was said
+ *	  before; in full mode for a plan, and to look back at its answer.
  *
  * Each is a call and a step like a turn, and is never offered as one: the next
  * prompts have of it what the step says.  A plan that cannot be had is no
@@ -16,6 +16,7 @@
 
 #include "act.h"
 #include "answer.h"
+#include "conversation.h"
 #include "encoding.h"
 #include "handler.h"
 #include "judge.h"
@@ -31,6 +32,8 @@
 const char *
 prom_thought_name(PromThought thought)
 {
+	if (thought == PROM_THOUGHT_SUMMARY)
+		return "recall";
 	return thought == PROM_THOUGHT_PLAN ? "plan" : "reflect";
 }
 
@@ -45,6 +48,15 @@ static Jsonb *
 read_json(const char *text)
 {
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
+}
+
+/* What the step of a summary says besides; NULL: it is none. */
+static const char *
+arguments_of(const PromAttempt *attempt)
+{
+	return attempt->thought == PROM_THOUGHT_SUMMARY
+			   ? psprintf("{\"until\": %lld}", (long long) attempt->until)
+			   : NULL;
 }
 
 
@@ -131,6 +143,14 @@ prom_thought_prompt(PromThought thought, const PromPromptSource *source,
 	const char *answer = NULL;
 	PromPrompt *prompt;
 
+	if (thought == PROM_THOUGHT_SUMMARY)
+	{
+		prompt = prom_conversation_fold(source, model);
+		if (prompt == NULL)
+			elog(ERROR, "task %lld has nothing to sum up",
+				 (long long) source->task_id);
+		return prompt;
+	}
 	if (thought == PROM_THOUGHT_PLAN)
 		question = prom_plan_question(tool_names(source));
 	else
@@ -206,9 +226,15 @@ add(PromFactWriter *writer, const PromAttempt *attempt, PromReply *reply,
 	PromPlan plan = {0};
 	const char *said = NULL;
 
-	prom_answer_check(read_json(schema_of(attempt->thought)), reply);
+	if (attempt->thought != PROM_THOUGHT_SUMMARY)
+		prom_answer_check(read_json(schema_of(attempt->thought)), reply);
 	if (reply->ok && reply->ncalls > 0)
 		fail(reply, "it calls a tool");
+	else if (reply->ok && attempt->thought == PROM_THOUGHT_SUMMARY)
+	{
+		if (reply->answer == NULL || *reply->answer == '\0')
+			fail(reply, "the summary is empty");
+	}
 	else if (reply->ok && attempt->thought == PROM_THOUGHT_PLAN)
 	{
 		prom_plan_choose(prom_encoding_from_utf8(reply->answer), &plan);
@@ -223,7 +249,7 @@ add(PromFactWriter *writer, const PromAttempt *attempt, PromReply *reply,
 		said = reflection.document;
 	}
 	prom_step_add_reply(writer, attempt, prom_thought_name(attempt->thought),
-						said, reply, now);
+						arguments_of(attempt), said, reply, now);
 	if (plan.risk != NULL)
 		flag_risk(writer, attempt, &plan, now);
 	if (reflection.nlessons > 0)
@@ -240,6 +266,7 @@ prom_thought_fail(PromFactWriter *writer, const PromAttempt *attempt,
 							.kind = prom_thought_name(attempt->thought),
 							.name = attempt->model->name,
 							.started_at = now,
+							.arguments = arguments_of(attempt),
 							.error = why};
 
 	prom_step_add_thought(writer, &step, now);
@@ -268,7 +295,7 @@ prom_thought_record(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->tokens_now = prom_reply_tokens(reply);
 	if (again)
 		prom_outcome_of_reply(writer, attempt, reply, now);
-	else if (attempt->thought == PROM_THOUGHT_PLAN)
+	else if (attempt->thought != PROM_THOUGHT_REFLECT || attempt->looks_again)
 		attempt->next = PROM_NEXT_GO_ON;
 	else
 		prom_outcome_complete(writer, attempt, attempt->answer, now);
@@ -286,6 +313,7 @@ prom_act_think(PromJob *job)
 	PromFactWriter *writer;
 	PromPromptFacts facts;
 	PromReply reply;
+	PromPrompt *prompt;
 	PromCall *call;
 
 	if (prom_step_exists(job->task_id, job->step))
@@ -294,10 +322,9 @@ prom_act_think(PromJob *job)
 	facts.source.before = job->event_id;
 	facts.source.step = job->step;
 	attempt.model = facts.model;
-	call = prom_handler_ask(job, facts.model,
-							prom_thought_prompt(attempt.thought, &facts.source,
-												facts.model),
-							&reply);
+	prompt = prom_thought_prompt(attempt.thought, &facts.source, facts.model);
+	attempt.until = prompt->until;
+	call = prom_handler_ask(job, facts.model, prompt, &reply);
 	writer = prom_fact_begin();
 	add(writer, &attempt, &reply, GetCurrentTimestamp());
 	prom_fact_end(writer);

@@ -1,7 +1,7 @@
 /*
  * thought.h
- *	  What a task in full mode asks its model beside its turns: a plan before
- *	  them, and a look back at the answer after them.
+ *	  What a task asks its model beside its turns: to sum up what was said
+ *	  before; in full mode for a plan, and to look back at its answer.
  */
 #ifndef PROM_THOUGHT_H
 #define PROM_THOUGHT_H
@@ -9,7 +9,7 @@
 #include "attempt.h"
 #include "prompt.h"
 
-/* The kind of its step and of its call: "plan" or "reflect". */
+/* The kind of its step and of its call: "recall", "plan" or "reflect". */
 extern const char *prom_thought_name(PromThought thought);
 
 /*
@@ -30,7 +30,7 @@ extern void prom_thought_record(PromFactWriter *writer, PromAttempt *attempt,
 /* Executor: the same of a model that is a function. */
 extern void prom_act_think(PromJob *job);
 
-/* Of a reflection that cannot be: its step. */
+/* Of a summary or a reflection that cannot be: its step. */
 extern void prom_thought_fail(PromFactWriter *writer,
 							  const PromAttempt *attempt, const char *why,
 							  TimestampTz now);

@@ -226,7 +226,14 @@ on_header(char *line, size_t size, size_t count, void *arg)
 	}
 	/* After the body there are only trailers. */
 	if (request->received == 0)
-		prom_headers_line(&request->result.headers, line, length);
+	{
+		PromHeaders *headers = &request->result.headers;
+
+		prom_headers_line(headers, line, length);
+		if ((*line == '\r' || *line == '\n') && headers->status >= 200 &&
+			request->spec.headed != NULL)
+			request->spec.headed(request->spec.arg, headers);
+	}
 	reschedule(request);
 	return length;
 }

@@ -96,6 +96,8 @@ reason_of(const PromGate *gate)
 	return NULL;
 }
 
+static const char held_reason[] = "its rate is used up";
+
 /* What the gate before a ready task's model says, or NULL. */
 static const char *
 why_model(const PromGate *gate, TimestampTz now)
@@ -105,6 +107,10 @@ why_model(const PromGate *gate, TimestampTz now)
 
 	if (gate->paused)
 		return psprintf("model \"%s\" is paused", gate->name);
+	if (prom_gate_is_held(gate, now))
+		return psprintf("model \"%s\" is held until %s: %s", gate->name,
+						timestamptz_to_str(prom_gate_opens_at(gate)),
+						held_reason);
 	if (!prom_gate_is_open(gate, now))
 		return psprintf("model \"%s\" is closed until %s: %s", gate->name,
 						timestamptz_to_str(prom_gate_opens_at(gate)),
@@ -362,19 +368,23 @@ put_gate(ReturnSetInfo *result, const PromGate *gate, int64 waiting,
 	Datum values[9];
 	bool nulls[9] = {false};
 	bool open = prom_gate_is_open(gate, now);
+	bool held = prom_gate_is_held(gate, now);
+	const char *reason = held                 ? held_reason
+						 : gate->closings > 0 ? reason_of(gate)
+											  : NULL;
 	uint32 width = pg_atomic_read_u32((pg_atomic_uint32 *) &gate->width);
-	TimestampTz until =
-		(TimestampTz) pg_atomic_read_u64((pg_atomic_uint64 *) &gate->until);
+	TimestampTz until = open ? 0 : prom_gate_opens_at(gate);
 
 	values[0] = CStringGetTextDatum(prom_gate_target(gate));
 	values[1] = CStringGetTextDatum(gate->paused         ? "paused"
+									: held               ? "held"
 									: !open              ? "closed"
 									: gate->closings > 0 ? "opening"
 														 : "open");
-	nulls[2] = gate->closings == 0 || reason_of(gate) == NULL;
-	values[2] = CStringGetTextDatum(nulls[2] ? "" : reason_of(gate));
-	nulls[3] = gate->closings == 0;
-	values[3] = TimestampTzGetDatum(gate->since);
+	nulls[2] = reason == NULL;
+	values[2] = CStringGetTextDatum(nulls[2] ? "" : reason);
+	nulls[3] = !held && gate->closings == 0;
+	values[3] = TimestampTzGetDatum(held ? gate->held_since : gate->since);
 	nulls[4] = until <= now;
 	values[4] = TimestampTzGetDatum(until);
 	values[5] = Int32GetDatum((int32) pg_atomic_read_u32(

@@ -16,8 +16,10 @@
 #include "fault.h"
 #include "guc.h"
 #include "guilt.h"
+#include "llm.h"
 #include "route.h"
 #include "schema.h"
+#include "sight.h"
 #include "spending.h"
 #include "summary.h"
 #include "work.h"
@@ -296,4 +298,40 @@ prom_work_write(PromWork **list, int n, TimestampTz now)
 	/* It must get further than to the one that failed. */
 	prom_schema_rest();
 	return write_each(list, n, prom_xact_is_general(failure->sqlerrcode), now);
+}
+
+/* Bytes of a reply are read for a work, or (NULL) have been. */
+static void
+blame(void *owner)
+{
+	if (owner == NULL)
+		prom_guilt_clear();
+	else
+		prom_work_name(owner);
+}
+
+/* More of a reply has come. */
+static void
+hear(void *owner, const char *text, size_t length)
+{
+	const PromWork *work = owner;
+
+	prom_sight_hear(work->attempt.slot, text, length);
+}
+
+/* The headers of a reply have come. */
+static void
+take_headers(void *owner, const PromHeaders *headers)
+{
+	PromWork *work = owner;
+
+	prom_route_heard(&work->attempt, headers, GetCurrentTimestamp());
+}
+
+void
+prom_work_hear_replies(void)
+{
+	prom_llm_blame = blame;
+	prom_llm_heard = hear;
+	prom_llm_headed = take_headers;
 }

@@ -36,6 +36,7 @@ typedef struct PromWork
 	PromJobOwner jobs;            /* with executors, or waiting for one */
 	char failure[PROM_JOB_ERROR]; /* of one that can never be done; or empty */
 	TimestampTz not_before;       /* of writing again */
+	bool joins;                   /* it waits for the end of an equal request */
 	int nerrands;                 /* requests of tools under way for it */
 
 	/* Of a work that is one of these; its attempt has only the task's ids. */
@@ -57,5 +58,8 @@ extern int prom_work_write(PromWork **list, int n, TimestampTz now);
 
 /* The fault points before and after the commit of what these works are at. */
 extern void prom_work_reach_faults(PromWork **list, int n, bool committed);
+
+/* Have what comes of replies told to whose they are. */
+extern void prom_work_hear_replies(void);
 
 #endif

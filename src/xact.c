@@ -258,6 +258,12 @@ prom_row_time(uint64 row, int column)
 	return DatumGetTimestampTz(row_value(row, column));
 }
 
+const pg_uuid_t *
+prom_row_uuid(uint64 row, int column)
+{
+	return DatumGetUUIDP(row_value(row, column));
+}
+
 char *
 prom_row_text(uint64 row, int column)
 {

@@ -9,6 +9,7 @@
 #include "utils/array.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
+#include "utils/uuid.h"
 
 /* A statement and, from its first use on, its plan. */
 typedef struct PromStatement
@@ -85,6 +86,7 @@ extern Oid prom_row_oid(uint64 row, int column);
 extern bool prom_row_bool(uint64 row, int column);
 extern float8 prom_row_float8(uint64 row, int column);
 extern TimestampTz prom_row_time(uint64 row, int column);
+extern const pg_uuid_t *prom_row_uuid(uint64 row, int column);
 extern char *prom_row_text(uint64 row, int column);
 extern bool prom_row_isnull(uint64 row, int column);
 extern int64 prom_row_int64_or(uint64 row, int column, int64 otherwise);

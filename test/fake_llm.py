@@ -14,6 +14,10 @@ and do not disturb each other.  With "stream": true a good answer is streamed.
     fake-tokens-MS             streams one word each MS milliseconds
     fake-lines                 the n-th line of the last user message at its
                                n-th request, or the last line
+    fake-headers[-MS]          "ok", with the headers that the last user message
+                               says, a JSON object; "in S" as a value is the time
+                               in S seconds (RFC 3339); and MS milliseconds after
+                               the headers
     fake-auth                  "authorized" if the key is "test-key", else 401
     fake-long-N                an answer of N bytes
     fake-counsel-N             the counsel of a reviewer, of confidence N / 100
@@ -147,6 +151,7 @@ import gzip
 import hashlib
 import hmac
 import json
+import math
 import os
 import re
 import signal
@@ -200,7 +205,7 @@ def behaviour(pattern):
 
 class Request:
     __slots__ = ("method", "path", "headers", "raw", "at", "connection", "n", "body", "model", "stream", "keep_alive",
-                 "form")
+                 "form", "extra")
 
     def last_user(self):
         for message in reversed(self.body.get("messages", ())):
@@ -270,6 +275,7 @@ class Connection(asyncio.Protocol):
             return
         request = Request()
         request.form = None
+        request.extra = ()
         request.method, request.path, _ = lines[0].split(" ", 2)
         request.headers = headers
         request.raw = self.buffer[end + 4:end + 4 + length]
@@ -418,6 +424,7 @@ class Connection(asyncio.Protocol):
                  "Content-Type: %s" % content_type.decode(), "x-request-id: req-%d" % getattr(self.request, "n", 0),
                  "Transfer-Encoding: chunked" if length is None else "Content-Length: %d" % length]
         lines.extend(extra)
+        lines.extend(getattr(self.request, "extra", ()))
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
     def send_body(self, body, status=200, content_type=JSON, extra=()):
@@ -1095,6 +1102,26 @@ def close_after(c, r):
 def close_next(c, r):
     c.send_answer(r.last_user())
     c.doomed = True
+
+
+def header_value(value):
+    """As it is, or a time in so many seconds, which is not before it."""
+    if not value.startswith("in "):
+        return value
+    at = time.time() + float(value[3:])
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(math.ceil(at)))
+
+
+@behaviour(r"fake-headers(?:-(\d+))?")
+async def with_headers(c, r, ms):
+    r.extra = ["%s: %s" % (name, header_value(value)) for name, value in json.loads(r.last_user()).items()]
+    if ms is None:
+        return c.send_answer("ok")
+    pieces = pieces_of(r, "ok")
+    c.write(c.head(200, SSE, None) + chunk(pieces[0]))
+    await asyncio.sleep(int(ms) / 1000)
+    c.write(chunk(b"".join(pieces[1:])) + b"0\r\n\r\n")
+    c.finished()
 
 
 @behaviour("fake-stale")

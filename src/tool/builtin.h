@@ -17,7 +17,7 @@ typedef struct PromParent
 	int32 depth; /* of the parent: 0 if nobody delegated it */
 	int32 priority;
 	TimestampTz deadline;
-	const char *traceparent;
+	char *traceparent;
 	int64 event_id; /* its first one, */
 	int32 causes;   /* which has so many, one behind the other */
 } PromParent;

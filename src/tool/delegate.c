@@ -15,14 +15,12 @@
 
 #include "task.h"
 #include "tool/builtin.h"
+#include "trace.h"
 #include "xact.h"
 
 static PromStatement parent_statement = {
 	"SELECT t.depth, t.priority, t.deadline,"
-	" pg_catalog.format('00-%s-%s-01',"
-	"   pg_catalog.replace(t.trace_id::pg_catalog.text, '-', ''),"
-	"   pg_catalog.lpad(pg_catalog.to_hex(t.event_id), 16, '0')),"
-	" t.event_id, t.causes"
+	" t.trace_id, t.traceparent, t.event_id, t.causes"
 	" FROM prometheus._task t WHERE t.task_id OPERATOR(pg_catalog.=) $1",
 	1,
 	{INT8OID},
@@ -33,6 +31,7 @@ bool
 prom_delegate_read(int64 task_id, PromParent *parent)
 {
 	Datum value = Int64GetDatum(task_id);
+	PromTrace trace;
 
 	prom_statement_run(&parent_statement, &value, NULL, true);
 	if (SPI_processed == 0)
@@ -40,9 +39,11 @@ prom_delegate_read(int64 task_id, PromParent *parent)
 	parent->depth = prom_row_int64_or(0, 1, 0);
 	parent->priority = prom_row_int32(0, 2);
 	parent->deadline = prom_row_time(0, 3);
-	parent->traceparent = prom_row_text(0, 4);
-	parent->event_id = prom_row_int64(0, 5);
-	parent->causes = prom_row_isnull(0, 6) ? 0 : prom_row_int32(0, 6);
+	prom_trace_of(prom_row_uuid(0, 4), prom_row_text_or_null(0, 5), &trace);
+	parent->event_id = prom_row_int64(0, 6);
+	parent->causes = prom_row_isnull(0, 7) ? 0 : prom_row_int32(0, 7);
+	parent->traceparent = palloc(PROM_TRACEPARENT_SIZE);
+	prom_trace_parent(parent->traceparent, &trace, parent->event_id);
 	return true;
 }
 

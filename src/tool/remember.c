@@ -66,15 +66,17 @@ static void
 recall(PromBuiltinCall *call)
 {
 	PromMemoryOwner owner;
+	PromMemoryQuery query = {.k = 5};
 	MemoryContext before;
 	bool isnull;
 	Datum number = prom_builtin_numeric(call, "k", &isnull);
-	int32 k = isnull ? 5
-					 : DatumGetInt32(DirectFunctionCall1(numeric_int4, number));
 
+	if (!isnull)
+		query.k = DatumGetInt32(DirectFunctionCall1(numeric_int4, number));
 	whose(call, &owner);
 	SPI_connect();
-	prom_memory_find(&owner, prom_builtin_text(call, "query"), NULL, k);
+	query.text = prom_builtin_text(call, "query");
+	prom_memory_find(&owner, &query);
 	before = MemoryContextSwitchTo(call->keep);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		add_memory(&call->result, i);

@@ -19,8 +19,10 @@ from cluster import (HERE, Model, Server, Snapshot, memory, prompt, submit_many,
                      until_idle)
 from conversation import conversation
 from events import events as measure_events
+from full import full
 from marks import marks
 from peers import NAMES, Peers
+from recall import recall
 from steps import steps
 from tracked import tracked
 
@@ -666,9 +668,11 @@ def state(server, model):
 
 
 part(steps)
+part(full)
 part(tracked)
 part(conversation)
 part(marks)
+part(recall)
 
 
 def soak_minute(server, db, rate, seconds):

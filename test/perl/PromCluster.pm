@@ -686,7 +686,7 @@ sub check_invariants
 		$checks{'events of a task that do not tell its facts'} = qq{
 			SELECT task_id, e.* FROM prometheus._task t CROSS JOIN LATERAL (
 				SELECT count(*) FILTER (WHERE type = 'task.received') AS received,
-				       count(*) FILTER (WHERE type = 'step.executed') AS executed,
+				       count(*) FILTER (WHERE type IN ('step.executed', 'reflection')) AS executed,
 				       count(*) FILTER (WHERE type = 'task.retried') AS retried,
 				       count(*) AS events,
 				       count(DISTINCT event_id) AS ids

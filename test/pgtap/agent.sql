@@ -1,6 +1,6 @@
 -- What prometheus_set_agent() writes and refuses, and what prometheus.agent shows.
 BEGIN;
-SELECT plan(121);
+SELECT plan(130);
 
 -- No worker serves this database, and a submit says so once.
 SET LOCAL client_min_messages = error;
@@ -72,18 +72,22 @@ SELECT throws_ok(format($$SELECT prometheus_set_agent('new', 'echo', options => 
                     '{"max_results": 255}', '{"max_results": 67108865}', '{"max_results": "65 MB"}',
                     '{"max_result": 255}', '{"max_result": "17 MB"}', '{"max_result": []}',
                     '{"max_tokens": 0}', '{"max_tokens": 1000000000001}', '{"max_tokens": 1e30}',
-                    '{"max_rows": 0}', '{"memory_limit": 0}', '{"memory_limit": 100001}', '{"memory_limit": "10"}', '{"max_rows": 1000000000001}', '{"max_rows": 1.5}', '{"max_rows": "1 MB"}',
+                    '{"max_rows": 0}', '{"memory_limit": 0}', '{"memory_limit": 100001}', '{"memory_limit": "10"}', '{"language": 7}', '{"max_rows": 1000000000001}', '{"max_rows": 1.5}', '{"max_rows": "1 MB"}',
                     '{"max_cost": -0.01}', '{"max_cost": 1000000.01}', '{"max_cost": "1"}',
                     '{"max_duration": 0.999}', '{"max_duration": "367 days"}', '{"max_duration": "-1 s"}',
                     '{"tool_timeout": 0.009}', '{"tool_timeout": "0"}', '{"tool_timeout": "25 h"}',
                     '{"max_vetoes": -1}', '{"max_vetoes": 1001}', '{"max_vetoes": 1.5}', '{"max_vetoes": "3"}',
+                    '{"reflect_below": -0.1}', '{"reflect_below": 1.01}', '{"reflect_below": "0.5"}', '{"reflect_below": true}', '{"summarise": 1}', '{"summarise": "true"}',
                     '{"approval_timeout": 0.999}', '{"approval_timeout": "367 days"}', '{"approval_timeout": []}']) AS o;
 SELECT throws_ok($$SELECT prometheus_set_agent('new', 'echo', options => '{"tool_timeout": "soon"}')$$, '22007', NULL,
                  'an interval that is none');
+SELECT throws_ok($$SELECT prometheus_set_agent('new', 'echo', options => '{"language": "klingon"}')$$, '42704', NULL,
+                 'a language that is none');
+SELECT throws_ok($$SELECT prometheus_set_agent('new', 'echo', options => '{"language": ""}')$$, '42602', NULL, 'nor is this');
 SELECT is(prometheus_set_agent('limited', 'echo', options => o), n, 'options ' || o::text)
-  FROM unnest(ARRAY['{"max_turns": 1, "max_tool_calls": 1, "max_results": 256, "max_result": 256, "max_tokens": 1, "max_rows": 1, "max_cost": 0, "max_duration": 1, "tool_timeout": 0.01, "max_vetoes": 0, "approval_timeout": 1, "summary": false, "memory_limit": 1}',
-                    '{"max_turns": 1000, "max_tool_calls": 10000, "max_results": "64 MB", "max_result": "16 MB", "max_tokens": 1000000000000, "max_rows": 1000000000000, "max_cost": 1000000, "max_duration": "366 days", "tool_timeout": "1 day", "max_vetoes": 1000, "approval_timeout": "366 days", "summary": true}',
-                    '{"max_cost": null, "max_tokens": null, "max_duration": null, "max_result": null, "max_results": null, "max_rows": null, "memory_limit": null}']::jsonb[])
+  FROM unnest(ARRAY['{"max_turns": 1, "max_tool_calls": 1, "max_results": 256, "max_result": 256, "max_tokens": 1, "max_rows": 1, "max_cost": 0, "max_duration": 1, "tool_timeout": 0.01, "max_vetoes": 0, "approval_timeout": 1, "summary": false, "memory_limit": 1, "reflect_below": 0, "language": "pg_catalog.english", "summarise": true}',
+                    '{"max_turns": 1000, "max_tool_calls": 10000, "max_results": "64 MB", "max_result": "16 MB", "max_tokens": 1000000000000, "max_rows": 1000000000000, "max_cost": 1000000, "max_duration": "366 days", "tool_timeout": "1 day", "max_vetoes": 1000, "approval_timeout": "366 days", "summary": true, "reflect_below": 1, "summarise": false}',
+                    '{"max_cost": null, "max_tokens": null, "max_duration": null, "max_result": null, "max_results": null, "max_rows": null, "memory_limit": null, "reflect_below": null, "language": null, "summarise": null}']::jsonb[])
        WITH ORDINALITY AS v(o, n);
 SELECT is(options, '{"max_turns": 1000, "max_tool_calls": 10000, "tool_timeout": "1 day", "max_vetoes": 1000, "approval_timeout": "366 days", "summary": true}',
           'are merged')

@@ -1,7 +1,7 @@
 -- What each mark saw: by the setting, and by the functions.  The marks and the
 -- transactions are made by hand: 100 to 105, a mark after each.
 BEGIN;
-SELECT plan(101);
+SELECT plan(102);
 
 CREATE TEMP TABLE relation (name text PRIMARY KEY);
 INSERT INTO relation SELECT unnest('{task,attempt,call,step,event,agent,model,tool,policy,budget,verdict,approval,memory,state,span,usage}'::text[]);
@@ -36,7 +36,7 @@ SELECT prometheus_set_model('priced', 'echo', options => '{"price_in": 1}') \gse
 SELECT prometheus_set_agent('mine', 'priced') \gset
 SET LOCAL client_min_messages = error;
 SELECT prometheus_submit('what', 'mine') AS task \gset
-SELECT prometheus_set_budget('all', 'day', 1000), prometheus_remember('mine', 'first'), prometheus_save_state('mine', '1'),
+SELECT prometheus_set_budget('all', 'day', 1000), prometheus_remember('mine', 'first', embedding => '{1,0}'), prometheus_save_state('mine', '1'),
        prometheus_set_policy('mine', 'task', 'warn', match => '{"agent": "mine"}') \gset
 UPDATE prometheus._task SET xid = '100' WHERE task_id = :task;
 UPDATE prometheus._agent SET xid = '100', mark = 0 WHERE name = 'mine';
@@ -84,7 +84,7 @@ INSERT INTO asked VALUES
     ('its events', 'SELECT string_agg(type, '' '' ORDER BY event_id) FROM prometheus.event',
      '{NULL,task.received,task.received,approval.requested task.received step.executed,approval.requested task.received step.executed task.completed,approval.requested task.received step.executed task.completed,approval.requested task.received step.executed task.completed approval.decided}'),
     ('its spans', 'SELECT string_agg(kind || '' '' || status, '', '' ORDER BY kind, status) FROM prometheus.span WHERE name !~ ''POST''',
-     '{NULL,"internal unset","internal unset","client ok, internal unset","client ok, internal ok","client ok, internal ok","client ok, internal ok"}'),
+     '{NULL,"internal unset","internal ok, internal unset","client ok, internal ok, internal unset, internal unset","client ok, internal ok, internal ok, internal unset","client ok, internal ok, internal ok, internal unset","client ok, internal ok, internal ok, internal unset"}'),
     ('its verdicts', 'SELECT string_agg(stage, '' '' ORDER BY stage) FROM prometheus.verdict', '{NULL,NULL,task,task tool,task tool,task tool,task tool}'),
     ('what it used', 'SELECT calls FROM prometheus.usage', '{NULL,NULL,NULL,1,1,1,1}'),
     ('the agent', 'SELECT version FROM prometheus.agent WHERE name = ''mine''', '{NULL,1,1,2,2,2,2}'),
@@ -193,6 +193,7 @@ SELECT throws_ok(s, '25006', NULL, s || ' writes')
                     $$SELECT prometheus_set_budget('all', 'day')$$]) AS s;
 SELECT is(prometheus_result(:task), NULL, 'the result is that of then');
 SELECT is((SELECT content FROM prometheus_recall('mine', 'first')), 'first', 'so are memories');
+SELECT is((SELECT content FROM prometheus_recall('mine', '', embedding => '{1,1}')), 'first', 'also by their vectors');
 SELECT throws_ok(format('SELECT prometheus_prompt(%s, 1)', :task), '42704', NULL, 'and steps');
 SET LOCAL prometheus.as_of = '';
 SELECT is(prometheus_result(:task), 'that', 'and without the setting, of now');

@@ -1,7 +1,7 @@
 -- What prometheus_remember(), _recall() and _forget() store, find and refuse,
 -- and who sees it.  The tools of the same names are in t/.
 BEGIN;
-SELECT plan(114);
+SELECT plan(204);
 
 SET LOCAL client_min_messages = error;
 
@@ -165,6 +165,144 @@ SELECT is((SELECT content FROM prometheus_recall('lots', 'thing 3000', k => 1)),
           'and the least important one with a rare word');
 SELECT is((SELECT count(*) FROM prometheus_recall('lots', 'shelf 77', k => 30) WHERE content LIKE '% 77'), 30::bigint,
           'and all that have a word that some have');
+
+-- Words: parts of names, accents, scripts without blanks, beginnings.
+
+SELECT prometheus_remember('words of', content) FROM unnest(ARRAY['Das Café in der Straße hat schöne Äpfel', 'Łódź и ещё кафе',
+    '東京都庁は新宿にあります', 'Call item-7 on v1.2.3 via foo@bar.com/path_x', '서울에서 만나요', 'crème brûlée', 'ＡＢＣ ½', '🙂 smile']) AS content;
+SELECT is((SELECT content FROM prometheus_recall('words of', query, k => 1) WHERE score > 0.5), content, query)
+  FROM (VALUES
+    ('cafe', 'Das Café in der Straße hat schöne Äpfel'), ('CAFÉ', 'Das Café in der Straße hat schöne Äpfel'),
+    (U&'cafe\0301', 'Das Café in der Straße hat schöne Äpfel'), ('strasse', 'Das Café in der Straße hat schöne Äpfel'),
+    ('apf', 'Das Café in der Straße hat schöne Äpfel'), ('lodz', 'Łódź и ещё кафе'), ('еще', 'Łódź и ещё кафе'),
+    ('東京', '東京都庁は新宿にあります'), ('都庁', '東京都庁は新宿にあります'), ('宿', '東京都庁は新宿にあります'),
+    ('す', '東京都庁は新宿にあります'), ('7', 'Call item-7 on v1.2.3 via foo@bar.com/path_x'),
+    ('3', 'Call item-7 on v1.2.3 via foo@bar.com/path_x'), ('bar.com', 'Call item-7 on v1.2.3 via foo@bar.com/path_x'),
+    ('path', 'Call item-7 on v1.2.3 via foo@bar.com/path_x'), ('x', 'Call item-7 on v1.2.3 via foo@bar.com/path_x'),
+    ('서울', '서울에서 만나요'), ('creme', 'crème brûlée'), ('abc', 'ＡＢＣ ½'), ('2', 'ＡＢＣ ½'), ('🙂', '🙂 smile'),
+    ('smi', '🙂 smile')) AS found (query, content);
+SELECT is((SELECT max(score) < 0.5 FROM prometheus_recall('words of', query)), true, 'no word of any: ' || query)
+  FROM unnest(ARRAY['zebra', '京新', U&'\200B', '-- !!', 's']) AS query;
+
+-- Marks on marks would be put in order for a minute, and no interrupt heard.
+
+SET LOCAL statement_timeout = '20s';
+SELECT lives_ok($$SELECT prometheus_remember('long', 'a' || repeat(U&'\0E48', 20000) || repeat(U&'\0E38', 20000) || ' marked')$$, 'many marks');
+SELECT is((SELECT left(content, 1) FROM prometheus_recall('long', 'marked', k => 1)), 'a', 'and a word after them');
+RESET statement_timeout;
+
+-- A language: what was stored before is found, and after it is another.
+
+SELECT prometheus_remember('tongue', 'The cats were running') AS cats \gset
+SELECT is((SELECT score > 0.5 FROM prometheus_recall('tongue', 'barking')), false, 'another word');
+RESET ROLE;
+SELECT prometheus_set_agent('tongue', 'echo', options => '{"language": "english"}') \gset
+SET LOCAL ROLE prom_test_user;
+SELECT prometheus_remember('tongue', 'A dog barks at the café') AS dog \gset
+SELECT is((SELECT memory_id FROM prometheus_recall('tongue', query, k => 1) WHERE score > 0.85), id::bigint, 'in English: ' || query)
+  FROM (VALUES ('barking', :dog), ('dogs', :dog), ('the dogs', :dog), ('cafés', :dog), ('cats', :cats), ('running cats', :cats),
+               ('the', :dog)) AS found (query, id);
+RESET ROLE;
+SELECT prometheus_set_agent('tongue', options => '{"language": "pg_catalog.german"}') \gset
+SET LOCAL ROLE prom_test_user;
+SELECT is((SELECT memory_id FROM prometheus_recall('tongue', query, k => 1) WHERE score > 0.85), id::bigint, 'in German: ' || query)
+  FROM (VALUES ('barks', :dog), ('cats', :cats)) AS found (query, id);
+RESET ROLE;
+CREATE TEXT SEARCH CONFIGURATION public.passing (COPY = pg_catalog.simple);
+SELECT prometheus_set_agent('tongue', options => '{"language": "public.passing"}') \gset
+DROP TEXT SEARCH CONFIGURATION public.passing;
+SET LOCAL ROLE prom_test_user;
+SELECT is((SELECT memory_id FROM prometheus_recall('tongue', 'cats', k => 1)), :cats::bigint, 'a language that is gone is none');
+
+-- Embeddings that are none, wherever they are given.
+
+SELECT throws_ok(format(statement, embedding), '22023', 'an embedding has a wrong value', format(statement, left(embedding, 30)))
+  FROM unnest(ARRAY[$$SELECT prometheus_remember('a', 'b', embedding => %L)$$, $$SELECT * FROM prometheus_recall('a', 'b', embedding => %L)$$]) AS statement,
+       unnest(ARRAY['{}', '{NaN}', '{1,Infinity}', '{-Infinity}', '{0,0}', '{1,NULL}', '{{1,2},{3,4}}', array_fill(1, '{16385}')::text]) AS embedding;
+SELECT lives_ok($$SELECT prometheus_remember('long', 'vector', embedding => array_fill(1, '{16384}')::real[])$$, 'the longest');
+SELECT is((SELECT content FROM prometheus_recall('long', '', k => 1, embedding => array_fill(1, '{16384}')::real[])), 'vector', 'is found');
+RESET ROLE;
+SELECT is(round(prometheus._cosine(a, b)::numeric, 6), cosine, format('the cosine of %s and %s', a, b))
+  FROM (VALUES ('{1,0}'::real[], '{1,0}'::real[], 1.0), ('{1,0}', '{0,1}', 0), ('{1,0}', '{-2,0}', -1), ('{1,1}', '{1,0}', 0.707107),
+               ('{1,2,3,4,5,6,7,8,9}', '{9,8,7,6,5,4,3,2,1}', 0.578947), ('{3e38,3e38}', '{3e38,3e38}', 1),
+               ('{1e-40,0}', '{1e-40,1e-40}', 0.707107), ('{1}', '{1,2}', NULL), ('{1,2}', '{{1,2}}', NULL),
+               ('{0,0}', '{1,1}', NULL)) AS pair (a, b, cosine);
+SELECT is(prometheus._sketch_distance(prometheus._sketch('{1,2,3}'), prometheus._sketch('{2,4,6}')), 0, 'a sketch is of a direction');
+SELECT is(prometheus._sketch_distance(prometheus._sketch('{1,2,3}'), prometheus._sketch('{1,2}')), NULL, 'and of a length');
+SELECT ok(abs(prometheus._sketch_distance(prometheus._sketch(a), prometheus._sketch(b)) / 1024.0 - acos(prometheus._cosine(a, b)) / pi()) < 0.06,
+          format('the sketches of %s and %s differ as much as their directions', a, b))
+  FROM (VALUES ('{1,0,0}'::real[], '{0,1,0}'::real[]), ('{1,1,1}', '{1,1,2}'), ('{1,2,3}', '{3,-2,1}'), ('{1,0}', '{-1,0}'),
+               ('{5,6,7,8}', '{8,7,6,5}')) AS pair (a, b);
+
+-- Words and embeddings together: by the sum of 1 / (60 + place).
+
+SET LOCAL ROLE prom_test_user;
+SELECT prometheus_remember('both', 'alpha', embedding => '{0,0,1}'), prometheus_remember('both', 'alpha beta', embedding => '{1,1,0}'),
+       prometheus_remember('both', 'gamma', embedding => '{1,0,0}'), prometheus_remember('both', 'of no vector');
+CREATE FUNCTION pg_temp.both(query text, embedding real[], kinds text[] DEFAULT NULL, k int DEFAULT 5) RETURNS text LANGUAGE sql AS
+$$SELECT string_agg(content || ' ' || round(score::numeric, 2), ', ' ORDER BY score DESC) FROM prometheus_recall('both', query, kinds, k, embedding)$$;
+SELECT is(pg_temp.both('', '{1,0,0}'), 'gamma 0.86, alpha beta 0.66, alpha 0.46', 'the nearest first');
+SELECT is(pg_temp.both('', '{0,0,-1}'), 'gamma 0.86, alpha beta 0.66, alpha 0.46', 'the opposite last; of equals the newer first');
+SELECT is(pg_temp.both('alpha beta', '{1,0,0}'), 'alpha beta 0.86, alpha 0.66, gamma 0.46', 'two places count more than one');
+SELECT is(pg_temp.both('alpha beta', '{1,0,0}', k => 1), 'alpha beta 0.86', 'the best');
+SELECT is(pg_temp.both('vector', '{0.1,0,1}'), 'of no vector 0.86, alpha 0.86, gamma 0.56, alpha beta 0.41',
+          'of equal places both; what has no vector counts by its words');
+SELECT is(pg_temp.both('zebra', '{1,0,0}'), 'gamma 0.86, alpha beta 0.66, alpha 0.46', 'no word: by the vector');
+SELECT is(pg_temp.both('alpha beta', '{1,0}'), pg_temp.both('alpha beta', NULL), 'none of this length: by words');
+SELECT is(pg_temp.both('', '{1,0}'), pg_temp.both('', NULL), 'or by importance');
+SELECT is(pg_temp.both('alpha beta', NULL), 'alpha beta 0.86, alpha 0.56', 'by words only');
+SELECT is(pg_temp.both('alpha', '{1,0,0}', '{core}'), NULL, 'only the kinds that are asked for');
+SET LOCAL ROLE prom_test_other;
+SELECT prometheus_remember('both', 'alpha beta of another', embedding => '{1,0,0}');
+SET LOCAL ROLE prom_test_user;
+SELECT is(pg_temp.both('alpha beta', '{1,0,0}'), 'alpha beta 0.86, alpha 0.66, gamma 0.46', 'what another has changes nothing');
+SELECT prometheus_forget((SELECT memory_id FROM prometheus.memory WHERE agent = 'both' AND content = 'gamma'));
+SELECT is(pg_temp.both('', '{1,0,0}'), 'alpha beta 0.86, alpha 0.56', 'what is forgotten is not near');
+
+-- Of many those that are exactly the nearest; what does not count any more is in nobody's way.
+
+RESET ROLE;
+SELECT setseed(0.5);
+INSERT INTO prometheus._memory (memory_id, version, xid, mark, created_at, owner_oid, importance, forgotten, owner, agent, kind,
+                                content, metadata, words, embedding)
+SELECT nextval('prometheus._fact_id'), 1, m.xid, m.mark, m.created_at, m.owner_oid, 0.5, false, m.owner, 'near',
+       m.kind, 'vector ' || n, '{}', '', ARRAY(SELECT random() - 0.3 FROM generate_series(1, 20) WHERE n > 0)
+  FROM generate_series(1, 4000) AS n, prometheus._memory m
+ WHERE m.agent = 'rank' AND m.content = 'memory number 1';
+SELECT embedding AS one, memory_id AS id FROM prometheus._memory WHERE agent = 'near' AND content = 'vector 77' \gset
+SET LOCAL ROLE prom_test_user;
+SELECT array_agg(memory_id ORDER BY score DESC) AS found FROM prometheus_recall('near', '', k => 3, embedding => :'one') \gset
+RESET ROLE;
+SELECT is(:'found'::bigint[], (SELECT (array_agg(memory_id ORDER BY prometheus._cosine(embedding, :'one') DESC))[:3] FROM prometheus._memory WHERE agent = 'near'),
+          'the nearest of 4,000');
+INSERT INTO prometheus._memory (memory_id, version, xid, mark, created_at, owner_oid, importance, forgotten, owner, agent, kind,
+                                content, metadata, words, embedding)
+SELECT m.memory_id, 1 + n, m.xid, m.mark, m.created_at, m.owner_oid, m.importance, n = 1500, m.owner, m.agent,
+       m.kind, m.content, '{}', '', m.embedding
+  FROM generate_series(1, 1500) AS n, prometheus._memory m
+ WHERE m.memory_id = :id;
+SET LOCAL ROLE prom_test_user;
+SELECT array_agg(memory_id ORDER BY score DESC) AS found FROM prometheus_recall('near', '', k => 3, embedding => :'one') \gset
+RESET ROLE;
+SELECT is(:'found'::bigint[], (SELECT (array_agg(memory_id ORDER BY prometheus._cosine(embedding, :'one') DESC))[:3] FROM prometheus._memory WHERE agent = 'near' AND memory_id <> :id),
+          'but for what was forgotten');
+
+-- How often others have a word does not matter.
+
+INSERT INTO prometheus._memory (memory_id, version, xid, mark, created_at, owner_oid, importance, forgotten, owner, agent, kind,
+                                content, metadata, words)
+SELECT nextval('prometheus._fact_id'), 1, m.xid, m.mark, m.created_at,
+       CASE WHEN n > 1000 THEN 'prom_test_other'::regrole::oid ELSE m.owner_oid END, n / 10000.0, false,
+       CASE WHEN n > 1000 THEN 'prom_test_other' ELSE m.owner END, 'crowd',
+       m.kind, 'of ' || n, '{}', CASE WHEN n <= 50 OR n > 1000 THEN 'crowd' ELSE '' END::tsvector
+  FROM generate_series(1, 8000) AS n, prometheus._memory m
+ WHERE m.agent = 'rank' AND m.content = 'memory number 1';
+SET LOCAL ROLE prom_test_user;
+SELECT is((SELECT count(*) FROM prometheus_recall('crowd', 'crowd', k => 50) WHERE score > 0.6), 50::bigint,
+          'all that have a word that many others have');
+RESET ROLE;
+DELETE FROM prometheus._memory WHERE agent IN ('both', 'near', 'crowd');
+SET LOCAL ROLE prom_test_user;
 
 -- Age: ten days take 0.12 * (1 - 1/e) from the score.
 

@@ -1,6 +1,6 @@
 -- What prometheus_set_model() writes and refuses, and what prometheus.model shows.
 BEGIN;
-SELECT plan(182);
+SELECT plan(199);
 
 SELECT columns_are('prometheus', 'model', ARRAY[
     'name', 'api', 'endpoint', 'model', 'secret', 'handler', 'owner', 'version', 'set_at', 'options']);
@@ -90,13 +90,18 @@ SELECT throws_ok(format($$SELECT prometheus_set_model('gpt', options => %L)$$, o
                     '{"price_in": -1}', '{"price_out": "1"}', '{"total_timeout": 0}', '{"total_timeout": "0"}',
                     '{"idle_timeout": "2 days"}', '{"connect_timeout": true}', '{"connect_timeout": "-1 s"}',
                     '{"window": 999}', '{"window": 100000001}', '{"window": "8 kB"}', '{"window": 1000.5}',
+                    '{"requests_per_minute": 0}', '{"requests_per_minute": 1.5}', '{"requests_per_minute": "60"}', '{"requests_per_minute": 10000001}',
+                    '{"tokens_per_minute": 0}', '{"tokens_per_minute": -1}', '{"tokens_per_minute": 1000000000001}', '{"tokens_per_minute": true}',
+                    '{"cache": 0}', '{"cache": true}', '{"cache": "400 days"}', '{"cache": "-1 s"}',
                     '{"max_reply": 1023}', '{"max_reply": "1 GB"}', '{"max_reply": []}', '{"roles": ["x"]}']) AS o;
 SELECT throws_ok($$SELECT prometheus_set_model('gpt', options => '{"total_timeout": "soon"}')$$, '22007', NULL,
                  'an interval that is none');
 SELECT lives_ok(format($$SELECT prometheus_set_model('gpt', options => %L)$$, o), 'options ' || o)
   FROM unnest(ARRAY['{}', '{"max_tokens": 1, "temperature": 0, "price_in": 0, "price_out": 0.000001, "stream": true}',
                     '{"connect_timeout": "1 s", "first_byte_timeout": 0.5, "idle_timeout": "00:01", "total_timeout": 86400}',
-                    '{"max_reply": "16 MB"}', '{"max_reply": 1024}', '{"window": 1000, "max_tokens": 5000}', '{"price_in": 1e3}']) AS o;
+                    '{"max_reply": "16 MB"}', '{"max_reply": 1024}', '{"window": 1000, "max_tokens": 5000}', '{"price_in": 1e3}',
+                    '{"requests_per_minute": 1, "tokens_per_minute": 1000000000000}', '{"requests_per_minute": null, "tokens_per_minute": null}',
+                    '{"cache": "1 day"}', '{"cache": 60}', '{"cache": null}']) AS o;
 
 SELECT throws_ok(format($$SELECT prometheus_set_model('more', %L, 'https://example.com', options => %L)$$, a, o), '22023', NULL, a || ' ' || o)
   FROM (VALUES ('openai', '{"extra_body": []}'), ('openai', '{"extra_body": 1}'), ('openai', '{"extra_body": {"stream": true}}'),

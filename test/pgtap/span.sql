@@ -2,7 +2,7 @@
 -- prometheus_trace() draws them.  Ids and times are fixed, so that whole texts
 -- can be compared; what is still open began so many hours ago.
 BEGIN;
-SELECT plan(134);
+SELECT plan(159);
 
 SET LOCAL TimeZone = 'UTC';
 CREATE TEMP TABLE base (task_id bigint PRIMARY KEY, at timestamptz NOT NULL);
@@ -450,6 +450,91 @@ SELECT is_empty($$SELECT * FROM tool WHERE attributes ?| '{gen_ai.provider.name,
 SELECT results_eq($$SELECT tasks, calls, tokens_in, tokens_out FROM prometheus.usage WHERE agent = 'clerk'$$,
     'VALUES (1::bigint, 1::bigint, 10::bigint, 5::bigint)', 'usage is of models');
 SELECT matches(prometheus_trace(9013), E'\n  tool add .*\n +division by zero', 'a picture: a tool that failed');
+
+-- Reviews by rules: of a request by its attempt, of others by their verdicts.
+
+SELECT pg_temp.submitted(9014, 'clerk', at => '2025-02-01 00:00+00'), pg_temp.began(9014, 1, 1), pg_temp.began(9014, 2, 3),
+       pg_temp.ended(9014, 1, NULL, 2, 'retry'), pg_temp.ended(9014, 2, NULL, 3, 'vetoed', 'GovernanceVeto', 'no');
+UPDATE prometheus._attempt SET policy_version = 3, review_ms = 250 WHERE task_id = 9014 AND attempt = 1;
+INSERT INTO prometheus._verdict (task_id, attempt, step, event_id, xid, judged_at, latency_ms, approved, policy_version, stage, effect,
+                                 risk_level, governor, policy, target_hash)
+SELECT 9014, 2, step, 9014500 + n, prometheus._xid(), '2025-02-01 00:00:05+00', 500, effect = 'allow', 3, stage, effect, 'HIGH', governor,
+       'the policy', 'hash'
+  FROM (VALUES (1, NULL::int, 'task', 'deny', 'policy'), (2, 1, 'tool', 'escalate', 'JUSTICA'), (3, 2, 'tool', 'allow', 'JUSTICA'),
+               (4, 3, 'answer', 'deny', 'SOFIA'), (5, NULL, 'answer', 'allow', 'policy'))
+       AS v(n, step, stage, effect, governor);
+-- with conditions it is a step
+INSERT INTO prometheus._step (task_id, step, attempt, event_id, xid, started_at, ended_at, ambiguous, kind, name, status)
+VALUES (9014, 9, 2, 9014600, prometheus._xid(), '2025-02-01 00:00:03+00', '2025-02-01 00:00:03+00', false, 'review', 'answer', 'ok');
+SELECT results_eq($$SELECT name, status, to_char(started_at, 'SS.MS'), to_char(ended_at, 'SS.MS'), attributes ->> 'prometheus.attempt',
+                           attributes ->> 'gen_ai.guardrail.verdict.type', attributes ->> 'error.type' FROM prometheus.span
+                     WHERE attributes ->> 'prometheus.task_id' = '9014' AND name ~ '^review' ORDER BY 5, 6, 1$$,
+    $$VALUES ('review task', 'ok', '01.000', '01.250', '1', 'allow', NULL),
+             ('review tool', 'ok', '04.500', '04.500', '2', 'allow', NULL),
+             ('review task', 'error', '04.500', '04.500', '2', 'deny', 'GovernanceVeto'),
+             ('review tool', 'unset', '04.500', '04.500', '2', 'escalate', NULL),
+             ('review answer', 'ok', '03.000', '03.000', '2', NULL, NULL)$$, 'reviews');
+SELECT is((SELECT attributes - 'prometheus.policy_version' FROM prometheus.span WHERE attributes ->> 'prometheus.task_id' = '9014'
+            AND attributes ->> 'gen_ai.guardrail.verdict.type' = 'deny'),
+    '{"gen_ai.operation.name": "review", "gen_ai.agent.name": "clerk", "gen_ai.guardrail.component.name": "policy",
+      "gen_ai.guardrail.verdict.type": "deny", "gen_ai.guardrail.target.type": "input", "gen_ai.guardrail.target.subtype": "llm",
+      "gen_ai.security.policy.id": "the policy", "error.type": "GovernanceVeto", "prometheus.task_id": 9014, "prometheus.attempt": 2,
+      "prometheus.risk_level": "HIGH"}'::jsonb, 'what one says');
+SELECT is((SELECT count(*) || ' ' || count(DISTINCT span_id) FROM prometheus.span WHERE attributes ->> 'prometheus.task_id' = '9014'), '6 6',
+          'each has its own id');
+SELECT is_empty($$SELECT FROM prometheus.span WHERE name ~ '^review t' AND (span_id !~ '^f[0-9a-f]{15}$' OR parent_span_id <> '0000000000898af0')
+                     AND attributes ->> 'prometheus.task_id' = '9014'$$, 'that no fact can have; they are parts of the task');
+
+-- Events that were pushed.
+
+SELECT prometheus_create_consumer('pushed');
+INSERT INTO prometheus._subscription (name, owner_oid, owner, subscribed_at, ordered, timeout_ms, max_attempts, breaker_failures, search_path, url)
+SELECT name, role::regrole, role, now(), false, 1, 1, 1, '', url
+  FROM (VALUES ('pushed', 'prom_test_a', NULL), ('hooked', current_user, 'https://example.com/?key=hidden')) AS v(name, role, url);
+INSERT INTO prometheus._delivery (delivery_id, event_id, task_id, created_at, next_at, ended_at, attempts, strikes, mark_id, http_status, status,
+                                  subscription, error)
+VALUES (9013900, 9013011, 9013, '2025-01-01 00:00:02+00', now(), '2025-01-01 00:00:03+00', 1, 0, 1, NULL, 'delivered', 'pushed', NULL),
+       (9013901, 9013051, 9013, '2025-01-01 00:00:04+00', now(), '2025-01-01 00:00:05+00', 8, 0, 1, 503, 'dead', 'hooked', 'hidden'),
+       (9013902, 9013000, 9013, '2025-01-01 00:00:04+00', now(), NULL, 2, 0, 1, NULL, 'waiting', 'hooked', NULL);
+CREATE TEMP VIEW pushed AS SELECT * FROM prometheus.span WHERE attributes ->> 'prometheus.task_id' = '9013' AND attributes ? 'messaging.system';
+SELECT results_eq($$SELECT name, kind, status, parent_span_id, ended_at IS NULL, attributes ->> 'error.type', attributes ->> 'http.request.method'
+                      FROM pushed ORDER BY span_id$$,
+    $$VALUES ('process pushed', 'consumer', 'ok', '0000000000898713', false, NULL, NULL),
+             ('send hooked', 'client', 'error', '0000000000898708', false, '503', 'POST'),
+             ('send hooked', 'client', 'unset', '0000000000898708', true, NULL, 'POST')$$, 'deliveries are parts of what the event tells of');
+SELECT is_empty($$SELECT FROM pushed WHERE pushed::text ~ 'hidden'$$, 'no address of a webhook and no error');
+GRANT SELECT ON pushed TO PUBLIC;
+UPDATE prometheus._task SET submitter = 'prom_test_a', submitter_oid = 'prom_test_a'::regrole WHERE task_id = 9013;
+SET LOCAL ROLE prom_test_a;
+SELECT set_eq($$SELECT name FROM prometheus.span WHERE attributes ->> 'prometheus.task_id' = '9013' AND attributes ? 'messaging.system'$$,
+              ARRAY['process pushed'], 'but those to subscriptions of others');
+RESET ROLE;
+UPDATE prometheus._subscription SET owner = 'prom_test_b', owner_oid = 'prom_test_b'::regrole WHERE name = 'hooked';
+SET LOCAL ROLE prom_test_b;
+SELECT is_empty($$SELECT FROM prometheus.span WHERE attributes ? 'messaging.system'$$, 'and of tasks of others');
+RESET ROLE;
+
+-- What is redacted.
+
+SELECT is(prometheus._redact(value), expected, 'redacted: ' || expected) FROM (VALUES
+    ('my key is sk-proj-abcdefgh12345678.', 'my key is [redacted].'),
+    ('ghp_0123456789abcdefghij', '[redacted]'), ('AKIA0123456789ABCDEF', '[redacted]'),
+    ('Authorization: Bearer abc.def-123456', 'Authorization: Bearer [redacted]'),
+    ('bearer 0123456789abcdef', 'bearer [redacted]'),
+    ('{"password": "hunter2", "user": "me"}', '{"password": "[redacted]", "user": "me"}'),
+    ('api_key=0123abc&q=1', 'api_key=[redacted]&q=1'),
+    (E'-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\nbye', E'[redacted]\nbye'),
+    ('eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc', '[redacted]'),
+    ('skateboarding_is_not_a_key', 'skateboarding_is_not_a_key'),
+    ('tokens: 12, a bearer of news', 'tokens: 12, a bearer of news'), ('', '')) AS v(value, expected);
+SET LOCAL prometheus.capture_content = full;
+SELECT is(length(prometheus._captured(repeat('x', 40000))), 32768 + 6, 'what is long is cut');
+SELECT is(prometheus._captured(NULL), NULL, 'nothing is nothing');
+SET LOCAL prometheus.capture_content = metadata;
+SELECT is(prometheus._captured('x'), NULL, 'with their lengths contents are not told');
+SELECT is(prometheus._captured_bytes('µx'), 3, 'these are');
+SET LOCAL prometheus.capture_content = off;
+SELECT is(prometheus._captured_bytes('x'), NULL, 'or not');
 
 SELECT * FROM finish();
 ROLLBACK;

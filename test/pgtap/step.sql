@@ -39,7 +39,7 @@ CREATE TEMP VIEW s AS SELECT s.* FROM prometheus.step s JOIN made USING (task_id
 
 SELECT columns_are('prometheus', 'step', ARRAY[
     'task_id', 'step', 'attempt', 'kind', 'name', 'status', 'started_at', 'duration_ms', 'model', 'tokens_in',
-    'tokens_out', 'cached_tokens', 'cost', 'finish_reason', 'error', 'input', 'output']);
+    'tokens_out', 'cached_tokens', 'cost', 'reused', 'finish_reason', 'error', 'input', 'output', 'plan_step']);
 
 SELECT is(concat_ws(' ', attempt, kind, name, status, model, tokens_in, tokens_out, cached_tokens, cost, finish_reason),
           '1 chat echo ok gpt 10 20 5 0.5 stop', 'a step that says everything') FROM s WHERE step = 1;

@@ -162,6 +162,16 @@ SELECT prometheus_ack('c', :event_id), prometheus_ack('c');
 SELECT prometheus_event_json(e) OPERATOR(pg_catalog.->>) 'type' FROM prometheus_poll('old') e WHERE type OPERATOR(pg_catalog.=) 'shop.order';
 SELECT prometheus_replay('c', '2020-01-01');
 SELECT prometheus_drop_consumer('c'), prometheus_drop_consumer('old');
+SELECT prometheus_span_start('span', '{"a": 1}') AS span \gset
+SELECT prometheus_traceparent() OPERATOR(pg_catalog.=) :'span' AS is_current;
+SELECT prometheus_span_end(:'span');
+SELECT reason FROM prometheus_sampling(:task_id);
+SELECT tasks OPERATOR(pg_catalog.>) 0 AS has_tasks FROM prometheus_stats();
+SELECT pg_catalog.length(prometheus_trace(:task_id)) OPERATOR(pg_catalog.>) 0 AS is_drawn;
+SELECT pg_catalog.length(prometheus_report(:task_id)) OPERATOR(pg_catalog.>) 0 AS is_a_page;
+SELECT pg_catalog.count(attributes) OPERATOR(pg_catalog.>) 0 AS has_spans FROM prometheus.span;
+SELECT pg_catalog.count(attributes) OPERATOR(pg_catalog.>=) 0 AS has_history FROM prometheus.span_history;
+SELECT prometheus._redact('password=secret'), prometheus._html('<b>');
 SELECT prometheus_version();
 SELECT status FROM prometheus.task WHERE task_id OPERATOR(pg_catalog.=) :task_id;
 SELECT status FROM prometheus.queue;

@@ -349,6 +349,8 @@ my $planned = sql($plan);
 like($planned, qr/revert/, 'an undo is planned');
 my $seen_task = "SELECT count(*) FROM prometheus.task WHERE task_id = $task{planned}";
 is($planner->query_safe("BEGIN ISOLATION LEVEL REPEATABLE READ; $seen_task"), 1, '... by one who sees the task for long');
+# The pass that begins then is the last one before the undo ends.
+$node->wait_for('a mark after them that is old enough', "SELECT EXISTS (SELECT FROM prometheus._mark WHERE at < clock_timestamp() - interval '1 s' AND at > (SELECT max(ended_at) FROM prometheus._outcome WHERE task_id IN ($task{reverted}, $task{planned})))");
 set_retention('1s');
 $node->wait_for('the horizon passes them', "SELECT at > (SELECT max(ended_at) FROM prometheus._outcome WHERE task_id IN ($task{reverted}, $task{planned})) FROM prometheus._horizon");
 $locker->query_safe("BEGIN; SELECT FROM prometheus._step WHERE task_id = $task{planned} FOR KEY SHARE");

@@ -29,17 +29,21 @@ DECLARE
 	                  WHEN schema LIKE '%appropriateness%' THEN 'reflect'
 	                  ELSE 'chat' END;
 	said jsonb := (SELECT reply FROM thought t WHERE t.kind = what);
-	turn int := (SELECT count(*) FROM jsonb_array_elements(request -> 'messages') m WHERE m ->> 'role' = 'assistant');
+	turn int := (SELECT count(*) FROM jsonb_array_elements(request -> 'messages') WITH ORDINALITY x(m, i) WHERE m ->> 'role' = 'assistant'
+		AND i > (SELECT max(y.i) FROM jsonb_array_elements(request -> 'messages') WITH ORDINALITY y(m, i) WHERE y.m ->> 'role' = 'user'));
 	message jsonb;
 BEGIN
 	INSERT INTO asked (kind, request) VALUES (what, request);
+	IF said ? 'again' AND request::text LIKE '%looked back at your answer above%' THEN
+		said := said -> 'again';
+	END IF;
 	IF said ? 'raise' THEN
 		RAISE '%', said ->> 'raise';
 	END IF;
 	message := CASE WHEN what = 'chat' AND said ? 'tool' AND turn = 0
 		THEN jsonb_build_object('role', 'assistant', 'content', 'I look.', 'tool_calls',
 			jsonb_build_array(jsonb_build_object('id', 'call_1', 'type', 'function', 'function', said -> 'tool')))
-		ELSE jsonb_build_object('role', 'assistant', 'content', coalesce(said ->> 'text', said::text)) END;
+		ELSE jsonb_build_object('role', 'assistant', 'content', coalesce(said ->> 'text', (said - 'again')::text)) END;
 	RETURN jsonb_build_object(
 		'choices', jsonb_build_array(jsonb_build_object('index', 0, 'message', message,
 			'finish_reason', CASE WHEN message ? 'tool_calls' THEN 'tool_calls' ELSE 'stop' END)),
@@ -79,6 +83,14 @@ sub run
 	$node->wait_task($task, $status // 'completed');
 	return $task;
 }
+# A pause is committed at once, and the processes hear of it in a moment.
+sub pause
+{
+	my ($target) = @_;
+	sql("SELECT prometheus_pause('$target')");
+	$node->wait_for("$target is paused", "SELECT state FROM prometheus._gates() WHERE target = '$target'", 'paused');
+	return;
+}
 sub think_of
 {
 	my ($kind, $reply) = @_;
@@ -92,6 +104,8 @@ is(sql("SELECT string_agg(kind, ' ' ORDER BY n) FROM asked"), 'counsel plan chat
 is( sql("SELECT output #>> '{core,0,content}', output #>> '{episodic,0,content}', output #>> '{semantic,0,content}', output #> '{semantic,1}' FROM prometheus.step WHERE task_id = $task AND kind = 'recall'"),
 	'You are a calculator.|Once two and three were added.|Three is a number.|', 'what it remembered: of its own agent');
 is(output($task, 'plan', 'approach'), 'conservative', 'the plan that is likeliest to succeed, of those without a critical risk');
+is(sql("SELECT string_agg(concat(kind, ' ', plan_step), ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $task AND kind IN ('chat', 'tool')"),
+	'chat 1, tool 1, chat 2', 'the steps of the plan that each later one serves');
 is(output($task, 'plan', 'success'), '0.7200', 'the probabilities of its steps multiply');
 is( sql("SELECT string_agg((m ->> 'role') || ' ' || split_part(m ->> 'content', ' ', CASE m ->> 'role' WHEN 'system' THEN 2 ELSE 3 END), ', ' ORDER BY i) FROM asked, jsonb_array_elements(request -> 'messages') WITH ORDINALITY x(m, i) WHERE n = (SELECT min(n) FROM asked WHERE kind = 'chat')"),
 	'system count., user remember, user that, user two', 'the prompt: instructions, memories, plan, request');
@@ -180,6 +194,19 @@ foreach my $stream ('false', 'true')
 	is(sql("SELECT prometheus_result($task)"), 'Five.', "stream $stream: with a tool");
 	is(steps($task), "review sofia ok, recall memory ok, plan $name ok, chat $name ok, tool add ok, chat $name ok, reflect $name ok", 'its steps');
 }
+
+# Another round with a server: what is sent can be
+# shown again, and of two answers that are as good the second one counts.
+my $again = $mind->('mind-again', behaviour => 'fake-mind-score-70', agent => '{"reflect_below": 0.8}');
+my $before = @{ $llm->requests };
+$task = $node->submit("$turns, '$again'");
+$node->wait_task($task, 'completed');
+my @sent = grep { $_->{body}{model} eq 'fake-mind-score-70' } @{ $llm->requests }[ $before .. $#{ $llm->requests } ];
+shift @sent;
+is_deeply([ map { decode_json($_) } split /\n/, sql("SELECT prometheus_prompt($task, step) FROM prometheus.step WHERE task_id = $task AND kind IN ('plan', 'chat', 'reflect') ORDER BY step") ],
+	[ map { $_->{body} } @sent ], 'another round: prompts are what was sent');
+is(steps($task), "review sofia ok, recall memory ok, plan $again ok, chat $again ok, tool add ok, chat $again ok, reflect $again ok, chat $again ok, reflect $again ok", 'its steps');
+like(sql("SELECT result FROM prometheus.task WHERE task_id = $task"), qr/^You have looked back at your answer above/, 'the second answer of a model that repeats what it is told');
 
 # What cannot be thought, by a server.
 my %bad = (
@@ -281,7 +308,7 @@ sql(sprintf q{SELECT prometheus_set_model('broken', 'openai', '%s', 'fake-503', 
 my $fallen = $node->submit(q{'Fall back.', 'broken', max_attempts => 3});
 my $spent_up = $node->submit(sprintf q{'Spend.', '%s'}, $mind->('mind-score-1', agent => '{"max_tokens": 20}'));
 my $asks = $node->submit($node->script([ [ 'wipe', {} ] ], 'Wiped.') . ", 'mind-plan-tiny'");
-my $again = $node->submit("$turns, '" . $mind->('mind-chat-500') . q{', max_attempts => 1});
+$again = $node->submit("$turns, '" . $mind->('mind-chat-500') . q{', max_attempts => 1});
 $node->wait_task($fallen, 'completed');
 is(sql("SELECT string_agg(kind || ' ' || name, ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $fallen AND kind IN ('plan', 'chat', 'reflect') AND status = 'ok'"),
 	'plan mind-plan-tiny, chat mind-plan-tiny, reflect mind-plan-tiny', 'it thinks with its fallback');
@@ -366,7 +393,7 @@ foreach my $target ('all', 'agent:mind')
 	my $timeout = $target eq 'all' ? '8 seconds' : '1 day';
 	my @tasks = ($node->submit("'Paused.', 'mind', timeout => '$timeout'"), $node->submit("'Paused.', 'mind'"));
 	$node->wait_for("$target: two are about to answer", q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 600 AND NOT granted}, 2);
-	sql("SELECT prometheus_pause('$target')");
+	pause($target);
 	$lock->quit;
 	$node->wait_for("$target: they have answered, and wait",
 		"SELECT count(*) FROM prometheus.task WHERE task_id IN ($tasks[0], $tasks[1]) AND status IN ('retrying', 'completed')", 2);
@@ -386,7 +413,7 @@ $lock = $node->background_psql('postgres');
 $lock->query_safe('SELECT pg_advisory_lock(600)');
 $task = $node->submit("'Paused.', 'mind'");
 $node->wait_for('it is about to answer', q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 600 AND NOT granted}, 1);
-sql("SELECT prometheus_pause()");
+pause('all');
 $lock->quit;
 $node->wait_task($task, 'retrying');
 sql("SELECT prometheus_resume()");
@@ -394,6 +421,164 @@ $node->wait_task($task, 'completed');
 is(sql("SELECT string_agg(kind || ' ' || status, ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $task AND kind <> 'review'"),
 	'recall ok, plan ok, chat ok, reflect ok', 'resumed: it looks back, and nothing is done twice');
 sql(q{DELETE FROM thought WHERE kind = 'slow'});
+
+# Another round, and just one, for an answer that is not good enough.
+think_of(plan => '{"plans": [{"approach": "balanced", "cost": 1, "steps": [{"action": "Say it.", "tool": "", "outcome": "told", "probability": 1, "risks": []}]}]}');
+sql(q{SELECT prometheus_set_agent('again', 'mind', instructions => 'You count.', mode => 'full', tools => '{add}', options => '{"reflect_below": 0.8}')});
+my $reflection = sub {
+	my ($score, $critique, $again) = @_;
+	my $reply = qq("aspects": [], "appropriateness": $score, "effectiveness": $score, "critique": "$critique", "lessons": [], "correction": "It is six.");
+	return "{$reply" . (defined $again ? ', "again": ' . $again : '') . '}';
+};
+my $rounds = sub {
+	my ($chat, $scores, %params) = @_;
+	my $agent = $params{agent} // 'again';
+	think_of(chat => $chat);
+	think_of(reflect => $reflection->($scores->[0], 'Poor.', defined $scores->[1] ? ($scores->[1] =~ /raise/ ? $scores->[1] : $reflection->($scores->[1], 'Better.')) : undef));
+	sql('TRUNCATE asked');
+	my $id = $node->submit("'Again.', '$agent'" . ($params{submit} // ''));
+	$node->wait_task($id, $params{status} // 'completed');
+	return join '|', sql("SELECT coalesce(result, error) FROM prometheus.task WHERE task_id = $id"),
+	  sql("SELECT string_agg(concat_ws(' ', kind, nullif(status, 'ok')), ' ' ORDER BY step) FROM prometheus.step WHERE task_id = $id AND kind <> 'review' AND name <> 'memory'");
+};
+my $five = '{"text": "Five.", "again": {"text": "Six."}}';
+is($rounds->($five, [ 0.9, 0.1 ]), 'Five.|plan chat reflect', 'good enough: one round');
+is($rounds->($five, [ 0.8, 0.1 ]), 'Five.|plan chat reflect', 'as good as it must be: one round');
+is($rounds->($five, [ 0.7, 0.75 ]), 'Six.|plan chat reflect chat reflect', 'not good enough: the second answer, which is not good enough either, and no third');
+is( sql("SELECT string_agg((m ->> 'role') || ' ' || (m ->> 'content'), ' / ' ORDER BY i) FROM asked, jsonb_array_elements(request -> 'messages') WITH ORDINALITY x(m, i) WHERE n = (SELECT max(n) FROM asked WHERE kind = 'chat') AND i > (SELECT max(y.i) FROM jsonb_array_elements(request -> 'messages') WITH ORDINALITY y(m, i) WHERE y.m ->> 'content' = 'Again.')"),
+	'assistant Five. / user You have looked back at your answer above, and it is not good enough. Answer the request again, as a whole and without a word of this message; call tools if that helps. What you found: Poor.
+What should have been answered instead: It is six.', 'it is told what it answered, and what is wrong with that');
+is( sql("SELECT string_agg(m ->> 'content', ' / ' ORDER BY i) FROM asked, jsonb_array_elements(request -> 'messages') WITH ORDINALITY x(m, i) WHERE n = (SELECT max(n) FROM asked) AND m ->> 'role' = 'assistant'"),
+	'Five. / Six.', 'and looks back at the second one');
+my ($id) = sql(q{SELECT max(task_id) FROM prometheus.task WHERE request = 'Again.'});
+is( sql("SELECT bool_and(prometheus_prompt($id, s.step) = a.request) FROM (SELECT step, row_number() OVER (ORDER BY step) FROM prometheus.step WHERE task_id = $id AND kind IN ('plan', 'chat', 'reflect')) s JOIN (SELECT request, row_number() OVER (ORDER BY n) FROM asked WHERE kind <> 'counsel') a USING (row_number)"),
+	't', 'each prompt can be shown again');
+is(sql("SELECT string_agg(data->>'score', ' ' ORDER BY event_id) FROM prometheus.event WHERE task_id = $id AND type = 'reflection'"), '0.7000 0.7500', 'there is an event of each');
+is(sql("SELECT input #>> '{messages,0,content}' FROM prometheus.step WHERE task_id = $id AND kind = 'chat' ORDER BY step DESC LIMIT 1"), 'Poor.', 'the step shows what was new');
+is(sql("SELECT tokens_in, tokens_out FROM prometheus.task WHERE task_id = $id"), '60|30', 'all of it counts');
+is(sql("SELECT value->>'result' FROM prometheus.state WHERE agent = 'again' AND key = 'last_task'"), 'Six.', 'what it has done last is the better answer');
+is($rounds->($five, [ 0.7, 0.7 ]), 'Six.|plan chat reflect chat reflect', 'both are as good: the second one');
+is($rounds->($five, [ 0.7, 0.6 ]), 'Five.|plan chat reflect chat reflect', 'the second one is worse: the first');
+is($rounds->($five, [ 0.7, '{"raise": "no"}' ]), 'Five.|plan chat reflect chat reflect error', 'nobody knows how good the second one is: the first');
+is($rounds->('{"text": "Five.", "again": {"raise": "no"}}', [ 0.7 ]), 'Five.|plan chat reflect chat error', 'there is no second one: the first');
+my $tool = '{"text": "Five.", "again": {"text": "Six.", "tool": {"name": "add", "arguments": "{\"a\": 2, \"b\": 4}"}}}';
+is($rounds->($tool, [ 0.7, 0.8 ]), 'Six.|plan chat reflect chat tool chat reflect', 'it may call tools');
+my $serves = sub { return sql("SELECT string_agg(concat(kind, ' ', plan_step), ', ' ORDER BY step) FROM prometheus.step WHERE task_id = (SELECT max(task_id) FROM prometheus.task WHERE request = 'Again.') AND kind <> 'review' AND name <> 'memory'"); };
+foreach my $plan (
+	[ '"add" "add" ""', 'plan , chat 1, tool 1, chat 3, reflect , chat 2, tool 2, chat 3, reflect ' ],
+	[ '"add"', 'plan , chat 1, tool 1, chat , reflect , chat 1, tool 1, chat , reflect ' ],
+	[ '"" "wipe" "none"', 'plan , chat , tool , chat , reflect , chat , tool , chat , reflect ' ])
+{
+	think_of(plan => '{"plans": [{"approach": "balanced", "cost": 1, "steps": [' . join(', ', map { qq({"action": "Do.", "tool": $_, "outcome": "done", "probability": 1, "risks": []}) } split / /, $plan->[0]) . ']}]}');
+	$rounds->('{"text": "Five.", "tool": {"name": "add", "arguments": "{\"a\": 2, \"b\": 3}"}, "again": {"text": "Six.", "tool": {"name": "add", "arguments": "{\"a\": 2, \"b\": 4}"}}}', [ 0.7, 0.8 ]);
+	is($serves->(), $plan->[1], "a plan whose steps call $plan->[0]: which of them is served");
+	is(sql("SELECT string_agg(s ->> 'step', ' ' ORDER BY i) FROM prometheus.step, jsonb_array_elements(output -> 'steps') WITH ORDINALITY x(s, i) WHERE task_id = (SELECT max(task_id) FROM prometheus.task WHERE request = 'Again.') AND kind = 'plan'"),
+		join(' ', 1 .. split(/ /, $plan->[0])), 'its steps are numbered');
+}
+sql(q{SELECT prometheus_set_agent('again', options => '{"max_turns": 2}')});
+is($rounds->($tool, [ 0.7, 0.8 ]), 'Five.|plan chat reflect chat tool', 'within its limits: else the first');
+sql(q{SELECT prometheus_set_agent('again', options => '{"max_turns": 1}')});
+is($rounds->($tool, [ 0.7, 0.8 ]), 'Five.|plan chat reflect', 'with no turn left: the first');
+sql(q{SELECT prometheus_set_agent('again', options => '{"max_turns": null}')});
+sql(q{SELECT prometheus_set_policy('no six', stage => 'answer', effect => 'deny', match => '{"text": "Six"}', reason => 'No six.')});
+is($rounds->($five, [ 0.7, 0.9 ]), 'Five.|plan chat reflect chat', 'the second one is not allowed: the first');
+is(sql("SELECT string_agg(approved::text, ' ' ORDER BY step) FROM prometheus.verdict JOIN prometheus.task USING (task_id) WHERE task_id = (SELECT max(task_id) FROM prometheus.task WHERE request = 'Again.') AND stage = 'answer'"),
+	'true false', 'and there is a verdict of each');
+sql(q{SELECT prometheus_set_policy('no six', effect => 'off')});
+sql(q{SELECT prometheus_set_policy('no five', stage => 'answer', effect => 'deny', match => '{"text": "Five"}', reason => 'No five.')});
+is($rounds->($five, [ 0.7, 0.9 ], status => 'vetoed'), 'No five.|plan chat', 'the first one is not allowed: vetoed');
+sql(q{SELECT prometheus_set_policy('no five', effect => 'off')});
+is($rounds->($five, [ 0.1, 0.9 ], submit => ", mode => 'fast'"), 'Five.|chat', 'fast mode has no such rounds');
+is($rounds->('{"text": "5", "again": {"text": "six"}}', [ 0.1, 0.9 ], submit => q{, output_schema => '{"type": "integer"}'}),
+	'5|plan chat reflect chat error', 'the second one does not fit the schema: the first');
+
+# Whatever is asked costs: of the task, of its budgets, and of its limits.
+think_of(plan => '{"plans": [{"approach": "balanced", "cost": 1, "steps": [{"action": "Say it.", "tool": "", "outcome": "told", "probability": 1, "risks": []}]}]}');
+sql(q{SELECT prometheus_set_model('mind', options => '{"price_in": 1, "price_out": 2}'); SELECT prometheus_set_budget('agent:again', 'month', cost => 1)});
+is($rounds->($five, [ 0.7, 0.8 ]), 'Six.|plan chat reflect chat reflect', 'a model that has its price');
+is( sql("SELECT cost, (SELECT count(*) FROM prometheus.step s WHERE s.task_id = t.task_id AND s.cost = 0.00002), (SELECT spent_cost FROM prometheus.budget WHERE scope = 'agent:again') FROM prometheus.task t WHERE task_id = (SELECT max(task_id) FROM prometheus.task WHERE request = 'Again.')"),
+	'0.00012|6|0.00012', 'counsel, plan, two turns and two reflections are paid, each once');
+sql(q{SELECT prometheus_set_agent('again', options => '{"max_cost": 0.00007}')});
+is($rounds->($five, [ 0.7, 0.8 ]), 'Five.|plan chat reflect', 'they count for max_cost: no money for a second round');
+sql(q{SELECT prometheus_set_agent('again', options => '{"max_cost": 0.00003}')});
+is($rounds->($five, [ 0.7, 0.8 ], status => 'failed'), 'max_cost: the task has cost more than 0.00003|plan', 'nor for an answer');
+sql(q{SELECT prometheus_set_agent('again', options => '{"max_cost": null}'); SELECT prometheus_set_model('mind', options => '{"price_in": null, "price_out": null}')});
+
+# It is to end in the second round: by a cancel, a deadline, a budget, a crash.
+foreach my $of ('Poor.', 'Six.')
+{
+	foreach my $end (qw(cancel pause kill budget))
+	{
+		next if $end eq 'budget' && $of eq 'Six.';
+		think_of(chat => $five);
+		think_of(reflect => $reflection->(0.7, 'Poor.', $reflection->(0.9, 'Better.')));
+		sql("INSERT INTO thought VALUES ('slow', '{\"of\": \"$of\"}')") if $end ne 'budget';
+		sql(q{INSERT INTO thought VALUES ('slow', '{"of": "appropriateness"}')}) if $end eq 'budget';
+		my $holder = $node->background_psql('postgres');
+		$holder->query_safe('SELECT pg_advisory_lock(600)');
+		my $what = "$end at $of";
+		$task = $node->submit("'Again.', 'again'");
+		$node->wait_for("$what: it waits", q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 600 AND NOT granted}, 1);
+		if ($end eq 'cancel')
+		{
+			sql("SELECT prometheus_cancel($task)");
+		}
+		elsif ($end eq 'pause')
+		{
+			pause('all');
+			$holder->quit;
+			$node->wait_task($task, $of eq 'Six.' ? 'completed' : 'retrying');
+			sql('SELECT prometheus_resume()');
+		}
+		elsif ($end eq 'budget')
+		{
+			sql(q{SELECT prometheus_set_budget('all', 'month', 0)});
+			$holder->quit;
+		}
+		else
+		{
+			my $log = $node->log_end;
+			kill('KILL', sql(q{SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = 600 AND NOT granted}));
+			$node->wait_for_log(qr/all server processes terminated; reinitializing/, $log);
+			eval { $holder->quit };
+			$node->wait_for("$what: the server is back", 'SELECT true');
+			sql(q{DELETE FROM thought WHERE kind = 'slow'});
+		}
+		$node->wait_task($task, 'completed');
+		eval { $holder->quit };
+		sql(q{DELETE FROM thought WHERE kind = 'slow'; SELECT prometheus_set_budget('all', 'month', 1000000000)});
+		is(sql("SELECT prometheus_result($task)"), $end =~ /cancel|budget/ ? 'Five.' : 'Six.', "$what: the answer");
+		is( sql("SELECT string_agg(kind, ' ' ORDER BY step) FROM prometheus.step WHERE task_id = $task AND status = 'ok' AND kind <> 'review' AND name <> 'memory'"),
+			$end =~ /cancel|budget/ ? ($of eq 'Six.' ? 'plan chat reflect chat' : 'plan chat reflect') : 'plan chat reflect chat reflect',
+			"$what: nothing is done twice");
+	}
+}
+
+# It cannot go on in the second round, when no attempt is open: the first answer.
+sql(q{INSERT INTO thought VALUES ('slow', '{"of": "Poor."}')});
+think_of(chat => '{"text": "Five.", "again": {"text": "Six.", "tool": {"name": "add", "arguments": "{\"a\": 2, \"b\": 4}"}}}');
+think_of(reflect => $reflection->(0.7, 'Poor.', $reflection->(0.9, 'Better.')));
+foreach my $why ('limit', 'policy')
+{
+	my $holder = $node->background_psql('postgres');
+	$holder->query_safe('SELECT pg_advisory_lock(600)');
+	sql(q{SELECT prometheus_set_agent('again', options => '{"max_duration": "3 s"}')}) if $why eq 'limit';
+	$task = $node->submit("'Again.', 'again'");
+	$node->wait_for("$why: it waits", q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 600 AND NOT granted}, 1);
+	pause('all');
+	$holder->quit;
+	$node->wait_task($task, 'retrying');
+	sql(q{SELECT prometheus_set_policy('none', stage => 'task', effect => 'deny', match => '{"agent": "again"}', reason => 'No.')}) if $why eq 'policy';
+	$node->wait_for('the limit is over', "SELECT clock_timestamp() > started_at + interval '3 seconds' FROM prometheus.task WHERE task_id = $task", 't') if $why eq 'limit';
+	sql(q{SELECT prometheus_resume()});
+	$node->wait_task($task, 'completed');
+	is(sql("SELECT result, attempts FROM prometheus.task WHERE task_id = $task"), 'Five.|1', "$why: the first answer stands");
+	is(sql("SELECT string_agg(outcome, ' ' ORDER BY attempt) FROM prometheus.attempt WHERE task_id = $task AND started_at IS NOT NULL"), 'retry completed', "$why: in an attempt of its own");
+	sql(q{SELECT prometheus_set_agent('again', options => '{"max_duration": null}')});
+	sql(q{SELECT prometheus_set_policy('none', effect => 'off')}) if $why eq 'policy';
+}
+sql(q{DELETE FROM thought WHERE kind = 'slow'});
+think_of(chat => '{"text": "It is 5."}');
 
 foreach my $of (qw(probability appropriateness))
 {

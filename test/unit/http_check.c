@@ -336,7 +336,8 @@ start(const PromModel *model, const char *text, int64 deadline, void *owner)
 	PromPrompt prompt = {
 		.messages = messages, .nmessages = 2, .model = model->model};
 
-	return prom_llm_start(http, model, &prompt, deadline, start_fresh, owner);
+	return prom_llm_start(http, model, &prompt, NULL, deadline, start_fresh,
+						  owner);
 }
 
 /* Wait and drive once, as the process's loop does. */

@@ -21,7 +21,7 @@ finish()
 }
 trap finish EXIT
 
-parts=(src/{codec,http,transfer,timer,peer,header,address,secret,sse,text,retry,llm,toolcall}.c
+parts=(src/{codec,http,transfer,timer,peer,header,rate,pace,address,secret,sse,text,retry,llm,toolcall}.c
 	src/provider/*.c test/unit/standin.c)
 flags=(-g -O1 -D_GNU_SOURCE -DUSE_ASSERT_CHECKING=1 '-DPROM_VERSION="test"'
 	-Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare
@@ -82,9 +82,11 @@ run() # COMMAND...
 if [ "$what" = all ]; then
 	build text_test
 	build codec_test
+	build rate_test
 	build reply_test
 	run "$work/text_test"
 	run "$work/codec_test"
+	run "$work/rate_test"
 	run "$work/reply_test" test/replies "${PROM_FUZZ_SECONDS:-5}"
 fi
 

@@ -1,0 +1,169 @@
+/*
+ * Which traces are sampled.  A trace is decided about when it is at rest: as a
+ * whole, so that no parent is missing, and however long an approval took.  By
+ * its class first: one with an error, a veto, a dead letter, one that took
+ * long, and one whose metadata ask for it, are sampled all; of the rest so many
+ * as prometheus.trace_sample_ratio says, by the id, or as who began it said.
+ * The class does not depend on the id, so counts stay unbiased: th is what
+ * OpenTelemetry's tracestate then says of how many others a trace stands for.
+ */
+CREATE FUNCTION prometheus._sample_threshold(ratio double precision)
+RETURNS text
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'prom_sample_threshold';
+COMMENT ON FUNCTION prometheus._sample_threshold(double precision) IS
+    'The threshold of a ratio, as th of OpenTelemetry''s tracestate has it: 1 to 14 hexadecimal digits; a trace whose last 14 digits are not below it is sampled. Null: none is.';
+
+CREATE FUNCTION prometheus._is_sampled(trace_id text, threshold text)
+RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(right(trace_id, 14) COLLATE "C"
+                >= rpad(threshold, 14, '0') COLLATE "C", false);
+COMMENT ON FUNCTION prometheus._is_sampled(text, text) IS
+    'Is a trace (32 hexadecimal digits) sampled, by its id and a threshold?';
+
+/*
+ * The tasks of a task's trace: those that were submitted with it have a
+ * traceparent, by which they are found; the first one has none, but is the
+ * parent of another, or sent the request that a traceparent is of.
+ */
+CREATE FUNCTION prometheus._trace_tasks(task_id bigint) RETURNS bigint[]
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+WITH RECURSIVE given AS (
+    SELECT t.task_id, t.trace_id, t.parent_id, t.traceparent
+      FROM prometheus._task t
+     WHERE t.task_id = $1
+), parted AS (
+    SELECT g.task_id, g.trace_id, g.parent_id, g.traceparent FROM given g
+    UNION
+    SELECT t.task_id, t.trace_id, t.parent_id, t.traceparent
+      FROM given g
+      JOIN prometheus._task t
+           ON t.trace_id = g.trace_id AND t.traceparent IS NOT NULL
+), whole AS (
+    SELECT p.task_id, p.trace_id, p.parent_id, p.traceparent FROM parted p
+    UNION
+    SELECT t.task_id, t.trace_id, t.parent_id, t.traceparent
+      FROM whole w
+     CROSS JOIN LATERAL (
+           SELECT w.parent_id AS task_id
+           UNION ALL
+           SELECT c.task_id FROM prometheus._call c
+            WHERE c.call_id = ('x' || substr(w.traceparent, 37, 16))
+                              ::bit(64)::bigint) x
+      JOIN prometheus._task t
+           ON t.task_id = x.task_id AND t.trace_id = w.trace_id
+)
+SELECT array_agg(DISTINCT w.task_id ORDER BY w.task_id) FROM whole w;
+END;
+COMMENT ON FUNCTION prometheus._trace_tasks(bigint) IS
+    'The tasks of the trace of a task; null: it is not there.';
+
+/*
+ * Over all tasks, whoever may see them: a trace is sampled or it is not.  For
+ * an exporter, and for prometheus.sampling.
+ */
+CREATE FUNCTION prometheus._sample(
+    task_id bigint,
+    OUT trace_id text,
+    OUT ended_at timestamptz,
+    OUT reason text,
+    OUT decision text,
+    OUT th text)
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+WITH task AS (
+    SELECT t.task_id, t.trace_id, t.submitted_at, t.traceparent, t.metadata,
+           e.ended_at, e.outcome
+      FROM unnest(prometheus._trace_tasks($1)) AS m (task_id)
+      JOIN prometheus._task t ON t.task_id = m.task_id
+      LEFT JOIN LATERAL (
+           SELECT o.outcome, o.ended_at, o.attempt
+             FROM prometheus._outcome o
+            WHERE o.task_id = t.task_id
+            ORDER BY o.attempt DESC LIMIT 1) o ON true
+      LEFT JOIN LATERAL (
+           SELECT o.outcome, o.ended_at
+            WHERE o.outcome NOT IN ('retry', 'waiting', 'lost')
+              AND NOT EXISTS (
+                  SELECT FROM prometheus._retry r
+                   WHERE r.task_id = t.task_id
+                     AND r.attempt >= o.attempt)) e ON true
+), trace AS (
+    SELECT min(replace(t.trace_id::text, '-', '')) AS trace_id,
+           CASE WHEN bool_and(t.ended_at IS NOT NULL)
+                THEN max(t.ended_at) END AS ended_at,
+           bool_or(t.metadata ->> 'trace' = 'always') AS is_forced,
+           bool_or(t.outcome = 'vetoed' OR EXISTS (
+               SELECT FROM prometheus._verdict v
+                WHERE v.task_id = t.task_id AND NOT v.approved)) AS has_veto,
+           bool_or(t.outcome IN ('failed', 'quarantined') OR EXISTS (
+               SELECT FROM prometheus._outcome o
+                WHERE o.task_id = t.task_id
+                  AND o.outcome IN ('retry', 'lost', 'failed')) OR EXISTS (
+               SELECT FROM prometheus._step s
+                WHERE s.task_id = t.task_id
+                  AND s.status <> 'ok')) AS has_error,
+           bool_or(EXISTS (
+               SELECT FROM prometheus._delivery d
+                WHERE d.task_id = t.task_id
+                  AND d.status = 'dead')) AS has_dead_letter,
+           bool_or(t.ended_at - t.submitted_at > nullif(current_setting(
+               'prometheus.trace_slow'), '0')::interval) AS is_slow,
+           -- as who began the trace says, if somebody else did
+           (array_agg(substr(t.traceparent, 54, 2) ORDER BY t.task_id)
+               FILTER (WHERE t.traceparent IS NOT NULL))[1] AS flags,
+           bool_or(t.traceparent IS NULL) AS is_ours,
+           prometheus._sample_threshold(current_setting(
+               'prometheus.trace_sample_ratio')::double precision) AS threshold
+      FROM task t
+), application AS (
+    SELECT bool_or(x.status = 'error') AS has_error,
+           max(x.ended_at) AS ended_at,
+           bool_or(x.parent_span_id IS NULL) AS has_root
+      FROM trace t
+      JOIN prometheus._span x ON x.trace_id = t.trace_id::uuid
+), class AS (
+    SELECT t.trace_id,
+           CASE WHEN t.ended_at IS NOT NULL
+                THEN greatest(t.ended_at, a.ended_at) END AS ended_at,
+           CASE WHEN t.is_forced THEN 'forced'
+                WHEN t.has_veto THEN 'veto'
+                WHEN t.has_error OR a.has_error THEN 'error'
+                WHEN t.has_dead_letter THEN 'dead letter'
+                WHEN t.is_slow THEN 'slow' END AS class,
+           t.is_ours OR coalesce(a.has_root, false) AS is_ours,
+           CASE WHEN t.is_ours OR coalesce(a.has_root, false)
+                THEN prometheus._is_sampled(t.trace_id, t.threshold)
+                ELSE get_bit(decode(t.flags, 'hex'), 0) = 1 END AS is_sampled,
+           t.threshold
+      FROM trace t
+     CROSS JOIN application a
+     WHERE t.trace_id IS NOT NULL
+)
+SELECT c.trace_id,
+       c.ended_at,
+       coalesce(c.class, CASE WHEN c.is_ours THEN 'ratio' ELSE 'parent' END),
+       -- at rest: what is written a moment later is there, too
+       CASE WHEN c.ended_at < statement_timestamp() - interval '2 s'
+            THEN CASE WHEN c.class IS NOT NULL OR c.is_sampled
+                      THEN 'keep' ELSE 'drop' END END,
+       CASE WHEN c.class IS NOT NULL THEN '0'
+            WHEN c.is_ours THEN c.threshold END
+  FROM class c;
+END;
+COMMENT ON FUNCTION prometheus._sample(bigint) IS
+    'Whether the trace of a task is sampled, over all of its tasks and spans, whoever may see them; no row: it is not there.';
+
+CREATE FUNCTION @extschema@.prometheus_sampling(
+    task_id bigint,
+    OUT trace_id text,
+    OUT ended_at timestamptz,
+    OUT reason text,
+    OUT decision text,
+    OUT th text)
+LANGUAGE c STABLE STRICT PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'prom_sampling';
+COMMENT ON FUNCTION @extschema@.prometheus_sampling(bigint) IS
+    'Whether the trace that a task is a part of is sampled. reason: forced (metadata {"trace": "always"}), veto, error, dead letter or slow (prometheus.trace_slow), which are sampled all; else ratio (by prometheus.trace_sample_ratio and the id) or parent (as the traceparent says that it was begun with). decision: keep or drop; null: it is not at rest, which it is 2 s after the last of its tasks has ended (ended_at). th: the threshold for OpenTelemetry''s tracestate; null: not known, or nothing is sampled. Raises undefined_object for a task that is unknown or not the caller''s.';
