@@ -27,9 +27,9 @@ typedef struct PromLoaded
 	bool retrying; /* an attempt has ended, since a retry by hand */
 	bool waiting;  /* the last one, since it waits for a person */
 	const char *mode;
-	int64 parent_id;   /* the task that delegated it; 0: none, */
-	bool parent_ended; /* which has ended without it */
-	TimestampTz since; /* submitted, due or retried by hand: the last */
+	int64 parent_id;       /* the task that delegated it; 0: none, */
+	bool parent_ended;     /* which has ended without it */
+	TimestampTz since;     /* submitted, due or retried by hand: the last */
 	int32 outcome_attempt; /* of the last outcome; 0: none */
 	int32 used;
 	int32 last_attempt; /* of the last attempt; 0: none */

@@ -251,7 +251,8 @@ exemplar_of(const PromAttempt *attempt, int64 span_id, TimestampTz now)
 {
 	PromExemplar exemplar = {.span_id = span_id, .at = now};
 
-	memcpy(exemplar.trace_id, attempt->trace.id.data, sizeof(exemplar.trace_id));
+	memcpy(exemplar.trace_id, attempt->trace.id.data,
+		   sizeof(exemplar.trace_id));
 	return exemplar;
 }
 
