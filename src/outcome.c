@@ -68,11 +68,11 @@ prom_outcome_end(PromFactWriter *writer, PromAttempt *attempt,
 	end.step = loaded->last_step;
 	end.error_type = error_type;
 	end.error = error;
+	prom_load_identify(attempt, loaded);
 	if (attempt->stands != 0 && !open)
 		prom_course_begin_idle(writer, attempt, loaded, now);
 	if (attempt->stands != 0)
 		stand(attempt, &end);
-	prom_load_identify(attempt, loaded);
 	prom_outcome_add(writer, attempt, &end, now);
 	attempt->next = PROM_NEXT_ENDED;
 }
