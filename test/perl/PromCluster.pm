@@ -219,6 +219,18 @@ sub submit
 		"SELECT prometheus_submit($arguments)");
 }
 
+# The same of a task with which a process crashes, perhaps before the session
+# that has submitted it is told its id: nobody submits another one meanwhile.
+sub submit_to_crash
+{
+	my ($self, $arguments) = @_;
+	my ($rc, $id) = $self->psql('postgres', "SELECT prometheus_submit($arguments)");
+
+	return $id if $rc == 0;
+	$self->wait_for('the server is back', 'SELECT 1', 1);
+	return $self->safe_psql('postgres', 'SELECT max(task_id) FROM prometheus._task');
+}
+
 # Make an agent, and a model of the same name, for one behaviour of a FakeLLM;
 # with secret => ..., options => '{...}', instructions => ..., name => ....
 sub fake_agent

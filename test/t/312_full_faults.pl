@@ -71,7 +71,7 @@ sub run_round
 	$round++;
 	$node->set_fault($fault);
 	my $request = $agent eq 'server' ? $node->script([ [ 'note', {} ] ], "round $round") : "'full $round'";
-	my $task = $node->submit("$request, '$agent'");
+	my $task = $node->submit_to_crash("$request, '$agent'");
 	$node->wait_task($task, 'completed');
 	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
 	usleep(10_000) while !$node->fault_fired($point) && time < $end;

@@ -43,7 +43,7 @@ foreach my $fault (
 
 	$round++;
 	$node->set_fault($fault);
-	my $task = $node->submit($node->script([ map { [ $_, { n => $round } ] } qw(push look keyed) ], 'end') . ", 'a'");
+	my $task = $node->submit_to_crash($node->script([ map { [ $_, { n => $round } ] } qw(push look keyed) ], 'end') . ", 'a'");
 	$node->wait_task($task, 'completed');
 	ok($node->fault_fired($point), "$fault: it was met");
 	is($node->log_count(qr/all server processes terminated; reinitializing/, $log), $action eq 'die' ? 1 : 0, "$fault: crashes");

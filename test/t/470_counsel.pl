@@ -115,9 +115,9 @@ is( sql("SELECT concat_ws('|', model, tokens_in, tokens_out, cost, output ->> 'c
 	"reviewer|100|10|0.1|$said|task|reviewer", 'good: the step');
 is(column_of($task, 'cost'), '0.1', 'good: the task has cost it');
 is(sql(q{SELECT concat_ws('|', tasks, tokens_in, cost) FROM prometheus.usage WHERE model = 'reviewer'}), '1|100|0.1', 'good: usage');
-is( sql("SELECT concat_ws('|', name, kind, status, attributes ->> 'gen_ai.operation.name', attributes ->> 'gen_ai.provider.name', attributes ->> 'prometheus.cost') FROM prometheus.span WHERE attributes ->> 'prometheus.task_id' = '$task' AND name LIKE 'review%'"
+is( sql("SELECT concat_ws('|', name, kind, status, attributes ->> 'gen_ai.operation.name', attributes ->> 'gen_ai.provider.name', attributes ->> 'prometheus.cost') FROM prometheus.span WHERE attributes ->> 'prometheus.task_id' = '$task' AND name LIKE 'review%' ORDER BY name"
 	),
-	'review reviewer|internal|ok|review|function|0.1', 'good: the span');
+	"review reviewer|internal|ok|review|function|0.1\nreview task|internal|ok|review", 'good: the spans, of the model and of the rules');
 like(sql("SELECT prometheus_trace($task)"), qr/^ *review reviewer/m, 'good: the trace');
 
 # What she was asked.
