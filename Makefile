@@ -9,7 +9,7 @@ MODULE_big  = $(EXTENSION)
 OBJS       := $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/provider/*.c src/tool/*.c)))
 PG_CPPFLAGS = -iquote src -DPROM_VERSION='"$(EXTVERSION)"' $(if $(FAULTS),-DPROM_FAULTS)
 PG_CFLAGS   = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare
-SHLIB_LINK := $(shell pkg-config --libs libcurl json-c libzstd 2>/dev/null || echo -lcurl -ljson-c -lzstd)
+SHLIB_LINK := $(shell pkg-config --libs libcurl json-c libzstd zlib 2>/dev/null || echo -lcurl -ljson-c -lzstd -lz)
 
 # One install script, concatenated from the numbered modules.
 INSTALL_SQL = sql/$(EXTENSION)--$(EXTVERSION).sql

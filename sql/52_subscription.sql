@@ -54,6 +54,8 @@ CREATE INDEX _delivery_key
 CREATE INDEX _delivery_dead
     ON prometheus._delivery (subscription, fingerprint)
     WHERE status = 'dead';
+CREATE INDEX _delivery_task ON prometheus._delivery (task_id)
+    WHERE task_id IS NOT NULL;
 CREATE INDEX _delivery_dead_task ON prometheus._delivery (task_id)
     WHERE status = 'dead' AND task_id IS NOT NULL;
 CREATE INDEX _delivery_ended ON prometheus._delivery (ended_at)

@@ -111,10 +111,11 @@ COMMENT ON FUNCTION prometheus._captured_message(text, text) IS
  * Nothing here may say what was asked or answered, but by the functions above,
  * nor quote an error.
  */
-CREATE VIEW prometheus.span WITH (security_barrier) AS
+CREATE VIEW prometheus._every_span WITH (security_barrier) AS
 SELECT s.*
   FROM (
-       SELECT replace(t.trace_id::text, '-', '') AS trace_id,
+       SELECT t.task_id,
+              replace(t.trace_id::text, '-', '') AS trace_id,
               lpad(to_hex(t.event_id), 16, '0') AS span_id,
               substr(t.traceparent, 37, 16) AS parent_span_id,
               'invoke_agent ' || t.agent AS name,
@@ -189,7 +190,8 @@ SELECT s.*
               ON true
         WHERE prometheus._seen(t.xid)
        UNION ALL
-       SELECT replace(t.trace_id::text, '-', ''),
+       SELECT t.task_id,
+              replace(t.trace_id::text, '-', ''),
               lpad(to_hex(s.event_id), 16, '0'),
               lpad(to_hex(t.event_id), 16, '0'),
               CASE s.kind WHEN 'tool' THEN 'execute_tool ' || s.name
@@ -263,7 +265,8 @@ SELECT s.*
                          ->> 'version')::bigint END
         WHERE prometheus._seen(s.xid)
        UNION ALL
-       SELECT replace(t.trace_id::text, '-', ''),
+       SELECT t.task_id,
+              replace(t.trace_id::text, '-', ''),
               lpad(to_hex(c.call_id), 16, '0'),
               lpad(to_hex(coalesce(s.event_id, t.event_id)), 16, '0'),
               coalesce(h.method, 'POST'),
@@ -344,7 +347,8 @@ SELECT s.*
                  AND g.version = a.agent_version LIMIT 1) h ON true
         WHERE prometheus._seen(c.xid)
        UNION ALL -- reviews by rules: of requests that they allowed, of all else
-       SELECT replace(t.trace_id::text, '-', ''),
+       SELECT t.task_id,
+              replace(t.trace_id::text, '-', ''),
               prometheus._review_id(t.event_id, r.attempt, r.step, r.stage,
                                     r.policy, r.effect),
               lpad(to_hex(t.event_id), 16, '0'),
@@ -408,7 +412,8 @@ SELECT s.*
               ON o.task_id = t.task_id AND o.attempt = r.attempt
                  AND prometheus._seen(o.xid)
        UNION ALL -- events that were pushed; what is now, so not under AS OF
-       SELECT replace(t.trace_id::text, '-', ''),
+       SELECT t.task_id,
+              replace(t.trace_id::text, '-', ''),
               lpad(to_hex(d.delivery_id), 16, '0'),
               lpad(to_hex(coalesce(s.event_id, t.event_id)), 16, '0'),
               CASE WHEN b.url IS NULL THEN 'process ' ELSE 'send ' END
@@ -446,7 +451,8 @@ SELECT s.*
         WHERE prometheus._may_see(b.owner, b.owner_oid)
           AND prometheus._moment() IS NULL
        UNION ALL -- of applications
-       SELECT replace(x.trace_id::text, '-', ''),
+       SELECT NULL,
+              replace(x.trace_id::text, '-', ''),
               lpad(to_hex(x.span_id), 16, '0'),
               lpad(to_hex(x.parent_span_id), 16, '0'),
               x.name,
@@ -464,6 +470,13 @@ SELECT s.*
          FROM prometheus._span x
         WHERE prometheus._may_see(x.owner, x.owner_oid)
           AND prometheus._seen(x.xid)) s;
+COMMENT ON VIEW prometheus._every_span IS
+    'What prometheus.span shows, each with the task that it is of, by which it is found; null: of an application.';
+
+CREATE VIEW prometheus.span WITH (security_barrier) AS
+SELECT s.trace_id, s.span_id, s.parent_span_id, s.name, s.kind, s.started_at,
+       s.ended_at, s.status, s.attributes
+  FROM prometheus._every_span s;
 COMMENT ON VIEW prometheus.span IS
     'The traces of the tasks that you may see, read from their facts: each task, its reviews, its steps, their calls, and what was pushed of its events to subscriptions that you may see; and the spans of applications (prometheus_span_start()) of the roles that you have. Ids as in W3C Trace Context, names and attributes as in the OpenTelemetry semantic conventions for generative AI, HTTP and messaging (1.41); what was asked and answered only if prometheus.capture_content says so.';
 COMMENT ON COLUMN prometheus.span.trace_id IS

@@ -26,6 +26,9 @@ BEGIN
         body := pg_catalog.replace(body, 'prometheus._used x',
             pg_catalog.concat('(', pg_catalog.rtrim(pg_catalog.pg_get_viewdef(
                 'prometheus._used'::pg_catalog.regclass), ';'), ') x'));
+        body := pg_catalog.replace(body, 'prometheus._every_span s',
+            pg_catalog.concat('(', pg_catalog.rtrim(pg_catalog.pg_get_viewdef(
+                'prometheus._every_span'::pg_catalog.regclass), ';'), ') s'));
         body := pg_catalog.regexp_replace(body,
             'prometheus\._seen\((([a-z0-9_]+\.)?xid)\)',
             'prometheus._seen_in(\1, history.mark_id)', 'g');

@@ -80,6 +80,8 @@ static const Check checks[] = {
 	 "SELECT * FROM prometheus.consumer: let it poll and acknowledge, or prometheus_drop_consumer(); prometheus.subscription says why one is disabled. Events go after prometheus.retention, read or not."},
 	{"dead_letters", prom_pulse_dead, PROM_MEASURE_COUNT, "0",
 	 "SELECT * FROM prometheus.dead_letter says why; prometheus_redrive() delivers them again, prometheus_discard() takes them away."},
+	{"export_lag", prom_pulse_export, PROM_MEASURE_TIME, "15 min",
+	 "SELECT * FROM prometheus.export says what the receiver of prometheus.otlp_endpoint said last. Traces wait, and go after prometheus.retention and retention_waiting."},
 	{"marks_late", prom_pulse_marks, PROM_MEASURE_TIME, "30 s",
 	 "AS OF cannot show what is newer. The server's log says why the publisher cannot write marks, or it does not run."},
 	{"workers_missing", prom_pulse_workers, PROM_MEASURE_TIME, "30 s",

@@ -20,6 +20,7 @@
 #include "compat.h"
 #include "courier.h"
 #include "course.h"
+#include "export.h"
 #include "fault.h"
 #include "gate.h"
 #include "guc.h"
@@ -642,6 +643,7 @@ after_commit(PromWork **list, int n, TimestampTz now)
 		prom_shmem_wake(&prom_my_database->worker[PROM_SCHEDULER]);
 	if (nended > 0)
 		prom_shmem_wake_waiters(MyDatabaseId, ended, nended);
+	prom_export_ended(nended);
 	pg_atomic_write_u32(&prom_my_database->changed, 1);
 	prom_shmem_wake(&prom_my_database->worker[PROM_PUBLISHER]);
 }
@@ -681,8 +683,9 @@ wait_for_work(bool at_once)
 	else if (nkept > 0 && (timeout < 0 || timeout > PROM_WORK_WRITE_AGAIN))
 		timeout = PROM_WORK_WRITE_AGAIN;
 	timeout = prom_worker_sooner(
-		timeout, prom_worker_wait_time(Min(prom_jobs_next_moment(),
-										   prom_courier_next_moment())));
+		timeout, prom_worker_wait_time(Min(
+					 Min(prom_jobs_next_moment(), prom_courier_next_moment()),
+					 prom_export_next_moment())));
 	if (wait_event == 0)
 		wait_event = prom_wait_event_new("PrometheusCaller");
 	timeout = prom_worker_wait_limit(timeout);
@@ -717,6 +720,7 @@ begin(Datum main_arg)
 		proc_exit(0);
 	prom_gate_forget_calls(prom_my_database);
 	prom_courier_begin();
+	prom_export_begin();
 	prom_work_hear_replies();
 	prom_sight_begin();
 	http = prom_http_create();
@@ -759,9 +763,11 @@ prom_caller_main(Datum main_arg)
 			run_turn(now);
 		let_joined_go_on(now);
 		prom_courier_drive(http, now);
+		prom_export_drive(http, now);
 		prom_jobs_drive(now);
 		pg_atomic_write_u32(&prom_my_worker->in_flight,
-							in_flight + prom_courier_in_flight());
+							in_flight + prom_courier_in_flight() +
+								prom_export_in_flight());
 		if (in_flight == 0 && nkept == 0 && prom_jobs_count() == 0 &&
 			prom_versions_kept() > CACHED_VERSIONS)
 			prom_versions_forget();

@@ -62,6 +62,9 @@ check_name(const char *name)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the name of a consumer must have 1 to %d bytes",
 						PROM_MAX_NAME)));
+	if (strcmp(name, PROM_CONSUMER_EXPORT) == 0)
+		ereport(ERROR, (errcode(ERRCODE_RESERVED_NAME),
+						errmsg("the name \"%s\" is reserved", name)));
 }
 
 static char *
@@ -320,6 +323,11 @@ check_pulled(const Consumer *consumer)
 	};
 	Datum value = CStringGetTextDatum(consumer->window.name);
 
+	if (strcmp(consumer->window.name, PROM_CONSUMER_EXPORT) == 0)
+		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+						errmsg("\"%s\" is the export of traces",
+							   consumer->window.name),
+						errhint("Without prometheus.otlp_endpoint it is removed.")));
 	prom_statement_run_now(&statement, &value);
 	if (SPI_processed > 0)
 		ereport(ERROR,
@@ -568,6 +576,7 @@ prom_replay(PG_FUNCTION_ARGS)
 	update_consumer(&consumer);
 	end(&before);
 	prom_wakeup_publisher(); /* it may be a subscription */
+	prom_wakeup_export();    /* or that */
 	PG_RETURN_VOID();
 }
 
@@ -660,6 +669,41 @@ prom_consumer_take(const char *name, int want, PromEntry **entries,
 }
 
 
+/* That of the export. */
+
+int
+prom_consumer_read(const char *name, int want, PromWindow *window,
+				   char **place, PromEntry **entries, bool *all)
+{
+	Consumer consumer;
+	bool changed;
+	int n;
+
+	if (!find_consumer(name, &consumer))
+		return -1;
+	*place = prom_window_place(&consumer.window);
+	n = find_events(&consumer, want, entries, all, &changed);
+	*window = consumer.window;
+	return n;
+}
+
+bool
+prom_consumer_move(const char *name, const char *place,
+				   const PromWindow *window)
+{
+	Consumer consumer;
+
+	prom_consumer_lock(name);
+	if (!find_consumer(name, &consumer) ||
+		strcmp(prom_window_place(&consumer.window), place) != 0)
+		return false;
+	begin_anew(&consumer);
+	consumer.window = *window;
+	update_consumer(&consumer);
+	return true;
+}
+
+
 /* How far they are. */
 
 /* All consumers, as the owner; how many. */
@@ -739,7 +783,8 @@ prom_consumer_count(int seconds, StringInfo late)
 	{
 		const Consumer *one = &consumers[i];
 
-		if (prom_window_behind(&one->window) <= seconds * USECS_PER_SEC)
+		if (strcmp(one->window.name, PROM_CONSUMER_EXPORT) == 0 ||
+			prom_window_behind(&one->window) <= seconds * USECS_PER_SEC)
 			continue;
 		if (prom_role_shows(before.user, one->owner, one->window.reader))
 			appendStringInfo(late, "%s%s", late->len > 0 ? ", " : "",

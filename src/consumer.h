@@ -34,4 +34,22 @@ extern void prom_consumer_push(const char *name, ArrayType *types, Oid owner,
 extern int prom_consumer_take(const char *name, int want, PromEntry **entries,
 							  int64 *mark_id, bool *more);
 
+/*
+ * For the export of traces (export.c), which reads in one transaction and
+ * acknowledges in another: a consumer whose name others cannot have.
+ */
+#define PROM_CONSUMER_EXPORT "prometheus.otlp"
+
+/*
+ * Read it, and the next events; how many, and -1: there is no such consumer.
+ * place says where it was.  The window, which is open if there are any, may be
+ * gone through, and then is where it goes on.
+ */
+extern int prom_consumer_read(const char *name, int want, PromWindow *window,
+							  char **place, PromEntry **entries, bool *all);
+
+/* Acknowledge that far; false: it is not any more where it was. */
+extern bool prom_consumer_move(const char *name, const char *place,
+							   const PromWindow *window);
+
 #endif

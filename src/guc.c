@@ -12,11 +12,13 @@
 #include "utils/varlena.h"
 
 #include "as_of.h"
+#include "collector.h"
 #include "compat.h"
 #include "fault.h"
 #include "guc.h"
 #include "mutant.h"
 #include "shmem.h"
+#include "url.h"
 
 bool prom_guc_allow_private_endpoints = false;
 int prom_guc_capture_content = PROM_CAPTURE_OFF;
@@ -31,6 +33,12 @@ int prom_guc_max_request = 1024;
 int prom_guc_max_state = 65536;
 int prom_guc_metric_series = 1000;
 int prom_guc_network_memory = 262144;
+int prom_guc_otlp_compression = PROM_COMPRESSION_GZIP;
+char *prom_guc_otlp_endpoint = NULL;
+char *prom_guc_otlp_headers = NULL;
+int prom_guc_otlp_interval = 5000;
+char *prom_guc_otlp_service_name = NULL;
+int prom_guc_otlp_timeout = 10000;
 int prom_guc_queue_memory = 65536;
 int prom_guc_rescan_interval = 30000;
 int prom_guc_retention = 30 * SECS_PER_DAY;
@@ -46,6 +54,12 @@ static const struct config_enum_entry captures[] = {
 	{"off", PROM_CAPTURE_OFF, false},
 	{"metadata", PROM_CAPTURE_METADATA, false},
 	{"full", PROM_CAPTURE_FULL, false},
+	{NULL, 0, false},
+};
+
+static const struct config_enum_entry compressions[] = {
+	{"none", PROM_COMPRESSION_NONE, false},
+	{"gzip", PROM_COMPRESSION_GZIP, false},
 	{NULL, 0, false},
 };
 
@@ -110,6 +124,36 @@ check_ring_size(int *newval, void **extra, GucSource source)
 		return false;
 	}
 	return true;
+}
+
+static bool
+check_otlp_endpoint(char **newval, void **extra, GucSource source)
+{
+	const char *problem = **newval == '\0' ? NULL : prom_url_problem(*newval);
+
+	if (problem != NULL)
+		GUC_check_errdetail("%s", problem);
+	return problem == NULL;
+}
+
+/* What it is set to may be a key by mistake: it is not quoted. */
+static bool
+check_otlp_headers(char **newval, void **extra, GucSource source)
+{
+	const char *problem = prom_collector_headers_problem(*newval);
+
+	if (problem == NULL)
+		return true;
+	GUC_check_errmsg("invalid value for parameter \"%s\"",
+					 "prometheus.otlp_headers");
+	GUC_check_errdetail("%s", problem);
+	return false;
+}
+
+static bool
+check_not_empty(char **newval, void **extra, GucSource source)
+{
+	return **newval != '\0';
 }
 
 static void
@@ -197,10 +241,48 @@ define_retention(void)
 		INT_MAX, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable(
 		"prometheus.retention_waiting",
-		"Time beyond prometheus.retention for which events wait for subscriptions that have not been given them.",
+		"Time beyond prometheus.retention for which events wait for subscriptions that have not been given them, and tasks for their export.",
 		"And with them all that came after them.", &prom_guc_retention_waiting,
 		30 * SECS_PER_DAY, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL,
 		NULL);
+}
+
+static void
+define_export(void)
+{
+	DefineCustomEnumVariable(
+		"prometheus.otlp_compression",
+		"How what is exported is compressed.", NULL,
+		&prom_guc_otlp_compression, PROM_COMPRESSION_GZIP, compressions,
+		PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable(
+		"prometheus.otlp_endpoint",
+		"OpenTelemetry Collector that traces are exported to.",
+		"Its address, without /v1/traces, which is appended. Empty: they are not exported, and when it is set again, those of tasks that end from then on.",
+		&prom_guc_otlp_endpoint, "", PGC_SIGHUP, 0, check_otlp_endpoint, NULL,
+		NULL);
+	DefineCustomStringVariable(
+		"prometheus.otlp_headers",
+		"Headers that it is sent, with the names of their secrets.",
+		"A list of NAME=SECRET separated by commas; a secret is a file in prometheus.secrets_dir, or env:NAME.",
+		&prom_guc_otlp_headers, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+		check_otlp_headers, NULL, NULL);
+	DefineCustomIntVariable(
+		"prometheus.otlp_interval",
+		"Time from the end of a task to the export of its trace.",
+		"What has ended meanwhile is sent together; at once, if that is much.",
+		&prom_guc_otlp_interval, 5000, 1, 3600000, PGC_SIGHUP, GUC_UNIT_MS,
+		NULL, NULL, NULL);
+	DefineCustomStringVariable(
+		"prometheus.otlp_service_name",
+		"service.name of what is exported.", NULL,
+		&prom_guc_otlp_service_name, "prometheus", PGC_SIGHUP, 0,
+		check_not_empty, NULL, NULL);
+	DefineCustomIntVariable(
+		"prometheus.otlp_timeout",
+		"Time that one attempt to export may take.",
+		"Then it is made again.", &prom_guc_otlp_timeout, 10000, 1, 600000,
+		PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 }
 
 static void
@@ -253,6 +335,7 @@ prom_guc_define(void)
 		"AS OF shows what the last mark before a moment saw.",
 		&prom_guc_mark_interval, 1000, 10, 3600000, PGC_SIGHUP, GUC_UNIT_MS,
 		NULL, NULL, NULL);
+	define_export();
 	DefineCustomIntVariable(
 		"prometheus.rescan_interval",
 		"Time after which a scheduler looks for tasks that came without a hint.",

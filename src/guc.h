@@ -15,6 +15,13 @@ typedef enum PromCapture
 	PROM_CAPTURE_FULL
 } PromCapture;
 
+/* How bodies for a collector are sent. */
+typedef enum PromCompression
+{
+	PROM_COMPRESSION_NONE,
+	PROM_COMPRESSION_GZIP
+} PromCompression;
+
 extern bool prom_guc_allow_private_endpoints;
 extern int prom_guc_capture_content; /* PromCapture */
 extern char *prom_guc_caused_by_text;
@@ -27,7 +34,13 @@ extern int prom_guc_max_in_flight;
 extern int prom_guc_max_request; /* kB */
 extern int prom_guc_max_state;   /* kB */
 extern int prom_guc_metric_series;
-extern int prom_guc_network_memory;    /* kB */
+extern int prom_guc_network_memory;   /* kB */
+extern int prom_guc_otlp_compression; /* PromCompression */
+extern char *prom_guc_otlp_endpoint;
+extern char *prom_guc_otlp_headers;
+extern int prom_guc_otlp_interval; /* ms */
+extern char *prom_guc_otlp_service_name;
+extern int prom_guc_otlp_timeout;      /* ms */
 extern int prom_guc_queue_memory;      /* kB */
 extern int prom_guc_rescan_interval;   /* ms */
 extern int prom_guc_retention;         /* s; 0: for ever */

@@ -17,10 +17,13 @@
 #include "alert.h"
 #include "backup.h"
 #include "consumer.h"
+#include "encoding.h"
 #include "era.h"
+#include "exported.h"
 #include "extension.h"
 #include "gate.h"
 #include "guc.h"
+#include "role.h"
 #include "shmem.h"
 #include "subscription.h"
 #include "track.h"
@@ -316,6 +319,40 @@ put_subscriptions(ReturnSetInfo *result)
 		put(result, "dead letters", "ok", "none", NULL);
 }
 
+static void
+put_export(ReturnSetInfo *result, PromDatabase *db)
+{
+	PromExported now;
+	const char *error = "";
+
+	if (prom_guc_otlp_endpoint == NULL || *prom_guc_otlp_endpoint == '\0')
+		put(result, "export", "ok", "off", NULL);
+	else if (!prom_exported_look(db, &now))
+		put(result, "export", "warning", "has not begun",
+			"The caller turns it on: see whether it runs.");
+	else if (now.failing_since != 0)
+	{
+		if (prom_role_is_admin())
+			error = psprintf(": %s", prom_encoding_from_utf8(now.error));
+		put(result, "export", "warning",
+			psprintf("fails since %s%s", timestamptz_to_str(now.failing_since),
+					 error),
+			"Nothing is lost while it lasts, and prometheus.export shows more; see to the receiver and prometheus.otlp_endpoint, otlp_headers and allow_private_endpoints. What it refuses with 400, 500 and the like is not sent again.");
+	}
+	else if (now.count.refused > 0 || now.count.rejected > 0 ||
+			 now.count.dropped > 0)
+		put(result, "export", "warning",
+			psprintf("%lld spans; %lld refused, %lld rejected, %lld could not be written",
+					 (long long) now.count.spans,
+					 (long long) now.count.refused,
+					 (long long) now.count.rejected,
+					 (long long) now.count.dropped),
+			"prometheus.export says what the receiver said last; what could not be written is in the server's log.");
+	else
+		put(result, "export", "ok",
+			psprintf("%lld spans", (long long) now.count.spans), NULL);
+}
+
 /* What is over its threshold. */
 static void
 put_alerts(ReturnSetInfo *result)
@@ -367,6 +404,7 @@ prom_health(PG_FUNCTION_ARGS)
 	put_database(result, db);
 	put_places(result);
 	put_secrets(result);
+	put_export(result, db);
 	put_notifications(result);
 	put_backups(result);
 	if (is_ours)

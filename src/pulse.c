@@ -17,6 +17,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "consumer.h"
 #include "gate.h"
 #include "position.h"
 #include "queue.h"
@@ -378,15 +379,20 @@ static PromStatement unread_statement = {
 	" CROSS JOIN LATERAL (SELECT x.mark_id, x.at, x.snapshot"
 	"   FROM prometheus._mark x WHERE x.mark_id > c.base_mark"
 	"   ORDER BY x.mark_id LIMIT 3) m"
-	" WHERE c.bound IS NOT NULL OR c.base_at + interval '10 s' <"
-	"   (SELECT n.at FROM prometheus._mark n ORDER BY n.mark_id DESC LIMIT 1)"
+	" WHERE c.name <> '" PROM_CONSUMER_EXPORT "'"
+	" AND (c.bound IS NOT NULL OR c.base_at + interval '10 s' <"
+	"   (SELECT n.at FROM prometheus._mark n ORDER BY n.mark_id DESC LIMIT 1))"
 	" ORDER BY c.base_mark, c.name, m.mark_id",
 	0,
 	{0},
 	NULL};
 
 static PromStatement any_statement = {
-	"SELECT EXISTS (SELECT FROM prometheus._consumer)", 0, {0}, NULL};
+	"SELECT EXISTS (SELECT FROM prometheus._consumer c"
+	" WHERE c.name <> '" PROM_CONSUMER_EXPORT "')",
+	0,
+	{0},
+	NULL};
 
 static PromStatement dead_statement = {
 	"SELECT count(*), min(d.subscription)"

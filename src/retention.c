@@ -45,7 +45,9 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "consumer.h"
 #include "era.h"
+#include "exported.h"
 #include "fault.h"
 #include "guc.h"
 #include "retention.h"
@@ -390,8 +392,8 @@ end(void)
 /*
  * To the newest mark that is old enough, but never back.  What the current
  * period of a budget counts stays; and, for so long, what subscriptions have
- * not been given: what their positions do not see, and what waits.  False:
- * there is no such mark.
+ * not been given: what their positions do not see, and what waits; and what is
+ * not exported.  False: there is no such mark.
  */
 static bool
 move_horizon(void)
@@ -403,6 +405,8 @@ move_horizon(void)
 		" FROM (SELECT least((SELECT min(c.base_mark)"
 		"   FROM prometheus._subscription s"
 		"   JOIN prometheus._consumer c ON c.name = s.name),"
+		"  (SELECT c.base_mark FROM prometheus._consumer c WHERE $3"
+		"   AND c.name = '" PROM_CONSUMER_EXPORT "'),"
 		"  (SELECT min(d.mark_id) FROM prometheus._delivery d"
 		"   WHERE d.status = 'waiting')) AS hold) h),"
 		" (SELECT min(date_trunc(b.period,"
@@ -422,10 +426,10 @@ move_horizon(void)
 	static const char horizon_sql[] =
 		"SELECT least(h.at, $1), h.snapshot FROM prometheus._horizon h"
 		" ORDER BY h.at DESC LIMIT 1";
-	Oid types[2] = {TIMESTAMPTZOID, TIMESTAMPTZOID};
+	Oid types[3] = {TIMESTAMPTZOID, TIMESTAMPTZOID, BOOLOID};
 	Oid type = TIMESTAMPTZOID;
 	Datum value = TimestampTzGetDatum(before_now(prom_guc_retention));
-	Datum values[2];
+	Datum values[3];
 	MemoryContext before;
 	bool isnull;
 
@@ -434,7 +438,8 @@ move_horizon(void)
 	values[1] = TimestampTzGetDatum(
 		DatumGetTimestampTz(value) -
 		(int64) prom_guc_retention_waiting * USECS_PER_SEC);
-	if (SPI_execute_with_args(cutoff_sql, 2, types, values, NULL, true, 1) !=
+	values[2] = BoolGetDatum(!prom_exported_rests(prom_my_database));
+	if (SPI_execute_with_args(cutoff_sql, 3, types, values, NULL, true, 1) !=
 		SPI_OK_SELECT)
 		elog(ERROR, "could not read prometheus._budget");
 	value = TimestampTzGetDatum(prom_row_time(0, 1));

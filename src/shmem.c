@@ -208,6 +208,8 @@ init_database(PromDatabase *db, LWLockPadded *locks, char **free_space)
 	db->queue_lock = &locks[1].lock;
 	init_marks(&db->marks, &locks[2].lock);
 	init_vitals(&db->vitals);
+	pg_atomic_init_u32(&db->exported.asked, 0);
+	SpinLockInit(&db->exported.mutex);
 	prom_use_init(&db->uses);
 	db->queue_dsa = DSA_HANDLE_INVALID;
 	db->queue_root = InvalidDsaPointer;

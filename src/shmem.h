@@ -399,6 +399,36 @@ typedef struct PromVitals
 	TimestampTz stuck_since; /* jobs, without an executor; 0: none */
 } PromVitals;
 
+/* Of the export of traces: what is counted, of a request or since a time. */
+typedef struct PromExportCount
+{
+	int64 traces;
+	int64 unsampled;
+	int64 spans;
+	int64 rejected;
+	int64 refused;
+	int64 dropped;
+} PromExportCount;
+
+#define PROM_EXPORT_ERROR 300
+
+/* How the export is; written by the caller, under mutex. */
+typedef struct PromExported
+{
+	pg_atomic_uint32 asked; /* caller: the position may be another one */
+	slock_t mutex;
+	bool is_on;
+	bool rests;              /* nothing waits, for sure */
+	TimestampTz since;       /* it is counted */
+	TimestampTz waits_since; /* these may be 0: never, or not */
+	TimestampTz succeeded_at;
+	TimestampTz failing_since;
+	TimestampTz next_attempt_at;
+	PromExportCount count;
+	int64 failures;
+	char error[PROM_EXPORT_ERROR];
+} PromExported;
+
 /*
  * Memories that were recalled, by their ids: each belongs to one set.  See
  * use.c.
@@ -517,6 +547,7 @@ typedef struct PromDatabase
 		rescans; /* times the scheduler read the table, start included */
 	PromMarks marks;
 	PromVitals vitals;
+	PromExported exported;
 	PromSpanRing spans;
 	PromUses uses;
 

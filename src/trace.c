@@ -211,6 +211,22 @@ prom_trace_header(char *header, const PromTrace *trace, uint64 span_id)
 	snprintf(header, PROM_TRACE_HEADER_SIZE, "traceparent: %s", traceparent);
 }
 
+bool
+prom_trace_threshold(double ratio, char *digits)
+{
+	uint64 threshold = threshold_of(ratio);
+	int length = RANDOM_DIGITS;
+
+	if (threshold == UINT64CONST(1) << RANDOM_BITS)
+		return false;
+	snprintf(digits, PROM_TRACE_THRESHOLD_SIZE, "%0*llx", RANDOM_DIGITS,
+			 (unsigned long long) threshold);
+	while (length > 1 && digits[length - 1] == '0')
+		length--;
+	digits[length] = '\0';
+	return true;
+}
+
 PG_FUNCTION_INFO_V1(prom_sampling);
 
 /* Of a task that the caller may see; over all of its trace, as the owner. */
@@ -253,14 +269,9 @@ PG_FUNCTION_INFO_V1(prom_sample_threshold);
 Datum
 prom_sample_threshold(PG_FUNCTION_ARGS)
 {
-	uint64 threshold = threshold_of(PG_GETARG_FLOAT8(0));
-	char digits[2 * sizeof(uint64) + 1];
-	int length = RANDOM_DIGITS;
+	char digits[PROM_TRACE_THRESHOLD_SIZE];
 
-	if (threshold == UINT64CONST(1) << RANDOM_BITS)
+	if (!prom_trace_threshold(PG_GETARG_FLOAT8(0), digits))
 		PG_RETURN_NULL();
-	snprintf(digits, sizeof(digits), "%014llx", (unsigned long long) threshold);
-	while (length > 1 && digits[length - 1] == '0')
-		length--;
-	PG_RETURN_TEXT_P(cstring_to_text_with_len(digits, length));
+	PG_RETURN_TEXT_P(cstring_to_text(digits));
 }

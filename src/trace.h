@@ -43,6 +43,14 @@ extern bool prom_trace_of_task(int64 task_id, PromTrace *trace);
 /* Would its id alone have it sampled, if so many of all (0 to 1) are? */
 extern bool prom_trace_is_sampled(const pg_uuid_t *id, double ratio);
 
+/*
+ * What an id must not be below, as tracestate has it (th): 1 to 14 hexadecimal
+ * digits.  False: nothing is sampled.
+ */
+#define PROM_TRACE_THRESHOLD_SIZE 17
+
+extern bool prom_trace_threshold(double ratio, char *digits);
+
 /* What is told of it to those that a span calls, and as a header. */
 extern void prom_trace_parent(char *traceparent, const PromTrace *trace,
 							  uint64 span_id);

@@ -187,6 +187,9 @@ prom_vital_forget(PromDatabase *db)
 	vitals->readers_known = false;
 	vitals->stuck_since = 0;
 	SpinLockRelease(&vitals->mutex);
+	SpinLockAcquire(&db->exported.mutex);
+	db->exported.is_on = db->exported.rests = false;
+	SpinLockRelease(&db->exported.mutex);
 }
 
 /* How far it is behind, by the best that it has told. */

@@ -47,6 +47,7 @@ extern double prom_pulse_growth(PromLook *look);
 extern double prom_pulse_budget(PromLook *look);
 extern double prom_pulse_lag(PromLook *look);
 extern double prom_pulse_dead(PromLook *look);
+extern double prom_pulse_export(PromLook *look); /* exported.c */
 
 /* The queue: tasks by their states, and the one that has been ready longest. */
 typedef struct PromPulseQueue

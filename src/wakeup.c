@@ -38,10 +38,13 @@ static bool emitted = false;
 static bool set_alert = false;
 static bool changed_readers = false;
 
+/* It let the export of traces begin again; the same. */
+static bool moved_export = false;
+
 static void
 forget(void)
 {
-	emitted = set_alert = changed_readers = false;
+	emitted = set_alert = changed_readers = moved_export = false;
 	pending = NULL;
 	hints = NULL;
 	npending = allocated = 0;
@@ -103,6 +106,11 @@ after_commit(void)
 		pg_atomic_write_u32(&db->vitals.asked, 1);
 		prom_shmem_wake(&db->worker[PROM_PUBLISHER]);
 	}
+	if (moved_export && db != NULL)
+	{
+		pg_atomic_write_u32(&db->exported.asked, 1);
+		prom_shmem_wake(&db->worker[PROM_CALLER]);
+	}
 	if (npending > 0 || emitted)
 		prom_wakeup_changed();
 }
@@ -114,7 +122,7 @@ xact_callback(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_COMMIT:
 			if (npending > 0 || emitted || set_alert || changed_readers ||
-				changed_in != InvalidSubTransactionId)
+				moved_export || changed_in != InvalidSubTransactionId)
 				after_commit();
 			forget();
 			break;
@@ -213,6 +221,12 @@ void
 prom_wakeup_readers(void)
 {
 	changed_readers = true;
+}
+
+void
+prom_wakeup_export(void)
+{
+	moved_export = true;
 }
 
 bool

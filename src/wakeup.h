@@ -28,6 +28,9 @@ extern void prom_wakeup_alerts(void);
 /* Consumers or dead letters are others: let the publisher look, some time. */
 extern void prom_wakeup_readers(void);
 
+/* The export of traces begins elsewhere: let the caller look. */
+extern void prom_wakeup_export(void);
+
 /* Facts that listeners are told of were committed just now. */
 extern void prom_wakeup_changed(void);
 

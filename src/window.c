@@ -370,6 +370,14 @@ prom_window_close(PromWindow *window)
 	window->done = prom_window_beginning;
 }
 
+char *
+prom_window_place(const PromWindow *window)
+{
+	return psprintf("%s " INT64_FORMAT " " INT64_FORMAT,
+					prom_position_text(&window->base.position),
+					window->done.at, window->done.event_id);
+}
+
 /* To the 1st, 2nd, 4th, ... mark from the base, and else to now. */
 bool
 prom_window_open(PromWindow *window, int want)

@@ -63,6 +63,9 @@ extern bool prom_window_open(PromWindow *window, int want);
 /* Is the first one after the other? */
 extern bool prom_window_is_after(const PromPlace *a, const PromPlace *b);
 
+/* Where it begins, and what of it is done: to be known again. */
+extern char *prom_window_place(const PromWindow *window);
+
 /* It begins where it ended. */
 extern void prom_window_close(PromWindow *window);
 

@@ -102,7 +102,7 @@ newest_installed()
 }
 
 pg_config=${PG_CONFIG:-pg_config}
-packages=(gcc libc6-dev make libcurl4-openssl-dev libjson-c-dev libzstd-dev
+packages=(gcc libc6-dev make libcurl4-openssl-dev libjson-c-dev libzstd-dev zlib1g-dev
 	perl libipc-run-perl python3 python3-psycopg2 pgbackrest
 	prometheus python3-prometheus-client)
 

@@ -83,7 +83,8 @@ npm=
 mkdir node
 if [ "$what" = test ] && command -v npm >/dev/null; then
 	timeout 100 npm install --silent --no-audit --no-fund --prefix "$copy/node" \
-		standardwebhooks@1.0.0 </dev/null >&2 &
+		standardwebhooks@1.0.0 @opentelemetry/otlp-transformer@0.208.0 \
+		@genkit-ai/telemetry-server@1.43.0 </dev/null >&2 &
 	npm=$!
 fi
 
@@ -100,7 +101,7 @@ if [ "$what" = test ] && [ -z "${FAULTS:-}" ]; then
 		rm prometheus.so && "${make[@]}" FAULTS=1 -j"$(nproc)" all)
 	faults=$copy/faults
 fi
-[ -z "$npm" ] || wait "$npm" || say "npm could not install standardwebhooks"
+[ -z "$npm" ] || wait "$npm" || say "npm could not install what tests read with"
 install_from "${faults:-$copy}"
 [ ${#as[@]} -eq 0 ] || chown -R postgres "$copy"
 

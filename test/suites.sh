@@ -100,7 +100,7 @@ suite style count_closing bash test/style/check.sh
 	suite isolation count_regress "${check[@]}" REGRESS= TAP_TESTS=
 tap=(REGRESS= ISOLATION=)
 [ "$only" != faults ] || suite faults count_closing "${check[@]}" "${tap[@]}" \
-	PROVE_TESTS='test/t/310_fault_points.pl test/t/311_fault_points.pl test/t/312_full_faults.pl test/t/320_guilt.pl test/t/330_http_tool_faults.pl test/t/482_mutant.pl test/t/491_retention_faults.pl test/t/504_delivery_faults.pl test/t/511_alert_faults.pl' \
+	PROVE_TESTS='test/t/310_fault_points.pl test/t/311_fault_points.pl test/t/312_full_faults.pl test/t/320_guilt.pl test/t/330_http_tool_faults.pl test/t/482_mutant.pl test/t/491_retention_faults.pl test/t/504_delivery_faults.pl test/t/511_alert_faults.pl test/t/721_export_faults.pl' \
 	PROVE_FLAGS="--harness=PromHarness -j$jobs"
 ! any 'test/t/*.pl' ||
 	suite tap count_closing "${check[@]}" "${tap[@]}" \

@@ -19,14 +19,16 @@ use Time::HiRes qw(time usleep);
 
 use constant TIMEOUT => $ENV{PG_TEST_TIMEOUT_DEFAULT} || 180;
 
+sub program { return 'test/fake_llm.py'; }
+
 # Start a server; arguments go to the program.
 sub new
 {
 	my ($class, @args) = @_;
 	my ($out, $in);
-	my $pid = open2($out, $in, $ENV{PYTHON} // 'python3', 'test/fake_llm.py', @args);
+	my $pid = open2($out, $in, $ENV{PYTHON} // 'python3', $class->program, @args);
 	my $line = do {
-		local $SIG{ALRM} = sub { die "fake_llm.py did not start\n" };
+		local $SIG{ALRM} = sub { die $class->program . " did not start\n" };
 		alarm TIMEOUT;
 		my $read = readline($out);
 		alarm 0;
@@ -34,7 +36,7 @@ sub new
 	};
 
 	my ($port) = ($line // '') =~ /(\d+)\s*$/
-	  or croak "fake_llm.py printed no port: " . ($line // 'nothing');
+	  or croak $class->program . " printed no port: " . ($line // 'nothing');
 	# No proxy of the environment may come between.
 	my $http = HTTP::Tiny->new(
 		timeout => TIMEOUT,

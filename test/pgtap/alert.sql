@@ -10,15 +10,15 @@ SELECT results_eq('SELECT name, threshold FROM prometheus.alert', $$VALUES
     ('wal_since_checkpoint', 2 * (SELECT setting::int FROM pg_settings WHERE name = 'max_wal_size') || ' MB'),
     ('wal_rate', '100 MB/s'), ('wal_kept_by_slots', '10 GB'), ('archive_failures', '2'), ('replica_lag', '1 GB'),
     ('oldest_snapshot', '1 h'), ('oldest_prepared', '10 min'), ('oldest_due', '15 min'), ('gates_closed', '15 min'),
-    ('model_money', '0'), ('consumer_lag', '1 h'), ('dead_letters', '0'), ('marks_late', '30 s'), ('workers_missing', '30 s'), ('worker_processes', '100 %'),
+    ('model_money', '0'), ('consumer_lag', '1 h'), ('dead_letters', '0'), ('export_lag', '15 min'), ('marks_late', '30 s'), ('workers_missing', '30 s'), ('worker_processes', '100 %'),
     ('storage_size', '100 GB'), ('storage_growth', '10 GB'), ('budget_spent', '90 %')$$, 'every check, with its default');
 SELECT is_empty($$SELECT * FROM prometheus.alert WHERE status <> 'ok' OR since IS NOT NULL$$, 'none is raised');
 SELECT is_empty($$SELECT * FROM prometheus.alert WHERE coalesce(hint, '') !~ '\.$' OR (value IS NULL) <> (number IS NULL)$$,
                 'each says what to do, and a value is in words and a number');
 SELECT set_eq($$SELECT name FROM prometheus.alert WHERE value IS NULL$$,
-    ARRAY['wal_rate', 'oldest_due', 'gates_closed', 'model_money', 'consumer_lag', 'dead_letters', 'marks_late', 'workers_missing', 'storage_size', 'storage_growth', 'budget_spent'],
+    ARRAY['wal_rate', 'oldest_due', 'gates_closed', 'model_money', 'consumer_lag', 'dead_letters', 'export_lag', 'marks_late', 'workers_missing', 'storage_size', 'storage_growth', 'budget_spent'],
     'what needs workers is not known without them');
-SELECT results_eq($$SELECT status, value FROM prometheus_health() WHERE check_name = 'alerts'$$, $$VALUES ('ok', 'none of 18 is raised')$$, 'health says so');
+SELECT results_eq($$SELECT status, value FROM prometheus_health() WHERE check_name = 'alerts'$$, $$VALUES ('ok', 'none of 19 is raised')$$, 'health says so');
 
 -- Thresholds.
 CREATE FUNCTION pg_temp.threshold(text) RETURNS text LANGUAGE sql AS $$SELECT threshold || ' ' || status FROM prometheus.alert WHERE name = $1$$;

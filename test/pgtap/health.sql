@@ -5,7 +5,7 @@ SELECT plan(14);
 CREATE TEMP VIEW h AS SELECT * FROM prometheus_health();
 
 SELECT is((SELECT array_agg(check_name) FROM h),
-          ARRAY['library', 'extension', 'era', 'tracked tables', 'subscriptions', 'retention', 'dead letters', 'consumers', 'launcher', 'database', 'max_worker_processes', 'secrets', 'notification queue', 'archiving', 'backup', 'alerts'],
+          ARRAY['library', 'extension', 'era', 'tracked tables', 'subscriptions', 'retention', 'dead letters', 'consumers', 'launcher', 'database', 'max_worker_processes', 'secrets', 'export', 'notification queue', 'archiving', 'backup', 'alerts'],
           'the checks, each once, in order');
 SELECT is_empty($$SELECT * FROM h WHERE status NOT IN ('ok', 'warning', 'error')$$, 'status is ok, warning or error');
 SELECT is_empty($$SELECT * FROM h WHERE check_name IS NULL OR coalesce(value, '') = ''$$, 'every check has a value');

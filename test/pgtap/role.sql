@@ -56,7 +56,7 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'SELECT prometheus.state_history', 'EXECUTE prometheus.state_at(timestamp with time zone)',
     'SELECT prometheus.span_history', 'EXECUTE prometheus.span_at(timestamp with time zone)',
     'SELECT prometheus.usage_history', 'EXECUTE prometheus.usage_at(timestamp with time zone)',
-    'SELECT prometheus.consumer', 'EXECUTE prometheus._consumers()',
+    'SELECT prometheus.consumer', 'EXECUTE prometheus._consumers()', 'SELECT prometheus.export', 'EXECUTE prometheus._export()',
     'EXECUTE prometheus_create_consumer(text,text[],timestamp with time zone)', 'EXECUTE prometheus_poll(text,integer)',
     'EXECUTE prometheus_ack(text,bigint)', 'EXECUTE prometheus_replay(text,timestamp with time zone)',
     'EXECUTE prometheus_drop_consumer(text)',

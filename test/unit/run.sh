@@ -21,13 +21,13 @@ finish()
 }
 trap finish EXIT
 
-parts=(src/{codec,http,transfer,timer,peer,header,rate,pace,address,secret,sse,text,retry,llm,toolcall}.c
+parts=(src/{codec,http,transfer,timer,peer,header,rate,pace,address,secret,sse,text,retry,llm,toolcall,otlp}.c
 	src/provider/*.c test/unit/standin.c)
 flags=(-g -O1 -D_GNU_SOURCE -DUSE_ASSERT_CHECKING=1 '-DPROM_VERSION="test"'
 	-Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare
 	-iquote src -iquote test/unit "-I$("$PG_CONFIG" --includedir-server)")
 libraries=("-L$("$PG_CONFIG" --pkglibdir)" "-L$("$PG_CONFIG" --libdir)"
-	-lpgport -lcurl -ljson-c -lzstd -ldl -lpthread -lm)
+	-lpgport -lcurl -ljson-c -lzstd -lz -ldl -lpthread -lm)
 sanitizers=(-fsanitize=address,undefined -fno-sanitize-recover=undefined)
 [ "$what" = all ] || sanitizers=()
 
@@ -83,10 +83,12 @@ if [ "$what" = all ]; then
 	build text_test
 	build codec_test
 	build rate_test
+	build otlp_test
 	build reply_test
 	run "$work/text_test"
 	run "$work/codec_test"
 	run "$work/rate_test"
+	run "$work/otlp_test"
 	run "$work/reply_test" test/replies "${PROM_FUZZ_SECONDS:-5}"
 fi
 

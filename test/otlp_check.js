@@ -1,0 +1,112 @@
+// A strict reader of OTLP/HTTP in JSON: the official classes of protobuf
+// (@opentelemetry/otlp-transformer 0.208.0) read what was sent, and must give
+// back all of it; what protobuf's own mapping would let pass is looked at first.
+//
+// usage: node otlp_check.js FILE    a JSON list of requests for /v1/traces
+'use strict';
+const fs = require('fs');
+const proto = require('@opentelemetry/otlp-transformer/build/src/generated/root.js').opentelemetry.proto;
+const Request = proto.collector.trace.v1.ExportTraceServiceRequest;
+
+const ids = { traceId: 32, spanId: 16, parentSpanId: 16 };
+const int64 = new Set(['startTimeUnixNano', 'endTimeUnixNano', 'timeUnixNano', 'intValue']);
+const errors = [];
+
+// With bytes in place of ids, as the classes have them.
+function prepare(value, path) {
+	if (Array.isArray(value))
+		return value.map((one, i) => prepare(one, `${path}[${i}]`));
+	if (value === null || typeof value !== 'object')
+		return value;
+	const result = {};
+	for (const key in value) {
+		const at = `${path}.${key}`;
+		const one = value[key];
+		if (key.includes('_'))
+			errors.push(`${at}: snake_case`);
+		if (key in ids) {
+			if (!new RegExp(`^[0-9a-f]{${ids[key]}}$`).test(one) || /^0+$/.test(one))
+				errors.push(`${at}: no id: ${one}`);
+			result[key] = Buffer.from(one, 'hex');
+			continue;
+		}
+		if (int64.has(key) && !/^-?[0-9]+$/.test(typeof one === 'string' ? one : ''))
+			errors.push(`${at}: not a string of digits`);
+		if (['kind', 'code'].includes(key) && !Number.isInteger(one))
+			errors.push(`${at}: not a number`);
+		result[key] = prepare(one, at);
+	}
+	return result;
+}
+
+// What protobuf leaves out.
+function isDefault(value) {
+	return value === 0 || value === '' || value === false || value === '0' ||
+		(typeof value === 'object' && Object.keys(value).length === 0);
+}
+
+function compare(sent, read, path) {
+	if (sent instanceof Uint8Array) {
+		if (!read || Buffer.compare(Buffer.from(sent), Buffer.from(read)))
+			errors.push(`${path}: other bytes`);
+	} else if (Array.isArray(sent)) {
+		if (sent.length > 0 && (!Array.isArray(read) || read.length !== sent.length))
+			errors.push(`${path}: a list was lost`);
+		else
+			sent.forEach((one, i) => compare(one, read[i], `${path}[${i}]`));
+	} else if (sent !== null && typeof sent === 'object') {
+		for (const key in sent)
+			if (read !== undefined && read[key] !== undefined)
+				compare(sent[key], read[key], `${path}.${key}`);
+			else if (!isDefault(sent[key]))
+				errors.push(`${path}.${key}: unknown`);
+	} else if (String(sent) !== String(read))
+		errors.push(`${path}: ${sent} became ${read}`);
+}
+
+function unique(attributes, path) {
+	const keys = (attributes || []).map((one) => one.key);
+	if (new Set(keys).size !== keys.length)
+		errors.push(`${path}: a key is there twice`);
+	if (keys.length > 128)
+		errors.push(`${path}: ${keys.length} attributes`);
+}
+
+function checkSpan(span, path) {
+	unique(span.attributes, path);
+	if (BigInt(span.endTimeUnixNano) < BigInt(span.startTimeUnixNano))
+		errors.push(`${path}: ends before it begins`);
+	if (!(span.kind >= 1 && span.kind <= 5))
+		errors.push(`${path}: kind ${span.kind}`);
+	if (![0x101, 0x301].includes(span.flags))
+		errors.push(`${path}: flags ${span.flags}`);
+	if (!span.name)
+		errors.push(`${path}: no name`);
+}
+
+const requests = JSON.parse(fs.readFileSync(process.argv[2], 'utf8'));
+const spans = new Map();
+requests.forEach((request, r) => {
+	const object = prepare(request, `$${r}`);
+	const message = Request.fromObject(object);
+	const problem = Request.verify(message);
+	if (problem)
+		errors.push(`$${r}: ${problem}`);
+	compare(object, Request.toObject(Request.decode(Request.encode(message).finish()),
+		{ longs: String, enums: Number, bytes: Buffer }), `$${r}`);
+	const list = request.resourceSpans.flatMap((one) => one.scopeSpans.flatMap((two) => two.spans));
+	if (list.length === 0)
+		errors.push(`$${r}: no spans`);
+	if (list.length > 512)
+		errors.push(`$${r}: ${list.length} spans`);
+	if (new Set(list.map((span) => span.spanId)).size !== list.length)
+		errors.push(`$${r}: a span is there twice`);
+	request.resourceSpans.forEach((one) => unique(one.resource.attributes, `$${r}.resource`));
+	list.forEach((span, i) => checkSpan(span, `$${r}.span${i}`));
+	list.forEach((span) => spans.set(`${span.traceId} ${span.spanId}`, span));
+});
+for (const span of spans.values())
+	if (span.parentSpanId && !(span.flags & 0x200) && !spans.has(`${span.traceId} ${span.parentSpanId}`))
+		errors.push(`${span.traceId} ${span.spanId}: no parent`);
+console.log(errors.length > 0 ? errors.join('\n') : `OK ${spans.size}`);
+process.exitCode = errors.length > 0 ? 1 : 0;
