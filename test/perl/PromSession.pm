@@ -70,7 +70,7 @@ sub talk
 	my ($self, $text) = @_;
 	my $mark = 'asked ' . ++$self->{asked};
 	my $readers = IO::Select->new($self->{out});
-	my $patience = 2 * $PostgreSQL::Test::Utils::timeout_default;
+	my $end = time + 2 * $PostgreSQL::Test::Utils::timeout_default;
 	my $failed;
 	local $SIG{PIPE} = 'IGNORE';
 
@@ -79,8 +79,11 @@ sub talk
 	$self->{said} = '';
 	until ($self->{said} =~ s/^$mark (\S+)\n\z/$failed = $1; ''/em)
 	{
-		croak "psql has no answer to: $text" if !$readers->can_read($patience);
-		next if sysread($self->{out}, $self->{said}, 65_536, length $self->{said});
+		# A signal, of a child that has stopped or ended, ends a wait, too.
+		croak "psql has no answer to: $text" if time > $end;
+		next if !$readers->can_read(1);
+		my $n = sysread($self->{out}, $self->{said}, 65_536, length $self->{said});
+		next if $n || (!defined $n && $!{EINTR});
 		$self->close;
 		return 0;
 	}
