@@ -8,15 +8,12 @@ CREATE FUNCTION prometheus._tree(
     at timestamptz,
     event_id bigint,
     base pg_snapshot,
-    bound pg_snapshot,
-    slow bigint)
+    bound pg_snapshot)
 RETURNS TABLE (
     is_last boolean,
     task_ids bigint[],
     root_span text,
-    trace_id uuid,
-    traceparent text,
-    reason text)
+    trace_id uuid)
 LANGUAGE sql STABLE
 BEGIN ATOMIC
 WITH RECURSIVE up (task_id, parent_id, level) AS (
@@ -37,7 +34,6 @@ WITH RECURSIVE up (task_id, parent_id, level) AS (
 ), whole AS (
     -- Each of it has ended, and none of these ends is still to come.
     SELECT array_agg(t.task_id ORDER BY t.task_id) AS task_ids,
-           max(o.ended_at) AS ended_at,
            bool_and(o.outcome IS NOT NULL
                     AND o.outcome NOT IN ('retry', 'waiting', 'lost')
                     AND NOT EXISTS (
@@ -54,39 +50,14 @@ WITH RECURSIVE up (task_id, parent_id, level) AS (
             WHERE x.task_id = t.task_id
             ORDER BY x.attempt DESC LIMIT 1) o ON true
 )
-SELECT w.is_last, w.task_ids, lpad(to_hex(r.event_id), 16, '0'), r.trace_id,
-       r.traceparent,
-       CASE WHEN NOT w.is_last THEN NULL
-            WHEN EXISTS (SELECT FROM prometheus._task x
-                          WHERE x.task_id = ANY (w.task_ids)
-                            AND x.metadata ->> 'trace' = 'always')
-            THEN 'always'
-            WHEN EXISTS (SELECT FROM prometheus._outcome x
-                          WHERE x.task_id = ANY (w.task_ids)
-                            AND x.outcome NOT IN ('completed', 'cancelled',
-                                                  'waiting'))
-                 OR EXISTS (SELECT FROM prometheus._step x
-                             WHERE x.task_id = ANY (w.task_ids)
-                               AND x.status NOT IN ('ok', 'unknown'))
-            THEN 'error'
-            WHEN EXISTS (SELECT FROM prometheus._verdict x
-                          WHERE x.task_id = ANY (w.task_ids)
-                            AND NOT x.approved)
-            THEN 'veto'
-            WHEN EXISTS (SELECT FROM prometheus._delivery x
-                          WHERE x.task_id = ANY (w.task_ids)
-                            AND x.status = 'dead')
-            THEN 'dead letter'
-            WHEN $6 > 0 AND w.ended_at - r.submitted_at
-                            > $6 * interval '1 ms'
-            THEN 'slow' END
+SELECT w.is_last, w.task_ids, lpad(to_hex(r.event_id), 16, '0'), r.trace_id
   FROM (SELECT u.task_id FROM up u ORDER BY u.level DESC LIMIT 1) u
   JOIN prometheus._task r ON r.task_id = u.task_id
  CROSS JOIN whole w;
 END;
 COMMENT ON FUNCTION prometheus._tree(
-    bigint, timestamptz, bigint, pg_snapshot, pg_snapshot, bigint) IS
-    'The task and all that it delegated, or that it was delegated with. is_last: they have all ended, and of their ends this one (at, event_id) is the last that a reader is given, who is between base and bound. reason: why its trace is exported whatever its id is (slow: longer than so many milliseconds); null: none. No row: it is not kept any more.';
+    bigint, timestamptz, bigint, pg_snapshot, pg_snapshot) IS
+    'The task and all that it delegated, or that it was delegated with. is_last: they have all ended, and of their ends this one (at, event_id) is the last that a reader is given, who is between base and bound. No row: it is not kept any more.';
 
 CREATE FUNCTION prometheus._export(
     OUT since timestamptz,
