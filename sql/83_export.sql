@@ -72,7 +72,10 @@ CREATE FUNCTION prometheus._export(
     OUT refused bigint,
     OUT dropped bigint,
     OUT failures bigint,
-    OUT error text)
+    OUT error text,
+    OUT points bigint,
+    OUT rejected_points bigint,
+    OUT metrics_error text)
 RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 1
 AS 'MODULE_PATHNAME', 'prom_export';
@@ -82,10 +85,11 @@ COMMENT ON FUNCTION prometheus._export() IS
 CREATE VIEW prometheus.export WITH (security_barrier) AS
 SELECT e.since, e.waiting_since, e.succeeded_at, e.failing_since,
        e.next_attempt_at, e.traces, e.unsampled, e.spans, e.rejected,
-       e.refused, e.dropped, e.failures, e.error
+       e.refused, e.dropped, e.failures, e.error, e.points,
+       e.rejected_points, e.metrics_error
   FROM prometheus._export() e;
 COMMENT ON VIEW prometheus.export IS
-    'The export of traces to an OpenTelemetry Collector, in one row; none: it is off, or you are no administrator. What is now: not a fact.';
+    'The export of traces and metrics to an OpenTelemetry Collector, in one row; none: it is off, or you are no administrator. What is now: not a fact.';
 COMMENT ON COLUMN prometheus.export.since IS 'Since when it is counted: the start of the server, or the time when the export was turned on.';
 COMMENT ON COLUMN prometheus.export.waiting_since IS 'The end of the first task that is not exported; null: there is none.';
 COMMENT ON COLUMN prometheus.export.succeeded_at IS 'When the receiver last took something.';
@@ -98,4 +102,7 @@ COMMENT ON COLUMN prometheus.export.rejected IS 'Spans that it rejected out of w
 COMMENT ON COLUMN prometheus.export.refused IS 'Spans of requests that it refused, which are not sent again.';
 COMMENT ON COLUMN prometheus.export.dropped IS 'Spans, or whole trees of tasks, that could not be read or written as OTLP.';
 COMMENT ON COLUMN prometheus.export.failures IS 'Attempts that failed.';
-COMMENT ON COLUMN prometheus.export.error IS 'What the receiver, or the network, said last; null: nothing.';
+COMMENT ON COLUMN prometheus.export.error IS 'What the receiver, or the network, said last of traces; null: nothing.';
+COMMENT ON COLUMN prometheus.export.points IS 'Data points of metrics that the receiver took: of each series one in each request.';
+COMMENT ON COLUMN prometheus.export.rejected_points IS 'Those that it rejected, or refused; the next request has the counts of then.';
+COMMENT ON COLUMN prometheus.export.metrics_error IS 'What the receiver, or the network, said of the last request with metrics; null: nothing.';

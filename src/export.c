@@ -109,8 +109,8 @@ static int failures;
 /* Something could not be read in this turn. */
 static bool is_held_up;
 
-static bool
-is_wanted(void)
+bool
+prom_export_is_wanted(void)
 {
 	return prom_guc_otlp_endpoint != NULL && *prom_guc_otlp_endpoint != '\0';
 }
@@ -163,7 +163,7 @@ settle(void)
 										"task.cancelled", "task.quarantined"};
 	Datum values[lengthof(types)];
 
-	if (!is_wanted())
+	if (!prom_export_is_wanted())
 	{
 		if (SPI_execute(delete_sql, false, 0) != SPI_OK_DELETE)
 			elog(ERROR, "could not write prometheus._consumer");
@@ -368,24 +368,31 @@ forget_batch(void)
 	memset(&batch, 0, sizeof(batch));
 }
 
-static void
-begin_request(void)
+void
+prom_export_resource(PromOtlpResource *resource)
 {
 	char host[256];
-	PromOtlpResource resource = {
-		.service = prom_encoding_words_to_utf8(prom_guc_otlp_service_name),
-		.instance = psprintf(UINT64_FORMAT "/%u", GetSystemIdentifier(),
-							 MyDatabaseId),
-		.database = prom_encoding_words_to_utf8(
-			NameStr(prom_my_database->name)),
-		.server_version = PG_VERSION,
-	};
 
+	memset(resource, 0, sizeof(*resource));
+	resource->service = prom_encoding_words_to_utf8(prom_guc_otlp_service_name);
+	resource->instance = psprintf(UINT64_FORMAT "/%u", GetSystemIdentifier(),
+								  MyDatabaseId);
+	resource->database =
+		prom_encoding_words_to_utf8(NameStr(prom_my_database->name));
+	resource->server_version = PG_VERSION;
 	if (gethostname(host, sizeof(host)) == 0)
 	{
 		host[sizeof(host) - 1] = '\0';
-		resource.host = host;
+		resource->host = pstrdup(host);
 	}
+}
+
+static void
+begin_request(void)
+{
+	PromOtlpResource resource;
+
+	prom_export_resource(&resource);
 	prom_otlp_begin(&batch.request, &resource);
 }
 
@@ -600,7 +607,7 @@ run_turn(TimestampTz now)
 	if (settles)
 	{
 		is_known = true;
-		is_on = is_wanted();
+		is_on = prom_export_is_wanted();
 		due = is_on ? now : DT_NOEND;
 		prom_exported_switch(is_on);
 	}
@@ -683,7 +690,7 @@ drop_batch(void)
 static void
 look_at_setting(TimestampTz now)
 {
-	if (is_known && is_on != is_wanted())
+	if (is_known && is_on != prom_export_is_wanted())
 		drop_batch();
 	else if (failures > 0 && endpoint != NULL && stage == READY &&
 			 strcmp(endpoint, prom_guc_otlp_endpoint) != 0)

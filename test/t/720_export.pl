@@ -100,7 +100,7 @@ my $secrets = PostgreSQL::Test::Utils::tempdir_short;
 PostgreSQL::Test::Utils::append_to_file("$secrets/otlp", "sk-of-the-collector-4711\n");
 chmod 0600, "$secrets/otlp";
 $ENV{PROM_TEST_OTLP} = 'tenant-of-the-environment';
-$node->init(databases => [ 'postgres', 'latin' ], conf => "prometheus.trace_sample_ratio = 1\nprometheus.otlp_interval = 10ms\nprometheus.secrets_dir = '$secrets'\n");
+$node->init(databases => [ 'postgres', 'latin' ], conf => "prometheus.trace_sample_ratio = 1\nprometheus.otlp_interval = 10ms\nprometheus.otlp_metrics_interval = 0\nprometheus.secrets_dir = '$secrets'\n");
 $node->start;
 $node->create_extension;
 $node->create_scripted_model;
