@@ -505,6 +505,27 @@ read_on(void)
 
 /* A turn. */
 
+/*
+ * All tasks wait for it: what a session has locked waits instead, and plans are
+ * by indexes, also while nothing is known of how many rows there are.
+ */
+static void
+set_for_turn(void)
+{
+	static const char *const settings[][2] = {
+		{"lock_timeout", LOCK_TIMEOUT_OF_TURN},
+		{"enable_seqscan", "off"},
+		{"enable_hashjoin", "off"},
+		{"enable_mergejoin", "off"},
+		{"jit", "off"},
+	};
+
+	for (int i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0,
+								 false);
+}
+
 static Stage
 turn(void)
 {
@@ -512,9 +533,7 @@ turn(void)
 
 	if (!prom_era_xact_begin("exporting traces"))
 		proc_exit(0);
-	/* All tasks wait for this turn: what a session has locked waits instead. */
-	(void) set_config_option("lock_timeout", LOCK_TIMEOUT_OF_TURN, PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	set_for_turn();
 	SPI_connect();
 	if (!is_known)
 		settle();
