@@ -8,15 +8,12 @@ CREATE FUNCTION prometheus._tree(
     at timestamptz,
     event_id bigint,
     base pg_snapshot,
-    bound pg_snapshot,
-    slow bigint)
+    bound pg_snapshot)
 RETURNS TABLE (
     is_last boolean,
     task_ids bigint[],
     root_span text,
-    trace_id uuid,
-    traceparent text,
-    reason text)
+    trace_id uuid)
 LANGUAGE sql STABLE
 BEGIN ATOMIC
 WITH RECURSIVE up (task_id, parent_id, level) AS (
@@ -37,7 +34,6 @@ WITH RECURSIVE up (task_id, parent_id, level) AS (
 ), whole AS (
     -- Each of it has ended, and none of these ends is still to come.
     SELECT array_agg(t.task_id ORDER BY t.task_id) AS task_ids,
-           max(o.ended_at) AS ended_at,
            bool_and(o.outcome IS NOT NULL
                     AND o.outcome NOT IN ('retry', 'waiting', 'lost')
                     AND NOT EXISTS (
@@ -54,39 +50,14 @@ WITH RECURSIVE up (task_id, parent_id, level) AS (
             WHERE x.task_id = t.task_id
             ORDER BY x.attempt DESC LIMIT 1) o ON true
 )
-SELECT w.is_last, w.task_ids, lpad(to_hex(r.event_id), 16, '0'), r.trace_id,
-       r.traceparent,
-       CASE WHEN NOT w.is_last THEN NULL
-            WHEN EXISTS (SELECT FROM prometheus._task x
-                          WHERE x.task_id = ANY (w.task_ids)
-                            AND x.metadata ->> 'trace' = 'always')
-            THEN 'always'
-            WHEN EXISTS (SELECT FROM prometheus._outcome x
-                          WHERE x.task_id = ANY (w.task_ids)
-                            AND x.outcome NOT IN ('completed', 'cancelled',
-                                                  'waiting'))
-                 OR EXISTS (SELECT FROM prometheus._step x
-                             WHERE x.task_id = ANY (w.task_ids)
-                               AND x.status NOT IN ('ok', 'unknown'))
-            THEN 'error'
-            WHEN EXISTS (SELECT FROM prometheus._verdict x
-                          WHERE x.task_id = ANY (w.task_ids)
-                            AND NOT x.approved)
-            THEN 'veto'
-            WHEN EXISTS (SELECT FROM prometheus._delivery x
-                          WHERE x.task_id = ANY (w.task_ids)
-                            AND x.status = 'dead')
-            THEN 'dead letter'
-            WHEN $6 > 0 AND w.ended_at - r.submitted_at
-                            > $6 * interval '1 ms'
-            THEN 'slow' END
+SELECT w.is_last, w.task_ids, lpad(to_hex(r.event_id), 16, '0'), r.trace_id
   FROM (SELECT u.task_id FROM up u ORDER BY u.level DESC LIMIT 1) u
   JOIN prometheus._task r ON r.task_id = u.task_id
  CROSS JOIN whole w;
 END;
 COMMENT ON FUNCTION prometheus._tree(
-    bigint, timestamptz, bigint, pg_snapshot, pg_snapshot, bigint) IS
-    'The task and all that it delegated, or that it was delegated with. is_last: they have all ended, and of their ends this one (at, event_id) is the last that a reader is given, who is between base and bound. reason: why its trace is exported whatever its id is (slow: longer than so many milliseconds); null: none. No row: it is not kept any more.';
+    bigint, timestamptz, bigint, pg_snapshot, pg_snapshot) IS
+    'The task and all that it delegated, or that it was delegated with. is_last: they have all ended, and of their ends this one (at, event_id) is the last that a reader is given, who is between base and bound. No row: it is not kept any more.';
 
 CREATE FUNCTION prometheus._export(
     OUT since timestamptz,
@@ -101,7 +72,10 @@ CREATE FUNCTION prometheus._export(
     OUT refused bigint,
     OUT dropped bigint,
     OUT failures bigint,
-    OUT error text)
+    OUT error text,
+    OUT points bigint,
+    OUT rejected_points bigint,
+    OUT metrics_error text)
 RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 1
 AS 'MODULE_PATHNAME', 'prom_export';
@@ -111,10 +85,11 @@ COMMENT ON FUNCTION prometheus._export() IS
 CREATE VIEW prometheus.export WITH (security_barrier) AS
 SELECT e.since, e.waiting_since, e.succeeded_at, e.failing_since,
        e.next_attempt_at, e.traces, e.unsampled, e.spans, e.rejected,
-       e.refused, e.dropped, e.failures, e.error
+       e.refused, e.dropped, e.failures, e.error, e.points,
+       e.rejected_points, e.metrics_error
   FROM prometheus._export() e;
 COMMENT ON VIEW prometheus.export IS
-    'The export of traces to an OpenTelemetry Collector, in one row; none: it is off, or you are no administrator. What is now: not a fact.';
+    'The export of traces and metrics to an OpenTelemetry Collector, in one row; none: it is off, or you are no administrator. What is now: not a fact.';
 COMMENT ON COLUMN prometheus.export.since IS 'Since when it is counted: the start of the server, or the time when the export was turned on.';
 COMMENT ON COLUMN prometheus.export.waiting_since IS 'The end of the first task that is not exported; null: there is none.';
 COMMENT ON COLUMN prometheus.export.succeeded_at IS 'When the receiver last took something.';
@@ -127,4 +102,7 @@ COMMENT ON COLUMN prometheus.export.rejected IS 'Spans that it rejected out of w
 COMMENT ON COLUMN prometheus.export.refused IS 'Spans of requests that it refused, which are not sent again.';
 COMMENT ON COLUMN prometheus.export.dropped IS 'Spans, or whole trees of tasks, that could not be read or written as OTLP.';
 COMMENT ON COLUMN prometheus.export.failures IS 'Attempts that failed.';
-COMMENT ON COLUMN prometheus.export.error IS 'What the receiver, or the network, said last; null: nothing.';
+COMMENT ON COLUMN prometheus.export.error IS 'What the receiver, or the network, said last of traces; null: nothing.';
+COMMENT ON COLUMN prometheus.export.points IS 'Data points of metrics that the receiver took: of each series one in each request.';
+COMMENT ON COLUMN prometheus.export.rejected_points IS 'Those that it rejected, or refused; the next request has the counts of then.';
+COMMENT ON COLUMN prometheus.export.metrics_error IS 'What the receiver, or the network, said of the last request with metrics; null: nothing.';

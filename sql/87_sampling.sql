@@ -27,8 +27,8 @@ COMMENT ON FUNCTION prometheus._is_sampled(text, text) IS
  * traceparent, by which they are found; the first one has none, but is the
  * parent of another, or sent the request that a traceparent is of.
  */
-CREATE FUNCTION prometheus._trace_tasks(task_id bigint) RETURNS bigint[]
-LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE FUNCTION prometheus._trace_tasks(task_id bigint) RETURNS SETOF bigint
+LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
 WITH RECURSIVE given AS (
     SELECT t.task_id, t.trace_id, t.parent_id, t.traceparent
@@ -55,28 +55,31 @@ WITH RECURSIVE given AS (
       JOIN prometheus._task t
            ON t.task_id = x.task_id AND t.trace_id = w.trace_id
 )
-SELECT array_agg(DISTINCT w.task_id ORDER BY w.task_id) FROM whole w;
+SELECT DISTINCT w.task_id FROM whole w;
 END;
 COMMENT ON FUNCTION prometheus._trace_tasks(bigint) IS
-    'The tasks of the trace of a task; null: it is not there.';
+    'The tasks of the trace of a task; none: it is not there.';
 
 /*
- * Over all tasks, whoever may see them: a trace is sampled or it is not.  For
- * an exporter, and for prometheus.sampling.
+ * Over all tasks, whoever may see them: a trace is sampled or it is not.  This
+ * is the one place where that is decided: for the export (src/sampler.c), and
+ * for who asks.  Neither function is STRICT, so that they are inlined, and
+ * planned once.
  */
-CREATE FUNCTION prometheus._sample(
-    task_id bigint,
-    OUT trace_id text,
-    OUT ended_at timestamptz,
-    OUT reason text,
-    OUT decision text,
-    OUT th text)
-LANGUAGE sql STABLE STRICT PARALLEL SAFE
+CREATE FUNCTION prometheus._sampled(task_ids bigint[])
+RETURNS TABLE (
+    trace_id text,
+    ended_at timestamptz,
+    reason text,
+    is_certain boolean,
+    is_sampled boolean,
+    th text)
+LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
 WITH task AS (
     SELECT t.task_id, t.trace_id, t.submitted_at, t.traceparent, t.metadata,
            e.ended_at, e.outcome
-      FROM unnest(prometheus._trace_tasks($1)) AS m (task_id)
+      FROM unnest($1) AS m (task_id)
       JOIN prometheus._task t ON t.task_id = m.task_id
       LEFT JOIN LATERAL (
            SELECT o.outcome, o.ended_at, o.attempt
@@ -145,16 +148,35 @@ WITH task AS (
 SELECT c.trace_id,
        c.ended_at,
        coalesce(c.class, CASE WHEN c.is_ours THEN 'ratio' ELSE 'parent' END),
-       -- at rest: what is written a moment later is there, too
-       CASE WHEN c.ended_at < statement_timestamp() - interval '2 s'
-            THEN CASE WHEN c.class IS NOT NULL OR c.is_sampled
-                      THEN 'keep' ELSE 'drop' END END,
+       c.class IS NOT NULL,
+       c.class IS NOT NULL OR coalesce(c.is_sampled, false),
        CASE WHEN c.class IS NOT NULL THEN '0'
             WHEN c.is_ours THEN c.threshold END
   FROM class c;
 END;
+COMMENT ON FUNCTION prometheus._sampled(bigint[]) IS
+    'Whether tasks of one trace, with its spans of applications, are sampled as they are now. is_certain: by what has happened, whatever comes; else by the id of the trace, or as who began it said. ended_at: null if one has not ended. No row: there are none.';
+
+CREATE FUNCTION prometheus._sample(
+    task_id bigint,
+    OUT trace_id text,
+    OUT ended_at timestamptz,
+    OUT reason text,
+    OUT decision text,
+    OUT th text)
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+SELECT s.trace_id,
+       s.ended_at,
+       s.reason,
+       -- at rest: what is written a moment later is there, too
+       CASE WHEN s.ended_at < statement_timestamp() - interval '2 s'
+            THEN CASE WHEN s.is_sampled THEN 'keep' ELSE 'drop' END END,
+       s.th
+  FROM prometheus._sampled(array(SELECT prometheus._trace_tasks($1))) s;
+END;
 COMMENT ON FUNCTION prometheus._sample(bigint) IS
-    'Whether the trace of a task is sampled, over all of its tasks and spans, whoever may see them; no row: it is not there.';
+    'Whether the trace of a task is sampled, over all of its tasks and spans, whoever may see them; null: it is not there.';
 
 CREATE FUNCTION @extschema@.prometheus_sampling(
     task_id bigint,

@@ -27,6 +27,7 @@
 #include "guilt.h"
 #include "http.h"
 #include "llm.h"
+#include "meter.h"
 #include "reuse.h"
 #include "route.h"
 #include "setting.h"
@@ -675,6 +676,7 @@ wait_for_work(bool at_once)
 {
 	static uint32 wait_event = 0;
 	WaitEvent events[3];
+	TimestampTz next;
 	long timeout = prom_http_timeout(http);
 	int n;
 
@@ -682,10 +684,10 @@ wait_for_work(bool at_once)
 		timeout = 0;
 	else if (nkept > 0 && (timeout < 0 || timeout > PROM_WORK_WRITE_AGAIN))
 		timeout = PROM_WORK_WRITE_AGAIN;
-	timeout = prom_worker_sooner(
-		timeout, prom_worker_wait_time(Min(
-					 Min(prom_jobs_next_moment(), prom_courier_next_moment()),
-					 prom_export_next_moment())));
+	next = Min(prom_jobs_next_moment(), prom_courier_next_moment());
+	next = Min(next, prom_export_next_moment());
+	next = Min(next, prom_meter_next_moment());
+	timeout = prom_worker_sooner(timeout, prom_worker_wait_time(next));
 	if (wait_event == 0)
 		wait_event = prom_wait_event_new("PrometheusCaller");
 	timeout = prom_worker_wait_limit(timeout);
@@ -721,6 +723,7 @@ begin(Datum main_arg)
 	prom_gate_forget_calls(prom_my_database);
 	prom_courier_begin();
 	prom_export_begin();
+	prom_meter_begin();
 	prom_work_hear_replies();
 	prom_sight_begin();
 	http = prom_http_create();
@@ -764,10 +767,12 @@ prom_caller_main(Datum main_arg)
 		let_joined_go_on(now);
 		prom_courier_drive(http, now);
 		prom_export_drive(http, now);
+		prom_meter_drive(http, now);
 		prom_jobs_drive(now);
 		pg_atomic_write_u32(&prom_my_worker->in_flight,
 							in_flight + prom_courier_in_flight() +
-								prom_export_in_flight());
+								prom_export_in_flight() +
+								prom_meter_in_flight());
 		if (in_flight == 0 && nkept == 0 && prom_jobs_count() == 0 &&
 			prom_versions_kept() > CACHED_VERSIONS)
 			prom_versions_forget();

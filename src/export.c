@@ -5,8 +5,7 @@
  * A trace goes when it is at rest: when a task, and all that it delegated, have
  * ended.  Ends are read as events, by a consumer (consumer.c), so that none is
  * skipped, whatever the order of commits; the last of a tree takes the tree
- * along (prometheus._tree).  What is not sampled by its trace id, and has
- * nothing in it that is always exported, is left out.
+ * along (prometheus._tree), if its trace is sampled as it is then (sampler.c).
  *
  *		look ---> READING ---> READY ---> SENDING ---> MOVING ---> look
  *		  |   some at a time      ^          |
@@ -46,7 +45,7 @@
 #include "fault.h"
 #include "guc.h"
 #include "otlp.h"
-#include "trace.h"
+#include "sampler.h"
 #include "worker.h"
 #include "xact.h"
 
@@ -83,6 +82,7 @@ typedef struct Part
 typedef struct Batch
 {
 	PromOtlpRequest request;
+	PromSampler *sampler;
 	char *place;       /* of the consumer, before it; */
 	PromWindow window; /* and behind it */
 	Part part;         /* of a tree, that it ends with */
@@ -109,8 +109,8 @@ static int failures;
 /* Something could not be read in this turn. */
 static bool is_held_up;
 
-static bool
-is_wanted(void)
+bool
+prom_export_is_wanted(void)
 {
 	return prom_guc_otlp_endpoint != NULL && *prom_guc_otlp_endpoint != '\0';
 }
@@ -163,7 +163,7 @@ settle(void)
 										"task.cancelled", "task.quarantined"};
 	Datum values[lengthof(types)];
 
-	if (!is_wanted())
+	if (!prom_export_is_wanted())
 	{
 		if (SPI_execute(delete_sql, false, 0) != SPI_OK_DELETE)
 			elog(ERROR, "could not write prometheus._consumer");
@@ -183,11 +183,10 @@ settle(void)
 /* One tree of tasks. */
 
 static PromStatement tree_statement = {
-	"SELECT t.is_last, t.task_ids, t.root_span, t.trace_id, t.traceparent,"
-	" t.reason FROM prometheus._tree($1, $2, $3, $4::pg_snapshot,"
-	" $5::pg_snapshot, $6) t",
-	6,
-	{INT8OID, TIMESTAMPTZOID, INT8OID, TEXTOID, TEXTOID, INT8OID},
+	"SELECT t.is_last, t.task_ids, t.root_span, t.trace_id"
+	" FROM prometheus._tree($1, $2, $3, $4::pg_snapshot, $5::pg_snapshot) t",
+	5,
+	{INT8OID, TIMESTAMPTZOID, INT8OID, TEXTOID, TEXTOID},
 	NULL,
 };
 
@@ -213,32 +212,6 @@ typedef struct Tree
 	Part to;                 /* where it goes on in the next request */
 	int64 dropped;
 } Tree;
-
-/*
- * Is it exported?  What is of a class that always is has a threshold of 0, so
- * that it counts once; what others sampled, the threshold that only they know.
- */
-static bool
-is_exported(Tree *tree, const pg_uuid_t *id, const char *traceparent,
-			const char *reason)
-{
-	char digits[PROM_TRACE_THRESHOLD_SIZE];
-	PromTrace trace;
-
-	tree->trace_state = NULL;
-	if (reason != NULL)
-	{
-		tree->trace_state = "ot=th:0";
-		return true;
-	}
-	prom_trace_of(id, traceparent, &trace);
-	if ((trace.flags & PROM_TRACE_SAMPLED) == 0)
-		return false;
-	if (traceparent == NULL &&
-		prom_trace_threshold(prom_guc_trace_sample_ratio, digits))
-		tree->trace_state = psprintf("ot=th:%s", digits);
-	return true;
-}
 
 static bool
 is_full(void)
@@ -326,7 +299,8 @@ add_tree(void *arg)
 	Tree *tree = arg;
 	const PromEntry *entry = tree->entry;
 	PromWindow *window = &batch.window;
-	Datum values[6];
+	Datum values[5];
+	Datum tasks;
 	int64 *task_ids;
 	bool isnull;
 	int n;
@@ -338,21 +312,19 @@ add_tree(void *arg)
 	values[3] = CStringGetTextDatum(prom_position_text(&window->base.position));
 	values[4] =
 		CStringGetTextDatum(prom_position_text(&window->bound.position));
-	values[5] = Int64GetDatum(prom_guc_trace_slow);
 	prom_statement_run(&tree_statement, values, NULL, false);
 	if (SPI_processed == 0 || !prom_row_bool(0, 1))
 		return;
-	if (!is_exported(tree, prom_row_uuid(0, 4), prom_row_text_or_null(0, 5),
-					 prom_row_text_or_null(0, 6)))
+	tasks = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2,
+						  &isnull);
+	task_ids = prom_read_int8_array(tasks, &n);
+	tree->root_span = prom_row_text(0, 3);
+	if (!prom_sampler_decide(batch.sampler, prom_row_uuid(0, 4), tasks,
+							 entry->task_id, &tree->trace_state))
 	{
 		batch.unsampled++;
 		return;
 	}
-	tree->root_span = prom_row_text(0, 3);
-	task_ids = prom_read_int8_array(SPI_getbinval(SPI_tuptable->vals[0],
-												  SPI_tuptable->tupdesc, 2,
-												  &isnull),
-									&n);
 	add_spans(tree, task_ids, n);
 	if (tree->to.event_id == 0)
 		batch.traces++;
@@ -396,24 +368,31 @@ forget_batch(void)
 	memset(&batch, 0, sizeof(batch));
 }
 
-static void
-begin_request(void)
+void
+prom_export_resource(PromOtlpResource *resource)
 {
 	char host[256];
-	PromOtlpResource resource = {
-		.service = prom_encoding_words_to_utf8(prom_guc_otlp_service_name),
-		.instance = psprintf(UINT64_FORMAT "/%u", GetSystemIdentifier(),
-							 MyDatabaseId),
-		.database = prom_encoding_words_to_utf8(
-			NameStr(prom_my_database->name)),
-		.server_version = PG_VERSION,
-	};
 
+	memset(resource, 0, sizeof(*resource));
+	resource->service = prom_encoding_words_to_utf8(prom_guc_otlp_service_name);
+	resource->instance = psprintf(UINT64_FORMAT "/%u", GetSystemIdentifier(),
+								  MyDatabaseId);
+	resource->database =
+		prom_encoding_words_to_utf8(NameStr(prom_my_database->name));
+	resource->server_version = PG_VERSION;
 	if (gethostname(host, sizeof(host)) == 0)
 	{
 		host[sizeof(host) - 1] = '\0';
-		resource.host = host;
+		resource->host = pstrdup(host);
 	}
+}
+
+static void
+begin_request(void)
+{
+	PromOtlpResource resource;
+
+	prom_export_resource(&resource);
 	prom_otlp_begin(&batch.request, &resource);
 }
 
@@ -446,6 +425,7 @@ begin_reading(PromEntry **entries, bool *all)
 		PointerGetDatum(batch.window.types));
 	keep_edge(&batch.window.base);
 	keep_edge(&batch.window.bound);
+	batch.sampler = prom_sampler_begin();
 	begin_request();
 	MemoryContextSwitchTo(before);
 	prom_exported_wait((*entries)[0].place.at, true);
@@ -525,6 +505,27 @@ read_on(void)
 
 /* A turn. */
 
+/*
+ * All tasks wait for it: what a session has locked waits instead, and plans are
+ * by indexes, also while nothing is known of how many rows there are.
+ */
+static void
+set_for_turn(void)
+{
+	static const char *const settings[][2] = {
+		{"lock_timeout", LOCK_TIMEOUT_OF_TURN},
+		{"enable_seqscan", "off"},
+		{"enable_hashjoin", "off"},
+		{"enable_mergejoin", "off"},
+		{"jit", "off"},
+	};
+
+	for (int i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0,
+								 false);
+}
+
 static Stage
 turn(void)
 {
@@ -532,9 +533,7 @@ turn(void)
 
 	if (!prom_era_xact_begin("exporting traces"))
 		proc_exit(0);
-	/* All tasks wait for this turn: what a session has locked waits instead. */
-	(void) set_config_option("lock_timeout", LOCK_TIMEOUT_OF_TURN, PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	set_for_turn();
 	SPI_connect();
 	if (!is_known)
 		settle();
@@ -627,7 +626,7 @@ run_turn(TimestampTz now)
 	if (settles)
 	{
 		is_known = true;
-		is_on = is_wanted();
+		is_on = prom_export_is_wanted();
 		due = is_on ? now : DT_NOEND;
 		prom_exported_switch(is_on);
 	}
@@ -710,7 +709,7 @@ drop_batch(void)
 static void
 look_at_setting(TimestampTz now)
 {
-	if (is_known && is_on != is_wanted())
+	if (is_known && is_on != prom_export_is_wanted())
 		drop_batch();
 	else if (failures > 0 && endpoint != NULL && stage == READY &&
 			 strcmp(endpoint, prom_guc_otlp_endpoint) != 0)

@@ -8,6 +8,7 @@
 #include "datatype/timestamp.h"
 
 #include "http.h"
+#include "otlp.h"
 
 /* Spans, and bytes after which no other is added, of one request. */
 #define PROM_EXPORT_SPANS 512
@@ -27,5 +28,10 @@ extern TimestampTz prom_export_next_moment(void);
 
 /* Requests on the network. */
 extern int prom_export_in_flight(void);
+
+/* For metrics (meter.c): is there a receiver; and who sends, in a transaction
+ * if the database's encoding is not UTF-8. */
+extern bool prom_export_is_wanted(void);
+extern void prom_export_resource(PromOtlpResource *resource);
 
 #endif

@@ -1,6 +1,6 @@
 /*
  * exported.c
- *	  What the export of traces says of itself, in shared memory.
+ *	  What the export says of itself, in shared memory.
  *
  * The caller writes it; views, health, alerts and retention read it.  It is
  * counted from the start of the server, or from when the export was turned on.
@@ -21,7 +21,7 @@
 #include "vital.h"
 #include "worker.h"
 
-#define COLUMNS 13
+#define COLUMNS 16
 
 void
 prom_exported_switch(bool is_on)
@@ -38,6 +38,8 @@ prom_exported_switch(bool is_on)
 		one->waits_since = one->succeeded_at = 0;
 		one->failing_since = one->next_attempt_at = 0;
 		one->error[0] = '\0';
+		one->points = one->rejected_points = 0;
+		one->metrics_error[0] = '\0';
 	}
 	one->is_on = is_on;
 	one->rests = false;
@@ -109,6 +111,18 @@ prom_exported_failed(const char *message, TimestampTz next, TimestampTz now)
 	SpinLockRelease(&one->mutex);
 }
 
+void
+prom_exported_points(int64 taken, int64 rejected, const char *message)
+{
+	PromExported *one = &prom_my_database->exported;
+
+	SpinLockAcquire(&one->mutex);
+	one->points += taken;
+	one->rejected_points += rejected;
+	strlcpy(one->metrics_error, message, sizeof(one->metrics_error));
+	SpinLockRelease(&one->mutex);
+}
+
 bool
 prom_exported_look(PromDatabase *db, PromExported *exported)
 {
@@ -148,6 +162,14 @@ put_time(TimestampTz time, int column, Datum *values, bool *nulls)
 	nulls[column] = time == 0;
 }
 
+static void
+put_words(const char *words, int column, Datum *values, bool *nulls)
+{
+	nulls[column] = *words == '\0';
+	if (*words != '\0')
+		values[column] = CStringGetTextDatum(prom_encoding_from_utf8(words));
+}
+
 PG_FUNCTION_INFO_V1(prom_export);
 
 Datum
@@ -175,10 +197,10 @@ prom_export(PG_FUNCTION_ARGS)
 	values[9] = Int64GetDatum(now.count.refused);
 	values[10] = Int64GetDatum(now.count.dropped);
 	values[11] = Int64GetDatum(now.failures);
-	nulls[12] = now.error[0] == '\0';
-	values[12] = nulls[12] ? (Datum) 0
-						   : CStringGetTextDatum(
-								 prom_encoding_from_utf8(now.error));
+	put_words(now.error, 12, values, nulls);
+	values[13] = Int64GetDatum(now.points);
+	values[14] = Int64GetDatum(now.rejected_points);
+	put_words(now.metrics_error, 15, values, nulls);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	return (Datum) 0;
 }

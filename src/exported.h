@@ -22,6 +22,10 @@ extern void prom_exported_succeeded(const char *message, TimestampTz now);
 extern void prom_exported_failed(const char *message, TimestampTz next,
 								 TimestampTz now);
 
+/* Metrics: so many points were taken, and not; message: why, "": all well. */
+extern void prom_exported_points(int64 taken, int64 rejected,
+								 const char *message);
+
 /* Is it sure that nothing waits? */
 extern bool prom_exported_rests(PromDatabase *db);
 

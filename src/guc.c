@@ -37,6 +37,7 @@ int prom_guc_otlp_compression = PROM_COMPRESSION_GZIP;
 char *prom_guc_otlp_endpoint = NULL;
 char *prom_guc_otlp_headers = NULL;
 int prom_guc_otlp_interval = 5000;
+int prom_guc_otlp_metrics_interval = 60000;
 char *prom_guc_otlp_service_name = NULL;
 int prom_guc_otlp_timeout = 10000;
 int prom_guc_queue_memory = 65536;
@@ -257,8 +258,8 @@ define_export(void)
 		PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable(
 		"prometheus.otlp_endpoint",
-		"OpenTelemetry Collector that traces are exported to.",
-		"Its address, without /v1/traces, which is appended. Empty: they are not exported, and when it is set again, those of tasks that end from then on.",
+		"OpenTelemetry Collector that traces and metrics are exported to.",
+		"Its address, without /v1/traces and /v1/metrics, which are appended. Empty: they are not exported, and when it is set again, traces of tasks that end from then on.",
 		&prom_guc_otlp_endpoint, "", PGC_SIGHUP, 0, check_otlp_endpoint, NULL,
 		NULL);
 	DefineCustomStringVariable(
@@ -273,6 +274,12 @@ define_export(void)
 		"What has ended meanwhile is sent together; at once, if that is much.",
 		&prom_guc_otlp_interval, 5000, 1, 3600000, PGC_SIGHUP, GUC_UNIT_MS,
 		NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"prometheus.otlp_metrics_interval",
+		"Time between exports of metrics.",
+		"They are sent if something was counted since. 0: never.",
+		&prom_guc_otlp_metrics_interval, 60000, 0, 3600000, PGC_SIGHUP,
+		GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomStringVariable(
 		"prometheus.otlp_service_name",
 		"service.name of what is exported.", NULL,

@@ -38,7 +38,8 @@ extern int prom_guc_network_memory;   /* kB */
 extern int prom_guc_otlp_compression; /* PromCompression */
 extern char *prom_guc_otlp_endpoint;
 extern char *prom_guc_otlp_headers;
-extern int prom_guc_otlp_interval; /* ms */
+extern int prom_guc_otlp_interval;         /* ms */
+extern int prom_guc_otlp_metrics_interval; /* ms; 0: never */
 extern char *prom_guc_otlp_service_name;
 extern int prom_guc_otlp_timeout;      /* ms */
 extern int prom_guc_queue_memory;      /* kB */

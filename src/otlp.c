@@ -1,6 +1,7 @@
 /*
  * otlp.c
- *	  Writes spans as OTLP/HTTP has them in JSON, and reads its responses.
+ *	  Writes spans as OTLP/HTTP has them in JSON, and reads its responses;
+ *	  metrics are otlp_metric.c's.
  *
  * The JSON is that of protobuf's mapping with OTLP's own rules: ids are
  * hexadecimal, enumerations are numbers, integers of 64 bits are strings, names
@@ -331,14 +332,12 @@ prom_otlp_attributes_end(PromOtlpAttributes *attributes)
 /* Requests. */
 
 void
-prom_otlp_begin(PromOtlpRequest *request, const PromOtlpResource *resource)
+prom_otlp_put_head(StringInfo body, const char *signal, const char *list,
+				   const PromOtlpResource *resource)
 {
 	PromOtlpAttributes attributes;
-	StringInfo body = &request->body;
 
-	initStringInfo(body);
-	request->spans = 0;
-	appendStringInfoString(body, "{\"resourceSpans\":[{\"resource\":{");
+	appendStringInfo(body, "{\"resource%s\":[{\"resource\":{", signal);
 	prom_otlp_attributes_begin(&attributes, body);
 	prom_otlp_add_text(&attributes, "service.name", resource->service);
 	prom_otlp_add_text(&attributes, "service.instance.id", resource->instance);
@@ -354,11 +353,20 @@ prom_otlp_begin(PromOtlpRequest *request, const PromOtlpResource *resource)
 	prom_otlp_add_text(&attributes, "telemetry.sdk.language", "c");
 	prom_otlp_add_text(&attributes, "telemetry.sdk.version", PROM_VERSION);
 	prom_otlp_attributes_end(&attributes);
-	appendStringInfoString(body,
-						   "},\"schemaUrl\":\"" SCHEMA "\",\"scopeSpans\":"
-						   "[{\"scope\":{\"name\":\"prometheus\",\"version\":"
-						   "\"" PROM_VERSION "\"},\"schemaUrl\":\"" SCHEMA
-						   "\",\"spans\":[");
+	appendStringInfo(body,
+					 "},\"schemaUrl\":\"" SCHEMA "\",\"scope%s\":"
+					 "[{\"scope\":{\"name\":\"prometheus\",\"version\":"
+					 "\"" PROM_VERSION "\"},\"schemaUrl\":\"" SCHEMA
+					 "\",\"%s\":[",
+					 signal, list);
+}
+
+void
+prom_otlp_begin(PromOtlpRequest *request, const PromOtlpResource *resource)
+{
+	initStringInfo(&request->body);
+	request->spans = 0;
+	prom_otlp_put_head(&request->body, "Spans", "spans", resource);
 }
 
 /* So many digits, in lower case and not all of them 0? */
@@ -370,9 +378,8 @@ is_id(const char *text, size_t digits)
 		   strspn(text, "0") < digits;
 }
 
-/* From 2000 to 1970, and to nanoseconds; false: out of range. */
-static bool
-to_nanoseconds(int64 time, uint64 *nanoseconds)
+bool
+prom_otlp_nanoseconds(int64 time, uint64 *nanoseconds)
 {
 	const int64 epoch = (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) *
 						USECS_PER_DAY;
@@ -415,8 +422,9 @@ prom_otlp_add_span(PromOtlpRequest *request, const PromOtlpSpan *span)
 		!is_id(span->span_id, PROM_OTLP_SPAN_ID) ||
 		(span->parent_id != NULL &&
 		 !is_id(span->parent_id, PROM_OTLP_SPAN_ID)) ||
-		!to_nanoseconds(span->started_at, &started_at) ||
-		!to_nanoseconds(Max(span->ended_at, span->started_at), &ended_at))
+		!prom_otlp_nanoseconds(span->started_at, &started_at) ||
+		!prom_otlp_nanoseconds(Max(span->ended_at, span->started_at),
+							   &ended_at))
 		return false;
 	appendStringInfo(body, "%s{\"traceId\":\"%s\",\"spanId\":\"%s\"",
 					 request->spans == 0 ? "" : ",", span->trace_id,
@@ -449,7 +457,13 @@ prom_otlp_add_span(PromOtlpRequest *request, const PromOtlpSpan *span)
 void
 prom_otlp_end(PromOtlpRequest *request)
 {
-	appendStringInfoString(&request->body, "]}]}]}");
+	prom_otlp_put_end(&request->body);
+}
+
+void
+prom_otlp_put_end(StringInfo body)
+{
+	appendStringInfoString(body, "]}]}]}");
 }
 
 char *
@@ -556,6 +570,9 @@ prom_otlp_read_reply(PromHttpEnd end, int status, PromSlice body,
 			return;
 		reply->verdict = PROM_OTLP_ACCEPTED;
 		reply->rejected = read_count(body, "partialSuccess.rejectedSpans");
+		if (reply->rejected == 0)
+			reply->rejected =
+				read_count(body, "partialSuccess.rejectedDataPoints");
 		take_message(reply, body, "partialSuccess.errorMessage");
 		return;
 	}

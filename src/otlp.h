@@ -87,6 +87,16 @@ typedef struct PromOtlpRequest
 extern void prom_otlp_begin(PromOtlpRequest *request,
 							const PromOtlpResource *resource);
 
+/*
+ * For otlp_metric.c: what comes before a list of Spans, or Metrics, and behind
+ * it; and from 2000 to 1970, and to nanoseconds; false: out of range.
+ */
+extern void prom_otlp_put_head(StringInfo body, const char *signal,
+							   const char *list,
+							   const PromOtlpResource *resource);
+extern void prom_otlp_put_end(StringInfo body);
+extern bool prom_otlp_nanoseconds(int64 time, uint64 *nanoseconds);
+
 /* False: it is none (its ids or times), and was not added. */
 extern bool prom_otlp_add_span(PromOtlpRequest *request,
 							   const PromOtlpSpan *span);
@@ -110,7 +120,7 @@ typedef enum PromOtlpVerdict
 typedef struct PromOtlpReply
 {
 	PromOtlpVerdict verdict;
-	int64 rejected;                  /* spans, of what was accepted */
+	int64 rejected;                  /* spans or points, of what was accepted */
 	char message[PROM_OTLP_MESSAGE]; /* one line of the receiver, or "" */
 } PromOtlpReply;
 

@@ -427,6 +427,9 @@ typedef struct PromExported
 	PromExportCount count;
 	int64 failures;
 	char error[PROM_EXPORT_ERROR];
+	int64 points; /* of metrics, that were taken, */
+	int64 rejected_points;
+	char metrics_error[PROM_EXPORT_ERROR]; /* and what was said last */
 } PromExported;
 
 /*

@@ -4,8 +4,8 @@
     fake_collector.py [--tls CERT KEY]
 
 It listens on 127.0.0.1 only, prints its port as one line when it is ready, and
-ends when its standard input closes.  POST /PREFIX/v1/traces is answered by the
-next behaviour that was asked for, or 200 {}.
+ends when its standard input closes.  POST /PREFIX/v1/traces, or v1/metrics, is answered
+by the next behaviour that was asked for, or 200 {}.
 
 POST /behave takes a JSON list of these, each an object of
 

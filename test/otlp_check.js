@@ -2,14 +2,14 @@
 // (@opentelemetry/otlp-transformer 0.208.0) read what was sent, and must give
 // back all of it; what protobuf's own mapping would let pass is looked at first.
 //
-// usage: node otlp_check.js FILE    a JSON list of requests for /v1/traces
+// usage: node otlp_check.js FILE    a JSON list of requests for /v1/traces, or
+//                                   of those for /v1/metrics, in their order
 'use strict';
 const fs = require('fs');
 const proto = require('@opentelemetry/otlp-transformer/build/src/generated/root.js').opentelemetry.proto;
-const Request = proto.collector.trace.v1.ExportTraceServiceRequest;
 
 const ids = { traceId: 32, spanId: 16, parentSpanId: 16 };
-const int64 = new Set(['startTimeUnixNano', 'endTimeUnixNano', 'timeUnixNano', 'intValue']);
+const int64 = new Set(['startTimeUnixNano', 'endTimeUnixNano', 'timeUnixNano', 'intValue', 'asInt', 'count']);
 const errors = [];
 
 // With bytes in place of ids, as the classes have them.
@@ -32,7 +32,9 @@ function prepare(value, path) {
 		}
 		if (int64.has(key) && !/^-?[0-9]+$/.test(typeof one === 'string' ? one : ''))
 			errors.push(`${at}: not a string of digits`);
-		if (['kind', 'code'].includes(key) && !Number.isInteger(one))
+		if (key === 'bucketCounts' && one.some((count) => !/^[0-9]+$/.test(typeof count === 'string' ? count : '')))
+			errors.push(`${at}: not strings of digits`);
+		if (['kind', 'code', 'aggregationTemporality'].includes(key) && !Number.isInteger(one))
 			errors.push(`${at}: not a number`);
 		result[key] = prepare(one, at);
 	}
@@ -84,9 +86,77 @@ function checkSpan(span, path) {
 		errors.push(`${path}: no name`);
 }
 
+// What a histogram must be: each count in one bucket, and no sum of nothing.
+function checkHistogram(point, path) {
+	const counts = point.bucketCounts.map(BigInt);
+	const bounds = point.explicitBounds;
+	if (counts.length !== bounds.length + 1)
+		errors.push(`${path}: ${counts.length} buckets`);
+	if (counts.reduce((sum, one) => sum + one, 0n) !== BigInt(point.count))
+		errors.push(`${path}: count ${point.count} is not that of its buckets`);
+	if (bounds.some((bound, i) => i > 0 && bound <= bounds[i - 1]))
+		errors.push(`${path}: its bounds do not grow`);
+	if (point.count === '0' && point.sum !== 0)
+		errors.push(`${path}: a sum of nothing`);
+	for (const exemplar of point.exemplars)
+		if (!exemplar.traceId || !(BigInt(exemplar.timeUnixNano) > 0n))
+			errors.push(`${path}: an exemplar of nothing`);
+}
+
+// What each series was before.
+const series = new Map();
+
+function keyOf(metric, point) {
+	return JSON.stringify([metric.name, point.attributes.map((one) => [one.key, one.value.stringValue])]);
+}
+
+function checkPoint(metric, kind, point, path) {
+	const key = keyOf(metric, point);
+	const value = kind === 'histogram' ? Number(point.count) : Number(point.asInt || point.asDouble);
+	const before = series.get(key);
+	const now = { value, start: BigInt(point.startTimeUnixNano), time: BigInt(point.timeUnixNano) };
+	unique(point.attributes, path);
+	if (!(now.start > 0n && now.time >= now.start))
+		errors.push(`${path}: from ${now.start} to ${now.time}`);
+	if (before && before.start === now.start && (before.value > now.value || before.time >= now.time))
+		errors.push(`${path}: from ${before.value} to ${now.value}`);
+	if (before && before.start !== now.start && now.start <= before.time)
+		errors.push(`${path}: begins anew before it ended`);
+	series.set(key, now);
+	if (kind === 'histogram')
+		checkHistogram(point, path);
+}
+
+function checkMetrics(request, r) {
+	const metrics = request.resourceMetrics.flatMap((one) => one.scopeMetrics.flatMap((two) => two.metrics));
+	const keys = new Set();
+	if (metrics.length === 0)
+		errors.push(`$${r}: no metrics`);
+	for (const metric of metrics) {
+		const path = `$${r}.${metric.name}`;
+		const kind = metric.histogram ? 'histogram' : 'sum';
+		const data = metric[kind];
+		if (!metric.name || !metric.description)
+			errors.push(`${path}: no name, or no description`);
+		if (data.aggregationTemporality !== 2 || (kind === 'sum' && data.isMonotonic !== true))
+			errors.push(`${path}: not cumulative`);
+		if (data.dataPoints.length === 0)
+			errors.push(`${path}: no points`);
+		for (const point of data.dataPoints) {
+			const key = keyOf(metric, point);
+			if (keys.has(key))
+				errors.push(`${path}: twice: ${key}`);
+			keys.add(key);
+			checkPoint(metric, kind, point, path);
+		}
+	}
+}
+
 const requests = JSON.parse(fs.readFileSync(process.argv[2], 'utf8'));
 const spans = new Map();
 requests.forEach((request, r) => {
+	const Request = request.resourceMetrics ? proto.collector.metrics.v1.ExportMetricsServiceRequest
+		: proto.collector.trace.v1.ExportTraceServiceRequest;
 	const object = prepare(request, `$${r}`);
 	const message = Request.fromObject(object);
 	const problem = Request.verify(message);
@@ -94,6 +164,10 @@ requests.forEach((request, r) => {
 		errors.push(`$${r}: ${problem}`);
 	compare(object, Request.toObject(Request.decode(Request.encode(message).finish()),
 		{ longs: String, enums: Number, bytes: Buffer }), `$${r}`);
+	if (request.resourceMetrics) {
+		checkMetrics(request, r);
+		return;
+	}
 	const list = request.resourceSpans.flatMap((one) => one.scopeSpans.flatMap((two) => two.spans));
 	if (list.length === 0)
 		errors.push(`$${r}: no spans`);
@@ -108,5 +182,5 @@ requests.forEach((request, r) => {
 for (const span of spans.values())
 	if (span.parentSpanId && !(span.flags & 0x200) && !spans.has(`${span.traceId} ${span.parentSpanId}`))
 		errors.push(`${span.traceId} ${span.spanId}: no parent`);
-console.log(errors.length > 0 ? errors.join('\n') : `OK ${spans.size}`);
+console.log(errors.length > 0 ? errors.join('\n') : `OK ${spans.size || series.size}`);
 process.exitCode = errors.length > 0 ? 1 : 0;

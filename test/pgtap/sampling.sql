@@ -1,7 +1,7 @@
 -- Which traces are sampled: by their ids as OpenTelemetry prescribes, and all of
 -- those in which something happened.
 BEGIN;
-SELECT plan(52);
+SELECT plan(53);
 SET LOCAL client_min_messages = error;
 
 -- Thresholds, and the vectors of OpenTelemetry's specification.
@@ -62,7 +62,7 @@ SELECT is((SELECT trace_id FROM prometheus_sampling(9201)), '0000000000000023f1f
 SELECT pg_temp.task(9220, '0'),
        pg_temp.task(9221, '0', 'failed', traceparent => '00-00000000000000240400000000000000-00000000008cb0e0-01', parent => 9220);
 UPDATE prometheus._task SET trace_id = '00000000000000240400000000000000' WHERE task_id IN (9220, 9221);
-SELECT is(prometheus._trace_tasks(id), '{9220,9221}', 'a task and what it delegated are found from ' || id) FROM unnest('{9220,9221}'::bigint[]) AS id;
+SELECT is(array(SELECT prometheus._trace_tasks(id) ORDER BY 1), '{9220,9221}', 'a task and what it delegated are found from ' || id) FROM unnest('{9220,9221}'::bigint[]) AS id;
 SELECT is(pg_temp.sampled(9220), 'keep error 0', 'with the error of the other');
 
 -- What others began is sampled if they say so, but what happens is seen.
@@ -88,6 +88,7 @@ SELECT throws_ok('SELECT prometheus_sampling(0)', '42704', NULL, 'no such task')
 SET LOCAL ROLE prom_test_a;
 SELECT throws_ok('SELECT prometheus_sampling(9201)', '42704', NULL, 'none of another''s');
 SELECT throws_ok('SELECT prometheus._sample(9201)', '42501', NULL, 'nor by another way');
+SELECT throws_ok($$SELECT * FROM prometheus._sampled('{9201}')$$, '42501', NULL, 'nor by a third');
 RESET ROLE;
 UPDATE prometheus._task SET submitter = 'prom_test_a', submitter_oid = 'prom_test_a'::regrole WHERE task_id = 9220;
 SET LOCAL ROLE prom_test_a;

@@ -100,7 +100,7 @@ my $secrets = PostgreSQL::Test::Utils::tempdir_short;
 PostgreSQL::Test::Utils::append_to_file("$secrets/otlp", "sk-of-the-collector-4711\n");
 chmod 0600, "$secrets/otlp";
 $ENV{PROM_TEST_OTLP} = 'tenant-of-the-environment';
-$node->init(databases => [ 'postgres', 'latin' ], conf => "prometheus.trace_sample_ratio = 1\nprometheus.otlp_interval = 10ms\nprometheus.secrets_dir = '$secrets'\n");
+$node->init(databases => [ 'postgres', 'latin' ], conf => "prometheus.trace_sample_ratio = 1\nprometheus.otlp_interval = 10ms\nprometheus.otlp_metrics_interval = 0\nprometheus.secrets_dir = '$secrets'\n");
 $node->start;
 $node->create_extension;
 $node->create_scripted_model;
@@ -321,7 +321,22 @@ set_conf('prometheus.trace_slow' => '1ms');
 $trace = trace_of($node->run_script('s', [ [ [ say => { t => 'x' } ] ], 'done' ]));
 wait_exported('one that was slow');
 like(class_of($trace), qr/^ot=th:0(,ot=th:0)*$/, 'so is one that was slow');
-set_conf('prometheus.trace_slow' => '5min', 'prometheus.trace_sample_ratio' => '0.1');
+set_conf('prometheus.trace_slow' => '5min');
+
+# A trace of several trees: what one has is of all that go with it or after it.
+
+my $many = '000000000000000000000000000000a1';
+run_echo(qq{, traceparent => '00-$many-00f067aa0ba902b7-00'});
+wait_exported('the first of several');
+is(scalar(() = spans_of_trace($many)), 0, 'nothing has happened in the first');
+$erred = $node->submit($node->script([ [ fail => { t => 'x' } ] ], 'done') . qq{, 's', traceparent => '00-$many-00f067aa0ba902b7-00'});
+$node->wait_task($erred, 'completed');
+run_echo(qq{, traceparent => '00-$many-00f067aa0ba902b7-00'});
+wait_exported('those after it');
+is(grep({ $_->{name} =~ /^invoke_agent/ } spans_of_trace($many)), 2, 'T27: with the error of the second goes the third');
+like(class_of($many), qr/^ot=th:0(,ot=th:0)*$/, 'and counts for itself');
+is(sql("SELECT count(*) FROM prometheus.task t, prometheus_sampling(t.task_id) s WHERE t.trace_id = '$many' AND s.reason <> 'error'"), '0', 'as prometheus_sampling() says');
+set_conf('prometheus.trace_sample_ratio' => '0.1');
 counted();
 my $tasks = sql(q{SELECT string_agg(id::text, ',') FROM prometheus_submit_many(array_fill('x'::text, ARRAY[1000])) id});
 $node->wait_for('all have ended', "SELECT count(*) FROM prometheus.task WHERE task_id IN ($tasks) AND status = 'completed'", 1000);

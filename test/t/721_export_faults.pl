@@ -13,7 +13,7 @@ my $collector = FakeCollector->new;
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
 $node->init(restart_after_crash => 1, fsync => 1,
-	conf => "prometheus.trace_sample_ratio = 1\nprometheus.otlp_interval = 10ms\nprometheus.otlp_endpoint = '" . $collector->url . "'\n");
+	conf => "prometheus.trace_sample_ratio = 1\nprometheus.otlp_interval = 10ms\nprometheus.otlp_metrics_interval = 0\nprometheus.otlp_endpoint = '" . $collector->url . "'\n");
 $node->start;
 $node->create_extension;
 plan skip_all => 'the library was built without FAULTS=1'

@@ -396,6 +396,9 @@ test_replies(void)
 				"{\"partialSuccess\":{\"rejectedSpans\":7}}",
 				PROM_OTLP_ACCEPTED, 7, "");
 	check_reply(PROM_HTTP_COMPLETE, 200,
+				"{\"partialSuccess\":{\"rejectedDataPoints\":\"2\"}}",
+				PROM_OTLP_ACCEPTED, 2, "");
+	check_reply(PROM_HTTP_COMPLETE, 200,
 				"{\"partialSuccess\":{\"errorMessage\":\"slow down\"}}",
 				PROM_OTLP_ACCEPTED, 0, "slow down");
 	for (int i = 0; i < lengthof(retried); i++)
