@@ -367,7 +367,8 @@ def idle(server, model):
             "  FROM pg_stat_database WHERE datname = 'bench'")[0]]
 
     progress("doing nothing for %d s" % IDLE)
-    time.sleep(3)
+    # A process that has gone to rest sends its counts up to ten seconds later.
+    time.sleep(12)
     before, used = counts(), {role: ticks(pid) for role, pid in workers.items()}
     time.sleep(IDLE)
     after = counts()
