@@ -63,7 +63,7 @@ foreach my $case ([ 'export-answered:die:1', 2 ], [ 'export-before-commit:die:2'
 	my ($fault, $times) = @$case;
 
 	$node->set_fault($fault);
-	my $task = sql(q{SELECT prometheus_submit('one')});
+	my $task = $node->submit_to_crash(q{'one'});
 	$node->wait_task($task, 'completed');
 	$node->wait_for("$fault: it was met", "SELECT count(*) > 0 FROM pg_ls_dir('.') f WHERE f LIKE 'prometheus.fault.%'");
 	$node->wait_for("$fault: it is exported", q{SELECT lag = 0 AND waiting_since IS NULL FROM prometheus.consumer, prometheus.export WHERE name = 'prometheus.otlp'});
