@@ -32,6 +32,12 @@
 /* Sums that are added to in turn, so that the compiler can do so at once. */
 #define LANES 8
 
+/*
+ * What is above has lost nothing as a sum of floats, of which those below
+ * FLT_MIN have fewer digits.
+ */
+#define MIN_NORM (FLT_MIN * 1e12)
+
 #define VALUES(array) ((const float4 *) ARR_DATA_PTR(array))
 #define LENGTH(array) (ARR_DIMS(array)[0])
 
@@ -82,7 +88,7 @@ prom_embedding_check(ArrayType *embedding)
 
 /* What follows is called for each of many rows. */
 
-/* Is the product too large or too small for a float, or one of its factors? */
+/* When a sum is too large or too small for floats. */
 static float8
 cosine_of_doubles(const float4 *a, const float4 *b, int n)
 {
@@ -115,7 +121,8 @@ cosine(const float4 *a, const float4 *b, int n)
 	float4 dot[LANES] = {0};
 	float4 norm_a[LANES] = {0};
 	float4 norm_b[LANES] = {0};
-	float8 norm;
+	float8 all_a;
+	float8 all_b;
 	int whole = n - n % LANES;
 
 	for (int i = 0; i < whole; i += LANES)
@@ -131,10 +138,12 @@ cosine(const float4 *a, const float4 *b, int n)
 		norm_a[0] += a[i] * a[i];
 		norm_b[0] += b[i] * b[i];
 	}
-	norm = sum_of(norm_a) * sum_of(norm_b);
-	if (!(norm > FLT_MIN && norm < FLT_MAX))
+	all_a = sum_of(norm_a);
+	all_b = sum_of(norm_b);
+	if (!(all_a > MIN_NORM && all_a < FLT_MAX && all_b > MIN_NORM &&
+		  all_b < FLT_MAX))
 		return cosine_of_doubles(a, b, n);
-	return sum_of(dot) / sqrt(norm);
+	return sum_of(dot) / sqrt(all_a * all_b);
 }
 
 PG_FUNCTION_INFO_V1(prom_cosine);

@@ -99,14 +99,14 @@ static const char of_procedure_sql[] =
 	"   CASE WHEN $7 OPERATOR(pg_catalog.>=) " SUCCESS " THEN 1 ELSE 0 END"
 	"     OPERATOR(pg_catalog.-) coalesce(e.confidence, 0)))" OF_MEMORY RETURNING;
 
-/* The number of the metadata, at most 1. */
+/* The number of the metadata, from 0 to 1; rounded, it is one of a real. */
 #define GIVEN                                                              \
 	" CASE WHEN pg_catalog.jsonb_typeof(m.metadata"                        \
 	"     OPERATOR(pg_catalog.->) 'confidence')"                           \
 	"     OPERATOR(pg_catalog.=) 'number'"                                 \
-	"   THEN least(greatest((m.metadata"                                   \
+	"   THEN pg_catalog.round(least(greatest((m.metadata"                  \
 	"     OPERATOR(pg_catalog.->>) 'confidence')::pg_catalog.numeric, 0)," \
-	"     1)::pg_catalog.float4 END"
+	"     1), 6)::pg_catalog.float4 END"
 
 /* No task of the same trace as $6 has found it. */
 #define IS_INDEPENDENT                                            \

@@ -18,7 +18,7 @@
 #include "utils/builtins.h"
 
 #include "exposition.h"
-#include "reading.h"
+#include "gauge.h"
 
 typedef struct Page
 {
@@ -298,11 +298,11 @@ prom_exposition_write(PromDatabase *db, PromExposition format)
 	int ncounted;
 	int nread;
 	PromSample *counted = prom_metric_read(db, &ncounted);
-	PromSample *readings = prom_reading_take(db, &nread);
+	PromSample *readings = prom_gauge_read(db, &nread);
 
 	initStringInfo(&page.text);
 	put_metrics(&page, prom_metrics, PROM_NMETRICS, counted, ncounted);
-	put_metrics(&page, prom_readings, prom_nreadings, readings, nread);
+	put_metrics(&page, prom_gauges, prom_ngauges, readings, nread);
 	if (format == PROM_OPENMETRICS)
 		appendStringInfoString(&page.text, "# EOF\n");
 	return page.text.data;

@@ -1,7 +1,7 @@
 -- What prometheus_remember(), _recall() and _forget() store, find and refuse,
 -- and who sees it.  The tools of the same names are in t/.
 BEGIN;
-SELECT plan(240);
+SELECT plan(242);
 
 SET LOCAL client_min_messages = error;
 
@@ -225,7 +225,8 @@ RESET ROLE;
 SELECT is(round(prometheus._cosine(a, b)::numeric, 6), cosine, format('the cosine of %s and %s', a, b))
   FROM (VALUES ('{1,0}'::real[], '{1,0}'::real[], 1.0), ('{1,0}', '{0,1}', 0), ('{1,0}', '{-2,0}', -1), ('{1,1}', '{1,0}', 0.707107),
                ('{1,2,3,4,5,6,7,8,9}', '{9,8,7,6,5,4,3,2,1}', 0.578947), ('{3e38,3e38}', '{3e38,3e38}', 1),
-               ('{1e-40,0}', '{1e-40,1e-40}', 0.707107), ('{1}', '{1,2}', NULL), ('{1,2}', '{{1,2}}', NULL),
+               ('{1e-40,0}', '{1e-40,1e-40}', 0.707107), ('{3e-23,1e-23}', '{3e12,1e12}', 1),
+               ('{3e18,1e18}', '{3e-20,1e-20}', 1), ('{1}', '{1,2}', NULL), ('{1,2}', '{{1,2}}', NULL),
                ('{0,0}', '{1,1}', NULL)) AS pair (a, b, cosine);
 SELECT is(prometheus._sketch_distance(prometheus._sketch('{1,2,3}'), prometheus._sketch('{2,4,6}')), 0, 'a sketch is of a direction');
 SELECT is(prometheus._sketch_distance(prometheus._sketch('{1,2,3}'), prometheus._sketch('{1,2}')), NULL, 'and of a length');

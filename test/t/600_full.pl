@@ -256,6 +256,10 @@ memory('finder', 'The sea is blue.', 'semantic', '{"confidence": 0.5}');
 think_of(chat => '{"text": "Ok.", "tool": {"name": "remember", "arguments": "{\"content\": \"The sea is blue.\", \"importance\": 0.9}"}}');
 run_as('finder', 'Look.');
 is(sql(q{SELECT confidence FROM prometheus.memory WHERE content = 'The sea is blue.'}), '0.75', 'it begins with the confidence of its metadata');
+memory('finder', 'The sand is blue.', 'semantic', '{"confidence": 1e-100}');
+think_of(chat => '{"text": "Ok.", "tool": {"name": "remember", "arguments": "{\"content\": \"The sand is blue.\", \"importance\": 0.9}"}}');
+run_as('finder', 'Look.');
+is(sql(q{SELECT confidence FROM prometheus.memory WHERE content = 'The sand is blue.'}), '0.5', '... even if that is no number of a real');
 think_of(chat => '{"text": "It is 5."}');
 
 # The same with a server: what it was sent can be shown again, each task a model

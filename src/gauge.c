@@ -1,5 +1,5 @@
 /*
- * reading.c
+ * gauge.c
  *	  Reads the gauges: what there is of something at this moment.
  *
  * All of it is in shared memory, so the time that it takes depends on what
@@ -13,9 +13,9 @@
 #include "utils/timestamp.h"
 
 #include "gate.h"
+#include "gauge.h"
 #include "guc.h"
 #include "queue.h"
-#include "reading.h"
 #include "vital.h"
 #include "worker.h"
 
@@ -55,7 +55,7 @@ enum
 	VITALS /* the first of those that vitals[] reads */
 };
 
-const PromMetric prom_readings[] = {
+const PromMetric prom_gauges[] = {
 	[BUILD] = GAUGE_BY("prom_agent.build.info", "",
 					   "1; version: of the library.", WORD("version")),
 	[RECOVERY] = GAUGE("prom_agent.in_recovery", "",
@@ -146,9 +146,9 @@ static const struct
 	{prom_pulse_budget, 100},
 };
 
-const int prom_nreadings = lengthof(prom_readings);
+const int prom_ngauges = lengthof(prom_gauges);
 
-StaticAssertDecl(lengthof(prom_readings) == VITALS + lengthof(vitals),
+StaticAssertDecl(lengthof(prom_gauges) == VITALS + lengthof(vitals),
 				 "each vital has a metric");
 
 typedef struct Readings
@@ -172,7 +172,7 @@ put(Readings *readings, int which, double value, const char *first,
 	}
 	sample = &readings->samples[readings->n++];
 	memset(sample, 0, sizeof(*sample));
-	sample->metric = &prom_readings[which];
+	sample->metric = &prom_gauges[which];
 	sample->value = value;
 	sample->labels[0] = first;
 	sample->labels[1] = second;
@@ -261,7 +261,7 @@ put_gates(Readings *readings, PromLook *look)
 }
 
 PromSample *
-prom_reading_take(PromDatabase *db, int *n)
+prom_gauge_read(PromDatabase *db, int *n)
 {
 	PromLook look = {.db = db, .now = GetCurrentTimestamp()};
 	Readings readings = {.room = 64};
