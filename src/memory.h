@@ -33,17 +33,19 @@ typedef struct PromMemory
 /*
  * How much a memory m matters at a time, 0 to 1, by its age or since it was
  * used: an expression for statements.  Written OPERATOR(), all bind alike:
- * hence the parentheses.
+ * hence the parentheses.  Of ages that exp() has no number for, or that are
+ * none since a clock was set, the nearest counts.
  */
 #define PROM_MEMORY_RELEVANCE(now) PROM_MEMORY_RELEVANCE_OF(now, "m.created_at")
-#define PROM_MEMORY_RELEVANCE_OF(now, used_at)                         \
-	"((0.7::pg_catalog.float8 OPERATOR(pg_catalog.*)"                  \
-	" m.importance::pg_catalog.float8) OPERATOR(pg_catalog.+)"         \
-	" (0.3::pg_catalog.float8 OPERATOR(pg_catalog.*)"                  \
-	" pg_catalog.exp((-0.1)::pg_catalog.float8 OPERATOR(pg_catalog.*)" \
-	" (pg_catalog.date_part('epoch', " now " OPERATOR(pg_catalog.-)"   \
-	" " used_at ") OPERATOR(pg_catalog./)"                             \
-	" 86400::pg_catalog.float8))))"
+#define PROM_MEMORY_RELEVANCE_OF(now, used_at)                              \
+	"((0.7::pg_catalog.float8 OPERATOR(pg_catalog.*)"                       \
+	" m.importance::pg_catalog.float8) OPERATOR(pg_catalog.+)"              \
+	" (0.3::pg_catalog.float8 OPERATOR(pg_catalog.*)"                       \
+	" pg_catalog.exp(least(0::pg_catalog.float8, greatest((-700)"           \
+	"::pg_catalog.float8, (-0.1)::pg_catalog.float8 OPERATOR(pg_catalog.*)" \
+	" (pg_catalog.date_part('epoch', " now " OPERATOR(pg_catalog.-)"        \
+	" " used_at ") OPERATOR(pg_catalog./)"                                  \
+	" 86400::pg_catalog.float8))))))"
 
 /*
  * A version more of a memory m, as it is but for what is given, the last of it

@@ -1,7 +1,7 @@
 -- What prometheus_remember(), _recall() and _forget() store, find and refuse,
 -- and who sees it.  The tools of the same names are in t/.
 BEGIN;
-SELECT plan(242);
+SELECT plan(243);
 
 SET LOCAL client_min_messages = error;
 
@@ -529,6 +529,14 @@ SELECT results_eq('SELECT number, owner, agent, task_id, score, confidence FROM 
 SET LOCAL ROLE prom_test_other;
 SELECT is_empty('SELECT FROM prometheus.memory_evidence', 'but not to others');
 RESET ROLE;
+
+-- Of ages that exp() has no number for, and of those that are none.
+SELECT prometheus_remember('ages', 'ancient and future', importance => 0.5) AS ancient \gset
+UPDATE prometheus._memory SET created_at = now() - interval '60 years' WHERE memory_id = :ancient;
+SELECT prometheus_remember('ages', 'future only', importance => 0.5) AS future \gset
+UPDATE prometheus._memory SET created_at = now() + interval '60 years' WHERE memory_id = :future;
+SELECT results_eq($$SELECT memory_id, score FROM prometheus_recall('ages', 'future')$$,
+                  format('VALUES (%s::bigint, 0.86::real), (%s, 0.74)', :future, :ancient), 'an age is finite, and not below 0');
 
 SELECT * FROM finish();
 ROLLBACK;
