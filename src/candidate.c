@@ -28,6 +28,7 @@
 #include "nodes/nodeFuncs.h"
 #include "parser/parse_type.h"
 #include "parser/parser.h"
+#include "storage/lmgr.h"
 #include "tcop/dest.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
@@ -383,6 +384,28 @@ check_signature(const PromCommission *commission,
 	return buildoidvector(types, n);
 }
 
+/*
+ * What may be read stays what it was found to be: its name is not another
+ * one's, and no column becomes one that has code of its own.
+ */
+static void
+lock_relations(List *relations)
+{
+	ListCell *cell;
+
+	foreach(cell, relations)
+	{
+		Oid relation = lfirst_oid(cell);
+		Oid namespace = get_rel_namespace(relation);
+		char *name = get_rel_name(relation);
+
+		LockRelationOid(relation, AccessShareLock);
+		if (name == NULL || get_relname_relid(name, namespace) != relation)
+			refuse("a relation that it may read was changed meanwhile");
+		prom_vocabulary_check_columns(relation);
+	}
+}
+
 /* As any utility statement, for the hooks and event triggers of others. */
 static void
 run(const PromCandidate *candidate)
@@ -439,6 +462,7 @@ prom_candidate_make(PromCandidate *candidate, const PromCommission *commission,
 	candidate->parsed->funcname =
 		list_make2(makeString(pstrdup(PROM_TOOL_SCHEMA)),
 				   makeString(pstrdup(name)));
+	lock_relations(relations);
 	run(candidate);
 	function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
 							   CStringGetDatum(name), PointerGetDatum(types),

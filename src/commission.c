@@ -386,6 +386,7 @@ prom_commission_relations(const PromCommission *commission, Oid role)
 					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 					 errmsg("permission denied for relation \"%s\"", name),
 					 errdetail("Who asks for the tool must be allowed to read it.")));
+		prom_vocabulary_check_columns(relation);
 		oids = lappend_oid(oids, relation);
 	}
 	return oids;

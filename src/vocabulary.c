@@ -25,6 +25,7 @@
 #include "access/htup_details.h"
 #include "access/transam.h"
 #include "catalog/pg_cast.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_proc.h"
@@ -144,6 +145,48 @@ check_type(Oid type)
 {
 	if (!prom_vocabulary_has_type(type))
 		prom_vocabulary_forbid("type", format_type_be(type));
+}
+
+/*
+ * Is a text converted to it without code of others?  To a base type by a
+ * function in C, which only superusers make.  A domain has conditions; in an
+ * array, a row or a range it has them, too.
+ */
+static bool
+is_plain(Oid type)
+{
+	Oid element = get_element_type(type);
+	char kind = get_typtype(OidIsValid(element) ? element : type);
+
+	return prom_vocabulary_has_type(type) || kind == TYPTYPE_BASE ||
+		   kind == TYPTYPE_ENUM;
+}
+
+void
+prom_vocabulary_check_columns(Oid relation)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
+	AttrNumber n;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relation);
+	n = ((Form_pg_class) GETSTRUCT(tuple))->relnatts;
+	ReleaseSysCache(tuple);
+	for (AttrNumber i = 1; i <= n; i++)
+	{
+		/* Invalid: it was dropped. */
+		Oid type = get_atttype(relation, i);
+
+		if (!OidIsValid(type) || is_plain(type))
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("relation \"%s.%s\" has a column of type %s, which a tool cannot read",
+						get_namespace_name(get_rel_namespace(relation)),
+						get_rel_name(relation), format_type_be(type)),
+				 errdetail("Conditions of a domain would be run before the function is known to be allowed."),
+				 errhint("Give a view of it that has the column as another type, or not at all.")));
+	}
 }
 
 /* What initdb made, and nobody since. */

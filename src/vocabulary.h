@@ -30,4 +30,11 @@ extern void prom_vocabulary_check(const PromVocabulary *vocabulary,
 /* Raise so. */
 extern void prom_vocabulary_forbid(const char *kind, const char *what);
 
+/*
+ * Raises unless no column of the relation has a type that others gave code of
+ * their own to.  A text that is compared with such a column is converted when a
+ * body is analyzed, which is before prom_vocabulary_check() can forbid it.
+ */
+extern void prom_vocabulary_check_columns(Oid relation);
+
 #endif

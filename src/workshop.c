@@ -41,8 +41,12 @@
 /* Examples that the model is told of. */
 #define MAX_TOLD 5
 
-/* Two numbers are the same if they differ by less than this part of them. */
+/*
+ * Two numbers are the same if they differ by less than this part of them; whole
+ * ones that a float has exactly must be equal.
+ */
 #define TOLERANCE 1e-9
+#define EXACT 9007199254740992.0
 
 /* Bytes of a function's name, before the number of its task. */
 #define MAX_FUNCTION_NAME 40
@@ -112,6 +116,16 @@ make_guarded(const PromJob *job, const PromAsked *asked, Trial *trial)
 /* Its examples. */
 
 static bool
+is_whole(Numeric number)
+{
+	Datum value = NumericGetDatum(number);
+
+	return DatumGetBool(DirectFunctionCall2(
+		numeric_eq, value,
+		DirectFunctionCall2(numeric_trunc, value, Int32GetDatum(0))));
+}
+
+static bool
 are_close(Numeric a, Numeric b)
 {
 	float8 x;
@@ -124,6 +138,11 @@ are_close(Numeric a, Numeric b)
 										   NumericGetDatum(a)));
 	y = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
 										   NumericGetDatum(b)));
+	/* Of what is beyond a float, and of infinities, nothing can be told. */
+	if (isinf(x) || isinf(y))
+		return false;
+	if (Max(fabs(x), fabs(y)) < EXACT && is_whole(a) && is_whole(b))
+		return false;
 	return fabs(x - y) <= TOLERANCE * Max(fabs(x), fabs(y));
 }
 

@@ -336,6 +336,38 @@ SELECT is(pg_temp.body('SELECT place FROM prom_test.visit FOR UPDATE', '{"relati
     'forbidden clause: FOR UPDATE or FOR SHARE', '... nor a lock');
 SELECT is(pg_temp.body('DELETE FROM prom_test.visit', '{"relations": ["prom_test.visit"]}'),
     'forbidden statement: DELETE', '... nor to write');
+-- A text that becomes the type of a column is converted when the body is
+-- analyzed, before it is known what may be: nobody's code may run by that.
+CREATE FUNCTION prom_test.spy(text) RETURNS boolean LANGUAGE plpgsql AS
+    $$BEGIN RAISE EXCEPTION 'run as %', current_user; END$$;
+CREATE DOMAIN prom_test.spied AS text CHECK (prom_test.spy(VALUE));
+CREATE DOMAIN prom_test.spied_list AS prom_test.spied[];
+CREATE TYPE prom_test.spied_pair AS (x prom_test.spied, y bigint);
+CREATE TYPE prom_test.spied_range AS RANGE (subtype = prom_test.spied, subtype_opclass = text_ops);
+CREATE TYPE prom_test.mood AS ENUM ('glad', 'sad');
+CREATE TABLE prom_test.of_domain (place text, x prom_test.spied);
+CREATE TABLE prom_test.of_array (place text, x prom_test.spied[]);
+CREATE TABLE prom_test.of_list (place text, x prom_test.spied_list);
+CREATE TABLE prom_test.of_pair (place text, x prom_test.spied_pair);
+CREATE TABLE prom_test.of_pairs (place text, x prom_test.spied_pair[]);
+CREATE TABLE prom_test.of_range (place text, x prom_test.spied_range);
+CREATE TABLE prom_test.of_row (place text, x prom_test.of_domain);
+CREATE TABLE prom_test.of_plain (place text, x prom_test.mood, y prom_test.mood[], z oid, w xml, v int4multirange);
+ALTER TABLE prom_test.of_plain ADD gone prom_test.spied;
+ALTER TABLE prom_test.of_plain DROP gone;
+SELECT throws_ok(format('SELECT pg_temp.body(%L, %L)', format('SELECT place FROM prom_test.%s WHERE %s IS NOT NULL', name, expression),
+              jsonb_build_object('relations', jsonb_build_array('prom_test.' || name))), '22023',
+          format('relation "prom_test.%s" has a column of type %s, which a tool cannot read', name, type), name || ': ' || expression)
+  FROM (VALUES
+    ('of_domain', $$coalesce(ARRAY[x], '{y}')$$, 'prom_test.spied'),
+    ('of_array', $$coalesce(x, '{y}')$$, 'prom_test.spied[]'),
+    ('of_list', $$coalesce(x, '{y}')$$, 'prom_test.spied_list'),
+    ('of_pair', $$coalesce(x, '(y,1)')$$, 'prom_test.spied_pair'),
+    ('of_pairs', $$coalesce(x, '{"(y,1)"}')$$, 'prom_test.spied_pair[]'),
+    ('of_range', $$coalesce(x, '[y,z]')$$, 'prom_test.spied_range'),
+    ('of_row', $$coalesce(x, '(y,z)')$$, 'prom_test.of_domain')) v (name, expression, type);
+SELECT is(pg_temp.body('SELECT place FROM prom_test.of_plain', '{"relations": ["prom_test.of_plain"]}'), NULL,
+    'types that have no code of others do no harm');
 SELECT is(pg_temp.fault('CREATE FUNCTION f(a bigint) RETURNS text LANGUAGE sql VOLATILE RETURN random()::text', '{"volatile": true}'),
     NULL, 'it may, if it is asked for');
 SELECT is(pg_temp.fault('CREATE FUNCTION f(a bigint) RETURNS text LANGUAGE sql VOLATILE RETURN pg_sleep(9)::text', '{"volatile": true}'),

@@ -236,6 +236,18 @@ like(refusals($task), qr/^2 of 2 examples came out right, and 80 % must; of thos
 	'cheats: it is noticed');
 unlike(sql("SELECT request FROM prometheus.task WHERE task_id = $task"), qr/gives 15/, 'cheats: the third example was not shown');
 
+# Numbers so great that a float has them all as infinite are not the same, nor
+# are whole ones that differ.
+says('Overflows.', function('overflows', 'a bigint, b bigint', 'numeric', 'RETURN 1e400'));
+$task = make('failed', 'Overflows.');
+like(refusals($task), qr/^0 of 2 examples came out right/m, 'a number beyond all floats is not any other one');
+says('Overflows twice.', function('overflows2', 'a bigint', 'numeric', 'RETURN 1e400'));
+$task = make('failed', 'Overflows twice.', '[{"input": {"a": 2}, "output": 2e400}]');
+like(refusals($task), qr/^0 of 1 examples came out right/m, 'nor another one beyond them');
+says('Numbers.', function('numbers', 'a bigint', 'bigint', 'RETURN a + 100000000001'));
+$task = make('failed', 'Numbers.', '[{"input": {"a": 2}, "output": 100000000002}]');
+like(refusals($task), qr/^0 of 1 examples came out right/m, 'nor is a whole number the next one');
+
 # Errors, numbers and documents.
 says('Divides.', function('divide', 'a bigint, b bigint', 'numeric', 'RETURN a::numeric / b'));
 $task = make('failed', 'Divides.', '[{"input": {"a": 1, "b": 3}, "output": 0.333333333333}, {"input": {"a": 1, "b": 0}, "output": null}]');
