@@ -214,16 +214,28 @@ flag_risk(PromFactWriter *writer, const PromAttempt *attempt,
 	prom_verdict_add(writer, &judged, &verdict, now);
 }
 
+static PromStatement owner_statement = {
+	"SELECT t.submitter, t.submitter_oid, t.agent FROM prometheus._task t"
+	" WHERE t.task_id = $1",
+	1,
+	{INT8OID},
+	NULL,
+};
+
+/* The attempt may not be in its table yet: a reply that is used again. */
 static void
 learn(const PromAttempt *attempt, const PromReflection *reflection)
 {
-	PromPromptFacts facts;
+	Datum value = Int64GetDatum(attempt->task_id);
 	PromMemoryOwner owner;
 
-	prom_prompt_read_facts(attempt->task_id, attempt->attempt, &facts);
-	owner.name = facts.source.submitter;
-	owner.oid = facts.source.submitter_oid;
-	owner.agent = facts.source.agent;
+	prom_statement_run(&owner_statement, &value, NULL, true);
+	if (SPI_processed == 0)
+		elog(ERROR, "there is no task %lld", (long long) attempt->task_id);
+	owner.name = prom_row_text(0, 1);
+	owner.oid = prom_row_oid(0, 2);
+	owner.agent = prom_row_text(0, 3);
+	SPI_freetuptable(SPI_tuptable);
 	prom_reflection_learn(reflection, &owner, attempt->task_id, attempt->step);
 }
 

@@ -242,6 +242,17 @@ is(reuses($minds[1]), 'review false, recall false, plan true, chat true, reflect
 is(sql(qq{SELECT count(DISTINCT output) FROM prometheus.step WHERE task_id IN ($minds[0], $minds[1]) AND kind IN ('plan', 'chat', 'reflect')}), 3, 'with the same outcome');
 is(sql(qq{SELECT string_agg(kind, ' ') FROM prometheus.call WHERE task_id = $minds[1]}), 'review', 'each review has a mark of its own, and is asked for');
 
+# The same of a task that was retried after its answer: its attempt begins with
+# the reflection.
+sql(q{DELETE FROM prometheus._memory});
+sql(q{SELECT prometheus_set_policy('no answer', effect => 'deny')});
+my $retried = $node->submit(q{'think of it', 'minds'});
+$node->wait_task($retried, 'vetoed');
+sql(q{SELECT prometheus_set_policy('no answer', effect => 'off')});
+sql("SELECT prometheus_retry($retried)");
+$node->wait_task($retried, 'completed');
+is(sql("SELECT concat_ws(' ', status, reused IS NOT NULL, error) FROM prometheus.step WHERE task_id = $retried AND kind = 'reflect'"), 'ok t', 'a reflection that an attempt begins with is used again');
+
 # Equal requests at once: one is sent.  If it fails the next is; and if the caller
 # ends, one begins anew.
 $node->fake_agent($llm, 'fake-slow-1500', name => 'single', options => '{"cache": "1 h"}');
@@ -284,6 +295,6 @@ sql("SELECT prometheus_cancel($hangs)");
 $node->wait_task($hangs, 'cancelled');
 
 $node->wait_for('none is in flight', q{SELECT sum(in_flight) FROM prometheus.gate}, 0);
-$node->check_invariants('invariants');
+$node->check_invariants('invariants', retried => [$retried]);
 $node->stop;
 done_testing();
