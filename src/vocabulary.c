@@ -19,6 +19,8 @@
  *
  * What only takes long, or much memory (generate_series, repeat, a regular
  * expression, recursion), is allowed: it is stopped as any tool is (guard.c).
+ * But translate looks for no interrupt while it is at one very long text: it
+ * keeps the executor until it ends.
  */
 #include "postgres.h"
 
