@@ -19,8 +19,8 @@
  *
  * What only takes long, or much memory (generate_series, repeat, a regular
  * expression, recursion), is allowed: it is stopped as any tool is (guard.c).
- * But translate looks for no interrupt while it is at one very long text: it
- * keeps the executor until it ends.
+ * But translate is not: it looks for no interrupt while it is at one very long
+ * text, and would keep the executor until it ends.
  */
 #include "postgres.h"
 
@@ -100,7 +100,7 @@ static const char *const functions[] = {
 	"string_to_table", "strpos", "substr", "substring", "sum", "tan", "tand",
 	"tanh", "text", "timezone", "to_bin", "to_char", "to_date", "to_hex",
 	"to_json", "to_jsonb", "to_number", "to_oct", "to_timestamp",
-	"transaction_timestamp", "translate", "trim_array", "trim_scale", "trunc",
+	"transaction_timestamp", "trim_array", "trim_scale", "trunc",
 	"tsmultirange", "tsrange", "tstzmultirange", "tstzrange", "unistr",
 	"unnest", "upper", "upper_inc", "upper_inf", "uuid_extract_timestamp",
 	"uuid_extract_version", "var_pop", "var_samp", "variance", "width_bucket"};

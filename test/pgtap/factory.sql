@@ -336,6 +336,8 @@ SELECT is(pg_temp.body('SELECT place FROM prom_test.visit FOR UPDATE', '{"relati
     'forbidden clause: FOR UPDATE or FOR SHARE', '... nor a lock');
 SELECT is(pg_temp.body('DELETE FROM prom_test.visit', '{"relations": ["prom_test.visit"]}'),
     'forbidden statement: DELETE', '... nor to write');
+SELECT is(pg_temp.fault('CREATE FUNCTION f(a bigint) RETURNS text LANGUAGE sql RETURN translate(''a'', ''a'', ''b'')'),
+    'forbidden function: translate', 'nor what cannot be stopped');
 -- A text that becomes the type of a column is converted when the body is
 -- analyzed, before it is known what may be: nobody's code may run by that.
 CREATE FUNCTION prom_test.spy(text) RETURNS boolean LANGUAGE plpgsql AS
