@@ -45,6 +45,7 @@ sub set_options
 $node->fake_agent($llm, 'fake-echo');
 $node->fake_agent($llm, 'fake-fixed');
 sql(q{SELECT prometheus_pause()});
+$node->wait_for('the processes know of the pause', "SELECT state FROM prometheus._gates() WHERE target = 'all'", 'paused');
 my $paused = $node->submit(q{'x', 'fake-echo'});
 $node->wait_for('it waits', "SELECT why FROM prometheus.queue WHERE task_id = $paused", 'everything is paused');
 is(sql("SELECT status FROM prometheus.task WHERE task_id = $paused"), 'queued', 'a paused task is queued');
