@@ -140,6 +140,7 @@ GRANT SELECT ON
     prometheus.span,
     prometheus.export,
     prometheus.usage,
+    prometheus.calibration,
     prometheus.task_history,
     prometheus.attempt_history,
     prometheus.call_history,
@@ -155,7 +156,8 @@ GRANT SELECT ON
     prometheus.memory_history,
     prometheus.state_history,
     prometheus.span_history,
-    prometheus.usage_history
+    prometheus.usage_history,
+    prometheus.calibration_history
     TO prometheus_agent_user, prometheus_agent_admin;
 GRANT EXECUTE ON FUNCTION
     prometheus._may_see(text, oid),
@@ -182,6 +184,7 @@ GRANT EXECUTE ON FUNCTION
     prometheus.state_at(timestamptz),
     prometheus.span_at(timestamptz),
     prometheus.usage_at(timestamptz),
+    prometheus.calibration_at(timestamptz),
     prometheus._milliseconds(timestamptz, timestamptz),
     prometheus._json(text),
     prometheus._calls(text),

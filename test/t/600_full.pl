@@ -132,6 +132,9 @@ $task = run('Drop it.');
 is(output($task, 'plan', 'approach'), 'aggressive', 'a critical risk in each plan: it is followed');
 is(sql("SELECT approved, risk_level, governor, reasoning LIKE '%All is lost.%' FROM prometheus.verdict WHERE task_id = $task AND risk_level = 'CRITICAL'"),
 	't|CRITICAL|JUSTICA|t', 'and flagged');
+# 0.72, 0.72 and 0.7 were promised, and each was scored 0.8: (0.28^2 + 0.28^2 + 0.3^2) / 3.
+is(sql("SELECT tasks, round(brier_score::numeric, 6), round(predicted::numeric, 6), actual, jsonb_array_length(reliability) FROM prometheus.calibration WHERE agent = 'mind'"),
+	'3|0.082267|0.713333|1|1', 'what plans promised is held against what came of them');
 
 # What cannot be thought is done without.
 foreach my $bad ('{"text": "I do not plan."}', '{"plans": []}', '{"raise": "no plan"}')
