@@ -205,6 +205,8 @@ is(evidence($mixed), '1 0.69 0, 2 0.7 0.5, 3 1 0.75, 4 0 0.375, 5 1 0.6875, 6 1 
 $task = $node->submit(q{'How to add?', 'prover', mode => 'fast'});
 $node->wait_task($task, 'completed');
 is(sql("SELECT count(*) FROM prometheus.memory_evidence WHERE memory_id = $mixed"), 7, 'a task that was told nothing shows nothing');
+is(sql(q{SELECT string_agg(concat_ws(' ', name, success_rate, uses, mastered), ', ' ORDER BY memory_id) FROM prometheus.skill WHERE agent = 'prover'}),
+	'To add, count on fingers. 0.875 3 t, To add, ask somebody. 0.55833596 11 f, To add, guess. 0.6 7 f', 'its skills: what tasks have shown of procedures');
 sql(q{SELECT prometheus_set_agent('slow', 'mind', mode => 'full')});
 my $waits = memory('slow', 'To add, wait.', 'procedural');
 foreach my $score (0, 0, 0, 1, 1, 1)
@@ -213,6 +215,7 @@ foreach my $score (0, 0, 0, 1, 1, 1)
 	run_as('slow', 'How to add?');
 }
 is(sql("SELECT kind, confidence FROM prometheus.memory WHERE memory_id = $waits"), 'procedural|0.8', 'at a success rate of 0.8, and not above, it is not consolidated');
+is(sql("SELECT success_rate, mastered FROM prometheus.skill WHERE memory_id = $waits"), '0.8|f', 'nor mastered');
 
 # What it was told and has turned out wrong is superseded, and nothing else.
 my $identity = memory('doubter', 'You add.', 'core');
