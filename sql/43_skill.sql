@@ -61,3 +61,16 @@ COMMENT ON COLUMN prometheus.skill.mastered IS 'True if success_rate is above 0.
 COMMENT ON COLUMN prometheus.skill.created_at IS 'When the oldest version that is kept was stored.';
 COMMENT ON COLUMN prometheus.skill.updated_at IS 'When it was last changed or shown.';
 COMMENT ON COLUMN prometheus.skill.content IS 'The procedure.';
+
+CREATE FUNCTION @extschema@.prometheus_share_skill(
+    name text,
+    to_agent text,
+    OUT memory_id bigint,
+    OUT owner text,
+    OUT from_agent text,
+    OUT shared boolean,
+    OUT conflict double precision)
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'prom_share_skill';
+COMMENT ON FUNCTION @extschema@.prometheus_share_skill(text, text) IS
+    'Gives a skill of prometheus.skill to another agent of its owner: of those of this name the caller''s own with the highest success rate; if he has none, that of the one role whose skills he may see and who has one (an administrator''s: all). The procedure is remembered for that agent as a memory of kind procedural, with the same importance and embedding, until the same time; its metadata say from where: shared_from is {"memory_id", "agent", "success_rate", "uses", "shared_at"}. Evidence does not travel: it is a skill of that agent when tasks of that agent have shown it. memory_id: what that agent has. owner: whose both are. from_agent: whose skill it was. shared: false if the agent remembers that content already; then it stays as it is. conflict: 0 to 1, the highest of similarity * |difference of the success rates| of this skill and each one of to_agent with the same name, category or content; similarity is the number of words in both divided by that of words in either (Jaccard), 1 for the same content. Above 0.5 raises object_not_in_prerequisite_state. Raises undefined_object if there is no such skill or agent, invalid_parameter_value if it is to_agent''s own, or several other roles have one.';

@@ -70,6 +70,8 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_restore_memory(bigint)
     FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_supersede_memory(bigint, text)
     FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_share_skill(text, text)
+    FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_mark(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_drop_mark(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_save_state(
@@ -256,6 +258,7 @@ GRANT EXECUTE ON FUNCTION
     @extschema@.prometheus_forget(bigint),
     @extschema@.prometheus_restore_memory(bigint),
     @extschema@.prometheus_supersede_memory(bigint, text),
+    @extschema@.prometheus_share_skill(text, text),
     @extschema@.prometheus_create_consumer(text, text[], timestamptz),
     @extschema@.prometheus_poll(text, integer),
     @extschema@.prometheus_ack(text, bigint),

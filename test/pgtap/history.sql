@@ -1,7 +1,7 @@
 -- What each mark saw: by the setting, and by the functions.  The marks and the
 -- transactions are made by hand: 100 to 105, a mark after each.
 BEGIN;
-SELECT plan(109);
+SELECT plan(110);
 
 CREATE TEMP TABLE relation (name text PRIMARY KEY);
 INSERT INTO relation SELECT unnest('{task,attempt,call,step,event,agent,model,tool,policy,budget,verdict,approval,memory,state,span,usage,calibration,skill}'::text[]);
@@ -188,7 +188,7 @@ SELECT throws_ok('SELECT * FROM prometheus.' || v, '55000', NULL, v || ' is abou
 SELECT throws_ok(format('SELECT prometheus_%s(%s)', f, :task), '55000', NULL, f || ' is about what is now')
   FROM unnest(ARRAY['wait', 'why']) AS f;
 SELECT throws_ok(s, '25006', NULL, s || ' writes')
-  FROM unnest(ARRAY[format('SELECT prometheus_cancel(%s)', :task), format('SELECT prometheus_retry(%s)', :task), 'SELECT prometheus_forget(1)', 'SELECT prometheus_restore_memory(1)', $$SELECT prometheus_supersede_memory(1, 'x')$$,
+  FROM unnest(ARRAY[format('SELECT prometheus_cancel(%s)', :task), format('SELECT prometheus_retry(%s)', :task), 'SELECT prometheus_forget(1)', 'SELECT prometheus_restore_memory(1)', $$SELECT prometheus_supersede_memory(1, 'x')$$, $$SELECT prometheus_share_skill('x', 'y')$$,
                     'SELECT prometheus_approve(-1)', $$SELECT prometheus_pause()$$, $$SELECT prometheus_resume()$$,
                     $$SELECT prometheus_set_model('priced')$$, $$SELECT prometheus_set_policy('mine')$$,
                     $$SELECT prometheus_set_budget('all', 'day')$$]) AS s;

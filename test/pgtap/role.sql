@@ -90,7 +90,7 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'EXECUTE prometheus_retry(bigint)', 'EXECUTE prometheus_why(bigint)',
     'EXECUTE prometheus_progress(bigint)',
     'EXECUTE prometheus_remember(text,text,text,real,jsonb,real[],interval)',
-    'EXECUTE prometheus_recall(text,text,text[],integer,real[])', 'EXECUTE prometheus_forget(bigint)', 'EXECUTE prometheus_restore_memory(bigint)', 'EXECUTE prometheus_supersede_memory(bigint,text)',
+    'EXECUTE prometheus_recall(text,text,text[],integer,real[])', 'EXECUTE prometheus_forget(bigint)', 'EXECUTE prometheus_restore_memory(bigint)', 'EXECUTE prometheus_supersede_memory(bigint,text)', 'EXECUTE prometheus_share_skill(text,text)',
     'EXECUTE prometheus_save_state(text,jsonb,text,bigint)',
     'EXECUTE prometheus_state(text,text,timestamp with time zone,bigint)',
     'EXECUTE prometheus_state_history(text,text,integer)',

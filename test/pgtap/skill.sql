@@ -1,7 +1,7 @@
--- Skills: which procedures are, what they are called, who sees them, and what
--- marks saw.  What tasks show of them is in t/.
+-- Skills: which procedures are, what they are called, who sees them, what marks
+-- saw, and what is shared.  What tasks show of them is in t/.
 BEGIN;
-SELECT plan(21);
+SELECT plan(56);
 
 SET LOCAL client_min_messages = error;
 
@@ -104,6 +104,98 @@ SELECT is(pg_temp.at(day), answer, format('AS OF day %s', day)) FROM (VALUES
     (1, NULL), (2, NULL), (3, 'Wash it 0.5 1'), (4, 'washing 0.5 1'), (5, 'washing 0.75 2'), (6, NULL)) AS v(day, answer);
 SELECT results_eq($$SELECT mark_id, uses FROM prometheus.skill_history WHERE agent = 'past' ORDER BY mark_id$$,
                   'VALUES (3::bigint, 1), (4, 1), (5, 2)', 'as the history says');
+
+-- Sharing: what the other agent then has.
+
+SELECT prometheus_set_agent(name, 'echo') FROM unnest('{cook,baker,pupil,rival,twin}'::text[]) AS name;
+CREATE FUNCTION pg_temp.refused(skill text, agent text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE detail text;
+BEGIN
+    PERFORM prometheus_share_skill(skill, agent);
+    RETURN 'shared';
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+    RETURN concat_ws(' ', SQLSTATE, SQLERRM, nullif(detail, ''));
+END$$;
+UPDATE prometheus._memory SET importance = 0.7, embedding = '{0.5,1}', expires_at = now() + interval '1 day',
+       kind = 'vault', metadata = metadata || '{"consolidated_from": "procedural", "pinned": true, "source": "reflection", "task_id": 7}'
+ WHERE memory_id = :fry;
+SET LOCAL ROLE prom_test_a;
+SELECT memory_id AS fry2, owner, from_agent, shared, conflict FROM prometheus_share_skill('frying', 'pupil') \gset
+SELECT is(format('%s %s %s %s', :'owner', :'from_agent', :'shared', :'conflict'), 'prom_test_a cook t 0', 'it is shared, and nothing is against it');
+SELECT results_eq(format($$SELECT owner, agent, kind, importance, content, version, task_id, round(extract(epoch FROM expires_at - now()) / 3600) FROM prometheus.memory WHERE memory_id = %s$$, :fry2),
+    $$VALUES ('prom_test_a', 'pupil', 'procedural', 0.7::real, 'Fry it', 1::bigint, NULL::bigint, 24::numeric)$$, 'a procedure of the other agent, as important, for as long');
+SELECT is((SELECT metadata #- '{shared_from,shared_at}' FROM prometheus.memory WHERE memory_id = :fry2),
+    format('{"skill": "frying", "name": "other", "category": "kitchen", "difficulty": 2,
+             "shared_from": {"memory_id": %s, "agent": "cook", "success_rate": 0.875, "uses": 3}}', :fry)::jsonb, 'which says from where it is, and nothing that is of the first');
+SELECT is((SELECT (metadata #>> '{shared_from,shared_at}')::timestamptz BETWEEN now() AND clock_timestamp() FROM prometheus.memory WHERE memory_id = :fry2), true, 'and when');
+SELECT is((SELECT memory_id FROM prometheus_recall('pupil', 'fry', embedding => '{0.5,1}')), :fry2::bigint, 'that agent recalls it');
+SELECT is_empty($$SELECT FROM prometheus.skill WHERE agent = 'pupil'$$, 'and has yet to show it');
+SELECT is_empty(format('SELECT FROM prometheus.memory_evidence WHERE memory_id = %s', :fry2), 'evidence does not travel');
+SELECT results_eq($$SELECT memory_id, shared FROM prometheus_share_skill('frying', 'pupil')$$, format('VALUES (%s::bigint, false)', :fry2), 'what it remembers is not shared again');
+SELECT is((SELECT version FROM prometheus.memory WHERE memory_id = :fry2), 1::bigint, 'and stays as it is');
+SELECT memory_id AS said FROM prometheus_share_skill('Said to be one', 'pupil') \gset
+SELECT is((SELECT metadata ->> 'skill' FROM prometheus.memory WHERE memory_id = :said), 'Said to be one', 'a name of its words stays its name');
+
+-- Of two of one name the better one; never the agent's own.
+SELECT prometheus_remember('baker', 'Heat oil, then fry it', 'procedural', metadata => '{"skill": "frying"}') AS better \gset
+RESET ROLE;
+SELECT pg_temp.shown(:better, '{0.5,0.75,0.875,0.9}') \gset
+SET LOCAL ROLE prom_test_a;
+SELECT is((prometheus_share_skill('frying', 'twin')).from_agent, 'baker', 'the one with the higher success rate');
+SELECT is((prometheus_share_skill('frying', 'baker')).from_agent, 'cook', 'but not the agent''s own');
+SELECT is(pg_temp.refused('baking', 'cook'), '22023 the skill "baking" is agent "cook"''s own', 'there is no other');
+SELECT is(pg_temp.refused('nothing', 'pupil'), '42704 you have no skill "nothing"', 'no such skill');
+SELECT is(pg_temp.refused('Never tried', 'pupil'), '42704 you have no skill "Never tried"', 'a procedure that was not shown is none');
+SELECT is(pg_temp.refused('baking', 'nobody'), '42704 agent "nobody" does not exist', 'no such agent');
+SELECT is(prometheus_share_skill(NULL, 'pupil'), NULL, 'null');
+
+-- Conflicts: what the agent knows, and its success rate; of {fry, it} and
+-- {fry, it, slowly} two words in three are the same.
+RESET ROLE;
+SELECT prometheus_set_agent('rival' || n, 'echo') FROM generate_series(1, 8) AS n;
+SELECT prometheus_forget(:better) \gset
+SET LOCAL ROLE prom_test_a;
+CREATE TEMP TABLE rival AS
+SELECT n, rate, prometheus_remember('rival' || n, content, 'procedural', metadata => metadata) AS memory_id
+  FROM (VALUES (1, 'Fry it slowly', '{"skill": "frying"}'::jsonb, 0::real), (2, 'Fry it slowly', '{"skill": "frying"}', 0.25),
+               (3, 'Fry it slowly', '{"category": "kitchen"}', 0), (4, 'Fry it slowly', '{"category": "garden"}', 0),
+               (5, 'Fry it', '{"skill": "this"}', 0.25), (6, 'Fry it', '{"skill": "this"}', 0.375), (7, 'Never do that', '{"skill": "frying"}', 0)) AS v(n, content, metadata, rate);
+RESET ROLE;
+SELECT pg_temp.shown(memory_id, ARRAY[rate]) FROM rival;
+SET LOCAL ROLE prom_test_a;
+SELECT is(pg_temp.refused('frying', 'rival1'), format('55000 the skill "frying" conflicts with what agent "rival1" knows '
+          'Its conflict score with memory %s is 0.583, more than 0.500: they are alike by 0.667, and their success rates are 0.875 and 0.000.', memory_id),
+          'of the same name, alike by two thirds, and 0.875 apart: refused') FROM rival WHERE n = 1;
+SELECT matches(pg_temp.refused('frying', 'rival3'), '^55000 .* 0.583, ', 'so is one of the same category');
+SELECT matches(pg_temp.refused('frying', 'rival5'), '^55000 .* is 0.625, .* by 1.000, ', 'and one that says the same');
+SELECT is((SELECT count(*) FROM prometheus.memory WHERE agent IN ('rival1', 'rival3', 'rival5')), 3::bigint, 'what is refused is not remembered');
+SELECT is(round((prometheus_share_skill('frying', 'rival' || n)).conflict::numeric, 4), score, what)
+  FROM (VALUES (2, 0.4167, 'alike by two thirds, and 0.625 apart'), (4, 0, 'of another category and name'), (6, 0.5, 'the same, and 0.5 apart: no more than the limit'),
+               (7, 0, 'of the same name, with no word in common'), (8, 0, 'an agent that knows nothing')) AS v(n, score, what);
+SELECT prometheus_forget(memory_id) FROM rival WHERE n = 1 \gset
+SELECT is((prometheus_share_skill('frying', 'rival1')).shared, true, 'what was in the way is forgotten');
+
+-- Of whom.
+SET LOCAL ROLE prom_test_b;
+SELECT is(pg_temp.refused('frying', 'twin'), '42704 you have no skill "frying"', 'nobody gives what he may not see');
+SET LOCAL ROLE prom_test_chief;
+SELECT is((SELECT owner || ' ' || shared FROM prometheus_share_skill('baking', 'twin')), 'prom_test_a true', 'who has the owner''s role may; it stays the owner''s');
+SELECT is((SELECT owner FROM prometheus.memory WHERE agent = 'twin' AND content = 'Bake it'), 'prom_test_a', 'as the memory is');
+SET LOCAL ROLE prom_test_b;
+SELECT prometheus_remember('cook', 'Bake it, said b', 'procedural', metadata => '{"skill": "baking"}') AS other \gset
+SET LOCAL ROLE prom_test_admin;
+SELECT is((SELECT owner || ' ' || shared FROM prometheus_share_skill('baking', 'pupil')), 'prom_test_a true', 'so may an administrator');
+RESET ROLE;
+SELECT pg_temp.shown(:other, '{0.5}') \gset
+SET LOCAL ROLE prom_test_admin;
+SELECT is(pg_temp.refused('baking', 'rival8'), '22023 more than one role has a skill "baking" Two of them are "prom_test_a" and "prom_test_b".', 'of one role');
+SET LOCAL ROLE prom_test_b;
+SELECT is((SELECT owner FROM prometheus_share_skill('baking', 'rival8')), 'prom_test_b', 'one''s own come first');
+SELECT is((SELECT string_agg(owner, ',') FROM prometheus.memory WHERE agent = 'rival8'), 'prom_test_b', 'and are no other''s');
+SET LOCAL ROLE prom_test_nobody;
+SELECT throws_ok($$SELECT public.prometheus_share_skill('baking', 'twin')$$, '42501', NULL, 'who is no user may not');
+RESET ROLE;
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -217,6 +217,15 @@ foreach my $score (0, 0, 0, 1, 1, 1)
 is(sql("SELECT kind, confidence FROM prometheus.memory WHERE memory_id = $waits"), 'procedural|0.8', 'at a success rate of 0.8, and not above, it is not consolidated');
 is(sql("SELECT success_rate, mastered FROM prometheus.skill WHERE memory_id = $waits"), '0.8|f', 'nor mastered');
 
+# A skill that is shared is told to the other agent's tasks, and begins anew.
+sql(q{SELECT prometheus_set_agent('pupil', 'mind', mode => 'full')});
+my $shared = sql(q{SELECT memory_id FROM prometheus_share_skill('To add, count on fingers.', 'pupil')});
+is(evidence($shared), '', 'what the one agent has shown is not evidence of the other');
+reflect(1);
+$task = run_as('pupil', 'How to add?');
+is(output($task, 'recall', 'procedural'), qq([{"content": "To add, count on fingers.", "memory_id": $shared}]), 'the other agent is told it');
+is(sql(q{SELECT success_rate, uses, mastered FROM prometheus.skill WHERE agent = 'pupil'}), '0.5|1|f', 'and its own tasks show it');
+
 # What it was told and has turned out wrong is superseded, and nothing else.
 my $identity = memory('doubter', 'You add.', 'core');
 my $wrong = memory('doubter', 'Adam adds with fingers.', 'semantic', '{"source": "boss", "confidence": 0.8}');
