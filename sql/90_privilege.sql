@@ -70,6 +70,8 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_restore_memory(bigint)
     FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_supersede_memory(bigint, text)
     FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_share_skill(text, text)
+    FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_mark(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_drop_mark(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_save_state(
@@ -129,6 +131,7 @@ GRANT SELECT ON
     prometheus.memory,
     prometheus.memory_version,
     prometheus.memory_evidence,
+    prometheus.skill,
     prometheus.mark,
     prometheus.state,
     prometheus.worker,
@@ -140,6 +143,7 @@ GRANT SELECT ON
     prometheus.span,
     prometheus.export,
     prometheus.usage,
+    prometheus.calibration,
     prometheus.task_history,
     prometheus.attempt_history,
     prometheus.call_history,
@@ -153,9 +157,11 @@ GRANT SELECT ON
     prometheus.verdict_history,
     prometheus.approval_history,
     prometheus.memory_history,
+    prometheus.skill_history,
     prometheus.state_history,
     prometheus.span_history,
-    prometheus.usage_history
+    prometheus.usage_history,
+    prometheus.calibration_history
     TO prometheus_agent_user, prometheus_agent_admin;
 GRANT EXECUTE ON FUNCTION
     prometheus._may_see(text, oid),
@@ -179,9 +185,11 @@ GRANT EXECUTE ON FUNCTION
     prometheus.verdict_at(timestamptz),
     prometheus.approval_at(timestamptz),
     prometheus.memory_at(timestamptz),
+    prometheus.skill_at(timestamptz),
     prometheus.state_at(timestamptz),
     prometheus.span_at(timestamptz),
     prometheus.usage_at(timestamptz),
+    prometheus.calibration_at(timestamptz),
     prometheus._milliseconds(timestamptz, timestamptz),
     prometheus._json(text),
     prometheus._calls(text),
@@ -250,6 +258,7 @@ GRANT EXECUTE ON FUNCTION
     @extschema@.prometheus_forget(bigint),
     @extschema@.prometheus_restore_memory(bigint),
     @extschema@.prometheus_supersede_memory(bigint, text),
+    @extschema@.prometheus_share_skill(text, text),
     @extschema@.prometheus_create_consumer(text, text[], timestamptz),
     @extschema@.prometheus_poll(text, integer),
     @extschema@.prometheus_ack(text, bigint),

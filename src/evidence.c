@@ -29,9 +29,9 @@
 /* The score from which on a task has succeeded. */
 #define SUCCESS "0.7"
 
-/* What is above is consolidated. */
-#define PROVEN_RATE 0.8
-#define PROVEN_CONFIDENCE 0.9
+/* What is above is consolidated: a real, which is not quite what it says. */
+#define PROVEN_RATE 0.8f
+#define PROVEN_CONFIDENCE 0.9f
 
 static PromStatement told_statement = {
 	"SELECT (m.value OPERATOR(pg_catalog.->>) 'memory_id')::pg_catalog.int8,"
@@ -188,7 +188,7 @@ consolidate(const PromMemoryOwner *owner, int64 memory_id, const char *kind,
 /* Add evidence, and consolidate what is proven by it. */
 static void
 add(const char *sql, const PromMemoryOwner *owner, int64 memory_id,
-	const char *kind, int64 task_id, double score, double proven)
+	const char *kind, int64 task_id, double score, float4 proven)
 {
 	Oid types[7] = {INT8OID, TEXTOID, OIDOID, TEXTOID,
 					TEXTOID, INT8OID, FLOAT8OID};
@@ -207,7 +207,7 @@ add(const char *sql, const PromMemoryOwner *owner, int64 memory_id,
 	if (prom_execute_now(sql, 7, types, values, nulls, false) !=
 		SPI_OK_INSERT_RETURNING)
 		elog(ERROR, "could not write prometheus._evidence");
-	if (SPI_processed > 0 && prom_row_float8(0, 1) > proven)
+	if (SPI_processed > 0 && (float4) prom_row_float8(0, 1) > proven)
 		consolidate(owner, memory_id, kind, task_id);
 }
 

@@ -1,10 +1,10 @@
 -- What each mark saw: by the setting, and by the functions.  The marks and the
 -- transactions are made by hand: 100 to 105, a mark after each.
 BEGIN;
-SELECT plan(103);
+SELECT plan(110);
 
 CREATE TEMP TABLE relation (name text PRIMARY KEY);
-INSERT INTO relation SELECT unnest('{task,attempt,call,step,event,agent,model,tool,policy,budget,verdict,approval,memory,state,span,usage}'::text[]);
+INSERT INTO relation SELECT unnest('{task,attempt,call,step,event,agent,model,tool,policy,budget,verdict,approval,memory,state,span,usage,calibration,skill}'::text[]);
 GRANT SELECT ON relation TO PUBLIC;
 
 -- Every view of facts has both; those of what is now, and of marks, have none.
@@ -132,7 +132,8 @@ END$$;
 SELECT is(pg_temp.differs(name),
           CASE WHEN name IN ('agent', 'model', 'tool', 'policy') THEN 7 -- those of the install script always
                WHEN name IN ('attempt', 'call', 'verdict') THEN 5 WHEN name IN ('step', 'approval', 'usage') THEN 4
-               WHEN name = 'memory' THEN 4 ELSE 6 END || ' were there', name || '_at says what the setting does')
+               WHEN name = 'memory' THEN 4 WHEN name IN ('calibration', 'skill') THEN 0 -- see calibration.sql, skill.sql
+               ELSE 6 END || ' were there', name || '_at says what the setting does')
   FROM relation;
 SELECT results_eq(format('SELECT mark_id, status FROM prometheus.task_history WHERE task_id = %s ORDER BY 1', :task),
                   $$VALUES (2::bigint, 'queued'), (3, 'running'), (4, 'running'), (5, 'completed'), (6, 'completed'), (7, 'completed'), (8, 'completed')$$,
@@ -187,7 +188,7 @@ SELECT throws_ok('SELECT * FROM prometheus.' || v, '55000', NULL, v || ' is abou
 SELECT throws_ok(format('SELECT prometheus_%s(%s)', f, :task), '55000', NULL, f || ' is about what is now')
   FROM unnest(ARRAY['wait', 'why']) AS f;
 SELECT throws_ok(s, '25006', NULL, s || ' writes')
-  FROM unnest(ARRAY[format('SELECT prometheus_cancel(%s)', :task), format('SELECT prometheus_retry(%s)', :task), 'SELECT prometheus_forget(1)', 'SELECT prometheus_restore_memory(1)', $$SELECT prometheus_supersede_memory(1, 'x')$$,
+  FROM unnest(ARRAY[format('SELECT prometheus_cancel(%s)', :task), format('SELECT prometheus_retry(%s)', :task), 'SELECT prometheus_forget(1)', 'SELECT prometheus_restore_memory(1)', $$SELECT prometheus_supersede_memory(1, 'x')$$, $$SELECT prometheus_share_skill('x', 'y')$$,
                     'SELECT prometheus_approve(-1)', $$SELECT prometheus_pause()$$, $$SELECT prometheus_resume()$$,
                     $$SELECT prometheus_set_model('priced')$$, $$SELECT prometheus_set_policy('mine')$$,
                     $$SELECT prometheus_set_budget('all', 'day')$$]) AS s;

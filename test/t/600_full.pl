@@ -132,6 +132,9 @@ $task = run('Drop it.');
 is(output($task, 'plan', 'approach'), 'aggressive', 'a critical risk in each plan: it is followed');
 is(sql("SELECT approved, risk_level, governor, reasoning LIKE '%All is lost.%' FROM prometheus.verdict WHERE task_id = $task AND risk_level = 'CRITICAL'"),
 	't|CRITICAL|JUSTICA|t', 'and flagged');
+# 0.72, 0.72 and 0.7 were promised, and each was scored 0.8: (0.28^2 + 0.28^2 + 0.3^2) / 3.
+is(sql("SELECT tasks, round(brier_score::numeric, 6), round(predicted::numeric, 6), actual, jsonb_array_length(reliability) FROM prometheus.calibration WHERE agent = 'mind'"),
+	'3|0.082267|0.713333|1|1', 'what plans promised is held against what came of them');
 
 # What cannot be thought is done without.
 foreach my $bad ('{"text": "I do not plan."}', '{"plans": []}', '{"raise": "no plan"}')
@@ -202,6 +205,26 @@ is(evidence($mixed), '1 0.69 0, 2 0.7 0.5, 3 1 0.75, 4 0 0.375, 5 1 0.6875, 6 1 
 $task = $node->submit(q{'How to add?', 'prover', mode => 'fast'});
 $node->wait_task($task, 'completed');
 is(sql("SELECT count(*) FROM prometheus.memory_evidence WHERE memory_id = $mixed"), 7, 'a task that was told nothing shows nothing');
+is(sql(q{SELECT string_agg(concat_ws(' ', name, success_rate, uses, mastered), ', ' ORDER BY memory_id) FROM prometheus.skill WHERE agent = 'prover'}),
+	'To add, count on fingers. 0.875 3 t, To add, ask somebody. 0.55833596 11 f, To add, guess. 0.6 7 f', 'its skills: what tasks have shown of procedures');
+sql(q{SELECT prometheus_set_agent('slow', 'mind', mode => 'full')});
+my $waits = memory('slow', 'To add, wait.', 'procedural');
+foreach my $score (0, 0, 0, 1, 1, 1)
+{
+	reflect($score);
+	run_as('slow', 'How to add?');
+}
+is(sql("SELECT kind, confidence FROM prometheus.memory WHERE memory_id = $waits"), 'procedural|0.8', 'at a success rate of 0.8, and not above, it is not consolidated');
+is(sql("SELECT success_rate, mastered FROM prometheus.skill WHERE memory_id = $waits"), '0.8|f', 'nor mastered');
+
+# A skill that is shared is told to the other agent's tasks, and begins anew.
+sql(q{SELECT prometheus_set_agent('pupil', 'mind', mode => 'full')});
+my $shared = sql(q{SELECT memory_id FROM prometheus_share_skill('To add, count on fingers.', 'pupil')});
+is(evidence($shared), '', 'what the one agent has shown is not evidence of the other');
+reflect(1);
+$task = run_as('pupil', 'How to add?');
+is(output($task, 'recall', 'procedural'), qq([{"content": "To add, count on fingers.", "memory_id": $shared}]), 'the other agent is told it');
+is(sql(q{SELECT success_rate, uses, mastered FROM prometheus.skill WHERE agent = 'pupil'}), '0.5|1|f', 'and its own tasks show it');
 
 # What it was told and has turned out wrong is superseded, and nothing else.
 my $identity = memory('doubter', 'You add.', 'core');
