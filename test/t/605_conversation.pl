@@ -21,8 +21,8 @@ $node->create_extension;
 # and much else.
 sql(<<'EOSQL');
 CREATE TABLE asked (n bigserial PRIMARY KEY, is_summary boolean, request jsonb);
-CREATE TABLE mood (bad boolean NOT NULL, slow boolean NOT NULL);
-INSERT INTO mood VALUES (false, false);
+CREATE TABLE mood (bad boolean NOT NULL, slow boolean NOT NULL, reflects boolean NOT NULL);
+INSERT INTO mood VALUES (false, false, false);
 CREATE FUNCTION turns_in(request jsonb) RETURNS int[] LANGUAGE sql AS $$
 	SELECT array_agg(DISTINCT r[1]::int ORDER BY r[1]::int) FROM jsonb_array_elements(request -> 'messages') m,
 	       regexp_matches(m ->> 'content', 'turn (\d+)', 'g') r WHERE m ->> 'role' = 'user' $$;
@@ -42,6 +42,8 @@ BEGIN
 		'message', jsonb_build_object('role', 'assistant', 'content', CASE
 			WHEN is_summary THEN (SELECT string_agg('turn ' || t, ', ') FROM unnest(turns_in(request)) t)
 			WHEN schema LIKE '%probability%' THEN '{"plans": []}'
+			WHEN schema LIKE '%appropriateness%' AND (SELECT reflects FROM mood)
+			THEN '{"aspects": [], "appropriateness": 1, "effectiveness": 1, "critique": "", "lessons": [], "correction": ""}'
 			WHEN schema IS NOT NULL THEN '{}' ELSE 'I see.' END))));
 END $$;
 SELECT prometheus_set_model('talk', 'function', handler => 'talk(jsonb)', options => '{"window": 1000, "max_tokens": 100}');
@@ -123,6 +125,20 @@ is(sql("SELECT string_agg(concat_ws(' ', kind, name, status), ', ' ORDER BY step
 	'recall memory ok, recall talk ok, plan talk error, chat talk ok, reflect talk error', 'in full mode: before the plan');
 talk('talk');
 is(told(), all_of($turn{talk}), 'what was not summed up is, the oldest first, and known again');
+
+# A summary is nothing that was remembered: it looks back, and what it was told before
+# is what it has a say about.
+sql(q{UPDATE mood SET reflects = true; SELECT prometheus_remember('talk', 'To talk in a turn, listen.', 'procedural', metadata => '{"pinned": true}')});
+my $count = sql(q{SELECT count(*) FROM asked WHERE is_summary});
+until (sql(q{SELECT count(*) FROM asked WHERE is_summary}) > $count || $turn{talk} > 200)
+{
+	$task = talk('talk');
+}
+is(sql("SELECT string_agg(concat_ws(' ', kind, name, status, error), ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $task AND kind <> 'plan'"),
+	'recall memory ok, recall talk ok, chat talk ok, reflect talk ok', 'who has summed up looks back');
+is(sql("SELECT count(*) FROM prometheus.memory_evidence WHERE task_id = $task"), 1, 'and shows something of what it has recalled');
+is(sql('SELECT request::text LIKE \'%contradictions: which of%\' FROM asked ORDER BY n DESC LIMIT 1'), 't', 'about which it was asked');
+sql('UPDATE mood SET reflects = false');
 
 # A turn that never fits is passed over.
 sql(q{SELECT prometheus_set_agent('talk', mode => 'fast', options => '{"summarise": false}')});
