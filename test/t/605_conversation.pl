@@ -173,6 +173,39 @@ $node->wait_task($task, 'completed');
 is(sql("SELECT string_agg(concat_ws(' ', kind, status), ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $task"), 'recall ok, chat ok', 'killed while it sums up: that is done once');
 is(told() =~ tr/,//, $n - 2, 'and nothing is lost');
 
+# The turns that it is to sum up go before it is asked: it does without.
+sql('UPDATE mood SET slow = false');
+sql(<<'EOSQL');
+CREATE FUNCTION busy(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pg_advisory_lock_shared(606), pg_advisory_unlock_shared(606);
+	RETURN talk(request);
+END $$;
+SELECT prometheus_set_model('busy', 'function', handler => 'busy(jsonb)');
+SELECT prometheus_set_agent('busy', 'busy');
+EOSQL
+my $summed = sql(q{SELECT s.task_id || ', ' || s.step FROM prometheus.step s JOIN prometheus.task t USING (task_id) WHERE t.agent = 'talk' AND s.kind = 'recall' AND s.name = 'talk' AND s.status = 'ok' ORDER BY s.task_id DESC LIMIT 1});
+$turn{talk} = $n;
+$long = 'z' x 700;
+talk('talk') foreach 1 .. 2;
+$holder = $node->background_psql('postgres');
+$holder->query_safe('SELECT pg_advisory_lock(606)');
+my @busy = map { $node->submit("'Wait.', 'busy'") } 1 .. 2;
+$node->wait_for('both executors are busy', q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 606 AND NOT granted}, 2);
+$task = $node->submit("'turn " . ++$turn{talk} . ", $long', 'talk', conversation => 'one'");
+$node->wait_for('it has begun', "SELECT count(*) FROM prometheus.attempt WHERE task_id = $task", 1);
+sql("CREATE TABLE gone AS SELECT o.* FROM prometheus._outcome o JOIN prometheus._task t USING (task_id) WHERE t.agent = 'talk' AND task_id < $task;
+	DELETE FROM prometheus._outcome o USING gone g WHERE g.task_id = o.task_id");
+$holder->query_safe('SELECT pg_advisory_unlock(606)');
+$holder->quit;
+$node->wait_task($_, 'completed') foreach $task, @busy;
+is(sql("SELECT string_agg(concat_ws(' ', kind, status, error), ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $task"),
+	'recall error the turns that it sums up are not kept any more, chat ok', 'turns that go before they are summed up: the task goes on');
+my ($code, undef, $stderr) = $node->psql('postgres', "SELECT prometheus_prompt($summed)");
+like($stderr, qr/ERROR:  step \d+ of task \d+ cannot be shown\s+DETAIL:  the turns that it sums up are not kept any more/, 'what cannot be made again is not shown');
+sql('INSERT INTO prometheus._outcome SELECT * FROM gone');
+$long = 'x' x 280;
+
 # With a server.
 my $llm = FakeLLM->new;
 sql(sprintf q{SELECT prometheus_set_model('server', 'openai', '%s', 'fake-echo', options => '{"window": 1000, "max_tokens": 100}');
