@@ -379,6 +379,9 @@ begin_thought(PromFactWriter *writer, PromAttempt *attempt,
 		fill_source(&source, attempt, loaded, agent, tools);
 		attempt->prompt = prom_thought_prompt(attempt->thought, &source,
 											  attempt->model);
+		if (attempt->prompt == NULL)
+			elog(ERROR, "task %lld has nothing to sum up",
+				 (long long) attempt->task_id);
 		attempt->until = attempt->prompt->until;
 		tokens = prom_prompt_tokens(attempt->prompt);
 		if (need_not_send(writer, attempt, loaded, now))

@@ -33,6 +33,7 @@
 #define PROVEN_RATE 0.8f
 #define PROVEN_CONFIDENCE 0.9f
 
+/* A recall with arguments is a summary of older turns. */
 static PromStatement told_statement = {
 	"SELECT (m.value OPERATOR(pg_catalog.->>) 'memory_id')::pg_catalog.int8,"
 	"   k.key"
@@ -41,6 +42,7 @@ static PromStatement told_statement = {
 	"     AND s.step OPERATOR(pg_catalog.<) $2"
 	"     AND s.kind OPERATOR(pg_catalog.=) 'recall'"
 	"     AND s.status OPERATOR(pg_catalog.=) 'ok'"
+	"     AND s.arguments IS NULL"
 	"   ORDER BY s.step DESC LIMIT 1) r"
 	" CROSS JOIN LATERAL pg_catalog.jsonb_each(r.answer::pg_catalog.jsonb) k"
 	" CROSS JOIN LATERAL pg_catalog.jsonb_array_elements(k.value) m"

@@ -701,6 +701,7 @@ build_body(int64 task_id, int32 step, StringInfo body)
 	PromThought thought;
 	Datum values[2] = {Int64GetDatum(task_id), Int32GetDatum(step)};
 	PromPromptFacts facts;
+	PromPrompt *prompt;
 	int64 before;
 	int32 attempt;
 
@@ -729,11 +730,16 @@ build_body(int64 task_id, int32 step, StringInfo body)
 	prom_prompt_read_facts(task_id, attempt, &facts);
 	facts.source.before = before;
 	facts.source.step = step;
-	prom_provider_build(
-		body, facts.model,
-		thought == PROM_THOUGHT_NONE
-			? prom_prompt_make(&facts.source, facts.model)
-			: prom_thought_prompt(thought, &facts.source, facts.model));
+	prompt = thought == PROM_THOUGHT_NONE
+				 ? prom_prompt_make(&facts.source, facts.model)
+				 : prom_thought_prompt(thought, &facts.source, facts.model);
+	if (prompt == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("step %d of task %lld cannot be shown", step,
+						(long long) task_id),
+				 errdetail("%s", PROM_THOUGHT_GONE)));
+	prom_provider_build(body, facts.model, prompt);
 }
 
 PG_FUNCTION_INFO_V1(prom_prompt);

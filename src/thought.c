@@ -146,13 +146,7 @@ prom_thought_prompt(PromThought thought, const PromPromptSource *source,
 	PromPrompt *prompt;
 
 	if (thought == PROM_THOUGHT_SUMMARY)
-	{
-		prompt = prom_conversation_fold(source, model);
-		if (prompt == NULL)
-			elog(ERROR, "task %lld has nothing to sum up",
-				 (long long) source->task_id);
-		return prompt;
-	}
+		return prom_conversation_fold(source, model);
 	if (thought == PROM_THOUGHT_PLAN)
 		question = prom_plan_question(tool_names(source));
 	else
@@ -344,6 +338,14 @@ prom_act_think(PromJob *job)
 	facts.source.step = job->step;
 	attempt.model = facts.model;
 	prompt = prom_thought_prompt(attempt.thought, &facts.source, facts.model);
+	if (prompt == NULL)
+	{
+		writer = prom_fact_begin();
+		prom_thought_fail(writer, &attempt, PROM_THOUGHT_GONE,
+						  GetCurrentTimestamp());
+		prom_fact_end(writer);
+		return;
+	}
 	attempt.until = prompt->until;
 	call = prom_handler_ask(job, facts.model, prompt, &reply);
 	writer = prom_fact_begin();

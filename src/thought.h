@@ -15,8 +15,10 @@ extern const char *prom_thought_name(PromThought thought);
 /*
  * What the model is asked: the prompt of the turn that source describes, and a
  * question after it.  As prom_prompt_make(); of a reflection the answer that it
- * is about is the last turn before source->step.
+ * is about is the last turn before source->step.  NULL: the turns that were to
+ * be summed up are gone, and PROM_THOUGHT_GONE says so.
  */
+#define PROM_THOUGHT_GONE "the turns that it sums up are not kept any more"
 extern PromPrompt *prom_thought_prompt(PromThought thought,
 									   const PromPromptSource *source,
 									   const PromModel *model);

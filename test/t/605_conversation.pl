@@ -21,8 +21,8 @@ $node->create_extension;
 # and much else.
 sql(<<'EOSQL');
 CREATE TABLE asked (n bigserial PRIMARY KEY, is_summary boolean, request jsonb);
-CREATE TABLE mood (bad boolean NOT NULL, slow boolean NOT NULL);
-INSERT INTO mood VALUES (false, false);
+CREATE TABLE mood (bad boolean NOT NULL, slow boolean NOT NULL, reflects boolean NOT NULL);
+INSERT INTO mood VALUES (false, false, false);
 CREATE FUNCTION turns_in(request jsonb) RETURNS int[] LANGUAGE sql AS $$
 	SELECT array_agg(DISTINCT r[1]::int ORDER BY r[1]::int) FROM jsonb_array_elements(request -> 'messages') m,
 	       regexp_matches(m ->> 'content', 'turn (\d+)', 'g') r WHERE m ->> 'role' = 'user' $$;
@@ -42,6 +42,8 @@ BEGIN
 		'message', jsonb_build_object('role', 'assistant', 'content', CASE
 			WHEN is_summary THEN (SELECT string_agg('turn ' || t, ', ') FROM unnest(turns_in(request)) t)
 			WHEN schema LIKE '%probability%' THEN '{"plans": []}'
+			WHEN schema LIKE '%appropriateness%' AND (SELECT reflects FROM mood)
+			THEN '{"aspects": [], "appropriateness": 1, "effectiveness": 1, "critique": "", "lessons": [], "correction": ""}'
 			WHEN schema IS NOT NULL THEN '{}' ELSE 'I see.' END))));
 END $$;
 SELECT prometheus_set_model('talk', 'function', handler => 'talk(jsonb)', options => '{"window": 1000, "max_tokens": 100}');
@@ -124,6 +126,20 @@ is(sql("SELECT string_agg(concat_ws(' ', kind, name, status), ', ' ORDER BY step
 talk('talk');
 is(told(), all_of($turn{talk}), 'what was not summed up is, the oldest first, and known again');
 
+# A summary is nothing that was remembered: it looks back, and what it was told before
+# is what it has a say about.
+sql(q{UPDATE mood SET reflects = true; SELECT prometheus_remember('talk', 'To talk in a turn, listen.', 'procedural', metadata => '{"pinned": true}')});
+my $count = sql(q{SELECT count(*) FROM asked WHERE is_summary});
+until (sql(q{SELECT count(*) FROM asked WHERE is_summary}) > $count || $turn{talk} > 200)
+{
+	$task = talk('talk');
+}
+is(sql("SELECT string_agg(concat_ws(' ', kind, name, status, error), ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $task AND kind <> 'plan'"),
+	'recall memory ok, recall talk ok, chat talk ok, reflect talk ok', 'who has summed up looks back');
+is(sql("SELECT count(*) FROM prometheus.memory_evidence WHERE task_id = $task"), 1, 'and shows something of what it has recalled');
+is(sql('SELECT request::text LIKE \'%contradictions: which of%\' FROM asked ORDER BY n DESC LIMIT 1'), 't', 'about which it was asked');
+sql('UPDATE mood SET reflects = false');
+
 # A turn that never fits is passed over.
 sql(q{SELECT prometheus_set_agent('talk', mode => 'fast', options => '{"summarise": false}')});
 $long = 'y' x 3200;
@@ -156,6 +172,39 @@ $node->wait_for('the server is back', 'SELECT true');
 $node->wait_task($task, 'completed');
 is(sql("SELECT string_agg(concat_ws(' ', kind, status), ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $task"), 'recall ok, chat ok', 'killed while it sums up: that is done once');
 is(told() =~ tr/,//, $n - 2, 'and nothing is lost');
+
+# The turns that it is to sum up go before it is asked: it does without.
+sql('UPDATE mood SET slow = false');
+sql(<<'EOSQL');
+CREATE FUNCTION busy(request jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pg_advisory_lock_shared(606), pg_advisory_unlock_shared(606);
+	RETURN talk(request);
+END $$;
+SELECT prometheus_set_model('busy', 'function', handler => 'busy(jsonb)');
+SELECT prometheus_set_agent('busy', 'busy');
+EOSQL
+my $summed = sql(q{SELECT s.task_id || ', ' || s.step FROM prometheus.step s JOIN prometheus.task t USING (task_id) WHERE t.agent = 'talk' AND s.kind = 'recall' AND s.name = 'talk' AND s.status = 'ok' ORDER BY s.task_id DESC LIMIT 1});
+$turn{talk} = $n;
+$long = 'z' x 700;
+talk('talk') foreach 1 .. 2;
+$holder = $node->background_psql('postgres');
+$holder->query_safe('SELECT pg_advisory_lock(606)');
+my @busy = map { $node->submit("'Wait.', 'busy'") } 1 .. 2;
+$node->wait_for('both executors are busy', q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 606 AND NOT granted}, 2);
+$task = $node->submit("'turn " . ++$turn{talk} . ", $long', 'talk', conversation => 'one'");
+$node->wait_for('it has begun', "SELECT count(*) FROM prometheus.attempt WHERE task_id = $task", 1);
+sql("CREATE TABLE gone AS SELECT o.* FROM prometheus._outcome o JOIN prometheus._task t USING (task_id) WHERE t.agent = 'talk' AND task_id < $task;
+	DELETE FROM prometheus._outcome o USING gone g WHERE g.task_id = o.task_id");
+$holder->query_safe('SELECT pg_advisory_unlock(606)');
+$holder->quit;
+$node->wait_task($_, 'completed') foreach $task, @busy;
+is(sql("SELECT string_agg(concat_ws(' ', kind, status, error), ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $task"),
+	'recall error the turns that it sums up are not kept any more, chat ok', 'turns that go before they are summed up: the task goes on');
+my ($code, undef, $stderr) = $node->psql('postgres', "SELECT prometheus_prompt($summed)");
+like($stderr, qr/ERROR:  step \d+ of task \d+ cannot be shown\s+DETAIL:  the turns that it sums up are not kept any more/, 'what cannot be made again is not shown');
+sql('INSERT INTO prometheus._outcome SELECT * FROM gone');
+$long = 'x' x 280;
 
 # With a server.
 my $llm = FakeLLM->new;
