@@ -102,6 +102,7 @@ CREATE TABLE prometheus._step (
     tokens_in bigint,
     tokens_out bigint,
     cached_tokens bigint,
+    reasoning_tokens bigint,
     http_status integer,
     ambiguous boolean NOT NULL,
     connect_ms real,

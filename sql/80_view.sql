@@ -239,6 +239,7 @@ SELECT s.task_id,
        s.tokens_in,
        s.tokens_out,
        s.cached_tokens,
+       s.reasoning_tokens,
        s.cost,
        s.reused,
        s.finish_reason,
@@ -350,8 +351,9 @@ COMMENT ON COLUMN prometheus.step.started_at IS 'When it began.';
 COMMENT ON COLUMN prometheus.step.duration_ms IS 'How long it took, milliseconds.';
 COMMENT ON COLUMN prometheus.step.model IS 'The provider''s name of the model.';
 COMMENT ON COLUMN prometheus.step.tokens_in IS 'Tokens of the prompt, the cached ones included; null: not reported.';
-COMMENT ON COLUMN prometheus.step.tokens_out IS 'Tokens of the reply; null: not reported.';
+COMMENT ON COLUMN prometheus.step.tokens_out IS 'Tokens of the reply, those of reasoning included; null: not reported.';
 COMMENT ON COLUMN prometheus.step.cached_tokens IS 'Tokens of the prompt that came from the provider''s cache; null: not reported.';
+COMMENT ON COLUMN prometheus.step.reasoning_tokens IS 'Tokens of the reply that the model thought with; null: not reported.';
 COMMENT ON COLUMN prometheus.step.cost IS 'Tokens times prices; null: not known.';
 COMMENT ON COLUMN prometheus.step.reused IS 'The event_id of the step of an equal request whose reply was used, for nothing; null: it was asked for.';
 COMMENT ON COLUMN prometheus.step.finish_reason IS 'The provider''s own word for why the reply ended.';

@@ -135,6 +135,8 @@ SELECT s.*
                   'gen_ai.usage.input_tokens', u.tokens_in,
                   'gen_ai.usage.output_tokens', u.tokens_out,
                   'gen_ai.usage.cache_read.input_tokens', u.cached_tokens,
+                  'gen_ai.usage.reasoning.output_tokens',
+                  u.reasoning_tokens,
                   'gen_ai.output.type',
                   CASE WHEN t.output_schema IS NOT NULL THEN 'json' END,
                   'gen_ai.input.messages',
@@ -184,6 +186,7 @@ SELECT s.*
               SELECT sum(x.tokens_in) AS tokens_in,
                      sum(x.tokens_out) AS tokens_out,
                      sum(x.cached_tokens) AS cached_tokens,
+                     sum(x.reasoning_tokens) AS reasoning_tokens,
                      sum(x.cost) AS cost
                 FROM prometheus._step x
                WHERE x.task_id = t.task_id AND prometheus._seen(x.xid)) u
@@ -231,6 +234,8 @@ SELECT s.*
                   'gen_ai.usage.input_tokens', s.tokens_in,
                   'gen_ai.usage.output_tokens', s.tokens_out,
                   'gen_ai.usage.cache_read.input_tokens', s.cached_tokens,
+                  'gen_ai.usage.reasoning.output_tokens',
+                  s.reasoning_tokens,
                   'gen_ai.response.finish_reasons',
                   CASE WHEN s.finish_reason IS NOT NULL
                        THEN jsonb_build_array(s.finish_reason) END,

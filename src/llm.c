@@ -281,6 +281,7 @@ finish_turn(PromCall *call, bool was_stream)
 	reply->tokens_in = turn->tokens_in;
 	reply->tokens_out = turn->tokens_out;
 	reply->cached_tokens = turn->cached_tokens;
+	reply->reasoning_tokens = turn->reasoning_tokens;
 	if (turn->is_error)
 	{
 		fail_by_rule(call, "model server reported an error within HTTP 200",

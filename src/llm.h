@@ -79,6 +79,7 @@ typedef struct PromReply
 	int64 tokens_in;           /* -1: not reported */
 	int64 tokens_out;
 	int64 cached_tokens;
+	int64 reasoning_tokens; /* a part of tokens_out */
 
 	const char *error_type; /* ModelUnavailable, ModelTimeout, ... (DESIGN 5) */
 	const char *error;      /* one line, no key, no prompt */
@@ -99,7 +100,8 @@ static inline void
 prom_reply_init(PromReply *reply)
 {
 	memset(reply, 0, sizeof(*reply));
-	reply->tokens_in = reply->tokens_out = reply->cached_tokens = -1;
+	reply->tokens_in = reply->tokens_out = -1;
+	reply->cached_tokens = reply->reasoning_tokens = -1;
 	reply->connect_ms = reply->first_byte_ms = -1;
 	reply->retry_after = -1;
 }

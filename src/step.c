@@ -127,6 +127,8 @@ fill_reply(Datum *values, bool *nulls, const PromAttempt *attempt,
 											&nulls[STEP_TOKENS_OUT]);
 	values[STEP_CACHED_TOKENS] = count_or_null(reply->cached_tokens,
 											   &nulls[STEP_CACHED_TOKENS]);
+	values[STEP_REASONING_TOKENS] =
+		count_or_null(reply->reasoning_tokens, &nulls[STEP_REASONING_TOKENS]);
 	values[STEP_HTTP_STATUS] = Int32GetDatum(reply->http_status);
 	nulls[STEP_HTTP_STATUS] = reply->http_status == 0;
 	values[STEP_AMBIGUOUS] = BoolGetDatum(reply->ambiguous);

@@ -143,7 +143,7 @@ const PromMetric prom_metrics[PROM_NMETRICS] = {
 	[PROM_METRIC_TOKENS] = {
 		.name = "prom_agent.tokens",
 		.unit = "{token}",
-		.help = "Tokens, as the providers counted them; cached are a part of input.",
+		.help = "Tokens, as the providers counted them; cached are a part of input, reasoning of output.",
 		.type = PROM_COUNTER,
 		.scale = 1,
 		.labels = {MODEL, WORD("type")},
@@ -347,6 +347,7 @@ tally_usage(PromLabelNumber model, const PromReply *reply, const Datum *cost)
 		{"input", reply->tokens_in},
 		{"output", reply->tokens_out},
 		{"cached", reply->cached_tokens},
+		{"reasoning", reply->reasoning_tokens},
 	};
 
 	for (int i = 0; i < lengthof(parts); i++)

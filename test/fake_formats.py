@@ -222,7 +222,7 @@ class Gemini:
             candidate["finishReason"] = reason
         return {"candidates": [candidate], "modelVersion": request.model, "responseId": "r-%d" % request.n,
                 "usageMetadata": {"promptTokenCount": usage["prompt_tokens"],
-                                  "candidatesTokenCount": usage["completion_tokens"],
+                                  "candidatesTokenCount": usage["completion_tokens"] - 1, "thoughtsTokenCount": 1,
                                   "totalTokenCount": usage["total_tokens"], "cachedContentTokenCount": 0}}
 
     def reply(self, request, message, finish, usage):
@@ -303,7 +303,7 @@ class Responses:
                 "incomplete_details": None if reason is None else {"reason": reason}, "output": items,
                 "usage": {"input_tokens": usage["prompt_tokens"], "input_tokens_details": {"cached_tokens": 0},
                           "output_tokens": usage["completion_tokens"],
-                          "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": usage["total_tokens"]}}
+                          "output_tokens_details": {"reasoning_tokens": 1}, "total_tokens": usage["total_tokens"]}}
 
     def reply(self, request, message, finish, usage):
         return self.response(request, self.items(request, message), finish, usage)

@@ -481,7 +481,7 @@ def usage_of(request, text):
     tokens_in = sum(len(str(m.get("content") or "")) for m in request.body.get("messages", ())) // 4 + 1
     tokens_out = len(text or "") // 4 + 1
     return {"prompt_tokens": tokens_in, "completion_tokens": tokens_out, "total_tokens": tokens_in + tokens_out,
-            "prompt_tokens_details": {"cached_tokens": 0}}
+            "prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 1}}
 
 
 def completion(request, text, finish="stop", message=None, **top):

@@ -302,6 +302,8 @@ read_usage(PromTurn *turn, PromSlice usage)
 	if (out >= 0 || thoughts >= 0)
 		turn->tokens_out = Max(out, 0) + Max(thoughts, 0);
 	turn->cached_tokens = prom_reading_count(object, "cachedContentTokenCount");
+	if (thoughts >= 0)
+		turn->reasoning_tokens = thoughts;
 	json_object_put(object);
 }
 

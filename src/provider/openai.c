@@ -145,6 +145,8 @@ read_usage(PromTurn *turn, PromSlice usage)
 	turn->cached_tokens = prom_reading_count(details, "cached_tokens");
 	if (turn->cached_tokens < 0)
 		turn->cached_tokens = prom_reading_count(object, "prompt_cache_hit_tokens");
+	details = prom_reading_member(object, "completion_tokens_details");
+	turn->reasoning_tokens = prom_reading_count(details, "reasoning_tokens");
 	json_object_put(object);
 }
 

@@ -291,7 +291,8 @@ prom_turn_init(PromTurn *turn)
 {
 	memset(turn, 0, sizeof(*turn));
 	turn->retry_after = -1;
-	turn->tokens_in = turn->tokens_out = turn->cached_tokens = -1;
+	turn->tokens_in = turn->tokens_out = -1;
+	turn->cached_tokens = turn->reasoning_tokens = -1;
 }
 
 void

@@ -45,6 +45,7 @@ typedef struct PromTurn
 	int64 tokens_in; /* -1: not reported */
 	int64 tokens_out;
 	int64 cached_tokens;
+	int64 reasoning_tokens; /* a part of tokens_out */
 } PromTurn;
 
 typedef struct PromProvider

@@ -207,6 +207,8 @@ read_usage(PromTurn *turn, PromSlice usage)
 	turn->tokens_out = prom_reading_count(object, "output_tokens");
 	turn->cached_tokens = prom_reading_count(
 		prom_reading_member(object, "input_tokens_details"), "cached_tokens");
+	turn->reasoning_tokens = prom_reading_count(
+		prom_reading_member(object, "output_tokens_details"), "reasoning_tokens");
 	json_object_put(object);
 }
 

@@ -30,10 +30,10 @@ CREATE FUNCTION pg_temp.did(id bigint, attempt integer, step integer, call integ
                             error text DEFAULT NULL, ambiguous boolean DEFAULT false, model text DEFAULT 'gpt-4o-mini')
 RETURNS void LANGUAGE sql AS $$
     INSERT INTO prometheus._step (task_id, step, attempt, event_id, call_id, xid, started_at, ended_at, tokens_in, tokens_out,
-                                  cached_tokens, http_status, ambiguous, connect_ms, first_byte_ms, kind, name, status, model,
-                                  cost, finish_reason, request_id, error_type, error, answer, raw)
+                                  cached_tokens, reasoning_tokens, http_status, ambiguous, connect_ms, first_byte_ms, kind, name,
+                                  status, model, cost, finish_reason, request_id, error_type, error, answer, raw)
     SELECT task_id, $3, $2, $1 * 1000 + 10 + $3, $1 * 1000 + 100 * $2 + $4, prometheus._xid(), at + $5 * interval '1 s',
-           at + $6 * interval '1 s', $9, $10, $9 / 2, $8, $14, 1.2, 345.6, 'chat', 'gpt', $7, $15, $11,
+           at + $6 * interval '1 s', $9, $10, $9 / 2, $10 / 3, $8, $14, 1.2, 345.6, 'chat', 'gpt', $7, $15, $11,
            CASE $7 WHEN 'ok' THEN 'stop' END, 'req_' || $3, $12, $13, CASE $7 WHEN 'ok' THEN 'the answer' END, 'the raw reply'
       FROM base WHERE task_id = $1
 $$;
@@ -186,12 +186,13 @@ SELECT is(attributes, expected::jsonb, 'attributes of ' || what)
     ('0000000000895828', 'a task', format('{"gen_ai.operation.name": "invoke_agent", "gen_ai.provider.name": "openai",
         "gen_ai.agent.name": "support", "gen_ai.agent.version": "2", "gen_ai.request.model": "gpt-4o-mini",
         "gen_ai.usage.input_tokens": 310, "gen_ai.usage.output_tokens": 42, "gen_ai.usage.cache_read.input_tokens": 155,
+        "gen_ai.usage.reasoning.output_tokens": 14,
         "prometheus.task_id": 9001, "prometheus.attempt": 2, "prometheus.outcome": "completed",
         "prometheus.cost": 0.0000717, "prometheus.submitter": %s}', to_json(current_user::text))),
     ('0000000000895834', 'a step', '{"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai",
         "gen_ai.agent.name": "support", "gen_ai.request.model": "gpt-4o-mini", "gen_ai.request.max_tokens": 500,
         "gen_ai.request.temperature": 0.5, "gen_ai.usage.input_tokens": 310, "gen_ai.usage.output_tokens": 42,
-        "gen_ai.usage.cache_read.input_tokens": 155, "gen_ai.response.finish_reasons": ["stop"],
+        "gen_ai.usage.cache_read.input_tokens": 155, "gen_ai.usage.reasoning.output_tokens": 14, "gen_ai.response.finish_reasons": ["stop"],
         "gen_ai.response.time_to_first_chunk": 0.3456, "server.address": "api.example.com", "server.port": 443,
         "prometheus.task_id": 9001, "prometheus.attempt": 2, "prometheus.step": 2, "prometheus.cost": 0.0000717}'),
     ('0000000000895833', 'a step that failed', '{"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai",
@@ -213,7 +214,7 @@ SELECT is(attributes, expected::jsonb, 'attributes of ' || what)
         to_json(current_user::text))),
     ('0000000000897773', 'a step without a call', '{"gen_ai.operation.name": "chat", "gen_ai.provider.name": "echo",
         "gen_ai.agent.name": "default", "gen_ai.request.model": "echo", "gen_ai.usage.input_tokens": 0,
-        "gen_ai.usage.output_tokens": 0, "gen_ai.usage.cache_read.input_tokens": 0,
+        "gen_ai.usage.output_tokens": 0, "gen_ai.usage.cache_read.input_tokens": 0, "gen_ai.usage.reasoning.output_tokens": 0,
         "gen_ai.response.finish_reasons": ["stop"], "prometheus.task_id": 9009, "prometheus.attempt": 1,
         "prometheus.step": 1}')) AS v(span_id, what, expected) USING (span_id);
 SELECT is_empty($$SELECT * FROM span WHERE span::text ~ 'the (request|answer|raw reply|metadata|process)|wrong key|no need|many words'$$,

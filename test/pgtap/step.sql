@@ -19,33 +19,36 @@ INSERT INTO prometheus._attempt (task_id, attempt, xid, started_at, agent_versio
 SELECT task_id, n, prometheus._xid(), '2026-01-01 00:00+00', CASE n WHEN 4 THEN NULL ELSE n END, 'echo', 1
   FROM made, generate_series(1, 4) AS n;
 INSERT INTO prometheus._step (task_id, step, attempt, event_id, call_id, xid, started_at, ended_at, tokens_in,
-                              tokens_out, cached_tokens, http_status, ambiguous, connect_ms, first_byte_ms, kind, name,
-                              status, model, cost, finish_reason, request_id, error_type, error, answer, raw)
+                              tokens_out, cached_tokens, reasoning_tokens, http_status, ambiguous, connect_ms, first_byte_ms,
+                              kind, name, status, model, cost, finish_reason, request_id, error_type, error, answer, raw)
 SELECT task_id, step, attempt, nextval('prometheus._fact_id'), NULL, prometheus._xid(), '2026-01-01 00:00:00+00',
-       timestamptz '2026-01-01 00:00:00+00' + took::interval, tokens_in, tokens_out, cached, http_status, false, 1, 2,
+       timestamptz '2026-01-01 00:00:00+00' + took::interval, tokens_in, tokens_out, cached,
+       reasoning, http_status, false, 1, 2,
        'chat', 'echo', status, model, cost, finish_reason, 'req', error_type, error, answer, 'raw'
   FROM made, (VALUES
-    (1, 1, '1.5 s', 10::bigint, 20::bigint, 5::bigint, 200, 'ok', 'gpt', 0.5, 'stop', NULL, NULL, E'hi "you"\n'),
-    (2, 2, '0', NULL, NULL, NULL, 429, 'error', NULL, NULL, NULL, 'ModelUnavailable', 'too many requests', NULL),
-    (3, 3, '0.25 ms', NULL, NULL, NULL, NULL, 'error', NULL, NULL, NULL, 'ModelTimeout', 'no reply', NULL),
-    (4, 4, '1 h', NULL, NULL, NULL, NULL, 'ok', NULL, NULL, 'length', NULL, NULL, ''),
-    (5, 4, '0', NULL, NULL, NULL, 200, 'vetoed', NULL, NULL, NULL, NULL, 'not here', NULL),
-    (6, 4, '0', NULL, NULL, NULL, NULL, 'unknown', NULL, NULL, NULL, NULL, NULL, NULL),
-    (7, 9, '0', NULL, NULL, NULL, 200, 'error', NULL, NULL, NULL, 'ModelFiltered', 'filtered', 'half of an ans'))
-    AS v(step, attempt, took, tokens_in, tokens_out, cached, http_status, status, model, cost, finish_reason,
+    (1, 1, '1.5 s', 10::bigint, 20::bigint, 5::bigint, 8::bigint, 200, 'ok', 'gpt', 0.5, 'stop', NULL, NULL, E'hi "you"\n'),
+    (2, 2, '0', NULL, NULL, NULL, NULL, 429, 'error', NULL, NULL, NULL, 'ModelUnavailable', 'too many requests', NULL),
+    (3, 3, '0.25 ms', NULL, NULL, NULL, NULL, NULL, 'error', NULL, NULL, NULL, 'ModelTimeout', 'no reply', NULL),
+    (4, 4, '1 h', NULL, NULL, NULL, NULL, NULL, 'ok', NULL, NULL, 'length', NULL, NULL, ''),
+    (5, 4, '0', NULL, NULL, NULL, NULL, 200, 'vetoed', NULL, NULL, NULL, NULL, 'not here', NULL),
+    (6, 4, '0', NULL, NULL, NULL, NULL, NULL, 'unknown', NULL, NULL, NULL, NULL, NULL, NULL),
+    (7, 9, '0', NULL, NULL, NULL, NULL, 200, 'error', NULL, NULL, NULL, 'ModelFiltered', 'filtered', 'half of an ans'))
+    AS v(step, attempt, took, tokens_in, tokens_out, cached, reasoning, http_status, status, model, cost, finish_reason,
          error_type, error, answer);
 
 CREATE TEMP VIEW s AS SELECT s.* FROM prometheus.step s JOIN made USING (task_id);
 
 SELECT columns_are('prometheus', 'step', ARRAY[
     'task_id', 'step', 'attempt', 'kind', 'name', 'status', 'started_at', 'duration_ms', 'model', 'tokens_in',
-    'tokens_out', 'cached_tokens', 'cost', 'reused', 'finish_reason', 'error', 'input', 'output', 'plan_step']);
+    'tokens_out', 'cached_tokens', 'reasoning_tokens', 'cost', 'reused', 'finish_reason', 'error', 'input', 'output',
+    'plan_step']);
 
-SELECT is(concat_ws(' ', attempt, kind, name, status, model, tokens_in, tokens_out, cached_tokens, cost, finish_reason),
-          '1 chat echo ok gpt 10 20 5 0.5 stop', 'a step that says everything') FROM s WHERE step = 1;
+SELECT is(concat_ws(' ', attempt, kind, name, status, model, tokens_in, tokens_out, cached_tokens,
+                    reasoning_tokens, cost, finish_reason), '1 chat echo ok gpt 10 20 5 8 0.5 stop', 'a step that says everything')
+  FROM s WHERE step = 1;
 SELECT is(error, NULL, 'ok: no error') FROM s WHERE step = 1;
 SELECT is(started_at, '2026-01-01 00:00+00', 'started_at') FROM s WHERE step = 1;
-SELECT ok(num_nulls(model, tokens_in, tokens_out, cached_tokens, cost, finish_reason) = 6, 'what was not reported is null')
+SELECT ok(num_nulls(model, tokens_in, tokens_out, cached_tokens, reasoning_tokens, cost, finish_reason) = 7, 'what was not reported is null')
   FROM s WHERE step = 2;
 SELECT is(array_agg(status ORDER BY step), ARRAY['ok', 'error', 'error', 'ok', 'vetoed', 'unknown', 'error'], 'statuses')
   FROM s;

@@ -25,6 +25,7 @@ typedef struct Recording
 	int tokens_in;
 	int tokens_out;
 	int cached;
+	int reasoning;
 	const char *raw_has; /* NULL: anything */
 	const char *message; /* of an error */
 	const char *code;
@@ -33,118 +34,118 @@ typedef struct Recording
 } Recording;
 
 static Recording recordings[] = {
-	{"openai_chat.json", WORLD, "stop", false, 20, 9, 4,
+	{"openai_chat.json", WORLD, "stop", false, 20, 9, 4, 2,
 	 "\"w\\u00f6rld" + 1, NULL, NULL, NULL, 0},
-	{"openai_tool.json", NULL, "tool_calls", true, 20, 9, 0,
+	{"openai_tool.json", NULL, "tool_calls", true, 20, 9, 0, -1,
 	 "\"arguments\":\"{\\\"id\\\":7}\"", NULL, NULL, NULL, 0},
-	{"llamacpp_chat.json", "Hello.", "stop", false, 3, 2, -1,
+	{"llamacpp_chat.json", "Hello.", "stop", false, 3, 2, -1, -1,
 	 "\"reasoning_content\":\"They said hi.\"", NULL, NULL, NULL, 0},
-	{"openai_stream.sse", WORLD, "stop", false, 20, 9, 4,
+	{"openai_stream.sse", WORLD, "stop", false, 20, 9, 4, -1,
 	 "\"content\":\"Hello, w\\u00f6rld \\ud83d\\ude00.\"", NULL, NULL, NULL, 0},
-	{"openai_stream_tool.sse", NULL, "tool_calls", true, 20, 9, -1,
+	{"openai_stream_tool.sse", NULL, "tool_calls", true, 20, 9, -1, -1,
 	 "\"arguments\":\"{\\\"id\\\":7}\"}},{\"id\":\"call_2\"", NULL,
 	 NULL, NULL, 0},
-	{"llamacpp_stream.sse", "Hello.", "stop", false, 3, 2, -1,
+	{"llamacpp_stream.sse", "Hello.", "stop", false, 3, 2, -1, -1,
 	 "\"reasoning_content\":\"They said hi.\"", NULL, NULL, NULL, 0},
-	{"azure_stream.sse", "Hello.", "stop", false, 3, 2, 0, NULL, NULL, NULL,
+	{"azure_stream.sse", "Hello.", "stop", false, 3, 2, 0, -1, NULL, NULL, NULL,
 	 NULL, 0},
-	{"gateway_stream.sse", "Hello.", "stop", false, 3, 2, -1,
+	{"gateway_stream.sse", "Hello.", "stop", false, 3, 2, -1, -1,
 	 "{\"role\":\"assistant\",\"content\":\"Hello.\"}", NULL, NULL, NULL, 0},
-	{"stream_error.sse", NULL, NULL, false, -1, -1, -1, NULL,
+	{"stream_error.sse", NULL, NULL, false, -1, -1, -1, -1, NULL,
 	 "slot was lost", "500", NULL, 0},
-	{"anthropic_chat.json", WORLD, "end_turn", false, 20, 9, 4,
+	{"anthropic_chat.json", WORLD, "end_turn", false, 20, 9, 4, -1,
 	 "{\"role\":\"assistant\",\"content\":[{\"type\":\"thinking\","
 	 "\"thinking\":\"They greet.\",\"signature\":\"c2lnbmF0dXJl==\"},"
 	 "{\"type\":\"text\",\"text\":\"Hello, w\\u00f6rld \"},"
 	 "{\"type\":\"unknown_block\",\"big\":123456789012345678901234567890}",
 	 NULL, NULL, NULL, 0},
-	{"anthropic_tool.json", "I look.", "tool_use", true, 20, 9, 0,
+	{"anthropic_tool.json", "I look.", "tool_use", true, 20, 9, 0, -1,
 	 "\"name\":\"get_row\",\"input\":{\"id\":7}}", NULL, NULL, NULL, 0},
-	{"anthropic_refusal.json", NULL, "refusal", false, 20, 1, -1, NULL, NULL,
+	{"anthropic_refusal.json", NULL, "refusal", false, 20, 1, -1, -1, NULL, NULL,
 	 NULL, NULL, 0},
-	{"anthropic_stream.sse", WORLD, "end_turn", false, 20, 9, 4,
+	{"anthropic_stream.sse", WORLD, "end_turn", false, 20, 9, 4, -1,
 	 "[{\"type\":\"thinking\",\"thinking\":\"They greet.\","
 	 "\"signature\":\"c2lnbmF0dXJl==\"},{\"type\":\"text\","
 	 "\"text\":\"Hello, w\\u00f6rld \\ud83d\\ude00.\"}]",
 	 NULL, NULL, NULL, 0},
-	{"anthropic_stream_tool.sse", NULL, "tool_use", true, 20, 9, 0,
+	{"anthropic_stream_tool.sse", NULL, "tool_use", true, 20, 9, 0, -1,
 	 "[{\"type\":\"tool_use\",\"id\":\"toolu_1\",\"name\":\"get_row\","
 	 "\"input\":{\"id\": 7}},{\"type\":\"tool_use\",\"id\":\"toolu_2\","
 	 "\"name\":\"get_row\",\"input\":{}}]",
 	 NULL, NULL, NULL, 0},
-	{"anthropic_stream_indexes.sse", "\n \n", "tool_use", true, 20, 9, 4,
+	{"anthropic_stream_indexes.sse", "\n \n", "tool_use", true, 20, 9, 4, -1,
 	 "[{\"type\":\"tool_use\",\"id\":\"toolu_1\",\"name\":\"get_row\","
 	 "\"input\":{\"id\":7}},{\"type\":\"tool_use\",\"id\":\"toolu_2\","
 	 "\"name\":\"get_row\",\"input\":{\"id\":8}}]",
 	 NULL, NULL, NULL, 0},
-	{"anthropic_counts.json", " \nHello.", "end_turn", false, -1, -1, -1,
+	{"anthropic_counts.json", " \nHello.", "end_turn", false, -1, -1, -1, -1,
 	 "\"content\":[{\"type\":\"text\",\"text\":\"Hello.\"}]", NULL, NULL, NULL, 0},
-	{"anthropic_stream_error.sse", NULL, NULL, false, -1, -1, -1, NULL,
+	{"anthropic_stream_error.sse", NULL, NULL, false, -1, -1, -1, -1, NULL,
 	 "Overloaded", NULL, NULL, 0},
-	{"error_anthropic.json", NULL, NULL, false, -1, -1, -1, NULL,
+	{"error_anthropic.json", NULL, NULL, false, -1, -1, -1, -1, NULL,
 	 "This request would exceed your limit of tokens.", NULL, NULL, 0},
-	{"gemini_chat.json", WORLD, "STOP", false, 20, 9, 4,
+	{"gemini_chat.json", WORLD, "STOP", false, 20, 9, 4, 4,
 	 "{\"role\":\"model\",\"parts\":[{\"text\":\"They greet.\",\"thoug"
 	 "ht\":true},{\"text\":\"Hello, w\\u00f6rld \"},",
 	 NULL, NULL, NULL, 0},
-	{"gemini_tool.json", NULL, "STOP", true, 20, 9, -1,
+	{"gemini_tool.json", NULL, "STOP", true, 20, 9, -1, -1,
 	 "[{\"functionCall\":{\"name\":\"get_row\",\"args\":{\"id\":7}},\""
 	 "thoughtSignature\":\"c2ln\"},{\"functionCall\":{\"name\":\"get_r"
 	 "ow\"}}]",
 	 NULL, NULL, NULL, 0},
-	{"gemini_blocked.json", NULL, "PROMPT_BLOCKED", false, 20, -1, -1,
+	{"gemini_blocked.json", NULL, "PROMPT_BLOCKED", false, 20, -1, -1, -1,
 	 NULL, NULL, NULL, NULL, 0},
-	{"gemini_stream.sse", WORLD, "STOP", false, 20, 9, 4,
+	{"gemini_stream.sse", WORLD, "STOP", false, 20, 9, 4, 4,
 	 "[{\"text\":\"They greet.\",\"thought\":true},{\"text\":\"Hello, "
 	 "w\\u00f6rld \\ud83d\\ude00.\"},{\"text\":\"\",\"thoughtSignature"
 	 "\":\"c2lnbmF0dXJl\"}]",
 	 NULL, NULL, NULL, 0},
-	{"gemini_stream_tool.sse", NULL, "STOP", true, 20, 9, -1,
+	{"gemini_stream_tool.sse", NULL, "STOP", true, 20, 9, -1, -1,
 	 "\"thoughtSignature\":\"c2ln\"},{\"functionCall\":{\"id\":\"f2\","
 	 "\"name\":\"get_row\",\"args\":{\"id\":8}}}]",
 	 NULL, NULL, NULL, 0},
-	{"responses_chat.json", WORLD, "completed", false, 20, 9, 4,
+	{"responses_chat.json", WORLD, "completed", false, 20, 9, 4, 4,
 	 "[{\"type\":\"reasoning\",\"id\":\"rs_1\",\"summary\":[],\"encryp"
 	 "ted_content\":\"Z2liYmVyaXNo\"},{\"type\":\"message\",\"id\":\"m"
 	 "sg_1\"",
 	 NULL, NULL, NULL, 0},
-	{"responses_tool.json", NULL, "completed", true, 20, 9, 4,
+	{"responses_tool.json", NULL, "completed", true, 20, 9, 4, 4,
 	 "\"name\":\"get_row\",\"arguments\":\"{\\\"id\\\":7}\",\"status\""
 	 ":\"completed\"},{\"type\":\"function_call\",\"id\":\"fc_2\"",
 	 NULL, NULL, NULL, 0},
 	{"responses_incomplete.json", WORLD, "max_output_tokens", false, 20,
-	 9, 4, NULL, NULL, NULL, NULL, 0},
-	{"responses_failed.json", NULL, NULL, false, -1, -1, -1, NULL,
+	 9, 4, 4, NULL, NULL, NULL, NULL, 0},
+	{"responses_failed.json", NULL, NULL, false, -1, -1, -1, -1, NULL,
 	 "The model gave up.", "server_error", NULL, 0},
-	{"responses_stream.sse", WORLD, "completed", false, 20, 9, 4,
+	{"responses_stream.sse", WORLD, "completed", false, 20, 9, 4, 4,
 	 "\"encrypted_content\":\"Z2liYmVyaXNo\"},{\"type\":\"message\",\""
 	 "id\":\"msg_1\"",
 	 NULL, NULL, NULL, 0},
-	{"responses_stream_tool.sse", NULL, "completed", true, 20, 9, 4,
+	{"responses_stream_tool.sse", NULL, "completed", true, 20, 9, 4, 4,
 	 "[{\"type\":\"function_call\",\"id\":\"fc_1\",\"call_id\":\"call_"
 	 "1\"",
 	 NULL, NULL, NULL, 0},
-	{"responses_stream_repeat.sse", NULL, "completed", true, 20, 9, 4,
+	{"responses_stream_repeat.sse", NULL, "completed", true, 20, 9, 4, 4,
 	 "\"status\":\"completed\"},{\"type\":\"function_call\",\"id\":\"fc_2\","
 	 "\"call_id\":\"call_2\",\"name\":\"get_row\",\"arguments\":\"{}\","
 	 "\"status\":\"completed\"}]",
 	 NULL, NULL, NULL, 0},
-	{"responses_stream_failed.sse", NULL, NULL, false, -1, -1, -1, NULL,
+	{"responses_stream_failed.sse", NULL, NULL, false, -1, -1, -1, -1, NULL,
 	 "Slow down.", "rate_limit_exceeded", NULL, 0},
-	{"responses_stream_error.sse", NULL, NULL, false, -1, -1, -1, NULL,
+	{"responses_stream_error.sse", NULL, NULL, false, -1, -1, -1, -1, NULL,
 	 "Something broke.", "server_error", NULL, 0},
-	{"error_openai.json", NULL, NULL, false, -1, -1, -1, NULL,
+	{"error_openai.json", NULL, NULL, false, -1, -1, -1, -1, NULL,
 	 "You exceeded your current quota.", "project_spend_limit_exceeded",
 	 NULL, 0},
-	{"error_llamacpp.json", NULL, NULL, false, -1, -1, -1, NULL,
+	{"error_llamacpp.json", NULL, NULL, false, -1, -1, -1, -1, NULL,
 	 "the request exceeds the available context size", "400", NULL, 0},
-	{"error_vllm.json", NULL, NULL, false, -1, -1, -1, NULL,
+	{"error_vllm.json", NULL, NULL, false, -1, -1, -1, -1, NULL,
 	 "This model's maximum context length is 4096 tokens.", "400", NULL, 0},
-	{"error_gemini.json", NULL, NULL, false, -1, -1, -1, NULL,
+	{"error_gemini.json", NULL, NULL, false, -1, -1, -1, -1, NULL,
 	 "Resource has been exhausted.", "429", NULL, 0},
-	{"error_azure.json", NULL, NULL, false, -1, -1, -1, NULL,
+	{"error_azure.json", NULL, NULL, false, -1, -1, -1, -1, NULL,
 	 "The response was filtered.", "content_filter", NULL, 0},
-	{"error_ollama.json", NULL, NULL, false, -1, -1, -1, NULL,
+	{"error_ollama.json", NULL, NULL, false, -1, -1, -1, -1, NULL,
 	 "model \"m\" not found", NULL, NULL, 0},
 };
 
@@ -307,7 +308,8 @@ check_turn(const Recording *recording, const PromTurn *turn, const char *how)
 	check((turn->ncalls > 0) == recording->tools, "%s: tools", about);
 	check(turn->tokens_in == recording->tokens_in &&
 			  turn->tokens_out == recording->tokens_out &&
-			  turn->cached_tokens == recording->cached,
+			  turn->cached_tokens == recording->cached &&
+			  turn->reasoning_tokens == recording->reasoning,
 		  "%s: usage", about);
 	check(recording->raw_has == NULL ||
 			  (turn->raw && strstr(turn->raw, recording->raw_has)),
