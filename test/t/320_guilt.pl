@@ -132,7 +132,8 @@ ok($node->fault_fired, 'once: the fault was met');
 
 # Retried by hand, a task's strikes count anew.
 $node->set_fault("reply-half-read:die:1:$quarantined", seen_by_caller => 1);
-is(sql("SELECT prometheus_retry($quarantined)"), 't', 'a quarantined task is retried');
+is(told('t', "SELECT prometheus_retry($quarantined)"),
+	't', 'a quarantined task is retried');
 $node->wait_task($quarantined, 'completed');
 ok($node->fault_fired, 'and crashes the server once more');
 is(strikes($quarantined), 3, 'its old strikes stay');
