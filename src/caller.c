@@ -543,18 +543,6 @@ let_joined_go_on(TimestampTz now)
 			end_joining(&works[i], now);
 }
 
-/* The first deadline of those that joined others. */
-static TimestampTz
-joined_until(void)
-{
-	TimestampTz until = DT_NOEND;
-
-	for (int i = 0; i < prom_guc_max_in_flight && njoined > 0; i++)
-		if (works[i].joins)
-			until = Min(until, works[i].not_before);
-	return until;
-}
-
 /* A task that delegated this one may go on. */
 static void
 tell_parent(const PromWork *work)
@@ -705,7 +693,8 @@ wait_for_work(bool at_once)
 	next = Min(prom_jobs_next_moment(), prom_courier_next_moment());
 	next = Min(next, prom_export_next_moment());
 	next = Min(next, prom_meter_next_moment());
-	next = Min(next, joined_until());
+	if (njoined > 0)
+		next = Min(next, prom_work_joined_until(works));
 	timeout = prom_worker_sooner(timeout, prom_worker_wait_time(next));
 	if (wait_event == 0)
 		wait_event = prom_wait_event_new("PrometheusCaller");
