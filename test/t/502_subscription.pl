@@ -270,6 +270,21 @@ $node->wait_for('it is disabled', q{SELECT state || ': ' || disabled_reason FROM
 is(deliveries('heavy'), 'dead 3', 'three are dead letters, the fourth waits');
 sql(q{SELECT prometheus_unsubscribe('heavy')});
 
+# Nor is another event given up for it, which comes before it and is committed
+# while it is looked at.
+
+sql(q{SELECT prometheus_subscribe('heavy', 'note(prometheus.event)', types => '{heavy}', filter => '$.a[*] ? (exists($.a[*] ? (exists($.a[*] ? (@ == -1)))))')});
+sql(q{SELECT prometheus_emit('heavy', '{"a": [-1]}')});
+wait_deliveries('heavy', 'delivered 1');
+my $earlier = $node->background_psql('postgres');
+$earlier->query(q{BEGIN; SELECT prometheus_emit('heavy', '{"a": [-1]}')});
+sql(q{SELECT prometheus_emit('heavy', jsonb_build_object('a', (SELECT jsonb_agg(n) FROM generate_series(1, 2000) n)))});
+$node->wait_for('its filter is slow', q{SELECT state = 'active' AND clock_timestamp() - xact_start > '50 ms' FROM pg_stat_activity WHERE backend_type = 'prometheus publisher'});
+$earlier->query('COMMIT');
+$earlier->quit;
+wait_deliveries('heavy', 'dead 1, delivered 2');
+sql(q{SELECT prometheus_unsubscribe('heavy')});
+
 # Retention waits for who has not been given an event, for so long.
 
 sub set_retention
