@@ -5,6 +5,7 @@ use warnings FATAL => 'all';
 
 use PromCluster;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 my $node = PromCluster->new('subscription');
 
@@ -284,6 +285,34 @@ $earlier->query('COMMIT');
 $earlier->quit;
 wait_deliveries('heavy', 'dead 1, delivered 2');
 sql(q{SELECT prometheus_unsubscribe('heavy')});
+
+# One whose events cannot be taken just now tries again after a pause, and loses
+# none; others do not wait.
+
+sub failures
+{
+	my $log = PostgreSQL::Test::Utils::slurp_file($node->logfile);
+	return $log =~ /^\d\S+ (\d+):(\d+):([\d.]+) [^\n]*ERROR:  canceling statement due to lock timeout\n(?=[^\n]*CONTEXT:  while \w+ tuple [^\n]* in relation "_consumer")/mg;
+}
+is(scalar(() = failures()), 0, 'nothing was locked yet');
+my $locker = $node->background_psql('postgres');
+$locker->query(q{BEGIN; SELECT FROM prometheus._consumer WHERE name = 'dated' FOR UPDATE});
+sql(q{SELECT prometheus_emit('dated', '{"at": "2026-05-05T00:00:00+00"}')});
+my @at;
+for (my $end = time + $PostgreSQL::Test::Utils::timeout_default; @at < 6 && time < $end; usleep(50_000))
+{
+	@at = failures();
+}
+cmp_ok(scalar @at, '>=', 6, 'it has failed twice');
+sql(q{SET ROLE alice; SELECT prometheus_emit('shop.order.paid', '{"n": 11}')});
+$node->wait_for('others are delivered', q{SELECT count(*) FROM seen WHERE data = '{"n": 11}'}, 1);
+is(deliveries('dated'), 'dead 1, delivered 3', 'it has not been given it');
+my $pause = ($at[3] - $at[0]) * 3600 + ($at[4] - $at[1]) * 60 + $at[5] - $at[2];
+ok($pause < 0 || $pause >= 1, "there is a pause between: $pause s");
+$locker->query('ROLLBACK');
+$locker->quit;
+wait_deliveries('dated', 'dead 1, delivered 4');
+is(sql(q{SELECT state FROM prometheus.subscription WHERE name = 'dated'}), 'active', 'it is as it was');
 
 # Retention waits for who has not been given an event, for so long.
 
