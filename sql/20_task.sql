@@ -129,6 +129,9 @@ CREATE TABLE prometheus._step (
 -- Good replies that may be used again: those of models with the option cache.
 CREATE INDEX _step_request ON prometheus._step (request_hash, ended_at)
     WHERE request_hash IS NOT NULL;
+-- Who used one of them last.
+CREATE INDEX _step_reused ON prometheus._step (reused, event_id)
+    WHERE reused IS NOT NULL;
 CREATE INDEX _step_xid ON prometheus._step (xid);
 -- What came of calls of tools that tasks have made.
 CREATE INDEX _step_tool ON prometheus._step (name, tool_version, event_id)

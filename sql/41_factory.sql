@@ -24,7 +24,7 @@ RETURNS text
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME',
     'prom_check_function';
 COMMENT ON FUNCTION prometheus._check_function(text, jsonb) IS
-    'Why a function that a model wrote cannot be tried, or null; commission: what prometheus_create_tool() writes into the task, {"description", "examples", "options"}. Nothing is run, and nothing of it stays.';
+    'Why a function that a model wrote cannot be tried, or null; commission: what prometheus_create_tool() writes into the task, {"description", "examples", "options"}. Nothing is run, and nothing of it stays. Raises invalid_parameter_value for another document.';
 
 CREATE FUNCTION @extschema@.prometheus_create_tool(
     description text,

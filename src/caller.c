@@ -54,7 +54,8 @@ static dlist_head errands = DLIST_STATIC_INIT(errands);
 static PromWork **turn_works;
 static int nturn;        /* works of this turn */
 static int nbegin;       /* those of them in PROM_WORK_BEGIN */
-static int nkept;        /* works that could not be written */
+static int nkept;        /* works that go on later */
+static int njoined;      /* those of them that wait for an equal request */
 static int in_flight;    /* requests on the network */
 static bool is_put_off;  /* works of the last turn are for the next */
 static bool late_cancel; /* a task was cancelled while it was being begun */
@@ -168,6 +169,7 @@ static void
 end_joining(PromWork *work, TimestampTz now)
 {
 	work->joins = false;
+	njoined--;
 	work->not_before = now;
 	is_put_off = true;
 }
@@ -311,6 +313,8 @@ take_kept_work(PromWork *work, TimestampTz now)
 		(work->stage == PROM_WORK_BEGIN && nbegin == PROM_WORK_MOST_BEGIN))
 		return;
 	work->not_before = 0;
+	if (work->joins)
+		njoined--;
 	work->joins = false;
 	nkept--;
 	join_turn(work);
@@ -524,6 +528,7 @@ join(PromWork *work)
 	work->joins = true;
 	work->not_before = work->attempt.deadline;
 	nkept++;
+	njoined++;
 	look_for_cancel(work);
 }
 
@@ -531,10 +536,10 @@ join(PromWork *work)
 static void
 let_joined_go_on(TimestampTz now)
 {
-	if (!prom_reuse_may_go_on())
+	if (!prom_reuse_has_left() || njoined == 0)
 		return;
 	for (int i = 0; i < prom_guc_max_in_flight; i++)
-		if (works[i].joins)
+		if (works[i].joins && !prom_reuse_is_led(&works[i].attempt))
 			end_joining(&works[i], now);
 }
 
@@ -682,11 +687,14 @@ wait_for_work(bool at_once)
 
 	if (at_once)
 		timeout = 0;
-	else if (nkept > 0 && (timeout < 0 || timeout > PROM_WORK_WRITE_AGAIN))
+	else if (nkept > njoined &&
+			 (timeout < 0 || timeout > PROM_WORK_WRITE_AGAIN))
 		timeout = PROM_WORK_WRITE_AGAIN;
 	next = Min(prom_jobs_next_moment(), prom_courier_next_moment());
 	next = Min(next, prom_export_next_moment());
 	next = Min(next, prom_meter_next_moment());
+	if (njoined > 0)
+		next = Min(next, prom_work_joined_until(works));
 	timeout = prom_worker_sooner(timeout, prom_worker_wait_time(next));
 	if (wait_event == 0)
 		wait_event = prom_wait_event_new("PrometheusCaller");

@@ -43,6 +43,7 @@
 #include "candidate.h"
 #include "compat.h"
 #include "vocabulary.h"
+#include "xact.h"
 
 /* Bytes of a statement. */
 #define MAX_STATEMENT 65536
@@ -384,25 +385,36 @@ check_signature(const PromCommission *commission,
 	return buildoidvector(types, n);
 }
 
+static bool
+still_names(const char *name, Oid relation)
+{
+	List *names = textToQualifiedNameList(cstring_to_text(name));
+	Oid namespace = get_namespace_oid(strVal(linitial(names)), true);
+
+	return OidIsValid(namespace) &&
+		   get_relname_relid(strVal(lsecond(names)), namespace) == relation;
+}
+
 /*
  * What may be read stays what it was found to be: its name is not another
- * one's, and no column becomes one that has code of its own.
+ * one's, and no column becomes one that has code of its own.  Nothing locks the
+ * name of a schema.  If it is given to another one just after this, the body is
+ * refused and all is rolled back, since then it reads another relation; the
+ * role that makes it could do nothing else meanwhile.
  */
 static void
-lock_relations(List *relations)
+lock_relations(const PromCommission *commission, List *relations)
 {
 	ListCell *cell;
+	ListCell *name;
 
 	foreach(cell, relations)
+		LockRelationOid(lfirst_oid(cell), AccessShareLock);
+	forboth(cell, relations, name, commission->relations)
 	{
-		Oid relation = lfirst_oid(cell);
-		Oid namespace = get_rel_namespace(relation);
-		char *name = get_rel_name(relation);
-
-		LockRelationOid(relation, AccessShareLock);
-		if (name == NULL || get_relname_relid(name, namespace) != relation)
+		if (!still_names(lfirst(name), lfirst_oid(cell)))
 			refuse("a relation that it may read was changed meanwhile");
-		prom_vocabulary_check_columns(relation);
+		prom_vocabulary_check_columns(lfirst_oid(cell));
 	}
 }
 
@@ -462,7 +474,7 @@ prom_candidate_make(PromCandidate *candidate, const PromCommission *commission,
 	candidate->parsed->funcname =
 		list_make2(makeString(pstrdup(PROM_TOOL_SCHEMA)),
 				   makeString(pstrdup(name)));
-	lock_relations(relations);
+	lock_relations(commission, relations);
 	run(candidate);
 	function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
 							   CStringGetDatum(name), PointerGetDatum(types),
@@ -473,64 +485,51 @@ prom_candidate_make(PromCandidate *candidate, const PromCommission *commission,
 	return function;
 }
 
-PG_FUNCTION_INFO_V1(prom_check_function);
-
-/* What is wrong, or NULL, with nothing left of it. */
-static char *
-find_fault(const PromCommission *commission, const char *statement,
-		   List *relations, Oid owner)
+typedef struct Check
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner resources = CurrentResourceOwner;
+	const PromCommission *commission;
+	const char *statement;
+	List *relations;
+	Oid owner;
+} Check;
+
+static void
+make_as_owner(void *arg)
+{
+	const Check *check = arg;
 	PromCandidate candidate = {0};
-	char *volatile fault = NULL;
 	int security;
 	Oid user;
 
 	GetUserIdAndSecContext(&user, &security);
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	SetUserIdAndSecContext(check->owner,
+						   security | SECURITY_LOCAL_USERID_CHANGE |
+							   SECURITY_RESTRICTED_OPERATION);
+	prom_candidate_read(&candidate, check->commission, check->statement);
+	(void) prom_candidate_make(&candidate, check->commission, check->relations,
+							   "candidate");
+	SetUserIdAndSecContext(user, security);
+}
+
+const char *
+prom_candidate_fault(const PromCommission *commission, const char *statement,
+					 List *relations, Oid owner)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner resources = CurrentResourceOwner;
+	Check check = {commission, statement, relations, owner};
+	ErrorData *failure;
+
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		(void) set_config_option("search_path", "pg_catalog, pg_temp",
-								 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL,
-								 true, 0, false);
-		SetUserIdAndSecContext(owner,
-							   security | SECURITY_LOCAL_USERID_CHANGE |
-								   SECURITY_RESTRICTED_OPERATION);
-		prom_candidate_read(&candidate, commission, statement);
-		(void) prom_candidate_make(&candidate, commission, relations,
-								   "candidate");
-		SetUserIdAndSecContext(user, security);
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		fault = error->message;
-	}
-	PG_END_TRY();
+	failure = prom_xact_try(make_as_owner, &check);
+	/* A cancel, or a lack of memory, says nothing of the statement. */
+	if (failure != NULL && prom_xact_is_transient(failure->sqlerrcode))
+		ReThrowError(failure);
 	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = resources;
-	return fault;
-}
-
-Datum
-prom_check_function(PG_FUNCTION_ARGS)
-{
-	PromCommission *commission = prom_commission_read(PG_GETARG_JSONB_P(1));
-	const char *statement = prom_commission_statement(
-		text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	char *fault = find_fault(commission, statement,
-							 prom_commission_relations(commission,
-													   GetUserId()),
-							 get_role_oid(PROM_ROLE_TOOL, false));
-
-	if (fault == NULL)
-		PG_RETURN_NULL();
-	PG_RETURN_TEXT_P(cstring_to_text(fault));
+	return failure == NULL ? NULL : failure->message;
 }

@@ -37,4 +37,12 @@ extern Oid prom_candidate_make(PromCandidate *candidate,
 							   const PromCommission *commission,
 							   List *relations, const char *name);
 
+/*
+ * What is wrong with a statement, or NULL; nothing is left of it.  Raises what
+ * says nothing of it, as a cancel.
+ */
+extern const char *prom_candidate_fault(const PromCommission *commission,
+										const char *statement, List *relations,
+										Oid owner);
+
 #endif

@@ -62,8 +62,10 @@ typedef struct Subscription
 	char *name;
 	char *filter; /* NULL: none */
 	bool ordered;
-	int want;               /* less after one batch took too long */
+	int want;               /* less after one batch took too long; 0: give up */
 	int taken;              /* the last time */
+	int64 alone;            /* the event that was, then; 0: there were others */
+	int64 unfit;            /* the one that is to be given up */
 	bool look;              /* it may have new ones */
 	bool is_slow;           /* its filter was not quick, or is not known yet */
 	int overtimes;          /* of events alone, in a row */
@@ -178,6 +180,7 @@ recall(Subscription *one, const Subscription *known, int nknown)
 			strcmp(one->filter, known[i].filter) != 0)
 			continue;
 		one->want = known[i].want;
+		one->unfit = known[i].unfit;
 		one->is_slow = known[i].is_slow;
 		one->overtimes = known[i].overtimes;
 		one->not_before = known[i].not_before;
@@ -329,6 +332,13 @@ take(Subscription *subscription, bool *found)
 									 Max(subscription->want, 1),
 									 &batch.entries, &batch.mark_id, &more);
 	subscription->taken = n;
+	subscription->alone = n == 1 ? batch.entries[0].place.event_id : 0;
+	/* One that was committed later, or a replay, may come before it. */
+	if (gives_up && subscription->alone != subscription->unfit)
+	{
+		gives_up = false;
+		subscription->want = 1;
+	}
 	if (n > 0 && subscription->filter != NULL && !gives_up)
 		pass(subscription, &batch);
 	if (n > 0 && batch.n > 0)
@@ -348,7 +358,10 @@ want_less(Subscription *subscription, bool was_late)
 	if (subscription->taken > 1)
 		subscription->want = was_late ? Max(subscription->taken / 16, 1) : 1;
 	else
+	{
 		subscription->want = 0;
+		subscription->unfit = subscription->alone;
+	}
 	subscription->is_slow |= was_late;
 	if (subscription->want == 0 && was_late)
 		subscription->overtimes++;

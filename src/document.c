@@ -5,6 +5,8 @@
  * It sorts the members of an object, and those of a hostile one can be in an
  * order that takes it a time that is quadratic in their number, in which no
  * signal stops it.
+ *
+ * What is only shown need not be right: there a sign is put in its place.
  */
 #include "postgres.h"
 
@@ -21,6 +23,8 @@
 /* Members of an object; of all objects the sum of their squares. */
 #define MAX_MEMBERS 10000
 #define MAX_SQUARES ((int64) MAX_MEMBERS * MAX_MEMBERS)
+
+#define HEX_DIGITS "0123456789abcdefABCDEF"
 
 /* Pass over a number; false if it is out of range. */
 static bool
@@ -176,4 +180,33 @@ prom_schema_unreadable(const char *text)
 		}
 	}
 	return problem;
+}
+
+const char *
+prom_schema_mend(const char *text)
+{
+	const char *sign = GetDatabaseEncoding() == PG_UTF8 ? "\xEF\xBF\xBD" : "?";
+	StringInfoData mended;
+
+	initStringInfo(&mended);
+	while (*text != '\0')
+	{
+		const char *end = text + strcspn(text, "\\");
+		bool can = true;
+
+		appendBinaryStringInfo(&mended, text, end - text);
+		text = end;
+		if (*text == '\0')
+			break;
+		if (text[1] == 'u' && strspn(text + 2, HEX_DIGITS) >= 4)
+			can = pass_unicode(&end);
+		else
+			end += text[1] == '\0' ? 1 : 2;
+		if (can)
+			appendBinaryStringInfo(&mended, text, end - text);
+		else
+			appendStringInfoString(&mended, sign);
+		text = end;
+	}
+	return mended.data;
 }

@@ -11,11 +11,13 @@
 
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
 
 #include "agent.h"
+#include "candidate.h"
 #include "commission.h"
 #include "compat.h"
 #include "guc.h"
@@ -369,4 +371,66 @@ prom_create_tool(PG_FUNCTION_ARGS)
 		prom_agent_check_may_give(submit.agent);
 	submit.request = prom_commission_request(commission);
 	PG_RETURN_INT64(prom_task_submit(&submit));
+}
+
+
+/* Checking a function that was written already. */
+
+/* A member that is an array or an object, as a document of its own; or NULL. */
+static Jsonb *
+member_document(Jsonb *document, const char *name)
+{
+	JsonbValue value;
+
+	if (getKeyJsonValueFromContainer(&document->root, name, strlen(name),
+									 &value) == NULL ||
+		value.type != jbvBinary)
+		return NULL;
+	return JsonbValueToJsonb(&value);
+}
+
+/* What prometheus_create_tool() would have written into a task. */
+static PromCommission *
+read_document(Jsonb *document)
+{
+	Jsonb *examples = NULL;
+	Jsonb *options = NULL;
+	PromCommission *commission;
+	JsonbValue value;
+
+	if (JB_ROOT_IS_OBJECT(document))
+	{
+		examples = member_document(document, "examples");
+		options = member_document(document, "options");
+	}
+	if (examples == NULL || options == NULL ||
+		getKeyJsonValueFromContainer(&document->root, "description", 11,
+									 &value) == NULL ||
+		value.type != jbvString)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the commission cannot be used"),
+				 errhint("It is {\"description\": TEXT, \"examples\": [...], \"options\": {...}}, as for prometheus_create_tool().")));
+	check_examples(examples);
+	check_options(options, JB_ROOT_COUNT(examples));
+	commission = prom_commission_read(document);
+	check_arguments_are_there(commission, options);
+	return commission;
+}
+
+PG_FUNCTION_INFO_V1(prom_check_function);
+
+Datum
+prom_check_function(PG_FUNCTION_ARGS)
+{
+	PromCommission *commission = read_document(PG_GETARG_JSONB_P(1));
+	const char *fault = prom_candidate_fault(
+		commission,
+		prom_commission_statement(text_to_cstring(PG_GETARG_TEXT_PP(0))),
+		prom_commission_relations(commission, GetUserId()),
+		get_role_oid(PROM_ROLE_TOOL, false));
+
+	if (fault == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(fault));
 }

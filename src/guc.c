@@ -31,6 +31,7 @@ int prom_guc_max_databases = 8;
 int prom_guc_max_in_flight = 1000;
 int prom_guc_max_request = 1024;
 int prom_guc_max_state = 65536;
+int prom_guc_max_subscriptions = 64;
 int prom_guc_metric_series = 1000;
 int prom_guc_network_memory = 262144;
 int prom_guc_otlp_compression = PROM_COMPRESSION_GZIP;
@@ -197,6 +198,11 @@ define_limits(void)
 							"In bytes of jsonb, which itself allows no more than 256 MB.",
 							&prom_guc_max_state, 65536, 1, 262143, PGC_SUSET,
 							GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"prometheus.max_subscriptions",
+		"Subscriptions that one role may have in one database.",
+		"All roles together may have 256.", &prom_guc_max_subscriptions, 64, 0,
+		PROM_MAX_SUBSCRIPTIONS, PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable(
 		"prometheus.metric_series",
 		"Series of metrics that are kept in one database.",

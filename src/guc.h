@@ -33,6 +33,7 @@ extern int prom_guc_max_databases;
 extern int prom_guc_max_in_flight;
 extern int prom_guc_max_request; /* kB */
 extern int prom_guc_max_state;   /* kB */
+extern int prom_guc_max_subscriptions;
 extern int prom_guc_metric_series;
 extern int prom_guc_network_memory;   /* kB */
 extern int prom_guc_otlp_compression; /* PromCompression */

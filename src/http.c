@@ -212,21 +212,28 @@ add_waiting(PromHttp *http)
 	}
 }
 
-/* Set a request's timer and let it go, or wait for a free lookup. */
+/* Let it go, or wait for a free lookup. */
 static bool
-begin(PromHttpRequest *request)
+let_go(PromHttpRequest *request)
 {
 	PromHttp *http = request->http;
-	PromHttpEnd end;
 
-	if (!prom_timer_add(&http->timers, &request->timer,
-						prom_transfer_expiry(request, &end)))
-		return false;
 	if (request->is_numeric || http->resolving < MAX_RESOLVING)
 		return add_to_multi(request);
 	request->is_listed = true;
 	dlist_push_tail(&http->waiting, &request->link);
 	return true;
+}
+
+/* Set a request's timer, and let it go. */
+static bool
+begin(PromHttpRequest *request)
+{
+	PromHttpEnd end;
+
+	return prom_timer_add(&request->http->timers, &request->timer,
+						  prom_transfer_expiry(request, &end)) &&
+		   let_go(request);
 }
 
 PromHttpRequest *
@@ -271,7 +278,14 @@ collect_ended(PromHttp *http)
 			continue;
 		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE,
 						  (char **) &request);
-		prom_transfer_finish(request, prom_transfer_end(request, code));
+		if (!request->must_renew)
+		{
+			prom_transfer_finish(request, prom_transfer_end(request, code));
+			continue;
+		}
+		prom_transfer_renew(request);
+		if (!let_go(request))
+			prom_transfer_finish(request, PROM_HTTP_NO_MEMORY);
 	}
 }
 

@@ -766,5 +766,6 @@ prom_prompt(PG_FUNCTION_ARGS)
 	prom_role_restore(&owner);
 	SPI_finish();
 	PG_RETURN_DATUM(DirectFunctionCall1(
-		jsonb_in, CStringGetDatum(prom_encoding_from_utf8(body.data))));
+		jsonb_in, CStringGetDatum(prom_schema_mend(
+					  prom_encoding_from_utf8(body.data)))));
 }

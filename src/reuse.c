@@ -11,6 +11,10 @@
  *
  * Of equal requests one is under way at a time, and the others wait for its
  * step.  If there is none, since it failed, the next of them goes.
+ *
+ * An answer that the policies did not allow, of the step itself or of the last
+ * one that used its reply, is not used again: the model is asked anew, and what
+ * it says then is the newest reply.
  */
 #include "postgres.h"
 
@@ -63,11 +67,20 @@ set_key(PromAttempt *attempt, const PromModel *model, const PromLoaded *loaded)
 	pfree(text.data);
 }
 
+/* The newest reply, if neither its own step nor the last copy was vetoed. */
 static PromStatement step_statement = {
 	"SELECT s.event_id, coalesce(s.calls, 0), coalesce(s.reply, s.answer), s.raw, s.finish_reason"
-	" FROM prometheus._step s"
-	" WHERE s.request_hash = $1 AND s.ended_at > $2"
-	" ORDER BY s.ended_at DESC LIMIT 1",
+	" FROM (SELECT * FROM prometheus._step x"
+	"  WHERE x.request_hash = $1 AND x.ended_at > $2"
+	"  ORDER BY x.ended_at DESC LIMIT 1) s"
+	" WHERE NOT EXISTS (SELECT 1 FROM prometheus._verdict v"
+	"   WHERE v.task_id = s.task_id AND v.step = s.step"
+	"   AND v.stage = 'answer' AND NOT v.approved)"
+	" AND NOT EXISTS (SELECT 1 FROM (SELECT y.task_id, y.step"
+	"   FROM prometheus._step y WHERE y.reused = s.event_id"
+	"   ORDER BY y.event_id DESC LIMIT 1) c"
+	"  JOIN prometheus._verdict v ON v.task_id = c.task_id AND v.step = c.step"
+	"  WHERE v.stage = 'answer' AND NOT v.approved)",
 	2,
 	{BYTEAOID, TIMESTAMPTZOID},
 	NULL,
@@ -81,7 +94,7 @@ text_or_null(int column)
 	return text == NULL ? NULL : prom_encoding_to_utf8(text);
 }
 
-/* The newest reply that is not too old. */
+/* A reply that is not too old. */
 static bool
 find_step(PromAttempt *attempt, const PromModel *model, PromReply *reply,
 		  TimestampTz now)
@@ -112,8 +125,8 @@ find_step(PromAttempt *attempt, const PromModel *model, PromReply *reply,
 	return found;
 }
 
-static bool
-is_led(const PromAttempt *attempt)
+bool
+prom_reuse_is_led(const PromAttempt *attempt)
 {
 	dlist_iter iter;
 
@@ -143,7 +156,7 @@ prom_reuse_look(PromAttempt *attempt, const PromLoaded *loaded,
 	set_key(attempt, model, loaded);
 	if (find_step(attempt, model, reply, now))
 		return PROM_REUSE_FOUND;
-	if (is_led(attempt))
+	if (prom_reuse_is_led(attempt))
 		return PROM_REUSE_WAIT;
 	attempt->leads = true;
 	dlist_push_tail(&leaders, &attempt->leading);
@@ -161,7 +174,7 @@ prom_reuse_leave(PromAttempt *attempt)
 }
 
 bool
-prom_reuse_may_go_on(void)
+prom_reuse_has_left(void)
 {
 	bool left = has_left;
 

@@ -27,7 +27,10 @@ extern PromReuse prom_reuse_look(PromAttempt *attempt,
 /* Its request is not under way any more. */
 extern void prom_reuse_leave(PromAttempt *attempt);
 
-/* Has one that led left since this was asked last?  Then look again. */
-extern bool prom_reuse_may_go_on(void);
+/* Has one that led left since this was asked last? */
+extern bool prom_reuse_has_left(void);
+
+/* Is a request under way that is equal to this one's, which was looked for? */
+extern bool prom_reuse_is_led(const PromAttempt *attempt);
 
 #endif

@@ -216,14 +216,20 @@ cancel_task(int64 task_id, TimestampTz now)
 	return true;
 }
 
-/* A person resumed a model or a subscription, or set it anew. */
+/*
+ * A person resumed a model or a subscription, or set it anew.  The caller may
+ * just give back that of a subscription, whose place is then another one's.
+ */
 static void
 open_gate(PromGateKind kind, uint32 hash)
 {
-	PromGate *gate = prom_gate_by_hash(prom_my_database, kind, hash);
+	PromGate *gate;
 
+	LWLockAcquire(prom_my_database->gate_lock, LW_SHARED);
+	gate = prom_gate_by_hash(prom_my_database, kind, hash);
 	if (gate != NULL)
 		prom_gate_open(gate);
+	LWLockRelease(prom_my_database->gate_lock);
 }
 
 /* True if the caller is to look at a slot. */

@@ -46,6 +46,12 @@ extern void prom_schema_rest(void);
 /* Does a schema that passed obey the rules of OpenAI's strict mode? */
 extern bool prom_schema_is_strict(Jsonb *schema);
 
+/*
+ * A JSON text in the encoding of the database, with a sign for each escape of a
+ * character that jsonb cannot have; palloc'd.
+ */
+extern const char *prom_schema_mend(const char *text);
+
 
 /* What those files share. */
 

@@ -13,6 +13,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/jsonpath.h"
 #include "utils/timestamp.h"
@@ -216,21 +217,68 @@ execute(const char *sql, int nargs, Oid *types, Datum *values,
 
 /* What users call. */
 
-/* Each needs a gate, and there are so many. */
+/* One role's, one after the other, or two sessions would pass its limit. */
 static void
-check_room(void)
+lock_role(Oid role)
+{
+	LOCKTAG tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, prom_delivery_relation(), role, 1);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
+/* The others; those of the role among them; and whether it has this one. */
+static void
+count_subscriptions(const char *name, Oid role, int64 *others, int64 *own,
+					bool *has)
 {
 	static const char sql[] =
-		"SELECT pg_catalog.count(*) FROM prometheus._subscription s";
+		"SELECT pg_catalog.count(*) FILTER (WHERE s.name OPERATOR(pg_catalog.<>) $1),"
+		" pg_catalog.count(*) FILTER (WHERE s.name OPERATOR(pg_catalog.<>) $1"
+		"  AND s.owner_oid OPERATOR(pg_catalog.=) $2),"
+		" pg_catalog.count(*) FILTER (WHERE s.name OPERATOR(pg_catalog.=) $1"
+		"  AND s.owner_oid OPERATOR(pg_catalog.=) $2)"
+		" FROM prometheus._subscription s";
+	Oid types[2] = {TEXTOID, OIDOID};
+	Datum values[2] = {CStringGetTextDatum(name), ObjectIdGetDatum(role)};
 
-	if (prom_execute_now(sql, 0, NULL, NULL, NULL, true) != SPI_OK_SELECT)
+	if (prom_execute_now(sql, 2, types, values, NULL, true) != SPI_OK_SELECT)
 		elog(ERROR, "could not count subscriptions");
-	if (prom_row_int64(0, 1) >= PROM_MAX_SUBSCRIPTIONS)
+	*others = prom_row_int64(0, 1);
+	*own = prom_row_int64(0, 2);
+	*has = prom_row_int64(0, 3) > 0;
+}
+
+/*
+ * Each needs a gate, and there are so many; and no role has all of them.  One
+ * that the role has already needs nothing.
+ */
+static void
+check_room(const char *name, Oid role)
+{
+	int64 others;
+	int64 own;
+	bool has;
+
+	count_subscriptions(name, role, &others, &own, &has);
+	if (has)
+		return;
+	lock_role(role);
+	count_subscriptions(name, role, &others, &own, &has);
+	if (others >= PROM_MAX_SUBSCRIPTIONS)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("there are %d subscriptions already",
 						PROM_MAX_SUBSCRIPTIONS),
 				 errhint("prometheus_unsubscribe() removes one; one subscription may have many types.")));
+	if (own >= prom_guc_max_subscriptions)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("role \"%s\" cannot have more subscriptions",
+						GetUserNameFromId(role, false)),
+				 errdetail("It has %lld; prometheus.max_subscriptions is %d.",
+						   (long long) own, prom_guc_max_subscriptions),
+				 errhint("One subscription may have many types, and prometheus_unsubscribe() removes one. A superuser can raise prometheus.max_subscriptions, also for this role alone.")));
 }
 
 static void
@@ -301,8 +349,7 @@ prom_subscribe(PG_FUNCTION_ARGS)
 	prom_consumer_lock(name);
 	prom_role_become_owner(&before);
 	exists = find(name, before.user);
-	if (!exists)
-		check_room();
+	check_room(name, before.user);
 	prom_consumer_push(name, types, before.user, exists);
 	write_subscription(fcinfo, name, &before, search_path);
 	prom_role_restore(&before);

@@ -143,6 +143,41 @@ on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 	return fd < 0 ? CURL_SOCKET_BAD : fd;
 }
 
+/* Has it a connection from before? */
+static bool
+is_reused(const PromHttpRequest *request)
+{
+	long connects = 1;
+
+	curl_easy_getinfo(request->easy, CURLINFO_NUM_CONNECTS, &connects);
+	return connects == 0;
+}
+
+/* Was it sent on one? */
+static bool
+is_warm(const PromHttpRequest *request)
+{
+	return request->connected > 0 && is_reused(request);
+}
+
+/*
+ * Has the peer closed the connection, or said something unasked?  Newer
+ * versions of libcurl do not look if it was used within the last second.
+ */
+static bool
+is_closed(const PromHttpRequest *request)
+{
+	curl_socket_t fd = CURL_SOCKET_BAD;
+	char byte;
+
+	if (curl_easy_getinfo(request->easy, CURLINFO_ACTIVESOCKET, &fd) !=
+			CURLE_OK ||
+		fd == CURL_SOCKET_BAD)
+		return false;
+	return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 ||
+		   (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+}
+
 /* Before each request, also on a connection from before. */
 static int
 on_request(void *arg, char *remote_ip, char *local_ip, int remote_port,
@@ -157,6 +192,9 @@ on_request(void *arg, char *remote_ip, char *local_ip, int remote_port,
 		return CURL_PREREQFUNC_ABORT;
 	}
 	request->why = PROM_HTTP_RUNNING; /* another address worked */
+	request->must_renew = is_reused(request) && is_closed(request);
+	if (request->must_renew)
+		return CURL_PREREQFUNC_ABORT;
 
 	/* Again if a warm connection was closed before it took the body. */
 	request->connected = request->upload_moved = prom_transfer_clock();
@@ -509,6 +547,15 @@ prom_http_url(const char *base, const char *path, char **url, char **host)
 }
 
 void
+prom_transfer_renew(PromHttpRequest *request)
+{
+	curl_multi_remove_handle(request->http->multi, request->easy);
+	curl_easy_setopt(request->easy, CURLOPT_FRESH_CONNECT, 1L);
+	request->is_added = request->must_renew = false;
+	request->error[0] = '\0'; /* libcurl's words for our refusal */
+}
+
+void
 prom_transfer_release(PromHttpRequest *request)
 {
 	PromHttp *http = request->http;
@@ -524,16 +571,6 @@ prom_transfer_release(PromHttpRequest *request)
 	if (request->easy != NULL)
 		curl_easy_cleanup(request->easy);
 	request->easy = NULL;
-}
-
-/* Was it sent on a connection from before? */
-static bool
-is_warm(const PromHttpRequest *request)
-{
-	long connects = 1;
-
-	curl_easy_getinfo(request->easy, CURLINFO_NUM_CONNECTS, &connects);
-	return request->connected > 0 && connects == 0;
 }
 
 static void

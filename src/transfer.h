@@ -42,6 +42,7 @@ struct PromHttpRequest
 	bool is_listed;  /* in one of them */
 	bool is_added;   /* to the multi handle */
 	bool is_resolving;
+	bool must_renew;     /* its connection is closed, nothing was sent yet */
 	bool is_numeric;     /* the host needs no lookup */
 	bool is_plain;       /* http, not https */
 	int peer;            /* its host's place in the engine's peers */
@@ -84,5 +85,8 @@ extern PromHttpEnd prom_transfer_end(const PromHttpRequest *request,
  */
 extern void prom_transfer_finish(PromHttpRequest *request, PromHttpEnd end);
 extern void prom_transfer_release(PromHttpRequest *request);
+
+/* Take it from libcurl, to be given to it again for a new connection. */
+extern void prom_transfer_renew(PromHttpRequest *request);
 
 #endif

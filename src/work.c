@@ -335,3 +335,14 @@ prom_work_hear_replies(void)
 	prom_llm_heard = hear;
 	prom_llm_headed = take_headers;
 }
+
+TimestampTz
+prom_work_joined_until(const PromWork *works)
+{
+	TimestampTz until = DT_NOEND;
+
+	for (int i = 0; i < prom_guc_max_in_flight; i++)
+		if (works[i].joins)
+			until = Min(until, works[i].not_before);
+	return until;
+}

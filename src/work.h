@@ -62,4 +62,7 @@ extern void prom_work_reach_faults(PromWork **list, int n, bool committed);
 /* Have what comes of replies told to whose they are. */
 extern void prom_work_hear_replies(void);
 
+/* The first deadline of those, by slot, that wait for an equal request. */
+extern TimestampTz prom_work_joined_until(const PromWork *works);
+
 #endif

@@ -456,6 +456,29 @@ SELECT throws_ok($$SELECT public.prometheus_create_tool('x', '[{"input": {}, "ou
     'who is no administrator has no tools made');
 RESET ROLE;
 
+-- A document that prometheus_create_tool() has not made.
+SELECT throws_ok(format('SELECT prometheus._check_function(%L, %L)', 'CREATE FUNCTION f(a bigint) RETURNS text LANGUAGE sql RETURN $1::text', d),
+    '22023', message, d) FROM (VALUES
+    ('null', 'the commission cannot be used'),
+    ('7', 'the commission cannot be used'),
+    ('[]', 'the commission cannot be used'),
+    ('["description"]', 'the commission cannot be used'),
+    ('{}', 'the commission cannot be used'),
+    ('{"description": "x", "examples": [{"input": {"a": 1}, "output": "x"}]}', 'the commission cannot be used'),
+    ('{"description": 1, "examples": [{"input": {"a": 1}, "output": "x"}], "options": {}}', 'the commission cannot be used'),
+    ('{"examples": [{"input": {"a": 1}, "output": "x"}], "options": {}}', 'the commission cannot be used'),
+    ('{"description": "x", "examples": "x", "options": {}}', 'the commission cannot be used'),
+    ('{"description": "x", "examples": [{"input": {"a": 1}, "output": "x"}], "options": null}', 'the commission cannot be used'),
+    ('{"description": "x", "examples": [{"input": {"a": 1}, "output": "x"}], "options": []}', 'options must be a json object'),
+    ('{"description": "x", "examples": {}, "options": {}}', 'the examples cannot be used'),
+    ('{"description": "x", "examples": [], "options": {}}', 'the examples cannot be used'),
+    ('{"description": "x", "examples": [1], "options": {}}', 'the examples cannot be used'),
+    ('{"description": "x", "examples": [{"input": 1, "output": "x"}], "options": {}}', 'the examples cannot be used'),
+    ('{"description": "x", "examples": [{"input": {"a": 1}}], "options": {}}', 'the examples cannot be used'),
+    ('{"description": "x", "examples": [{"input": {"a": 1}, "output": "x"}], "options": {"relations": 1}}', 'option "relations" cannot be used'),
+    ('{"description": "x", "examples": [{"input": {"a": 1}, "output": "x"}], "options": {"arguments": 1}}', 'option "arguments" cannot be used'),
+    ('{"description": "x", "examples": [{"input": {"a": 1}, "output": "x"}], "options": {"held_back": "1"}}', 'option "held_back" cannot be used')) v (d, message);
+
 -- What the model is asked.
 
 SELECT alike(t.request, '%' || part || '%', part) FROM prometheus.task t, (VALUES

@@ -1,7 +1,7 @@
 -- Subscriptions: who may make which, what cannot be one, and what is shown.  No
 -- worker is here; t/502 and 503 have those.
 BEGIN;
-SELECT plan(71);
+SELECT plan(79);
 SET LOCAL client_min_messages = error;
 
 CREATE ROLE prom_test_a;
@@ -44,6 +44,31 @@ SELECT throws_ok(s, '42809', NULL, 'but not be used as one: ' || s)
   FROM unnest(ARRAY[$$SELECT prometheus_poll('a')$$, $$SELECT prometheus_ack('a')$$, $$SELECT prometheus_drop_consumer('a')$$]) AS s;
 SELECT prometheus_create_consumer('c');
 SELECT throws_ok($$SELECT prometheus_subscribe('c', 'handler(prometheus.event)')$$, '42710', NULL, 'a consumer has the name');
+
+-- No role has more than it may.
+
+RESET ROLE;
+SET LOCAL prometheus.max_subscriptions = 2;
+SET LOCAL ROLE prom_test_b;
+SELECT lives_ok(format('SELECT prometheus_subscribe(%L, %L)', n, 'handler(prometheus.event)'), 'b has ' || n) FROM unnest('{b1,b2}'::text[]) n;
+SELECT throws_ok($$SELECT prometheus_subscribe('b3', 'handler(prometheus.event)')$$, '54000', 'role "prom_test_b" cannot have more subscriptions');
+SELECT lives_ok($$SELECT prometheus_subscribe('b2', 'handler(prometheus.event)', types => '{x}')$$, 'one that it has can be changed');
+SELECT throws_ok($$SET prometheus.max_subscriptions = 3$$, '42501', NULL, 'and it cannot allow itself more');
+RESET ROLE;
+SET LOCAL prometheus.max_subscriptions = 1;
+SET LOCAL ROLE prom_test_b;
+SELECT lives_ok($$SELECT prometheus_subscribe('b1', 'handler(prometheus.event)')$$, 'also when it has more than it may');
+SET LOCAL ROLE prom_test_a;
+SELECT throws_ok($$SELECT prometheus_subscribe('a2', 'handler(prometheus.event)')$$, '54000', NULL, 'another role has its own limit');
+RESET ROLE;
+GRANT prom_test_b TO prom_test_a;
+SET LOCAL ROLE prom_test_a;
+SELECT throws_ok($$SELECT prometheus_subscribe('b1', 'handler(prometheus.event)')$$, '54000', NULL, 'which counts what it takes over');
+RESET ROLE;
+REVOKE prom_test_b FROM prom_test_a;
+SELECT prometheus_unsubscribe(n) FROM unnest('{b1,b2}'::text[]) n;
+SET LOCAL prometheus.max_subscriptions = 64;
+SET LOCAL ROLE prom_test_a;
 
 -- What cannot be.
 

@@ -330,15 +330,21 @@ $node->wait_for('the first checkpoint is written',
 $node->wait_for('nobody is in the database',
 	q{SELECT count(*) FROM pg_stat_activity WHERE datname = 'postgres' AND backend_type !~ '^prometheus' OR backend_type ~ '^prometheus' AND state <> 'idle'},
 	'0', dbname => 'template1');
-my $rest = q{SELECT (SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = 'postgres'),
-	string_agg(format('%s %s', backend_type, state_change), ', ' ORDER BY pid)
-	FROM pg_stat_activity WHERE backend_type ~ '^prometheus'};
+# Statistics of the last transaction may be sent 10 s after it; and an executor
+# ends when it had nothing to do for a minute, which is no statement.
+$node->wait_for('all have been at rest, and their statistics are sent',
+	q{SELECT max(state_change) < clock_timestamp() - interval '11 s' FROM pg_stat_activity WHERE backend_type ~ '^prometheus'},
+	't', dbname => 'template1');
+my $rest = q{SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = 'postgres'};
+my $since = watch('SELECT clock_timestamp()');
 my $before = watch($rest);
 my $end = watch(q{SELECT now() + interval '1.5 s'});
 $node->wait_for('a while has passed, and transactions elsewhere',
 	"SELECT txid_current() > 0 AND now() > '$end'",
 	't', dbname => 'template1');
-is(watch($rest), $before, 'no worker runs a statement while nothing is to do');
+is(watch("SELECT string_agg(backend_type, ', ') FROM pg_stat_activity WHERE backend_type ~ '^prometheus' AND state_change > '$since'"),
+	'', 'no worker runs a statement while nothing is to do');
+is(watch($rest), $before, 'nor does anything else in its database');
 
 $node->check_invariants('invariants', all_ended => 1);
 is($node->log_count(qr/ (WARNING|FATAL|PANIC): /), 0, 'nothing to warn of');

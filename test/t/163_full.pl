@@ -122,7 +122,8 @@ my $end = time + $PostgreSQL::Test::Utils::timeout_default;
 while (time < $end && sql(q{SELECT count(*) FROM prometheus.task WHERE request = 'old' AND started_at IS NULL}) > 0)
 {
 	usleep(20_000);
-	next if sql(q{SELECT count(*) FROM prometheus.queue WHERE agent = 'slow'}) > 250;
+	next if sql(q{SELECT count(*) FROM prometheus.queue WHERE agent = 'slow'}) > 250 ||
+	  sql(q{SELECT count(*) FROM prometheus.task WHERE request = 'new' AND status <> 'completed'}) > 300;
 	sql(q{SELECT count(*) FROM prometheus_submit_many(array_fill('new'::text, ARRAY[30]), 'slow')});
 	$new++;
 }

@@ -197,6 +197,24 @@ foreach my $case (
 }
 check_all('afterwards');
 
+# What jsonb cannot have in a turn is shown as U+FFFD, but for what it only looks
+# like.
+
+my $other = FakeLLM->new;
+$node->fake_agent($other, 'fake-tools', name => 'tools');
+$node->safe_psql('postgres', <<'EOSQL');
+CREATE FUNCTION add_one(n int) RETURNS int LANGUAGE sql AS 'SELECT n + 1';
+SELECT prometheus_set_tool('add_one(int)'), prometheus_set_agent('tools', tools => '{add_one}');
+EOSQL
+my $odd = $node->submit(q{$$[["\ud83d\ud83d\ude00\ude00\u0000 \\\\u0000 \\\\\ud800", ["add_one", {"n": 1}]], "done"]$$, 'tools'});
+$node->wait_task($odd, 'completed');
+like($node->safe_psql('postgres', "SELECT raw FROM prometheus._step WHERE task_id = $odd AND step = 1"), qr/\\u0000/, 'a turn with characters that jsonb has not');
+is( $node->safe_psql('postgres', "SELECT prometheus_prompt($odd, 3) #>> '{messages,1,content}'"),
+	"\xEF\xBF\xBD\xF0\x9F\x98\x80\xEF\xBF\xBD\xEF\xBF\xBD \\u0000 \\\xEF\xBF\xBD", 'is shown all the same');
+is( $node->safe_psql('postgres', "SELECT output ->> 'content' FROM prometheus.step WHERE task_id = $odd AND step = 1"),
+	"\xEF\xBF\xBD\xF0\x9F\x98\x80\xEF\xBF\xBD\xEF\xBF\xBD \\u0000 \\\xEF\xBF\xBD", 'as its step is');
+$other->stop;
+
 # A long conversation: only what is new is stored.
 
 my $size = q{SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c

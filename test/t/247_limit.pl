@@ -229,7 +229,14 @@ sql(q{SELECT prometheus_set_policy('no answer', 'answer', 'deny', reason => 'not
 my $vetoed = $node->submit("'$script', 'tools'");
 $node->wait_task($vetoed, 'vetoed');
 is(reuses($vetoed), 'chat true, tool false, chat true', 'a copy is reviewed');
+
+# And what it did not allow is asked for anew, until an answer is allowed.
+$vetoed = $node->submit("'$script', 'tools'");
+$node->wait_task($vetoed, 'vetoed');
+is(reuses($vetoed), 'chat true, tool false, chat false', 'after the veto of a copy the model is asked');
 sql(q{SELECT prometheus_set_policy('no answer', effect => 'off')});
+is(reuses(done("'$script', 'tools'")), 'chat true, tool false, chat false', 'and after the veto of what it said then');
+is(reuses(done("'$script', 'tools'")), 'chat true, tool false, chat true', 'what was not vetoed is used again');
 
 # In full mode what it is asked for a plan, and about its answer, is used again too.
 $node->fake_agent($llm, 'fake-mind', name => 'minds', options => '{"cache": "1 h"}');

@@ -226,14 +226,15 @@ for (my $n = 0; !$paused && time < $end; $n++)
 }
 ok($paused, 'a pass finds that all is paused');
 set_retention('30d');
-sql('SELECT prometheus_resume()');
 is(there() . sql('SELECT count(*) FROM prometheus._horizon'), join(' ', sort keys %task) . 0, 'paused: all are there');
 
-# A transaction that is open, and may tie something to a task.
+# A transaction that is open, and may tie something to a task, before the first
+# pass that is not paused.
 my $open = $node->background_psql('postgres');
 $open->query_safe('BEGIN; SELECT pg_current_xact_id()');
 my $reader = $node->background_psql('postgres');
 $reader->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
+sql('SELECT prometheus_resume()');
 set_retention('31d');
 $node->wait_for('the horizon is there', q{SELECT at < now() - interval '30 days' FROM prometheus._horizon});
 is(there(), join(' ', sort keys %task), 'a transaction is open: all are there');

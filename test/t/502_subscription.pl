@@ -5,6 +5,7 @@ use warnings FATAL => 'all';
 
 use PromCluster;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 my $node = PromCluster->new('subscription');
 
@@ -269,6 +270,49 @@ $node->wait_for('others are delivered', q{SELECT count(*) FROM seen WHERE data =
 $node->wait_for('it is disabled', q{SELECT state || ': ' || disabled_reason FROM prometheus.subscription WHERE name = 'heavy'}, 'disabled: its filter takes too long');
 is(deliveries('heavy'), 'dead 3', 'three are dead letters, the fourth waits');
 sql(q{SELECT prometheus_unsubscribe('heavy')});
+
+# Nor is another event given up for it, which comes before it and is committed
+# while it is looked at.
+
+sql(q{SELECT prometheus_subscribe('heavy', 'note(prometheus.event)', types => '{heavy}', filter => '$.a[*] ? (exists($.a[*] ? (exists($.a[*] ? (@ == -1)))))')});
+sql(q{SELECT prometheus_emit('heavy', '{"a": [-1]}')});
+wait_deliveries('heavy', 'delivered 1');
+my $earlier = $node->background_psql('postgres');
+$earlier->query(q{BEGIN; SELECT prometheus_emit('heavy', '{"a": [-1]}')});
+sql(q{SELECT prometheus_emit('heavy', jsonb_build_object('a', (SELECT jsonb_agg(n) FROM generate_series(1, 2000) n)))});
+$node->wait_for('its filter is slow', q{SELECT state = 'active' AND clock_timestamp() - xact_start > '50 ms' FROM pg_stat_activity WHERE backend_type = 'prometheus publisher'});
+$earlier->query('COMMIT');
+$earlier->quit;
+wait_deliveries('heavy', 'dead 1, delivered 2');
+sql(q{SELECT prometheus_unsubscribe('heavy')});
+
+# One whose events cannot be taken just now tries again after a pause, and loses
+# none; others do not wait.
+
+sub failures
+{
+	my $log = PostgreSQL::Test::Utils::slurp_file($node->logfile);
+	return $log =~ /^\d\S+ (\d+):(\d+):([\d.]+) [^\n]*ERROR:  canceling statement due to lock timeout\n(?=[^\n]*CONTEXT:  while \w+ tuple [^\n]* in relation "_consumer")/mg;
+}
+is(scalar(() = failures()), 0, 'nothing was locked yet');
+my $locker = $node->background_psql('postgres');
+$locker->query(q{BEGIN; SELECT FROM prometheus._consumer WHERE name = 'dated' FOR UPDATE});
+sql(q{SELECT prometheus_emit('dated', '{"at": "2026-05-05T00:00:00+00"}')});
+my @at;
+for (my $end = time + $PostgreSQL::Test::Utils::timeout_default; @at < 6 && time < $end; usleep(50_000))
+{
+	@at = failures();
+}
+cmp_ok(scalar @at, '>=', 6, 'it has failed twice');
+sql(q{SET ROLE alice; SELECT prometheus_emit('shop.order.paid', '{"n": 11}')});
+$node->wait_for('others are delivered', q{SELECT count(*) FROM seen WHERE data = '{"n": 11}'}, 1);
+is(deliveries('dated'), 'dead 1, delivered 3', 'it has not been given it');
+my $pause = ($at[3] - $at[0]) * 3600 + ($at[4] - $at[1]) * 60 + $at[5] - $at[2];
+ok($pause < 0 || $pause >= 1, "there is a pause between: $pause s");
+$locker->query('ROLLBACK');
+$locker->quit;
+wait_deliveries('dated', 'dead 1, delivered 4');
+is(sql(q{SELECT state FROM prometheus.subscription WHERE name = 'dated'}), 'active', 'it is as it was');
 
 # Retention waits for who has not been given an event, for so long.
 

@@ -175,7 +175,7 @@ $node->wait_for('an administrator sees all, whenever it is closed',
 sql(q{SELECT prometheus_unsubscribe(name) FROM prometheus.subscription});
 foreach my $round (1 .. 3)
 {
-	sql("DO \$\$BEGIN FOR n IN 1 .. 256 LOOP PERFORM prometheus_subscribe('$round/' || n, url => 'https://127.0.0.1:1/', types => '{none}'); END LOOP; END\$\$");
+	sql("SET prometheus.max_subscriptions = 256; DO \$\$BEGIN FOR n IN 1 .. 256 LOOP PERFORM prometheus_subscribe('$round/' || n, url => 'https://127.0.0.1:1/', types => '{none}'); END LOOP; END\$\$");
 	$node->wait_for("$round: each has a gate", "SELECT count(*) FROM prometheus.gate WHERE target LIKE 'subscription:$round/%'", 256);
 	my ($rc, undef, $error) = $node->psql('postgres', q{SELECT prometheus_subscribe('one more', url => 'https://127.0.0.1:1/')});
 	like($error, qr/there are 256 subscriptions already/, "$round: another one would have none");

@@ -256,6 +256,29 @@ says('Sorts.', function('sort_it', 'list jsonb', 'jsonb', q{RETURN jsonb_build_o
 $task = approved('Sorts.', '[{"input": {"list": [3, 1, 2]}, "output": {"n": 3.0, "all": [1, 2, 3]}}, {"input": {"list": []}, "output": {"n": 0, "all": null}}]');
 is($node->steps($task), '1 chat smith ok, 2 tool create_tool ok', 'documents are compared by what they say');
 
+# Event triggers fire as for what anybody makes, and what they do in a trial is
+# taken back with it; they may refuse it.
+sql(<<'EOSQL');
+CREATE TABLE watched (who text);
+CREATE SEQUENCE fired;
+GRANT INSERT ON watched TO prometheus_tool_owner;
+GRANT USAGE ON SEQUENCE fired TO prometheus_tool_owner;
+CREATE FUNCTION watch() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+	PERFORM nextval('public.fired');
+	INSERT INTO public.watched VALUES (current_user);
+END $$;
+CREATE EVENT TRIGGER watch ON ddl_command_end WHEN TAG IN ('CREATE FUNCTION') EXECUTE FUNCTION watch();
+EOSQL
+says('Is watched.', adder('watched'));
+$task = approved('Is watched.');
+is(sql(q{SELECT string_agg(who, ' ') FROM watched}), 'prometheus_tool_owner', 'an event trigger sees what is made');
+is(sql('SELECT last_value FROM fired'), 3, 'and has seen it tried, before and after it was approved');
+sql(q{ALTER TABLE watched ADD CHECK (who <> 'prometheus_tool_owner') NOT VALID});
+says('Is refused.', adder('refused'));
+$task = make('failed', 'Is refused.');
+like(refusals($task), qr/^new row for relation "watched" violates check constraint/, 'it may refuse a function');
+sql(q{DROP EVENT TRIGGER watch});
+
 # What takes too long is stopped.
 sql(q{SET ROLE maker; SELECT prometheus_set_agent('hasty', 'smith', options => '{"tool_timeout": "1s"}')});
 says('Loops.', adder('loops', '(WITH RECURSIVE x AS (SELECT 1 AS n UNION ALL SELECT n FROM x) SELECT max(n) FROM x)'));
