@@ -32,8 +32,8 @@
 static const char *const kinds_known[] = {"core", "episodic", "semantic",
 										  "procedural", "resource", "vault"};
 
-static void
-check_kind(const char *kind)
+void
+prom_memory_check_kind(const char *kind)
 {
 	for (int i = 0; i < lengthof(kinds_known); i++)
 		if (kind != NULL && strcmp(kinds_known[i], kind) == 0)
@@ -55,7 +55,7 @@ check_memory(const PromMemoryOwner *owner, const PromMemory *memory)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("the name of an agent must have 1 to %d bytes",
 							   PROM_MAX_NAME)));
-	check_kind(memory->kind);
+	prom_memory_check_kind(memory->kind);
 	if (length == 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("there is nothing to remember")));

@@ -138,6 +138,9 @@ extern int64 prom_memory_known(const PromMemoryOwner *owner,
 extern int64 prom_memory_add(const PromMemoryOwner *owner,
 							 const PromMemory *memory);
 
+/* Raise unless there is such a kind. */
+extern void prom_memory_check_kind(const char *kind);
+
 /* What is looked for: words, an embedding, or both. */
 typedef struct PromMemoryQuery
 {
