@@ -130,6 +130,18 @@ COMMENT ON FUNCTION @extschema@.prometheus_recall(
     text, text, text[], integer, real[]) IS
     'The k (1 to 1000) memories of the caller for an agent that fit best, of these kinds (null: all). score = 0.6 similarity + 0.4 (0.7 importance + 0.3 exp(-0.1 days since it was stored)). Without an embedding, similarity is the part of the query''s words that are in it (of the 32 longest words; capitals and accents do not matter; what the agent''s option language makes of a word counts as the word); if no memory has any, words that begin with them count; if there are none, all count with similarity 0. With an embedding, memories with one of the same length are also ranked by its cosine; both rankings are fused by reciprocal rank, the sum of 1/(60 + place) (Cormack, Clarke and Buettcher, 2009), and of the n best, up to the greater of 20 and 4 k, the similarity of the one at place p is (n - p + 1)/n. Of each word some 150 to 1000 memories that have it are looked at, and besides the greater of k and 200 most important ones of each kind: with a word that more have, the most important are found, but not all that could be. Of embeddings the 1000 nearest by a sketch of 1024 bits are compared exactly. Raises invalid_parameter_value for a wrong k or embedding (1 to 16384 finite numbers that are not all 0).';
 
+CREATE FUNCTION @extschema@.prometheus_memory_index(
+    agent text,
+    kind text,
+    dimensions integer,
+    owner name DEFAULT current_user)
+RETURNS text
+LANGUAGE c STABLE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'prom_memory_index';
+COMMENT ON FUNCTION @extschema@.prometheus_memory_index(
+    text, text, integer, name) IS
+    'The statement that makes an index of pgvector (hnsw) for the memories of a kind that an owner has for an agent, and whose embeddings have so many numbers, 1 to 2000. Who owns the extension runs it, outside a transaction; from then on prometheus_recall() finds the nearest of them by it, if it finds enough. Raises undefined_object if the extension vector is not installed; invalid_parameter_value for an unknown kind or a wrong number.';
+
 CREATE FUNCTION @extschema@.prometheus_forget(memory_id bigint) RETURNS boolean
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_forget';
 COMMENT ON FUNCTION @extschema@.prometheus_forget(bigint) IS

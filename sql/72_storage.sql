@@ -2,6 +2,17 @@
  * What the relations take, and what will go when.  src/storage.c.  The oldest
  * rows of facts are found by their keys, whose order is nearly that of time.
  */
+CREATE VIEW prometheus._memory_end WITH (security_barrier) AS
+SELECT m.memory_id,
+       CASE WHEN m.forgotten THEN m.created_at ELSE m.expires_at END AS ends
+  FROM prometheus._memory m
+ WHERE (m.forgotten OR m.expires_at IS NOT NULL)
+   AND NOT EXISTS (SELECT FROM prometheus._memory n
+                    WHERE n.memory_id = m.memory_id
+                      AND n.version > m.version);
+COMMENT ON VIEW prometheus._memory_end IS
+    'From when on memories are not recalled, which have been forgotten or expire: what is told of them goes with the last of their versions.';
+
 CREATE VIEW prometheus._storage WITH (security_barrier) AS
 SELECT c.relname::text AS relation,
        CASE WHEN c.reltuples >= 0 THEN c.reltuples::bigint
@@ -50,11 +61,18 @@ SELECT c.relname::text AS relation,
                                      max(x.version) OVER w AS last
                                 FROM prometheus._memory x
                               WINDOW w AS (PARTITION BY x.memory_id)) n)
-                 WHEN '_memory_use' THEN (
-                      SELECT min(n.used_at) FROM prometheus._memory_use n
-                       WHERE EXISTS (SELECT FROM prometheus._memory_use x
-                                      WHERE x.memory_id = n.memory_id
-                                        AND x.used_at < n.used_at))
+                 WHEN '_memory_use' THEN least(
+                      (SELECT min(n.used_at) FROM prometheus._memory_use n
+                        WHERE EXISTS (SELECT FROM prometheus._memory_use x
+                                       WHERE x.memory_id = n.memory_id
+                                         AND x.used_at < n.used_at)),
+                      (SELECT min(n.ends) FROM prometheus._memory_end n
+                        WHERE EXISTS (SELECT FROM prometheus._memory_use x
+                                       WHERE x.memory_id = n.memory_id)))
+                 WHEN '_evidence' THEN (
+                      SELECT min(n.ends) FROM prometheus._memory_end n
+                       WHERE EXISTS (SELECT FROM prometheus._evidence x
+                                      WHERE x.memory_id = n.memory_id))
                  WHEN '_state' THEN (
                       SELECT min(n.saved_at) FROM prometheus._state n
                        WHERE n.version > 2)

@@ -65,6 +65,8 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_remember(
     text, text, text, real, jsonb, real[], interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_recall(
     text, text, text[], integer, real[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_memory_index(
+    text, text, integer, name) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_forget(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_restore_memory(bigint)
     FROM PUBLIC;
@@ -308,6 +310,7 @@ GRANT EXECUTE ON FUNCTION
     @extschema@.prometheus_set_alert(text, text),
     @extschema@.prometheus_pause(text),
     @extschema@.prometheus_resume(text),
+    @extschema@.prometheus_memory_index(text, text, integer, name),
     @extschema@.prometheus_storage()
     TO prometheus_agent_admin;
 

@@ -57,6 +57,12 @@ extern PGDLLEXPORT void _PG_init(void);
 #define prom_guc_free(place) free(place)
 #endif
 
+#if PG_VERSION_NUM >= 170000
+#define prom_lock_held_by_me(tag, mode) LockHeldByMe((tag), (mode), false)
+#else
+#define prom_lock_held_by_me(tag, mode) LockHeldByMe((tag), (mode))
+#endif
+
 /* Is it ALTER COLUMN ... SET EXPRESSION? */
 #if PG_VERSION_NUM >= 170000
 #define prom_sets_expression(subtype) ((subtype) == AT_SetExpression)

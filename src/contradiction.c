@@ -59,9 +59,7 @@ static const char find_sql[] =
 							"m.kind", "m.metadata",                     \
 							"true, 'superseded', $4")
 
-static const char supersede_sql[] =
-	SUPERSEDED PROM_MEMORY_NEWEST
-	" AND m.kind OPERATOR(pg_catalog.=) $5 AND NOT m.forgotten";
+static const char supersede_sql[] = SUPERSEDED PROM_MEMORY_NEWEST;
 
 /* False: there is none that is remembered. */
 static bool
@@ -89,36 +87,59 @@ find(int64 memory_id, int64 task_id, Old *old)
 	return true;
 }
 
-/* False: somebody else has changed it meanwhile. */
-static bool
+static void
 supersede(int64 memory_id, const Old *old)
 {
-	Oid types[5] = {INT8OID, INT8OID, INT8OID, INT8OID, TEXTOID};
-	Datum values[5] = {Int64GetDatum(memory_id),
+	Oid types[4] = {INT8OID, INT8OID, INT8OID, INT8OID};
+	Datum values[4] = {Int64GetDatum(memory_id),
 					   Int64GetDatum(prom_mark_newest()),
 					   Int64GetDatum(old->new.task_id),
-					   Int64GetDatum(old->new.id),
-					   CStringGetTextDatum(old->kind)};
-	char nulls[6] = "     ";
+					   Int64GetDatum(old->new.id)};
+	char nulls[5] = "    ";
 
 	nulls[2] = old->new.task_id == 0 ? 'n' : ' ';
-	if (prom_execute_now(supersede_sql, 5, types, values, nulls, false) !=
-		SPI_OK_INSERT)
+	if (prom_execute_now(supersede_sql, 4, types, values, nulls, false) !=
+			SPI_OK_INSERT ||
+		SPI_processed == 0)
 		elog(ERROR, "could not write prometheus._memory");
-	return SPI_processed > 0;
+}
+
+/*
+ * What may be written: the new one may be in the vault, too.  It was read
+ * before it was locked, and may have been consolidated since.
+ */
+static bool
+lock(int64 memory_id, Old *old)
+{
+	const char *content = old->new.content;
+	const char *kind;
+
+	do
+	{
+		PromMemoryKey keys[] = {{old->new.kind, content},
+								{old->kind, old->content},
+								{"vault", content}};
+		bool is_vault = strcmp(old->kind, "vault") == 0;
+
+		kind = old->kind;
+		prom_memory_lock_all(&old->owner, keys, is_vault ? 3 : 2);
+		if (!find(memory_id, old->new.task_id, old))
+			return false;
+		old->new.content = content;
+	} while (strcmp(old->kind, kind) != 0);
+	return true;
 }
 
 /* The old one first: so it makes room for the new one. */
 static int64
 replace(int64 memory_id, Old *old)
 {
-	prom_memory_lock_both(&old->owner, old->kind, old->content, old->new.kind,
-						  old->new.content);
+	if (!lock(memory_id, old) || (old->new.task_id != 0 && old->is_fixed))
+		return 0;
 	old->new.id = prom_memory_known(&old->owner, &old->new);
 	if (old->new.id == 0)
 		old->new.id = prom_fact_next_id();
-	if (!supersede(memory_id, old))
-		return 0;
+	supersede(memory_id, old);
 	return prom_memory_add(&old->owner, &old->new);
 }
 

@@ -110,7 +110,8 @@ prom_eviction_run(const PromMemoryOwner *owner, const char *kind, int64 spared)
 	SPITupleTable *evicted;
 	uint64 n;
 
-	if (limit < 0)
+	/* One that was set meanwhile counts from the next on. */
+	if (limit < 0 || !prom_memory_is_locked_alone(owner, kind))
 		return;
 	values[0] = CStringGetTextDatum(owner->name);
 	values[1] = ObjectIdGetDatum(owner->oid);

@@ -143,7 +143,7 @@ static const char consolidate_sql[] =
 	" AND NOT " PROM_MEMORY_IS_PINNED
 	" AND NOT " PROM_MEMORY_IS_TWICE("'vault'");
 
-/* Let nobody else add evidence for a memory. */
+/* Of several in the order of their ids, before any memory is locked. */
 static void
 lock_evidence(int64 memory_id)
 {
@@ -169,17 +169,14 @@ read_content(int64 memory_id)
 }
 
 static void
-consolidate(const PromMemoryOwner *owner, int64 memory_id, const char *kind,
-			int64 task_id)
+consolidate_one(const PromMemoryOwner *owner, int64 memory_id, const char *kind,
+				int64 task_id)
 {
 	Oid types[4] = {INT8OID, INT8OID, TEXTOID, INT8OID};
 	Datum values[4] = {Int64GetDatum(memory_id),
 					   Int64GetDatum(prom_mark_newest()),
 					   CStringGetTextDatum(kind), Int64GetDatum(task_id)};
 
-	const char *content = read_content(memory_id);
-
-	prom_memory_lock_both(owner, kind, content, "vault", content);
 	if (prom_execute_now(consolidate_sql, 4, types, values, NULL, false) !=
 		SPI_OK_INSERT)
 		elog(ERROR, "could not write prometheus._memory");
@@ -187,8 +184,28 @@ consolidate(const PromMemoryOwner *owner, int64 memory_id, const char *kind,
 		prom_eviction_run(owner, "vault", memory_id);
 }
 
-/* Add evidence, and consolidate what is proven by it. */
+/* All are locked before any is written: so it is in one order. */
 static void
+consolidate(const PromMemoryOwner *owner, const int64 *ids, int n,
+			const char *kind, int64 task_id)
+{
+	PromMemoryKey *keys = palloc(2 * n * sizeof(PromMemoryKey));
+
+	if (n == 0)
+		return;
+	for (int i = 0; i < n; i++)
+	{
+		keys[2 * i].kind = kind;
+		keys[2 * i + 1].kind = "vault";
+		keys[2 * i].content = keys[2 * i + 1].content = read_content(ids[i]);
+	}
+	prom_memory_lock_all(owner, keys, 2 * n);
+	for (int i = 0; i < n; i++)
+		consolidate_one(owner, ids[i], kind, task_id);
+}
+
+/* Add evidence: is the memory proven by it? */
+static bool
 add(const char *sql, const PromMemoryOwner *owner, int64 memory_id,
 	const char *kind, int64 task_id, double score, float4 proven)
 {
@@ -205,28 +222,48 @@ add(const char *sql, const PromMemoryOwner *owner, int64 memory_id,
 	values[5] = Int64GetDatum(task_id);
 	values[6] = Float8GetDatum(score);
 	nulls[6] = score < 0 ? 'n' : ' ';
-	lock_evidence(memory_id);
 	if (prom_execute_now(sql, 7, types, values, nulls, false) !=
 		SPI_OK_INSERT_RETURNING)
 		elog(ERROR, "could not write prometheus._evidence");
-	if (SPI_processed > 0 && (float4) prom_row_float8(0, 1) > proven)
-		consolidate(owner, memory_id, kind, task_id);
+	return SPI_processed > 0 && (float4) prom_row_float8(0, 1) > proven;
+}
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64 one = *(const int64 *) a;
+	int64 other = *(const int64 *) b;
+
+	return one < other ? -1 : one > other;
 }
 
 void
 prom_evidence_of_procedures(const PromMemoryOwner *owner, const PromTold *told,
 							int n, int64 task_id, double score)
 {
+	int64 *ids = palloc((n + 1) * sizeof(int64));
+	int nids = 0;
+	int nproven = 0;
+
 	for (int i = 0; i < n; i++)
 		if (strcmp(told[i].kind, "procedural") == 0)
-			add(of_procedure_sql, owner, told[i].memory_id, "procedural",
-				task_id, score, PROVEN_RATE);
+			ids[nids++] = told[i].memory_id;
+	qsort(ids, nids, sizeof(int64), compare_ids);
+	for (int i = 0; i < nids; i++)
+		lock_evidence(ids[i]);
+	for (int i = 0; i < nids; i++)
+		if (add(of_procedure_sql, owner, ids[i], "procedural", task_id, score,
+				PROVEN_RATE))
+			ids[nproven++] = ids[i];
+	consolidate(owner, ids, nproven, "procedural", task_id);
 }
 
+/* Who remembers a fact has locked it, and so its evidence. */
 void
 prom_evidence_of_fact(const PromMemoryOwner *owner, int64 memory_id,
 					  int64 task_id)
 {
-	add(of_fact_sql, owner, memory_id, "semantic", task_id, -1,
-		PROVEN_CONFIDENCE);
+	if (add(of_fact_sql, owner, memory_id, "semantic", task_id, -1,
+			PROVEN_CONFIDENCE))
+		consolidate(owner, &memory_id, 1, "semantic", task_id);
 }

@@ -9,7 +9,8 @@
  * some others.  These are ranked exactly.
  *
  * Of embeddings the sketches of all are looked at, in an index that has them;
- * the nearest are compared exactly.  So of few all are.
+ * the nearest are compared exactly.  So of few all are.  Of kinds for which
+ * pgvector has an index, that finds the nearest.
  */
 #include "postgres.h"
 
@@ -20,6 +21,7 @@
 #include "embedding.h"
 #include "memory.h"
 #include "moment.h"
+#include "vector.h"
 #include "words.h"
 #include "xact.h"
 
@@ -350,7 +352,7 @@ find_by_importance(Find *find, int limit)
  * is in the way of others: then more are looked at.
  */
 static Candidates
-find_by_embedding(Find *find, int limit)
+find_by_sketch(Find *find, int limit)
 {
 	ArrayType *embedding = find->query->embedding;
 
@@ -391,6 +393,91 @@ compare_fits(const void *a, const void *b)
 	if (one != other)
 		return one > other ? -1 : 1;
 	return compare_ids(b, a);
+}
+
+static void
+append(Candidates *found, const Candidates *more)
+{
+	if (found->rows == NULL)
+		found->rows = palloc((more->n + 1) * sizeof(Candidate));
+	else
+		found->rows = repalloc(found->rows, (found->n + more->n + 1) *
+												sizeof(Candidate));
+	memcpy(found->rows + found->n, more->rows, more->n * sizeof(Candidate));
+	found->n += more->n;
+}
+
+static bool
+is_among(const char *kind, char **kinds, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (strcmp(kind, kinds[i]) == 0)
+			return true;
+	return false;
+}
+
+/* The nearest of the kinds that have an index, and which have none. */
+static Candidates
+find_by_index(Find *find, const PromMemoryOwner *owner, int limit,
+			  ArrayType **others)
+{
+	ArrayType *embedding = find->query->embedding;
+	Candidates found = {0};
+	Datum *kinds;
+	bool *nulls;
+	char **done;
+	int nkinds;
+	int ndone = 0;
+	int nothers = 0;
+
+	deconstruct_array(DatumGetArrayTypeP(find->values[FIND_KINDS]), TEXTOID, -1,
+					  false, TYPALIGN_INT, &kinds, &nulls, &nkinds);
+	done = palloc((nkinds + 1) * sizeof(char *));
+	for (int i = 0; i < nkinds; i++)
+	{
+		PromVectorKey key = {owner, NULL, ARR_DIMS(embedding)[0]};
+
+		if (nulls[i])
+			continue;
+		key.kind = TextDatumGetCString(kinds[i]);
+		if (is_among(key.kind, done, ndone))
+			continue;
+		done[ndone++] = (char *) key.kind;
+		if (prom_vector_find(&key, embedding, FITS, find->values[FIND_NOW],
+							 limit))
+		{
+			Candidates near = read_candidates(limit);
+
+			append(&found, &near);
+		}
+		else
+			kinds[nothers++] = kinds[i];
+	}
+	*others = construct_array(kinds, nothers, TEXTOID, -1, false, TYPALIGN_INT);
+	return found;
+}
+
+static Candidates
+find_by_embedding(Find *find, const PromMemoryOwner *owner, int limit)
+{
+	Datum kinds = find->values[FIND_KINDS];
+	ArrayType *others;
+	Candidates found = find_by_index(find, owner, limit, &others);
+
+	if (found.n == 0)
+		return find_by_sketch(find, limit);
+	if (ARR_NDIM(others) > 0)
+	{
+		Candidates rest;
+
+		find->values[FIND_KINDS] = PointerGetDatum(others);
+		rest = find_by_sketch(find, limit);
+		find->values[FIND_KINDS] = kinds;
+		append(&found, &rest);
+	}
+	qsort(found.rows, found.n, sizeof(Candidate), compare_fits);
+	found.n = Min(found.n, limit);
+	return found;
 }
 
 static void
@@ -476,7 +563,7 @@ select_best(const Candidates *found, Datum now, int32 k)
 }
 
 static void
-find_and_select(Find *find, PromWords *words)
+find_and_select(Find *find, const PromMemoryOwner *owner, PromWords *words)
 {
 	const PromMemoryQuery *query = find->query;
 	bool fuses = query->embedding != NULL;
@@ -487,7 +574,7 @@ find_and_select(Find *find, PromWords *words)
 		found = find_by_words(find, words, limit);
 	if (fuses)
 	{
-		Candidates near = find_by_embedding(find, limit);
+		Candidates near = find_by_embedding(find, owner, limit);
 
 		if (near.n > 0)
 			found = fuse(&found, &near, Max(MIN_POOL, POOL * query->k));
@@ -518,6 +605,6 @@ prom_memory_find(const PromMemoryOwner *owner, const PromMemoryQuery *query)
 	find.values[FIND_NOW] = TimestampTzGetDatum(now_or_then());
 	nest_level = NewGUCNestLevel();
 	set_planner();
-	find_and_select(&find, &words);
+	find_and_select(&find, owner, &words);
 	AtEOXact_GUC(true, nest_level);
 }

@@ -19,12 +19,17 @@
 #include "role.h"
 #include "xact.h"
 
-/*
- * Read whose memory it is, and take its lock.  False if there is none that the
- * caller may see.
- */
+/* Whose memory it is; what of it is locked. */
+typedef struct Found
+{
+	PromMemoryOwner owner;
+	char *kind;
+	char *content;
+} Found;
+
+/* False if there is none. */
 static bool
-lock(int64 memory_id, PromMemoryOwner *owner, char **kind)
+find(int64 memory_id, Found *found)
 {
 	static const char find_sql[] =
 		"SELECT m.owner, m.owner_oid, m.agent, m.kind, m.content"
@@ -33,29 +38,55 @@ lock(int64 memory_id, PromMemoryOwner *owner, char **kind)
 		" ORDER BY m.version DESC LIMIT 1";
 	Oid type = INT8OID;
 	Datum value = Int64GetDatum(memory_id);
-	PromOwner before;
-	char *content = NULL;
 
-	owner->name = NULL;
-	prom_role_become_owner(&before);
 	if (prom_execute_now(find_sql, 1, &type, &value, NULL, true) !=
 		SPI_OK_SELECT)
 		elog(ERROR, "could not read prometheus._memory");
-	if (SPI_processed > 0)
+	if (SPI_processed == 0)
+		return false;
+	found->owner.name = prom_row_text(0, 1);
+	found->owner.oid = prom_row_oid(0, 2);
+	found->owner.agent = prom_row_text(0, 3);
+	found->kind = prom_row_text(0, 4);
+	found->content = prom_row_text(0, 5);
+	return true;
+}
+
+/*
+ * Take its lock; again if it was consolidated before we had it.  False: it is
+ * gone.
+ */
+static bool
+lock_found(int64 memory_id, Found *found)
+{
+	const char *kind;
+
+	do
 	{
-		owner->name = prom_row_text(0, 1);
-		owner->oid = prom_row_oid(0, 2);
-		owner->agent = prom_row_text(0, 3);
-		*kind = prom_row_text(0, 4);
-		content = prom_row_text(0, 5);
-	}
+		kind = found->kind;
+		prom_memory_lock(&found->owner, kind, found->content);
+		if (!find(memory_id, found))
+			return false;
+	} while (strcmp(found->kind, kind) != 0);
+	return true;
+}
+
+/* False if there is none that the caller may see. */
+static bool
+lock(int64 memory_id, Found *found)
+{
+	PromOwner before;
+	bool is_there;
+
+	prom_role_become_owner(&before);
+	is_there = find(memory_id, found);
 	prom_role_restore(&before);
-	if (owner->name == NULL || !prom_role_may_see(owner->name, owner->oid))
+	if (!is_there || !prom_role_may_see(found->owner.name, found->owner.oid))
 		return false;
 	prom_role_become_owner(&before);
-	prom_memory_lock(owner, *kind, content);
+	is_there = lock_found(memory_id, found);
 	prom_role_restore(&before);
-	return true;
+	return is_there;
 }
 
 /* Write the version that a statement makes of the newest one: was it made? */
@@ -93,16 +124,15 @@ PG_FUNCTION_INFO_V1(prom_forget);
 Datum
 prom_forget(PG_FUNCTION_ARGS)
 {
-	PromMemoryOwner owner;
 	PromOwner before;
-	char *kind;
+	Found found;
 	bool written = false;
 
 	PreventCommandDuringRecovery("prometheus_forget()");
 	PreventCommandIfReadOnly("prometheus_forget()");
 	prom_as_of_forbid_writing();
 	SPI_connect();
-	if (lock(PG_GETARG_INT64(0), &owner, &kind))
+	if (lock(PG_GETARG_INT64(0), &found))
 	{
 		prom_role_become_owner(&before);
 		written = write_version(forget_sql, PG_GETARG_INT64(0));
@@ -117,21 +147,21 @@ PG_FUNCTION_INFO_V1(prom_restore_memory);
 Datum
 prom_restore_memory(PG_FUNCTION_ARGS)
 {
-	PromMemoryOwner owner;
 	PromOwner before;
-	char *kind;
+	Found found;
 	bool written = false;
 
 	PreventCommandDuringRecovery("prometheus_restore_memory()");
 	PreventCommandIfReadOnly("prometheus_restore_memory()");
 	prom_as_of_forbid_writing();
 	SPI_connect();
-	if (lock(PG_GETARG_INT64(0), &owner, &kind))
+	if (lock(PG_GETARG_INT64(0), &found))
 	{
 		prom_role_become_owner(&before);
 		written = write_version(restore_sql, PG_GETARG_INT64(0));
 		if (written)
-			prom_eviction_run(&owner, kind, PG_GETARG_INT64(0));
+			prom_eviction_run(&found.owner, found.kind,
+							  PG_GETARG_INT64(0));
 		prom_role_restore(&before);
 	}
 	SPI_finish();

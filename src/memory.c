@@ -10,16 +10,12 @@
 
 #include <math.h>
 
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/lsyscache.h"
 
 #include "embedding.h"
 #include "evidence.h"
@@ -36,8 +32,8 @@
 static const char *const kinds_known[] = {"core", "episodic", "semantic",
 										  "procedural", "resource", "vault"};
 
-static void
-check_kind(const char *kind)
+void
+prom_memory_check_kind(const char *kind)
 {
 	for (int i = 0; i < lengthof(kinds_known); i++)
 		if (kind != NULL && strcmp(kinds_known[i], kind) == 0)
@@ -59,7 +55,7 @@ check_memory(const PromMemoryOwner *owner, const PromMemory *memory)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("the name of an agent must have 1 to %d bytes",
 							   PROM_MAX_NAME)));
-	check_kind(memory->kind);
+	prom_memory_check_kind(memory->kind);
 	if (length == 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("there is nothing to remember")));
@@ -78,71 +74,6 @@ check_memory(const PromMemoryOwner *owner, const PromMemory *memory)
 						errmsg("metadata must be a json object")));
 	if (memory->embedding != NULL)
 		prom_embedding_check(memory->embedding);
-}
-
-/*
- * Contents of a kind without a limit share so many locks: the server's table of
- * them is not without end.
- */
-#define CONTENT_LOCKS 1024
-
-static uint16
-lock_number(const PromMemoryOwner *owner, const char *kind, const char *content)
-{
-	const char *key = psprintf("%s\n%s\n%s", owner->name, owner->agent, kind);
-	uint32 hash = hash_bytes((const unsigned char *) key, strlen(key));
-
-	if (prom_eviction_limit(owner->agent, kind) < 0)
-		hash += 1 + hash_bytes((const unsigned char *) content,
-							   strlen(content)) %
-						CONTENT_LOCKS;
-	return (uint16) (hash ^ (hash >> 16));
-}
-
-/* Two of one number are of one owner: nobody can hold up another so. */
-static void
-take_lock(const PromMemoryOwner *owner, uint16 number)
-{
-	LockDatabaseObject(
-		get_relname_relid("_memory", get_namespace_oid("prometheus", false)),
-		owner->oid, number, ExclusiveLock);
-}
-
-void
-prom_memory_lock(const PromMemoryOwner *owner, const char *kind,
-				 const char *content)
-{
-	take_lock(owner, lock_number(owner, kind, content));
-}
-
-void
-prom_memory_lock_both(const PromMemoryOwner *owner, const char *kind,
-					  const char *content, const char *other_kind,
-					  const char *other_content)
-{
-	uint16 one = lock_number(owner, kind, content);
-	uint16 other = lock_number(owner, other_kind, other_content);
-
-	take_lock(owner, Min(one, other));
-	take_lock(owner, Max(one, other));
-}
-
-/* The transaction that waited in vain. */
-static FullTransactionId gave_up;
-
-bool
-prom_memory_may_wait(void)
-{
-	return !FullTransactionIdIsValid(gave_up) ||
-		   !FullTransactionIdEquals(gave_up, GetTopFullTransactionIdIfAny());
-}
-
-void
-prom_memory_failed(const ErrorData *failure)
-{
-	if (failure->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
-		failure->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED)
-		gave_up = GetTopFullTransactionIdIfAny();
 }
 
 /* What the statements that write a memory are given. */

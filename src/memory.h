@@ -93,16 +93,24 @@ typedef struct PromMemory
 	"m.metadata OPERATOR(pg_catalog.@>) '{\"pinned\": true}'"
 
 /*
- * Let nobody else write an owner's memory of that content until the end of the
- * transaction; if their number has a limit, none of that kind.  Two at once are
- * locked in one order.
+ * Let nobody else write an owner's memory of that content and kind until the
+ * end of the transaction; if their number has a limit, none of that kind.
+ * Several are locked in one order; after others, only one of the vault may be.
  */
+typedef struct PromMemoryKey
+{
+	const char *kind;
+	const char *content;
+} PromMemoryKey;
+
 extern void prom_memory_lock(const PromMemoryOwner *owner, const char *kind,
 							 const char *content);
-extern void prom_memory_lock_both(const PromMemoryOwner *owner,
-								  const char *kind, const char *content,
-								  const char *other_kind,
-								  const char *other_content);
+extern void prom_memory_lock_all(const PromMemoryOwner *owner,
+								 const PromMemoryKey *keys, int n);
+
+/* Is a kind locked so that nobody else writes any of it? */
+extern bool prom_memory_is_locked_alone(const PromMemoryOwner *owner,
+										const char *kind);
 
 /*
  * A worker's transaction that waited in vain for who remembers the same for an
@@ -129,6 +137,9 @@ extern int64 prom_memory_known(const PromMemoryOwner *owner,
  */
 extern int64 prom_memory_add(const PromMemoryOwner *owner,
 							 const PromMemory *memory);
+
+/* Raise unless there is such a kind. */
+extern void prom_memory_check_kind(const char *kind);
 
 /* What is looked for: words, an embedding, or both. */
 typedef struct PromMemoryQuery

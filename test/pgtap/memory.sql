@@ -1,7 +1,7 @@
 -- What prometheus_remember(), _recall() and _forget() store, find and refuse,
 -- and who sees it.  The tools of the same names are in t/.
 BEGIN;
-SELECT plan(243);
+SELECT plan(244);
 
 SET LOCAL client_min_messages = error;
 
@@ -21,6 +21,7 @@ SELECT columns_are('prometheus', 'memory', ARRAY[
 SELECT function_returns('prometheus_remember', 'bigint');
 SELECT function_returns('prometheus_recall', 'setof record');
 SELECT function_returns('prometheus_forget', 'boolean');
+SELECT function_returns('prometheus_memory_index', 'text');
 
 -- What is stored.
 

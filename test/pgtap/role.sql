@@ -114,6 +114,7 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_admin'
     'EXECUTE prometheus_set_policy(text,text,text,regprocedure,jsonb,text,text,text,text,text)',
     'EXECUTE prometheus_set_budget(text,text,bigint,numeric)', 'EXECUTE prometheus_set_alert(text,text)',
     'EXECUTE prometheus_pause(text)', 'EXECUTE prometheus_resume(text)', 'EXECUTE prometheus_storage()',
+    'EXECUTE prometheus_memory_index(text,text,integer,name)',
     'EXECUTE prometheus_metrics(text)'], 'what an administrator may besides');
 SELECT is_empty($$SELECT may FROM may WHERE role = 'prometheus_agent_user'
                   EXCEPT SELECT may FROM may WHERE role = 'prometheus_agent_admin'$$, 'an administrator may all of the first');

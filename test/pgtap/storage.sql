@@ -1,6 +1,6 @@
 -- prometheus_storage(): each table once, and when something of it goes.
 BEGIN;
-SELECT plan(20);
+SELECT plan(24);
 SET LOCAL client_min_messages = error;
 
 CREATE TEMP VIEW s AS SELECT * FROM prometheus_storage();
@@ -54,6 +54,21 @@ SELECT prometheus_forget(prometheus_remember('a', 'forgotten')) \gset
 UPDATE prometheus._memory SET created_at = now() - interval '3 days' WHERE content = 'forgotten';
 DELETE FROM prometheus._memory WHERE content = 'forgotten' AND version = 1;
 SELECT is((SELECT goes FROM s WHERE relation = '_memory'), now() + interval '27 days', 'and one that was forgotten');
+
+-- What is told of a memory goes with the last of it.
+CREATE FUNCTION pg_temp.tell(said text) RETURNS void LANGUAGE sql AS $$
+	INSERT INTO prometheus._evidence (memory_id, number, xid, task_id, found_at, confidence)
+	SELECT memory_id, 1, prometheus._xid(), 1, now() - interval '9 days', 1 FROM prometheus._memory WHERE content = said;
+	INSERT INTO prometheus._memory_use (memory_id, xid, used_at, uses)
+	SELECT memory_id, prometheus._xid(), now() - interval '9 days', 1 FROM prometheus._memory WHERE content = said $$;
+SELECT pg_temp.tell('stays') \gset
+SELECT is_empty($$SELECT relation FROM s WHERE relation IN ('_evidence', '_memory_use') AND goes IS NOT NULL$$, 'what is told of one that stays, too');
+SELECT pg_temp.tell('expires') \gset
+SELECT set_eq($$SELECT relation FROM s WHERE goes = now() + interval '32 days'$$, ARRAY['_evidence', '_memory_use'], 'with one that expires');
+SELECT pg_temp.tell('forgotten') \gset
+SELECT set_eq($$SELECT relation FROM s WHERE goes = now() + interval '27 days'$$, ARRAY['_memory', '_evidence', '_memory_use'], 'or that was forgotten');
+INSERT INTO prometheus._memory_use SELECT memory_id, xid, now() - interval '5 days', 2 FROM prometheus._memory_use WHERE memory_id = (SELECT memory_id FROM prometheus._memory WHERE content = 'stays');
+SELECT is((SELECT goes FROM s WHERE relation = '_memory_use'), now() + interval '25 days', 'a use after the next, if that is sooner');
 
 CREATE ROLE prom_tap_user;
 GRANT prometheus_agent_user TO prom_tap_user;
