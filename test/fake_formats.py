@@ -317,8 +317,12 @@ class Responses:
                            "item": dict(item, status="in_progress",
                                         **({"content": []} if item["type"] == "message" else {}))})
             if item["type"] == "message":
-                pieces += [{"type": "response.output_text.delta", "item_id": item["id"], "output_index": index,
-                            "content_index": 0, "delta": text} for text in thirds(item["content"][0]["text"])]
+                part = item["content"][0]
+                place = {"item_id": item["id"], "output_index": index, "content_index": 0}
+                pieces.append({"type": "response.content_part.added", **place, "part": dict(part, text="")})
+                pieces += [{"type": "response.output_text.delta", **place, "delta": text} for text in thirds(part["text"])]
+                pieces.append({"type": "response.output_text.done", **place, "text": part["text"]})
+                pieces.append({"type": "response.content_part.done", **place, "part": part})
             pieces.append({"type": "response.output_item.done", "output_index": index, "item": item})
         pieces.append({"type": "response." + whole["status"], "response": whole})
         return [event(dict(piece, sequence_number=n), piece["type"]) for n, piece in enumerate(pieces)]

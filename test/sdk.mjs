@@ -131,7 +131,8 @@ async function gemini(asked) {
     parts: calls.map(({ name }, i) => ({ functionResponse: { name, response: { output: results[i] } } })),
   });
   const [answer, usage] = await ask();
-  return [answer.parts.map((part) => part.text ?? "").join(""), usage.promptTokenCount, usage.candidatesTokenCount];
+  const tokens_out = usage.candidatesTokenCount + (usage.thoughtsTokenCount ?? 0);
+  return [answer.parts.map((part) => part.text ?? "").join(""), usage.promptTokenCount, tokens_out];
 }
 
 const talks = { openai, "openai-responses": responses, anthropic, gemini };
