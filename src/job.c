@@ -48,8 +48,9 @@ typedef struct Job
 	PromJobEnd end;
 } Job;
 
-static dlist_head owners = DLIST_STATIC_INIT(owners); /* with jobs waiting */
-static int nowners[2];                                /* of them, of tasks and of subscriptions */
+/* Those with jobs waiting, and how many are tasks, and subscriptions. */
+static dlist_head owners = DLIST_STATIC_INIT(owners);
+static int nowners[2];
 
 /* Before this none of them has a deadline, or a pause that ends. */
 static TimestampTz soonest = DT_NOEND;
@@ -274,7 +275,7 @@ end_waiting(PromJobOwner *owner)
 	}
 }
 
-/* Deadlines that have come, and pauses that are over; else not a look at all. */
+/* End those whose deadline has come, and pauses that are over. */
 static void
 look_at_times(TimestampTz now)
 {
