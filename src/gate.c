@@ -642,6 +642,8 @@ close_gate(PromDatabase *db, PromGate *gate, PromGateReason reason,
 				 ? errdetail("The provider asks for money: a quota or a spend limit is used up.")
 			 : reason == PROM_GATE_RATE
 				 ? errdetail("The peer asked to wait.")
+			 : gate->closings > 1
+				 ? errdetail("What tried it failed, too.")
 				 : errdetail("%d failed in a row.", gate->breaker_failures),
 			 reason == PROM_GATE_MONEY
 				 ? errhint("When it is paid for: SELECT prometheus_resume(%s);",

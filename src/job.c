@@ -48,7 +48,13 @@ typedef struct Job
 	PromJobEnd end;
 } Job;
 
-static dlist_head owners = DLIST_STATIC_INIT(owners); /* with jobs waiting */
+/* Those with jobs waiting, and how many are tasks, and subscriptions. */
+static dlist_head owners = DLIST_STATIC_INIT(owners);
+static int nowners[2];
+
+/* Before this none of them has a deadline, or a pause that ends. */
+static TimestampTz soonest = DT_NOEND;
+
 static dlist_head ended = DLIST_STATIC_INIT(ended);
 static Job *running[PROM_JOB_PLACES]; /* by place */
 static int njobs;
@@ -102,6 +108,15 @@ tell_wanted(void)
 		prom_shmem_wake(&prom_shared->launcher);
 }
 
+/* When something is to be done for an owner, whoever has room. */
+static void
+note_times(const PromJobOwner *owner)
+{
+	soonest = Min(soonest, owner->deadline);
+	if (owner->not_before != 0)
+		soonest = Min(soonest, owner->not_before);
+}
+
 /* A job waits: its owner is the last to be served. */
 static void
 wait_again(Job *job)
@@ -109,7 +124,11 @@ wait_again(Job *job)
 	PromJobOwner *owner = job->end.owner;
 
 	if (dlist_is_empty(&owner->waiting))
+	{
 		dlist_push_tail(&owners, &owner->link);
+		nowners[owner->delivers]++;
+	}
+	note_times(owner);
 	dlist_push_tail(&owner->waiting, &job->link);
 	job->place = -1;
 }
@@ -121,8 +140,10 @@ stop_waiting(Job *job)
 	PromJobOwner *owner = job->end.owner;
 
 	dlist_delete(&job->link);
-	if (dlist_is_empty(&owner->waiting))
-		dlist_delete(&owner->link);
+	if (!dlist_is_empty(&owner->waiting))
+		return;
+	dlist_delete(&owner->link);
+	nowners[owner->delivers]--;
 }
 
 void
@@ -254,13 +275,48 @@ end_waiting(PromJobOwner *owner)
 	}
 }
 
-/* One job of each owner in turn, while there are executors. */
+/* End those whose deadline has come, and pauses that are over. */
+static void
+look_at_times(TimestampTz now)
+{
+	dlist_mutable_iter iter;
+
+	if (soonest > now)
+		return;
+	soonest = DT_NOEND;
+	dlist_foreach_modify(iter, &owners)
+	{
+		PromJobOwner *owner = dlist_container(PromJobOwner, link, iter.cur);
+
+		if (owner->deadline <= now)
+		{
+			end_waiting(owner);
+			continue;
+		}
+		if (owner->not_before <= now)
+			owner->not_before = 0;
+		note_times(owner);
+	}
+}
+
+/* Is there none of this kind, or no executor for one? */
+static bool
+is_served(const bool *is_full, int kind)
+{
+	return is_full[kind] || nowners[kind] == 0;
+}
+
+/*
+ * One job of each owner in turn, while there are executors.  Thousands may
+ * wait, and are not looked at when all executors are busy.
+ */
 static void
 give_waiting(TimestampTz now)
 {
 	bool is_full[2] = {false, false}; /* for tasks, for subscriptions */
 	bool given = true;
 
+	look_at_times(now);
 	while (given)
 	{
 		dlist_mutable_iter iter;
@@ -271,13 +327,8 @@ give_waiting(TimestampTz now)
 			PromJobOwner *owner = dlist_container(PromJobOwner, link, iter.cur);
 			int place;
 
-			if (owner->deadline <= now)
-			{
-				end_waiting(owner);
-				continue;
-			}
-			if (owner->not_before <= now)
-				owner->not_before = 0;
+			if (is_served(is_full, 0) && is_served(is_full, 1))
+				return;
 			if (owner->not_before > now || is_full[owner->delivers])
 				continue;
 			place = find_free(owner);
@@ -448,22 +499,14 @@ TimestampTz
 prom_jobs_next_moment(void)
 {
 	TimestampTz next = DT_NOEND;
-	dlist_iter iter;
 
 	/* Some may have been dropped since they were last asked for. */
 	if (!dlist_is_empty(&ended))
 		return DT_NOBEGIN;
 	if (nopen == 0)
 		return next;
-	dlist_foreach(iter, &owners)
-	{
-		const PromJobOwner *owner = dlist_container(PromJobOwner, link,
-													iter.cur);
-
-		next = Min(next, owner->deadline);
-		if (owner->not_before != 0)
-			next = Min(next, owner->not_before);
-	}
+	if (!dlist_is_empty(&owners))
+		next = soonest;
 	for (int i = 0; i < PROM_JOB_PLACES; i++)
 		if (running[i] != NULL && running[i]->dropped)
 			next = Min(next, running[i]->stop_at);

@@ -204,7 +204,7 @@ SKIP:
 	my $nothing;
 
 	skip 'node has no @opentelemetry/otlp-transformer', scalar keys %of
-	  if !IPC::Run::run([ 'node', '-e', q{require('@opentelemetry/otlp-transformer/build/src/generated/root.js')} ], '>&', \$nothing);
+	  if !eval { IPC::Run::run([ 'node', '-e', q{require('@opentelemetry/otlp-transformer/build/src/generated/root.js')} ], '>&', \$nothing) };
 	foreach my $instance (sort keys %of)
 	{
 		my $file = PostgreSQL::Test::Utils::tempdir_short . '/requests.json';
