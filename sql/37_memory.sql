@@ -73,6 +73,26 @@ CREATE INDEX _memory_sketch ON prometheus._memory (owner, agent, kind)
 COMMENT ON TABLE prometheus._memory IS
     'Every version of every memory. forgotten: from that version on it is not recalled; reason: why, forgotten, evicted or superseded, then by the memory superseded_by. words: see prometheus._words(). sketch: of embedding, for the first look. mark: the newest mark when it was written, 0 before the first.';
 
+-- No session has ids in stock: they are in the order in which they are taken.
+CREATE SEQUENCE prometheus._memory_entry_id;
+COMMENT ON SEQUENCE prometheus._memory_entry_id IS
+    'The last id of what came into a kind of memories.';
+
+CREATE TABLE prometheus._memory_entry (
+    owner_oid oid NOT NULL,
+    owner text NOT NULL,
+    agent text NOT NULL,
+    kind text NOT NULL,
+    entry_id bigint NOT NULL,
+    first_entry bigint NOT NULL,
+    place bigint NOT NULL,
+    memory_id bigint NOT NULL,
+    xid xid8 NOT NULL,
+    PRIMARY KEY (owner, owner_oid, agent, kind, entry_id)
+);
+COMMENT ON TABLE prometheus._memory_entry IS
+    'What came into kinds of memories that have, or had, a limit: new, brought back or consolidated. Of a kind all that is there has a row from first_entry of the newest row on, where a list was begun anew; place: how many came since. It is not dumped: where there is none it is begun.';
+
 CREATE TABLE prometheus._memory_use (
     memory_id bigint NOT NULL,
     xid xid8 NOT NULL,

@@ -1,6 +1,7 @@
 /*
  * What pg_dump takes along: every fact, and the sequences of their ids.  Not
- * checkpoints (they are of one server) and not what this script inserted.
+ * checkpoints (they are of one server), nor lists of memories, which are begun
+ * anew, and not what this script inserted.
  * One statement each: several in one SELECT update the same tuple.
  */
 SELECT pg_catalog.pg_extension_config_dump('prometheus._era', '');

@@ -11,10 +11,12 @@
 extern int64 prom_eviction_limit(const char *agent, const char *kind);
 
 /*
- * Forget what is too much of a kind, but not this one (0: any).  The lock on
- * these memories is held; as the extension's owner, with SPI connected.
+ * A memory has come into a kind: note it, and forget what is too much, but not
+ * this one if it is spared.  The lock on these memories is held; as the
+ * extension's owner, with SPI connected.
  */
-extern void prom_eviction_run(const PromMemoryOwner *owner, const char *kind,
-							  int64 spared);
+extern void prom_eviction_run(const PromMemoryOwner *owner,
+							  const char *kind_name, int64 entered,
+							  bool spares);
 
 #endif

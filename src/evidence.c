@@ -181,7 +181,7 @@ consolidate_one(const PromMemoryOwner *owner, int64 memory_id, const char *kind,
 		SPI_OK_INSERT)
 		elog(ERROR, "could not write prometheus._memory");
 	if (SPI_processed > 0)
-		prom_eviction_run(owner, "vault", memory_id);
+		prom_eviction_run(owner, "vault", memory_id, true);
 }
 
 /* All are locked before any is written: so it is in one order. */

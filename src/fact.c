@@ -359,6 +359,12 @@ prom_fact_next_id(void)
 }
 
 int64
+prom_fact_next_entry(void)
+{
+	return next_of("_memory_entry_id");
+}
+
+int64
 prom_fact_next_row_version(void)
 {
 	return next_of("_row_version_id");

@@ -324,6 +324,9 @@ extern void prom_fact_flush(PromFactWriter *writer);
 extern int64 prom_fact_next_task_id(void);
 extern int64 prom_fact_next_id(void);
 
+/* The next id of an entry of memories, while their kind is locked. */
+extern int64 prom_fact_next_entry(void);
+
 /* The next id of a version of a row, while that row is locked. */
 extern int64 prom_fact_next_row_version(void);
 

@@ -277,7 +277,7 @@ prom_memory_add(const PromMemoryOwner *owner, const PromMemory *memory)
 	id = memory->id != 0 ? memory->id : prom_fact_next_id();
 	write.values[WRITE_ID] = Int64GetDatum(id);
 	run(add_sql, &write, SPI_OK_INSERT);
-	prom_eviction_run(owner, memory->kind, 0);
+	prom_eviction_run(owner, memory->kind, id, false);
 	return id;
 }
 

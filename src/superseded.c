@@ -118,6 +118,18 @@ static struct
 	 {"DELETE FROM prometheus._evidence x"
 	  " WHERE x.ctid >= $3 AND x.ctid < $4 AND" MEMORY_IS_GONE,
 	  ARGUMENTS}},
+	/* What nobody reads any more; who reads it has a newer snapshot. */
+	{"_memory_entry",
+	 {"DELETE FROM prometheus._memory_entry x"
+	  " WHERE x.ctid >= $3 AND x.ctid < $4"
+	  " AND (x.entry_id < (SELECT n.first_entry"
+	  "     FROM prometheus._memory_entry n"
+	  "     WHERE (n.owner, n.owner_oid, n.agent, n.kind)"
+	  "         = (x.owner, x.owner_oid, x.agent, x.kind)"
+	  "       AND pg_visible_in_snapshot(n.xid, $2)"
+	  "     ORDER BY n.entry_id DESC LIMIT 1)"
+	  "   OR" MEMORY_IS_GONE ")",
+	  ARGUMENTS}},
 	/*
 	 * Those before the newest key frame that was there: what comes after that
 	 * needs none of them.  A key frame goes after those that need it.

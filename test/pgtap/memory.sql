@@ -1,7 +1,7 @@
 -- What prometheus_remember(), _recall() and _forget() store, find and refuse,
 -- and who sees it.  The tools of the same names are in t/.
 BEGIN;
-SELECT plan(244);
+SELECT plan(248);
 
 SET LOCAL client_min_messages = error;
 
@@ -434,6 +434,38 @@ UPDATE prometheus._memory SET kind = 'episodic' WHERE agent = 'many';
 SET LOCAL ROLE prom_test_user;
 SELECT prometheus_remember('many', 'one more', 'episodic');
 SELECT is((SELECT count(*) FROM prometheus.memory WHERE agent = 'many'), 1000::bigint, 'and a thousand experiences');
+RESET ROLE;
+
+-- What was evicted is not looked at, however much of it there is.
+
+SELECT prometheus_set_agent('flow', 'echo', options => '{"memory_limit": 20}') \gset
+SET LOCAL ROLE prom_test_user;
+SELECT count(prometheus_remember('flow', 'f' || n, importance => 0.5)) FROM generate_series(1, 600) AS n;
+SELECT is((SELECT count(*) FROM prometheus.memory WHERE agent = 'flow'), 20::bigint, 'of six hundred twenty are there');
+RESET ROLE;
+CREATE FUNCTION pg_temp.fetched() RETURNS bigint LANGUAGE sql AS
+$$SELECT sum(pg_stat_get_xact_tuples_fetched(indexrelid))::bigint FROM pg_index WHERE indrelid = 'prometheus._memory'::regclass$$;
+ANALYZE prometheus._memory;
+SELECT pg_temp.fetched() AS fetched \gset
+SET LOCAL ROLE prom_test_user;
+SELECT prometheus_remember('flow', 'one more') \gset
+RESET ROLE;
+SELECT cmp_ok(pg_temp.fetched() - :fetched, '<', 300::bigint,
+              'one more reads few rows');
+SELECT cmp_ok((SELECT count(*) FROM prometheus._memory_entry WHERE agent = 'flow' AND entry_id >= (SELECT first_entry FROM prometheus._memory_entry WHERE agent = 'flow' ORDER BY entry_id DESC LIMIT 1)), '<', 140::bigint,
+              'and the list of what came is short');
+-- While there is no limit more come, and some go.
+SELECT prometheus_set_agent('flow', options => '{"memory_limit": null}') \gset
+SET LOCAL ROLE prom_test_user;
+SELECT count(prometheus_remember('flow', 'g' || n, importance => 0.6)) FROM generate_series(1, 50) AS n;
+SELECT prometheus_forget((SELECT memory_id FROM prometheus.memory WHERE content = 'g1')) \gset
+SELECT prometheus_restore_memory((SELECT min(memory_id) FROM prometheus.memory_version WHERE content = 'f1')) \gset
+RESET ROLE;
+SELECT prometheus_set_agent('flow', options => '{"memory_limit": 30}') \gset
+SET LOCAL ROLE prom_test_user;
+SELECT prometheus_remember('flow', 'last', importance => 0.7) \gset
+SELECT results_eq($$SELECT count(*), count(*) FILTER (WHERE content ~ '^(g|last)') FROM prometheus.memory WHERE agent = 'flow'$$, 'VALUES (30::bigint, 30::bigint)',
+                  'what came while there was no limit counts when there is one');
 RESET ROLE;
 
 -- Last use, as the publisher writes it.

@@ -1,6 +1,6 @@
 -- The two roles, and what each of them may do.
 BEGIN;
-SELECT plan(91);
+SELECT plan(93);
 
 SET LOCAL client_min_messages = error;
 
@@ -152,7 +152,7 @@ SELECT throws_ok('SELECT * FROM prometheus.' || v, '42501', NULL, 'not even an a
   FROM unnest(ARRAY['_task', '_attempt', '_call', '_step', '_outcome', '_cancel', '_strike', '_model', '_tool', '_agent',
                     '_policy', '_budget', '_charge', '_state', '_state_failure', '_verdict', '_approval', '_decision', '_checkpoint', '_era',
                     '_visible_task', '_task_id', '_fact_id', '_mark', '_mark_name', '_every_mark',
-                    '_track', '_row_version', '_row_version_id', '_threshold', '_alert', '_memory', '_memory_use', '_evidence']) AS v;
+                    '_track', '_row_version', '_row_version_id', '_threshold', '_alert', '_memory', '_memory_entry', '_memory_entry_id', '_memory_use', '_evidence']) AS v;
 RESET ROLE;
 
 SELECT * FROM finish();

@@ -144,7 +144,7 @@ SELECT set_eq(
        WHERE relkind IN ('r', 'S')
          AND NOT EXISTS (SELECT FROM pg_extension
                           WHERE extname = 'prometheus' AND rel.oid = ANY (extconfig))$$,
-    ARRAY['_alert', '_checkpoint', '_gate'],
+    ARRAY['_alert', '_checkpoint', '_gate', '_memory_entry', '_memory_entry_id'],
     'every table and sequence is dumped but these');
 
 SELECT is_empty(

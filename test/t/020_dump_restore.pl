@@ -203,6 +203,8 @@ SELECT -1, -1, now(), now(), 2, 0, 0, 'waiting', 'pushed', 'subject x';
 SELECT count(*) FROM prometheus_poll('reader', 5);
 SELECT prometheus_ack('reader', (SELECT event_id FROM prometheus_poll('reader', 5) OFFSET 2 LIMIT 1));
 SELECT prometheus_remember('default', 'The sky is blue.');
+SELECT prometheus_set_agent('limited', 'echo', options => '{"memory_limit": 2}');
+SELECT prometheus_remember('limited', 'thing ' || n) FROM generate_series(1, 3) n;
 SELECT prometheus_supersede_memory(prometheus_remember('default', 'The sky is red.'), 'The sky is blue at noon.');
 INSERT INTO prometheus._memory_use (memory_id, xid, used_at, uses)
 SELECT memory_id, prometheus._xid(), '2000-01-01', 1 FROM prometheus.memory;
@@ -236,7 +238,7 @@ SELECT prometheus_track('tools.notes', false);
 EOSQL
 
 @facts = split /\n/, $node->safe_psql('postgres',
-	q{SELECT relname FROM pg_class WHERE relnamespace = 'prometheus'::regnamespace AND relkind = 'r' AND relname NOT IN ('_alert', '_checkpoint', '_era', '_gate') ORDER BY 1});
+	q{SELECT relname FROM pg_class WHERE relnamespace = 'prometheus'::regnamespace AND relkind = 'r' AND relname NOT IN ('_alert', '_checkpoint', '_era', '_gate', '_memory_entry') ORDER BY 1});
 cmp_ok(scalar @facts, '>', 8, 'the facts are known');
 $ours{$_} = content($node, $_, $views{$_}, 'postgres') foreach @facts, keys %views;
 $ours{unread} = $node->safe_psql('postgres', 'SELECT count(*) - 3 FROM prometheus.event');
@@ -251,6 +253,9 @@ $node->command_ok(
 	[ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', "$dump.sql", 'copy' ],
 	'restored by psql');
 check_copy($node, 'copy', 'database');
+$node->safe_psql('copy', q{SELECT prometheus_remember('limited', 'thing 4', importance => 0.6)});
+is($node->safe_psql('copy', q{SELECT count(*), count(*) FILTER (WHERE content = 'thing 4') FROM prometheus.memory WHERE agent = 'limited'}),
+	'2|1', 'database: memories that are restored count');
 
 # In parallel, and in one transaction, from one file.
 sub facts_of

@@ -146,7 +146,8 @@ sql(q{SELECT prometheus_remember('a', 'has expired', 'resource'), prometheus_rem
 my $superseded = sql(q{SELECT prometheus_remember('a', 'was wrong')});
 sql("SELECT prometheus_supersede_memory($superseded, 'is right')");
 sql(qq{INSERT INTO prometheus._memory_use (memory_id, xid, used_at, uses) SELECT memory_id, prometheus._xid(), now() - n * interval '11 days', 9 - n FROM prometheus._memory, generate_series(1, 5) n WHERE version = 1;
-	INSERT INTO prometheus._evidence (memory_id, number, xid, task_id, found_at, confidence) SELECT memory_id, n, prometheus._xid(), $task{young}, now(), 0.5 FROM prometheus._memory, generate_series(1, 2) n WHERE version = 1});
+	INSERT INTO prometheus._evidence (memory_id, number, xid, task_id, found_at, confidence) SELECT memory_id, n, prometheus._xid(), $task{young}, now(), 0.5 FROM prometheus._memory, generate_series(1, 2) n WHERE version = 1;
+	INSERT INTO prometheus._memory_entry (owner_oid, owner, agent, kind, entry_id, first_entry, place, memory_id, xid) SELECT owner_oid, owner, agent, content, n, greatest(n, 1), 0, memory_id, prometheus._xid() FROM prometheus._memory, generate_series(1, 3) n WHERE version = 1});
 sql(join ';', (q{SELECT prometheus_set_agent('unused', 'm')}) x 3,
 	map { "SELECT prometheus_set_budget('agent:unused', 'hour', tokens => $_)" } qw(1 2 3 NULL));
 sql(q{SELECT prometheus_set_policy('justica.learning', effect => 'off')});
@@ -286,6 +287,7 @@ is(sql(q{SELECT content || ' ' || string_agg(extract(day FROM date_trunc('day', 
 	"expires 11,22,33,44\nis kept 11,22,33,44\nis right 11,22,33,44\nis used 11,22,33,44", 'their uses: the newest at the horizon, and what came after it');
 is(sql(q{SELECT count(*) FROM prometheus._memory_use WHERE memory_id NOT IN (SELECT memory_id FROM prometheus._memory)}), 0, 'and none of those that have gone');
 is(sql(q{SELECT string_agg(DISTINCT content, ',' ORDER BY content) FROM prometheus._evidence LEFT JOIN prometheus._memory USING (memory_id)}), 'expires,is kept,is right,is used', 'nor evidence');
+is(sql(q{SELECT string_agg(kind || ' ' || entry_id, ',' ORDER BY kind, entry_id) FROM prometheus._memory_entry}), 'expires 3,is kept 3,is right 3,is used 3', 'lists of memories: what nobody reads any more, and of those that have gone');
 is(sql("SELECT prometheus_restore_memory($remembered)"), 'f', 'what has gone cannot be brought back');
 is(sql(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM prometheus._state WHERE key = 'state'}), '1,3,4', 'versions of states');
 is(sql(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM prometheus._state WHERE key = 'long' AND version <> 2}), '1,4,5', '... and the key frame of one that stays');
