@@ -131,6 +131,7 @@ GRANT SELECT ON
     prometheus.memory,
     prometheus.memory_version,
     prometheus.memory_evidence,
+    prometheus.memory_embedding,
     prometheus.skill,
     prometheus.mark,
     prometheus.state,
@@ -310,6 +311,8 @@ GRANT EXECUTE ON FUNCTION
     @extschema@.prometheus_resume(text),
     @extschema@.prometheus_storage()
     TO prometheus_agent_admin;
+
+GRANT SELECT ON prometheus.embedding_call TO prometheus_agent_admin;
 
 -- Names of agents and models are in it; what is asked and answered is not.
 GRANT EXECUTE ON FUNCTION @extschema@.prometheus_metrics(text)
