@@ -65,15 +65,15 @@ SELECT e.memory_id, e.owner, e.agent, e.space,
            AND prometheus._seen(v.xid)) AS dimensions,
        e.made_at, e.error
   FROM prometheus._memory_embedding e
- CROSS JOIN LATERAL (SELECT m.owner, m.owner_oid, m.kind
+ CROSS JOIN LATERAL (SELECT m.owner, m.owner_oid, m.kind, m.forgotten
                        FROM prometheus._memory m
                       WHERE m.memory_id = e.memory_id
                         AND prometheus._seen(m.xid)
                       ORDER BY m.version DESC LIMIT 1) m
- WHERE m.kind = e.kind AND prometheus._seen(e.xid)
+ WHERE m.kind = e.kind AND NOT m.forgotten AND prometheus._seen(e.xid)
    AND prometheus._may_see(m.owner, m.owner_oid);
 COMMENT ON VIEW prometheus.memory_embedding IS
-    'What memories that are yours have from the embedding_model of their agent, now or before.';
+    'What memories that are yours, and are not forgotten, have from the embedding_model of their agent, now or before.';
 COMMENT ON COLUMN prometheus.memory_embedding.memory_id IS 'The memory.';
 COMMENT ON COLUMN prometheus.memory_embedding.owner IS 'The role whose memory it is.';
 COMMENT ON COLUMN prometheus.memory_embedding.agent IS 'The agent that it is for.';

@@ -45,6 +45,7 @@
 #include "gate.h"
 #include "prompt.h"
 #include "route.h"
+#include "text.h"
 #include "worker.h"
 #include "xact.h"
 
@@ -274,7 +275,8 @@ note_failure(Embedder *embedder, const char *error, TimestampTz at)
 {
 	embedder->failures++;
 	embedder->not_before = at;
-	strlcpy(embedder->error, error, sizeof(embedder->error));
+	prom_text_one_line(embedder->error, sizeof(embedder->error), error,
+					   strlen(error));
 }
 
 /* Is there a way to the model, and may it be sent so much?  Else later. */
