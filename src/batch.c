@@ -111,8 +111,8 @@ prom_batch_clear(PromBatch *batch)
 
 /* What is asked. */
 
-static PromPrompt *
-new_prompt(const PromModel *model, int n)
+PromPrompt *
+prom_batch_new_prompt(const PromModel *model, int n)
 {
 	PromPrompt *prompt = palloc0(sizeof(PromPrompt));
 	PromMessage *messages = palloc0(n * sizeof(PromMessage));
@@ -130,21 +130,11 @@ new_prompt(const PromModel *model, int n)
 PromPrompt *
 prom_batch_prompt(const PromBatch *batch, const PromModel *model)
 {
-	PromPrompt *prompt = new_prompt(model, batch->n);
+	PromPrompt *prompt = prom_batch_new_prompt(model, batch->n);
 
 	for (int i = 0; i < batch->n; i++)
 		((PromMessage *) prompt->messages)[i].text =
 			prom_encoding_words_to_utf8(batch->bare[i].text);
-	return prompt;
-}
-
-PromPrompt *
-prom_batch_prompt_of(const char *text, const PromModel *model)
-{
-	PromPrompt *prompt = new_prompt(model, 1);
-
-	((PromMessage *) prompt->messages)[0].text =
-		prom_encoding_words_to_utf8(text);
 	return prompt;
 }
 

@@ -62,9 +62,8 @@ extern void prom_batch_record(const PromBatch *batch,
 extern PromPrompt *prom_batch_prompt(const PromBatch *batch,
 									 const PromModel *model);
 
-/* The same of one text. */
-extern PromPrompt *prom_batch_prompt_of(const char *text,
-										const PromModel *model);
+/* One of n texts, which are still to be set. */
+extern PromPrompt *prom_batch_new_prompt(const PromModel *model, int n);
 
 /* Will the model not have what it was sent? */
 extern bool prom_batch_is_refused(const PromReply *reply);

@@ -55,6 +55,30 @@ prom_embedded_read(const char *agent, const char *text, PromEmbedded *embedded)
 	return found;
 }
 
+static PromStatement space_statement = {
+	"SELECT " PROM_EMBEDDED_SPACE " FROM prometheus._model m"
+	" WHERE m.name = $1 AND m.version = $2",
+	2,
+	{TEXTOID, INT8OID},
+	NULL,
+};
+
+char *
+prom_embedded_space(const PromModel *model)
+{
+	Datum values[2] = {CStringGetTextDatum(model->name),
+					   Int64GetDatum(model->version)};
+	char *space;
+
+	prom_statement_run(&space_statement, values, NULL, true);
+	if (SPI_processed == 0)
+		elog(ERROR, "there is no version %lld of model \"%s\"",
+			 (long long) model->version, model->name);
+	space = prom_row_text(0, 1);
+	SPI_freetuptable(SPI_tuptable);
+	return space;
+}
+
 ArrayType *
 prom_embedded_array(const float *vector, int dimensions)
 {

@@ -17,11 +17,11 @@
  * Characters of a text that are embedded, so that nearly every model takes
  * them; a literal of SQL too.
  */
-#define PROM_EMBEDDED_CHARACTERS "6000"
+#define PROM_EMBEDDED_CHARACTERS 6000
 
 /* As expressions for statements: what of a text is embedded, and its hash. */
 #define PROM_EMBEDDED_TEXT(text) \
-	"pg_catalog.left(" text ", " PROM_EMBEDDED_CHARACTERS ")"
+	"pg_catalog.left(" text ", " CppAsString2(PROM_EMBEDDED_CHARACTERS) ")"
 #define PROM_EMBEDDED_HASH(space, text) \
 	"prometheus._hash('embedding', " space ", " PROM_EMBEDDED_TEXT(text) ")"
 
@@ -48,6 +48,9 @@ typedef struct PromEmbedded
  */
 extern bool prom_embedded_read(const char *agent, const char *text,
 							   PromEmbedded *embedded);
+
+/* The space of a version of a model. */
+extern char *prom_embedded_space(const PromModel *model);
 
 /* One of the vectors that a reply has, as an array of real. */
 extern ArrayType *prom_embedded_array(const float *vector, int dimensions);

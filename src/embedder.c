@@ -144,7 +144,7 @@ drop_batch(Embedder *embedder)
 	embedder->attempt.call = NULL;
 	embedder->is_answered = false;
 	prom_route_leave(&embedder->attempt);
-	embedder->attempt.counsel.model = NULL;
+	embedder->attempt.embedder = NULL;
 	prom_batch_clear(&embedder->batch);
 }
 
@@ -288,8 +288,10 @@ reach_model(Embedder *embedder, const char *name, TimestampTz now)
 	bool reached = prom_route_reviewer(attempt, name, now, &model);
 
 	embedder->gate = prom_gate_find(prom_my_database, PROM_GATE_MODEL, name);
-	attempt->counsel.model = model;
-	if (model == NULL || !reached)
+	attempt->embedder = model;
+	/* It may have been set since the space was read. */
+	if (model == NULL || !reached ||
+		strcmp(prom_embedded_space(model), embedder->space) != 0)
 		return NULL;
 	return model;
 }
@@ -365,7 +367,7 @@ record(void *arg)
 	PromBatchCall call = {
 		.agent = embedder->agent,
 		.space = embedder->space,
-		.model = embedder->attempt.counsel.model,
+		.model = embedder->attempt.embedder,
 		.reply = prom_llm_reply(embedder->attempt.call),
 		.sent_at = embedder->sent_at,
 	};
@@ -528,7 +530,7 @@ walk_turn(PromHttp *http, Embedder *embedder, TimestampTz now)
 	embedder->sent_at = now;
 	prom_route_sent(&embedder->attempt);
 	embedder->attempt.call = prom_llm_start_for(
-		http, embedder->attempt.counsel.model, turn.prompt, &answered);
+		http, embedder->attempt.embedder, turn.prompt, &answered);
 	in_flight++;
 	PROM_FAULT("embed-after-send");
 }

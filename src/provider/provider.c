@@ -282,7 +282,7 @@ void
 prom_provider_build(StringInfo body, const PromModel *model,
 					const PromPrompt *prompt)
 {
-	const PromProvider *provider = prom_provider_find(model->api);
+	const PromProvider *provider = prom_provider_for(model, prompt);
 
 	if (prom_llm_is_function(model->api))
 		build_in(&prom_provider_openai, body, model, prompt);

@@ -228,6 +228,84 @@ wait_embedded('many', 1000);
 is(sql(q{SELECT count(DISTINCT memory_id) FROM prometheus.memory_embedding WHERE agent = 'many'}), 1000, 'each of a thousand has one, whatever was killed');
 is(recalled('many', 'thing number 77'), 'thing number 77', 'and is found');
 
+# In full mode what is looked for is embedded first, by a call of the task.
+
+sub full
+{
+	my ($name, $behaviour, %params) = @_;
+	agent($name, $behaviour, %params);
+	$node->fake_agent($llm, 'fake-mind', name => "mind-$name");
+	sql(qq{SELECT prometheus_set_agent('$name', 'mind-$name', mode => 'full')});
+	return;
+}
+
+sub run
+{
+	my ($agent, $request) = @_;
+	my $task = $node->submit("'$request', '$agent'");
+	$node->wait_task($task, 'completed');
+	return $task;
+}
+
+sub steps { return sql("SELECT string_agg(concat_ws(' ', kind, status), ', ' ORDER BY step) FROM prometheus.step WHERE task_id = $_[0]"); }
+
+sub told { return sql("SELECT output #>> '{semantic,0,content}' FROM prometheus.step WHERE task_id = $_[0] AND kind = 'recall'"); }
+
+full('full', 'fake-embed', options => '{"price_in": 3}');
+remember('full', 'The kitten has white paws.', 'An automobile is in the yard.', 'Salt is a mineral of the sea.');
+wait_embedded('full', 3);
+my $task = run('full', 'tomcat');
+is(steps($task), 'embed ok, recall ok, plan ok, chat ok, reflect ok', 'the request is embedded before the recall');
+is(told($task), 'The kitten has white paws.', 'what means the same is recalled');
+is(sql("SELECT concat_ws('|', name, model, tokens_in, tokens_out, cost, input, output) FROM prometheus.step WHERE task_id = $task AND kind = 'embed'"),
+	'm-full|fake-embed|2|0|0.000006|{"query": "tomcat"}|{"dimensions": 256}', 'the step says what it was and what it cost');
+is(sql("SELECT concat_ws('|', kind, target, status, turn, call) FROM prometheus.call WHERE task_id = $task AND kind = 'embed'"), 'embed|model:m-full|done|0|3', 'it is a call of the task');
+is(sql("SELECT prometheus_prompt($task, 1)"), '{"input": ["tomcat"], "model": "fake-embed", "encoding_format": "float"}', '... which can be shown');
+is(sql("SELECT sum(calls) || ' ' || sum(tokens_in) FROM prometheus.usage WHERE model = 'fake-embed' AND agent = 'full'"), '1 2', 'and it is counted');
+is(sql("SELECT string_agg(name || ' ' || (attributes ->> 'gen_ai.operation.name'), ',') FROM prometheus.span WHERE task_id = $task AND name LIKE 'embed%'"), 'embeddings fake-embed embeddings', 'its span is of embeddings');
+$task = run('full', 'tomcat');
+is(steps($task), 'recall ok, plan ok, chat ok, reflect ok', 'the same is not asked again');
+is(told($task), 'The kitten has white paws.', '... and recalls the same');
+
+# Whatever fails: it recalls by words.
+foreach my $case (
+	[ 'fake-401', qr/HTTP 401/ ], [ 'fake-500', qr/HTTP 500/ ], [ 'fake-429', qr/HTTP 429/ ], [ 'fake-embed-zero', qr/all 0/ ],
+	[ 'fake-embed-nan', qr/unusable/ ], [ 'fake-reset', qr/closed the connection|lost/ ])
+{
+	my ($behaviour, $error) = @$case;
+	full("f-$behaviour", $behaviour);
+	sql("SELECT prometheus_remember('f-$behaviour', 'Salt is a mineral.', embedding => '{1,2}')");
+	$task = run("f-$behaviour", 'salt');
+	is(steps($task), 'embed error, recall ok, plan ok, chat ok, reflect ok', "$behaviour: the task goes on");
+	is(told($task), 'Salt is a mineral.', '... by words');
+	like(sql("SELECT error FROM prometheus.step WHERE task_id = $task AND kind = 'embed'"), $error, '... and its step says why');
+}
+
+# A gate that is closed, and a budget that is used up: nothing is sent.
+sql(q{SELECT prometheus_pause('model:m-full')});
+$task = run('full', 'salt of the ocean');
+is(sql("SELECT concat_ws('|', status, error) FROM prometheus.step WHERE task_id = $task AND kind = 'embed'"), 'error|there is no way to its model now', 'through a closed gate nothing is sent');
+sql(q{SELECT prometheus_resume('model:m-full'), prometheus_set_budget('model:m-full', 'month', tokens => 1)});
+$task = run('full', 'pepper');
+like(sql("SELECT error FROM prometheus.step WHERE task_id = $task AND kind = 'embed'"), qr/^budget model:m-full per month is used up/, 'nor without money');
+is(scalar(grep { "@{$_->{body}{input}}" =~ /ocean|pepper/ } asked()), 0, 'and nothing was');
+
+# A cancel meanwhile, and a caller that dies meanwhile.
+full('hang', 'fake-hang-before-headers');
+$task = $node->submit(q{'a car', 'hang'});
+$node->wait_for('it is asked', "SELECT status FROM prometheus.call WHERE task_id = $task", 'open');
+sql("SELECT prometheus_cancel($task)");
+$node->wait_task($task, 'cancelled');
+is(sql("SELECT status FROM prometheus.call WHERE task_id = $task"), 'ambiguous', 'a cancel drops it');
+$task = $node->submit(q{'a car', 'hang'});
+$node->wait_for('it is asked', "SELECT status FROM prometheus.call WHERE task_id = $task", 'open');
+sql(q{SELECT prometheus_set_model('m-hang', model => 'fake-embed')});
+$node->signal_worker('KILL', 'caller');
+$node->wait_for('the server is back', 'SELECT 1', 1);
+$node->wait_task($task, 'completed');
+is(steps($task), 'embed ok, recall ok, plan ok, chat ok, reflect ok', 'the next attempt asks again');
+is(sql("SELECT string_agg(status, ',' ORDER BY call_id) FROM prometheus.call WHERE task_id = $task AND kind = 'embed'"), 'ambiguous,done', 'both calls are there');
+
 # At rest nobody is asked, and nothing is read.
 my $calls = asked();
 sql(q{SELECT prometheus_remember('plain', 'quiet')});
