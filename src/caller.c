@@ -429,7 +429,9 @@ send_request(PromWork *work, TimestampTz now)
 	prom_route_sent(attempt);
 	attempt->call = prom_llm_start(http, prom_attempt_called(attempt),
 								   attempt->prompt, trace, left,
-								   attempt->attempt > 1, work);
+								   attempt->attempt > 1 ||
+									   attempt->embedder != NULL,
+								   work);
 	prom_guilt_clear();
 	attempt->prompt = NULL;
 	attempt->chat_failed = false;

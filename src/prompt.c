@@ -725,18 +725,19 @@ build_body(int64 task_id, int32 step, StringInfo body)
 							   step),
 						errhint("SELECT step FROM prometheus.step WHERE task_id = %lld lists them.",
 								(long long) task_id)));
+	attempt = prom_row_int32(0, 3);
 	if (strcmp(prom_row_text(0, 1), PROM_QUERY_KIND) == 0)
 	{
 		PromModel *model = model_of(read_json(prom_row_text(0, 4)));
 
-		prom_prompt_read_facts(task_id, prom_row_int32(0, 3), &facts);
+		prom_prompt_read_facts(task_id, attempt, &facts);
 		prom_provider_build(body, model,
 							prom_query_prompt(facts.source.request, model));
 		return;
 	}
 	if (prom_row_text_or_null(0, 4) != NULL)
 	{
-		build_counsel(task_id, prom_row_int32(0, 3), prom_row_text(0, 4), body);
+		build_counsel(task_id, attempt, prom_row_text(0, 4), body);
 		return;
 	}
 	thought = prom_row_bool(0, 5) ? PROM_THOUGHT_SUMMARY
@@ -748,7 +749,6 @@ build_body(int64 task_id, int32 step, StringInfo body)
 				 errmsg("step %d of task %lld sent nothing to a model", step,
 						(long long) task_id)));
 	before = prom_row_int64(0, 2);
-	attempt = prom_row_int32(0, 3);
 	prom_prompt_read_facts(task_id, attempt, &facts);
 	facts.source.before = before;
 	facts.source.step = step;
