@@ -78,7 +78,8 @@ COMMENT ON COLUMN prometheus.memory_embedding.memory_id IS 'The memory.';
 COMMENT ON COLUMN prometheus.memory_embedding.owner IS 'The role whose memory it is.';
 COMMENT ON COLUMN prometheus.memory_embedding.agent IS 'The agent that it is for.';
 COMMENT ON COLUMN prometheus.memory_embedding.space IS 'The provider''s name of the model, and what its extra_body adds: embeddings of the same space are compared.';
-COMMENT ON COLUMN prometheus.memory_embedding.dimensions IS 'Numbers of the embedding; null: there is none.';
+COMMENT ON COLUMN prometheus.memory_embedding.dimensions IS
+    'Numbers of the embedding; null: there is none.';
 COMMENT ON COLUMN prometheus.memory_embedding.made_at IS 'Since when it has it.';
 COMMENT ON COLUMN prometheus.memory_embedding.error IS 'Why the model will not have its text; it is not asked again. Null: it has an embedding.';
 

@@ -21,26 +21,29 @@
 /* Memories that are looked at together. */
 #define LOOKED_AT 500
 
+#define BARE_TEXT PROM_EMBEDDED_TEXT("l.content")
+#define BARE_HASH PROM_EMBEDDED_HASH("$4", "l.content")
+
+/* What is not asked for is neither read nor hashed. */
 static PromStatement walk_statement = {
-	"SELECT d.memory_id, d.version, CASE WHEN d.bare THEN d.text END,"
-	" CASE WHEN d.bare THEN d.hash END,"
-	" d.bare AND EXISTS (SELECT FROM prometheus._embedding v"
+	"SELECT l.memory_id, l.version, d.text, d.hash,"
+	" d.hash IS NOT NULL AND EXISTS (SELECT FROM prometheus._embedding v"
 	"   WHERE v.hash = d.hash)"
-	" FROM (SELECT l.memory_id, l.version,"
-	"   " PROM_EMBEDDED_TEXT("l.content") " AS text,"
-										  "   " PROM_EMBEDDED_HASH("$4", "l.content") " AS hash,"
-																					  "   (l.expires_at IS NULL OR l.expires_at > $5)"
-																					  "   AND NOT EXISTS (SELECT FROM prometheus._memory n"
-																					  "     WHERE n.memory_id = l.memory_id AND n.version > l.version)"
-																					  "   AND NOT EXISTS (SELECT FROM prometheus._memory_embedding e"
-																					  "     WHERE e.memory_id = l.memory_id AND e.kind = l.kind"
-																					  "       AND e.space = $4 AND (e.error IS NOT NULL OR EXISTS (SELECT"
-																					  "         FROM prometheus._embedding v WHERE v.hash = e.hash))) AS bare"
-																					  "   FROM (SELECT m.memory_id, m.version, m.kind, m.expires_at, m.content"
-																					  "     FROM prometheus._memory m WHERE m.agent = $1"
-																					  "       AND (m.memory_id, m.version) > ($2, $3)"
-																					  "       AND NOT m.forgotten AND m.embedding IS NULL"
-																					  "     ORDER BY m.memory_id, m.version LIMIT $6) l) d",
+	" FROM (SELECT m.memory_id, m.version, m.kind, m.expires_at, m.content"
+	"   FROM prometheus._memory m WHERE m.agent = $1"
+	"     AND (m.memory_id, m.version) > ($2, $3)"
+	"     AND NOT m.forgotten AND m.embedding IS NULL"
+	"   ORDER BY m.memory_id, m.version LIMIT $6) l"
+	" LEFT JOIN LATERAL (SELECT " BARE_TEXT " AS text, " BARE_HASH " AS hash"
+	"   WHERE (l.expires_at IS NULL OR l.expires_at > $5)"
+	"   AND NOT EXISTS (SELECT FROM prometheus._memory n"
+	"     WHERE n.memory_id = l.memory_id AND n.version > l.version)"
+	"   AND NOT EXISTS (SELECT FROM prometheus._memory_embedding e"
+	"     WHERE e.memory_id = l.memory_id AND e.kind = l.kind"
+	"       AND e.space = $4 AND (e.error IS NOT NULL OR EXISTS (SELECT"
+	"         FROM prometheus._embedding v WHERE v.hash = e.hash)))"
+	"   OFFSET 0) d ON true"
+	" ORDER BY l.memory_id, l.version",
 	6,
 	{TEXTOID, INT8OID, INT8OID, TEXTOID, TIMESTAMPTZOID, INT8OID},
 	NULL,

@@ -15,21 +15,23 @@
 #include "embedded.h"
 #include "xact.h"
 
+#define QUERY_HASH PROM_EMBEDDED_HASH("s.space", "$2")
+#define QUERY_TEXT PROM_EMBEDDED_TEXT("$2")
+
 static PromStatement read_statement = {
-	"SELECT s.name, s.space, " PROM_EMBEDDED_HASH("s.space", "$2") ","
-																   " " PROM_EMBEDDED_TEXT("$2") ","
-																								" (SELECT v.embedding FROM prometheus._embedding v"
-																								"   WHERE v.hash OPERATOR(pg_catalog.=)"
-																								"     " PROM_EMBEDDED_HASH("s.space", "$2") "     AND prometheus._seen(v.xid))"
-																																			" FROM (SELECT m.name, " PROM_EMBEDDED_SPACE " AS space"
-																																			"   FROM (SELECT a.options OPERATOR(pg_catalog.->>) 'embedding_model'"
-																																			"       AS model FROM prometheus._agent a"
-																																			"     WHERE a.name OPERATOR(pg_catalog.=) $1"
-																																			"     ORDER BY a.version DESC LIMIT 1) n"
-																																			"   CROSS JOIN LATERAL (SELECT x.name, x.model, x.options"
-																																			"     FROM prometheus._model x"
-																																			"     WHERE x.name OPERATOR(pg_catalog.=) n.model"
-																																			"     ORDER BY x.version DESC LIMIT 1) m OFFSET 0) s",
+	"SELECT s.name, s.space, " QUERY_HASH ", " QUERY_TEXT ","
+	" (SELECT v.embedding FROM prometheus._embedding v"
+	"   WHERE v.hash OPERATOR(pg_catalog.=) " QUERY_HASH
+	"     AND prometheus._seen(v.xid))"
+	" FROM (SELECT m.name, " PROM_EMBEDDED_SPACE " AS space"
+	"   FROM (SELECT a.options OPERATOR(pg_catalog.->>) 'embedding_model'"
+	"       AS model FROM prometheus._agent a"
+	"     WHERE a.name OPERATOR(pg_catalog.=) $1"
+	"     ORDER BY a.version DESC LIMIT 1) n"
+	"   CROSS JOIN LATERAL (SELECT x.name, x.model, x.options"
+	"     FROM prometheus._model x"
+	"     WHERE x.name OPERATOR(pg_catalog.=) n.model"
+	"     ORDER BY x.version DESC LIMIT 1) m OFFSET 0) s",
 	2,
 	{TEXTOID, TEXTOID},
 	NULL,

@@ -93,8 +93,7 @@ typedef struct Turn
 {
 	Embedder *embedder;
 	TimestampTz now;
-	MemoryContext context; /* of what is sent after it */
-	PromPrompt *prompt;    /* NULL: nothing is to be sent */
+	PromPrompt *prompt; /* NULL: nothing is to be sent after it */
 } Turn;
 
 static dlist_head embedders = DLIST_STATIC_INIT(embedders);
@@ -496,7 +495,7 @@ in_transaction(void (*act)(void *arg), void *arg)
 static void
 record_turn(Embedder *embedder, TimestampTz now)
 {
-	Turn turn = {.embedder = embedder, .now = now, .context = CurrentMemoryContext};
+	Turn turn = {.embedder = embedder, .now = now};
 
 	PROM_FAULT("embed-answered");
 	if (in_transaction(record, &turn))
@@ -513,7 +512,7 @@ record_turn(Embedder *embedder, TimestampTz now)
 static void
 walk_turn(PromHttp *http, Embedder *embedder, TimestampTz now)
 {
-	Turn turn = {.embedder = embedder, .now = now, .context = CurrentMemoryContext};
+	Turn turn = {.embedder = embedder, .now = now};
 
 	if (!in_transaction(walk, &turn))
 	{

@@ -263,9 +263,10 @@ static PromStatement by_importance_statement = {
 
 static const char by_embedding_sql[] = BY_COSINE(GIVEN, COSINE_OF_GIVEN);
 
-static const char by_any_sql[] =
-	BY_COSINE(GIVEN " UNION ALL " MADE,
-			  COSINE_OF_GIVEN " UNION ALL " COSINE_OF_MADE);
+#define GIVEN_OR_MADE GIVEN " UNION ALL " MADE
+#define COSINE_OF_EITHER COSINE_OF_GIVEN " UNION ALL " COSINE_OF_MADE
+
+static const char by_any_sql[] = BY_COSINE(GIVEN_OR_MADE, COSINE_OF_EITHER);
 
 static PromStatement by_embedding_statement = {
 	by_embedding_sql,

@@ -144,9 +144,11 @@ prom_query_begin(PromFactWriter *writer, PromAttempt *attempt,
 	return true;
 }
 
+#define REQUEST_HASH PROM_EMBEDDED_HASH("$2", "t.request")
+
 static PromStatement hash_statement = {
-	"SELECT " PROM_EMBEDDED_HASH("$2", "t.request") " FROM prometheus._task t"
-													" WHERE t.task_id = $1",
+	"SELECT " REQUEST_HASH " FROM prometheus._task t"
+	" WHERE t.task_id = $1",
 	2,
 	{INT8OID, TEXTOID},
 	NULL,

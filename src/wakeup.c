@@ -150,8 +150,8 @@ xact_callback(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_COMMIT:
 			if (npending > 0 || emitted || set_alert || changed_readers ||
-				moved_export || set_embedder ||
-				remembered != PG_INT64_MAX || changed_in != InvalidSubTransactionId)
+				moved_export || set_embedder || remembered != PG_INT64_MAX ||
+				changed_in != InvalidSubTransactionId)
 				after_commit();
 			forget();
 			break;
