@@ -2,7 +2,7 @@
 -- sees them.  They are written here as src/embedded.c does; how they are made is
 -- in t/252.
 BEGIN;
-SELECT plan(37);
+SELECT plan(35);
 
 SET LOCAL client_min_messages = error;
 
@@ -39,7 +39,7 @@ SELECT prometheus_remember('sage', 'It rains') AS rain \gset
 SELECT prometheus_remember('sage', 'Snow falls', 'episodic') AS snow \gset
 SELECT prometheus_remember('sage', 'Given', embedding => '{0,1}') AS given \gset
 RESET ROLE;
-CREATE FUNCTION pg_temp.make(id bigint, vector real[], space text DEFAULT 'text-1 {"dimensions": 2}') RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION prom_test_make(id bigint, vector real[], space text DEFAULT 'text-1 {"dimensions": 2}') RETURNS void LANGUAGE sql AS $$
     INSERT INTO prometheus._embedding (hash, space, xid, made_at, embedding)
     SELECT prometheus._hash('embedding', space, m.content), space, prometheus._xid(), clock_timestamp(), vector
       FROM prometheus._memory m WHERE m.memory_id = id AND m.version = 1 ON CONFLICT DO NOTHING;
@@ -47,25 +47,24 @@ CREATE FUNCTION pg_temp.make(id bigint, vector real[], space text DEFAULT 'text-
     SELECT m.memory_id, prometheus._xid(), clock_timestamp(), m.owner, m.agent, m.kind, space,
            prometheus._hash('embedding', space, m.content), prometheus._sketch(vector)
       FROM prometheus._memory m WHERE m.memory_id = id ORDER BY m.version DESC LIMIT 1 $$;
-SELECT pg_temp.make(:bob, '{1,0}'), pg_temp.make(:rain, '{1,1}'), pg_temp.make(:snow, '{-1,0}') \g /dev/null
+SELECT prom_test_make(:bob, '{1,0}'), prom_test_make(:rain, '{1,1}'), prom_test_make(:snow, '{-1,0}') \g /dev/null
 
-CREATE FUNCTION pg_temp.recalled(query text, vector real[] DEFAULT NULL, kinds text[] DEFAULT NULL) RETURNS text LANGUAGE sql AS $$
+CREATE FUNCTION prom_test_recalled(query text, vector real[] DEFAULT NULL, kinds text[] DEFAULT NULL) RETURNS text LANGUAGE sql AS $$
     SELECT string_agg(content, ', ' ORDER BY score DESC, memory_id DESC) FROM prometheus_recall('sage', query, kinds, 10, vector) $$;
-GRANT USAGE ON SCHEMA pg_temp TO PUBLIC;
 SET LOCAL ROLE prom_test_user;
-SELECT is(pg_temp.recalled('', '{2,0.1}'), 'Bob likes tea, It rains, Given, Snow falls', 'made and given ones are compared together');
-SELECT is(pg_temp.recalled('', '{0,3}'), 'Given, It rains, Bob likes tea, Snow falls', '... whichever is nearest');
-SELECT is(pg_temp.recalled('', '{-1,0}', '{semantic}'), 'Given, It rains, Bob likes tea', 'of the kinds that are asked for');
-SELECT is(pg_temp.recalled('', '{-1,0}', '{episodic}'), 'Snow falls', '... and of no others');
-SELECT is(pg_temp.recalled('Bob likes tea'), 'Bob likes tea, It rains, Given, Snow falls', 'a query that a memory has has its embedding');
-SELECT is(pg_temp.recalled('bob'), 'Bob likes tea', 'another one is its words');
+SELECT is(prom_test_recalled('', '{2,0.1}'), 'Bob likes tea, It rains, Given, Snow falls', 'made and given ones are compared together');
+SELECT is(prom_test_recalled('', '{0.1,3}'), 'Given, It rains, Bob likes tea, Snow falls', '... whichever is nearest');
+SELECT is(prom_test_recalled('', '{-1,0}', '{semantic}'), 'Given, It rains, Bob likes tea', 'of the kinds that are asked for');
+SELECT is(prom_test_recalled('', '{-1,0}', '{episodic}'), 'Snow falls', '... and of no others');
+SELECT is(prom_test_recalled('Bob likes tea'), 'Bob likes tea, It rains, Given, Snow falls', 'a query that a memory has has its embedding');
+SELECT is(prom_test_recalled('bob'), 'Bob likes tea', 'another one is its words');
 SELECT results_eq('SELECT memory_id, owner, agent, space, dimensions, error FROM prometheus.memory_embedding ORDER BY memory_id',
     format($$VALUES (%s::bigint, 'prom_test_user', 'sage', 'text-1 {"dimensions": 2}', 2, NULL),
                     (%s, 'prom_test_user', 'sage', 'text-1 {"dimensions": 2}', 2, NULL),
                     (%s, 'prom_test_user', 'sage', 'text-1 {"dimensions": 2}', 2, NULL)$$, :bob, :rain, :snow), 'the view has them');
 SET LOCAL ROLE prom_test_other;
 SELECT is_empty('SELECT FROM prometheus.memory_embedding', 'but not for others');
-SELECT is(pg_temp.recalled('', '{1,0}'), NULL, 'who recall nothing of it');
+SELECT is(prom_test_recalled('', '{1,0}'), NULL, 'who recall nothing of it');
 SELECT throws_ok('SELECT FROM prometheus.embedding_call', '42501', NULL, 'requests are for administrators');
 SELECT throws_ok('SELECT FROM prometheus._embedding', '42501', NULL, 'and vectors for nobody');
 
@@ -73,11 +72,11 @@ SELECT throws_ok('SELECT FROM prometheus._embedding', '42501', NULL, 'and vector
 
 SET LOCAL ROLE prom_test_user;
 SELECT ok(prometheus_forget(:rain), 'one is forgotten');
-SELECT is(pg_temp.recalled('', '{1,1}'), 'Given, Bob likes tea, Snow falls', '... and not found');
+SELECT is(prom_test_recalled('', '{1,1}'), 'Given, Bob likes tea, Snow falls', '... and not found');
 SELECT ok(prometheus_restore_memory(:rain), 'and restored');
-SELECT is(pg_temp.recalled('', '{1,1}', '{semantic}'), 'It rains, Given, Bob likes tea', '... with what it had');
+SELECT is(prom_test_recalled('', '{1,1}', '{semantic}'), 'It rains, Given, Bob likes tea', '... with what it had');
 SELECT is(prometheus_remember('sage', 'It rains', importance => 0.6), :rain::bigint, 'it gets a newer version');
-SELECT is(pg_temp.recalled('', '{1,1}', '{semantic}'), 'It rains, Given, Bob likes tea', '... and keeps it');
+SELECT is(prom_test_recalled('', '{1,1}', '{semantic}'), 'It rains, Given, Bob likes tea', '... and keeps it');
 SET LOCAL ROLE prom_test_admin;
 SELECT lives_ok($$SELECT prometheus_set_model('vectors', options => '{"extra_body": null}')$$, 'another space');
 
