@@ -160,7 +160,7 @@ LANGUAGE c STABLE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'prom_memory_index';
 COMMENT ON FUNCTION @extschema@.prometheus_memory_index(
     text, text, integer, name) IS
-    'The statement that makes an index of pgvector (hnsw) for the memories of a kind that an owner has for an agent, and whose embeddings have so many numbers, 1 to 2000. Who owns the extension runs it, outside a transaction; from then on prometheus_recall() finds the nearest of them by it, if it finds enough. Raises undefined_object if the extension vector is not installed; invalid_parameter_value for an unknown kind or a wrong number.';
+    'The statement that makes an index of pgvector (hnsw) for the memories of a kind that an owner has for an agent, and whose embeddings have so many numbers, 1 to 2000. Who owns the extension runs it, outside a transaction; from then on prometheus_recall() finds the nearest of them by it, if it finds enough and the agent has no embedding_model, whose embeddings it would not have. Raises undefined_object if the extension vector is not installed; invalid_parameter_value for an unknown kind or a wrong number.';
 
 CREATE FUNCTION @extschema@.prometheus_forget(memory_id bigint) RETURNS boolean
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_forget';

@@ -73,6 +73,22 @@ SELECT c.relname::text AS relation,
                       SELECT min(n.ends) FROM prometheus._memory_end n
                        WHERE EXISTS (SELECT FROM prometheus._evidence x
                                       WHERE x.memory_id = n.memory_id))
+                 WHEN '_memory_embedding' THEN least(
+                      (SELECT min(n.made_at)
+                         FROM prometheus._memory_embedding n
+                        WHERE EXISTS (
+                              SELECT FROM prometheus._memory_embedding x
+                               WHERE x.memory_id = n.memory_id
+                                 AND x.made_at < n.made_at)),
+                      (SELECT min(n.ends) FROM prometheus._memory_end n
+                        WHERE EXISTS (
+                              SELECT FROM prometheus._memory_embedding x
+                               WHERE x.memory_id = n.memory_id)))
+                 WHEN '_embedding' THEN (
+                      SELECT min(n.made_at) FROM prometheus._embedding n
+                       WHERE NOT EXISTS (
+                             SELECT FROM prometheus._memory_embedding x
+                              WHERE x.hash = n.hash))
                  WHEN '_state' THEN (
                       SELECT min(n.saved_at) FROM prometheus._state n
                        WHERE n.version > 2)
@@ -157,6 +173,13 @@ SELECT c.relname::text AS relation,
         (SELECT min(x.used_at) FROM prometheus._memory_use x)),
        ('_evidence', 'version',
         (SELECT min(x.found_at) FROM prometheus._evidence x)),
+       ('_memory_embedding', 'version',
+        (SELECT min(x.made_at) FROM prometheus._memory_embedding x)),
+       ('_embedding', 'version',
+        (SELECT min(x.made_at) FROM prometheus._embedding x)),
+       ('_embedding_call', 'event',
+        (SELECT x.ended_at FROM prometheus._embedding_call x
+          ORDER BY x.call_id LIMIT 1)),
        ('_state', 'version',
         (SELECT min(x.saved_at) FROM prometheus._state x)),
        ('_track', 'version',

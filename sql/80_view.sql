@@ -215,7 +215,7 @@ COMMENT ON COLUMN prometheus.call.task_id IS 'The task.';
 COMMENT ON COLUMN prometheus.call.attempt IS 'The attempt that sent it.';
 COMMENT ON COLUMN prometheus.call.turn IS 'The turn of the conversation with the model, from 1; of a tool the one that asked for it.';
 COMMENT ON COLUMN prometheus.call.call IS 'Its number in the turn: 1 is the model, tools follow; 0 and below: the attempt''s reviews by models.';
-COMMENT ON COLUMN prometheus.call.kind IS 'chat (a turn of the model), review (by a model), recall (a summary of older turns), plan, reflect or tool.';
+COMMENT ON COLUMN prometheus.call.kind IS 'chat (a turn of the model), review (by a model), embed (of what is to be recalled), recall (a summary of older turns), plan, reflect or tool.';
 COMMENT ON COLUMN prometheus.call.target IS 'What was called: model:NAME or tool:NAME.';
 COMMENT ON COLUMN prometheus.call.status IS
     'open, done, failed, or ambiguous: nobody knows whether the peer did, and billed, the work.';
@@ -251,7 +251,8 @@ SELECT s.task_id,
             THEN jsonb_build_object('judged', prometheus._json(s.arguments))
             WHEN s.kind = 'recall' AND s.arguments IS NOT NULL
             THEN jsonb_build_object('conversation', t.conversation)
-            WHEN s.kind = 'recall' THEN jsonb_build_object('query', t.request)
+            WHEN s.kind IN ('recall', 'embed')
+            THEN jsonb_build_object('query', t.request)
             WHEN s.kind = 'reflect' THEN jsonb_build_object('about', (
                  SELECT max(y.step) FROM prometheus._step y
                   WHERE y.task_id = s.task_id AND y.step < s.step
@@ -287,8 +288,9 @@ SELECT s.task_id,
             THEN jsonb_build_object(
                  'content', s.answer,
                  'tool_calls', prometheus._calls(s.raw))
-            WHEN s.kind IN ('recall', 'plan', 'reflect') AND s.status = 'ok'
-                 AND s.arguments IS NULL
+            WHEN s.status = 'ok' AND (s.kind = 'embed'
+                 OR s.kind IN ('recall', 'plan', 'reflect')
+                 AND s.arguments IS NULL)
             THEN prometheus._json(s.answer)
             WHEN s.answer IS NOT NULL
             THEN jsonb_build_object('content', s.answer)
@@ -344,7 +346,7 @@ COMMENT ON VIEW prometheus.step IS
 COMMENT ON COLUMN prometheus.step.task_id IS 'The task.';
 COMMENT ON COLUMN prometheus.step.step IS 'Its number in the task, from 1.';
 COMMENT ON COLUMN prometheus.step.attempt IS 'The attempt that made it.';
-COMMENT ON COLUMN prometheus.step.kind IS 'review (by policies with conditions, or by a model), recall (of memories, or of older turns of the conversation, summed up by a model), plan, chat (a turn of the model), tool (a call of a tool) or reflect (a look back at the answer).';
+COMMENT ON COLUMN prometheus.step.kind IS 'review (by policies with conditions, or by a model), embed (of what is to be recalled, by a model), recall (of memories, or of older turns of the conversation, summed up by a model), plan, chat (a turn of the model), tool (a call of a tool) or reflect (a look back at the answer).';
 COMMENT ON COLUMN prometheus.step.name IS 'What was called: the model''s name in prometheus.model, or the tool''s; of a review the stage, or the policy that asked a model.';
 COMMENT ON COLUMN prometheus.step.status IS 'ok, error, vetoed or unknown.';
 COMMENT ON COLUMN prometheus.step.started_at IS 'When it began.';

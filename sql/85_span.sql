@@ -198,6 +198,8 @@ SELECT s.*
               lpad(to_hex(s.event_id), 16, '0'),
               lpad(to_hex(t.event_id), 16, '0'),
               CASE s.kind WHEN 'tool' THEN 'execute_tool ' || s.name
+                          WHEN 'embed'
+                          THEN 'embeddings ' || coalesce(s.model, s.name)
                           ELSE s.kind || ' ' || coalesce(s.model, s.name) END,
               CASE WHEN s.call_id IS NULL THEN 'internal' ELSE 'client' END,
               s.started_at,
@@ -208,6 +210,7 @@ SELECT s.*
               jsonb_strip_nulls(jsonb_build_object(
                   'gen_ai.operation.name',
                   CASE s.kind WHEN 'tool' THEN 'execute_tool'
+                              WHEN 'embed' THEN 'embeddings'
                               ELSE s.kind END,
                   'gen_ai.tool.name',
                   CASE s.kind WHEN 'tool' THEN s.name END,
@@ -260,12 +263,12 @@ SELECT s.*
          LEFT JOIN prometheus._peer p
               ON p.name = CASE
                      WHEN s.kind IN ('chat', 'plan', 'reflect') THEN a.model
-                     WHEN s.kind = 'review'
+                     WHEN s.kind IN ('review', 'embed')
                      THEN prometheus._json(s.arguments) ->> 'model' END
                  AND p.version = CASE
                      WHEN s.kind IN ('chat', 'plan', 'reflect')
                      THEN a.model_version
-                     WHEN s.kind = 'review'
+                     WHEN s.kind IN ('review', 'embed')
                      THEN (prometheus._json(s.arguments)
                          ->> 'version')::bigint END
         WHERE prometheus._seen(s.xid)
@@ -323,14 +326,14 @@ SELECT s.*
               ON a.task_id = c.task_id AND a.attempt = c.attempt
          LEFT JOIN prometheus._peer p
               ON c.kind <> 'tool'
-                 AND p.name = CASE c.kind
-                     WHEN 'review' THEN substr(c.target, 7)
+                 AND p.name = CASE WHEN c.kind IN ('review', 'embed')
+                     THEN substr(c.target, 7)
                      ELSE a.model END
                  AND p.version = CASE
-                     WHEN c.kind = 'review' AND s.step IS NOT NULL
+                     WHEN c.kind IN ('review', 'embed') AND s.step IS NOT NULL
                      THEN (prometheus._json(s.arguments)
                          ->> 'version')::bigint
-                     WHEN c.kind <> 'review' OR p.name = a.model
+                     WHEN c.kind NOT IN ('review', 'embed') OR p.name = a.model
                      THEN a.model_version
                      ELSE (SELECT max(m.version) FROM prometheus._model m
                             WHERE m.name = p.name
@@ -531,11 +534,11 @@ SELECT c.task_id, (o.ended_at AT TIME ZONE 'UTC')::date, p.model, 0, 1,
        ON a.task_id = c.task_id AND a.attempt = c.attempt
   LEFT JOIN prometheus._peer p
        ON c.kind <> 'tool'
-          AND p.name = CASE c.kind
-              WHEN 'review' THEN substr(c.target, 7)
+          AND p.name = CASE WHEN c.kind IN ('review', 'embed')
+              THEN substr(c.target, 7)
               ELSE a.model END
           AND p.version = CASE
-              WHEN c.kind <> 'review' OR p.name = a.model
+              WHEN c.kind NOT IN ('review', 'embed') OR p.name = a.model
               THEN a.model_version
               ELSE (SELECT max(m.version) FROM prometheus._model m
                      WHERE m.name = p.name

@@ -133,6 +133,7 @@ GRANT SELECT ON
     prometheus.memory,
     prometheus.memory_version,
     prometheus.memory_evidence,
+    prometheus.memory_embedding,
     prometheus.skill,
     prometheus.mark,
     prometheus.state,
@@ -313,6 +314,8 @@ GRANT EXECUTE ON FUNCTION
     @extschema@.prometheus_memory_index(text, text, integer, name),
     @extschema@.prometheus_storage()
     TO prometheus_agent_admin;
+
+GRANT SELECT ON prometheus.embedding_call TO prometheus_agent_admin;
 
 -- Names of agents and models are in it; what is asked and answered is not.
 GRANT EXECUTE ON FUNCTION @extschema@.prometheus_metrics(text)

@@ -209,6 +209,7 @@ prom_set_model(PG_FUNCTION_ARGS)
 	options = prom_setting_merge(&setting, options);
 	prom_option_check_extra_body(options, texts[MODEL_API]);
 	tell_scheduler(NULL, name);
+	prom_wakeup_embedder();
 	PG_RETURN_INT64(prom_setting_end(&setting, texts, options));
 }
 
@@ -230,6 +231,30 @@ check_model_exists(const char *model)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("model \"%s\" does not exist", model),
 				 errhint("%s", models_hint)));
+}
+
+/* Only what is given now: that of before may have changed since. */
+static void
+check_embedding_model(const char *model)
+{
+	Oid type = TEXTOID;
+	Datum value;
+
+	if (model == NULL)
+		return;
+	check_model_exists(model);
+	value = CStringGetTextDatum(model);
+	if (prom_execute_now("SELECT m.api FROM prometheus._model m"
+						 " WHERE m.name OPERATOR(pg_catalog.=) $1"
+						 " ORDER BY m.version DESC LIMIT 1",
+						 1, &type, &value, NULL, true) != SPI_OK_SELECT)
+		elog(ERROR, "could not read prometheus._model");
+	if (strcmp(prom_row_text(0, 1), "openai") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("model \"%s\" cannot make embeddings", model),
+				 errdetail("Its api is \"%s\".", prom_row_text(0, 1)),
+				 errhint("embedding_model must be of api openai, whose endpoint has /embeddings.")));
 }
 
 /* As long as a request may be: both go into one message. */
@@ -362,8 +387,12 @@ prom_set_agent(PG_FUNCTION_ARGS)
 			psprintf("%u", check_run_as(&setting, texts[AGENT_RUN_AS]));
 	if (options != NULL)
 		prom_option_check_agent(options);
+	check_embedding_model(prom_option_embedding_model(options));
 	options = prom_setting_merge(&setting, options);
 	tell_scheduler(name, NULL);
+	if (prom_option_embedding_model(setting.options) != NULL ||
+		prom_option_embedding_model(options) != NULL)
+		prom_wakeup_embedder();
 	PG_RETURN_INT64(prom_setting_end(&setting, texts, options));
 }
 

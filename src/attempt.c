@@ -22,6 +22,7 @@
 #include "guilt.h"
 #include "load.h"
 #include "outcome.h"
+#include "query.h"
 #include "reuse.h"
 #include "route.h"
 #include "schema.h"
@@ -204,6 +205,11 @@ prom_attempt_record_reply(PromFactWriter *writer, PromAttempt *attempt,
 	if (attempt->counsel.model != NULL)
 	{
 		prom_counsel_record(writer, attempt, reply, now);
+		return;
+	}
+	if (attempt->thought == PROM_THOUGHT_EMBED)
+	{
+		prom_query_record(writer, attempt, reply, now);
 		return;
 	}
 	if (attempt->thought != PROM_THOUGHT_NONE)

@@ -38,7 +38,8 @@ typedef enum PromThought
 	PROM_THOUGHT_NONE,
 	PROM_THOUGHT_SUMMARY,
 	PROM_THOUGHT_PLAN,
-	PROM_THOUGHT_REFLECT
+	PROM_THOUGHT_REFLECT,
+	PROM_THOUGHT_EMBED /* for its recall; see query.c */
 } PromThought;
 
 /* Of a call's need, the gate that it goes through */
@@ -90,18 +91,19 @@ typedef struct PromAttempt
 	int64 call_id;
 	int64 event_id; /* with CHAT: of the step that it makes */
 	TimestampTz sent_at;
-	int64 tokens;        /* of its replies, in and out */
-	int64 tokens_now;    /* of the one that this turn records */
-	PromCall *call;      /* on the network, or ended and not recorded */
-	PromCounsel counsel; /* the review that call is, if it has a model */
-	PromThought thought; /* what call, or the job, asks */
-	bool makes_tool;     /* its answer is a function, which is tried */
-	int32 judged_answer; /* whose verdict it has written; 0: of none */
-	bool thinks;         /* after its answer comes a reflection, */
-	bool looks_again;    /* and perhaps another round */
-	int64 until;         /* the last outcome that a summary has */
-	int32 answer;        /* the step that the reflection is about */
-	int32 stands;        /* the answer that it has anyway; 0: none yet */
+	int64 tokens;              /* of its replies, in and out */
+	int64 tokens_now;          /* of the one that this turn records */
+	PromCall *call;            /* on the network, or ended and not recorded */
+	PromCounsel counsel;       /* the review that call is, if it has a model */
+	PromThought thought;       /* what call, or the job, asks */
+	const PromModel *embedder; /* with EMBED: the model that is asked */
+	bool makes_tool;           /* its answer is a function, which is tried */
+	int32 judged_answer;       /* whose verdict it has written; 0: of none */
+	bool thinks;               /* after its answer comes a reflection, */
+	bool looks_again;          /* and perhaps another round */
+	int64 until;               /* the last outcome that a summary has */
+	int32 answer;              /* the step that the reflection is about */
+	int32 stands;              /* the answer that it has anyway; 0: none yet */
 
 	/* What budgets keep for its call or turn; NULL: nothing. */
 	struct PromReservation *reservation;
@@ -132,10 +134,15 @@ typedef struct PromAttempt
 	bool has_schema; /* answers are held against one */
 } PromAttempt;
 
-/* The model that its call goes to: its own, or the one that is to review. */
+/*
+ * The model that its call goes to: its own, or the one that is to review, or to
+ * embed.
+ */
 static inline const PromModel *
 prom_attempt_called(const PromAttempt *attempt)
 {
+	if (attempt->embedder != NULL)
+		return attempt->embedder;
 	return attempt->counsel.model != NULL ? attempt->counsel.model
 										  : attempt->model;
 }

@@ -20,6 +20,7 @@
 #include "compat.h"
 #include "courier.h"
 #include "course.h"
+#include "embedder.h"
 #include "export.h"
 #include "fault.h"
 #include "gate.h"
@@ -432,7 +433,9 @@ send_request(PromWork *work, TimestampTz now)
 	prom_route_sent(attempt);
 	attempt->call = prom_llm_start(http, prom_attempt_called(attempt),
 								   attempt->prompt, trace, left,
-								   attempt->attempt > 1, work);
+								   attempt->attempt > 1 ||
+									   attempt->embedder != NULL,
+								   work);
 	prom_guilt_clear();
 	attempt->prompt = NULL;
 	attempt->chat_failed = false;
@@ -695,6 +698,7 @@ wait_for_work(bool at_once)
 	next = Min(next, prom_meter_next_moment());
 	if (njoined > 0)
 		next = Min(next, prom_work_joined_until(works));
+	next = Min(next, prom_embedder_next_moment());
 	timeout = prom_worker_sooner(timeout, prom_worker_wait_time(next));
 	if (wait_event == 0)
 		wait_event = prom_wait_event_new("PrometheusCaller");
@@ -731,6 +735,7 @@ begin(Datum main_arg)
 	prom_gate_forget_calls(prom_my_database);
 	prom_courier_begin();
 	prom_export_begin();
+	prom_embedder_begin();
 	prom_meter_begin();
 	prom_work_hear_replies();
 	prom_sight_begin();
@@ -775,14 +780,16 @@ prom_caller_main(Datum main_arg)
 		let_joined_go_on(now);
 		prom_courier_drive(http, now);
 		prom_export_drive(http, now);
+		prom_embedder_drive(http, now);
 		prom_meter_drive(http, now);
 		prom_jobs_drive(now);
 		pg_atomic_write_u32(&prom_my_worker->in_flight,
 							in_flight + prom_courier_in_flight() +
 								prom_export_in_flight() +
-								prom_meter_in_flight());
-		if (in_flight == 0 && nkept == 0 && prom_jobs_count() == 0 &&
-			prom_versions_kept() > CACHED_VERSIONS)
+								prom_meter_in_flight() +
+								prom_embedder_in_flight());
+		if (in_flight + prom_embedder_in_flight() + nkept == 0 &&
+			prom_jobs_count() == 0 && prom_versions_kept() > CACHED_VERSIONS)
 			prom_versions_forget();
 		MemoryContextSwitchTo(turn_context);
 		MemoryContextReset(turn_context);

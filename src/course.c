@@ -25,6 +25,7 @@
 #include "outcome.h"
 #include "progress.h"
 #include "prompt.h"
+#include "query.h"
 #include "reuse.h"
 #include "route.h"
 #include "sofia.h"
@@ -76,8 +77,9 @@ prom_course_kind(const PromAttempt *attempt)
 			   : prom_thought_name(attempt->thought);
 }
 
-static void
-add_call(PromFactWriter *writer, const PromAttempt *attempt, int call)
+void
+prom_course_add_call(PromFactWriter *writer, const PromAttempt *attempt,
+					 int call)
 {
 	const PromAmount *reserved = prom_spending_reserved(attempt);
 	Datum values[CALL_COLUMNS] = {0};
@@ -88,7 +90,8 @@ add_call(PromFactWriter *writer, const PromAttempt *attempt, int call)
 	values[CALL_ATTEMPT] = Int32GetDatum(attempt->attempt);
 	values[CALL_TURN] = Int32GetDatum(
 		attempt->thought == PROM_THOUGHT_PLAN ||
-				attempt->thought == PROM_THOUGHT_SUMMARY
+				attempt->thought == PROM_THOUGHT_SUMMARY ||
+				attempt->thought == PROM_THOUGHT_EMBED
 			? 0
 			: attempt->turn);
 	values[CALL_CALL] = Int32GetDatum(call);
@@ -269,7 +272,7 @@ begin_turn(PromFactWriter *writer, PromAttempt *attempt,
 		!may_send(writer, attempt, loaded, tokens, now) ||
 		!may_spend(writer, attempt, attempt->model, loaded, tokens, now))
 		return bytes;
-	add_call(writer, attempt, 1);
+	prom_course_add_call(writer, attempt, 1);
 	attempt->next = PROM_NEXT_SEND;
 	return bytes;
 }
@@ -304,7 +307,7 @@ begin_counsel(PromFactWriter *writer, PromAttempt *attempt,
 	}
 	attempt->call_id = prom_fact_next_id();
 	attempt->prompt = prompt;
-	add_call(writer, attempt, -before);
+	prom_course_add_call(writer, attempt, -before);
 	attempt->next = PROM_NEXT_SEND;
 	return prom_prompt_bytes(prompt);
 }
@@ -408,7 +411,7 @@ begin_thought(PromFactWriter *writer, PromAttempt *attempt,
 		attempt->next = PROM_NEXT_CHAT;
 		return 0;
 	}
-	add_call(writer, attempt, number_of(attempt->thought));
+	prom_course_add_call(writer, attempt, number_of(attempt->thought));
 	attempt->next = PROM_NEXT_SEND;
 	return prom_prompt_bytes(attempt->prompt);
 }
@@ -504,6 +507,9 @@ take_turn(PromFactWriter *writer, PromAttempt *attempt,
 
 	if (progress->npending == 0 && attempt->thinks && !progress->recalled)
 	{
+		if (!progress->embedded &&
+			prom_query_begin(writer, attempt, loaded, now))
+			return loaded->bytes;
 		attempt->next = PROM_NEXT_RECALL;
 		return 0;
 	}
@@ -600,7 +606,7 @@ prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 	bool reaches = false;
 	PromAdmission came;
 
-	attempt->counsel.model = NULL;
+	attempt->counsel.model = attempt->embedder = NULL;
 	attempt->thought = PROM_THOUGHT_NONE;
 	attempt->thinks = attempt->has_hash = false;
 	attempt->makes_tool = loaded->makes_tool;

@@ -15,6 +15,10 @@ extern int64 prom_course_go_on(PromFactWriter *writer, PromAttempt *attempt,
 							   const PromLoaded *loaded, bool begun,
 							   TimestampTz now);
 
+/* Write the attempt's call, of this number in its turn. */
+extern void prom_course_add_call(PromFactWriter *writer,
+								 const PromAttempt *attempt, int call);
+
 /* The kind of step that the attempt's call, or job of a model, makes. */
 extern const char *prom_course_kind(const PromAttempt *attempt);
 

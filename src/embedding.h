@@ -7,8 +7,7 @@
 
 #include "utils/array.h"
 
-/* Numbers of one. */
-#define PROM_MAX_DIMENSIONS 16384
+#include "model.h"
 
 /* Raise unless it can be compared with others. */
 extern void prom_embedding_check(ArrayType *embedding);

@@ -21,6 +21,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
+#include "embedded.h"
 #include "evidence.h"
 #include "eviction.h"
 #include "mark.h"
@@ -180,8 +181,10 @@ consolidate_one(const PromMemoryOwner *owner, int64 memory_id, const char *kind,
 	if (prom_execute_now(consolidate_sql, 4, types, values, NULL, false) !=
 		SPI_OK_INSERT)
 		elog(ERROR, "could not write prometheus._memory");
-	if (SPI_processed > 0)
-		prom_eviction_run(owner, "vault", memory_id, true);
+	if (SPI_processed == 0)
+		return;
+	prom_embedded_move(memory_id);
+	prom_eviction_run(owner, "vault", memory_id, true);
 }
 
 /* All are locked before any is written: so it is in one order. */

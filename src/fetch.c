@@ -91,20 +91,8 @@ list_as_done(PromFetch *fetch)
 static void
 fail(PromFetch *fetch, const char *what, const char *words)
 {
-	char line[MAX_ERROR_BODY + 1];
-	size_t used;
-
-	prom_text_one_line(fetch->error, sizeof(fetch->error), what, strlen(what));
-	used = strlen(fetch->error);
-	if (words != NULL && *words != '\0')
-	{
-		prom_text_one_line(line, sizeof(line), words, strlen(words));
-		prom_secret_redact(line, fetch->key);
-		memcpy(fetch->error + used, ": ", 2);
-		used += 2;
-		prom_text_one_line(fetch->error + used, sizeof(fetch->error) - used,
-						   line, strlen(line));
-	}
+	prom_secret_explain(fetch->error, sizeof(fetch->error), what, words,
+						fetch->key, NULL, 0);
 	fetch->result.error = fetch->error;
 }
 

@@ -10,7 +10,7 @@
  *
  * Of embeddings the sketches of all are looked at, in an index that has them;
  * the nearest are compared exactly.  So of few all are.  Of kinds for which
- * pgvector has an index, that finds the nearest.
+ * pgvector has an index, that finds the nearest, if all embeddings were given.
  */
 #include "postgres.h"
 
@@ -18,6 +18,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 
+#include "embedded.h"
 #include "embedding.h"
 #include "memory.h"
 #include "moment.h"
@@ -79,12 +80,15 @@ enum
 	FIND_EMBEDDING = FIND_PLAIN,
 	FIND_SKETCH,
 	FIND_NEAR,
+	FIND_SPACE,
 	FINDS
 };
 
 typedef struct Find
 {
 	const PromMemoryQuery *query;
+	ArrayType *embedding; /* the query's, or one that is known; or NULL */
+	bool has_space;       /* models make embeddings for the agent */
 	Datum values[FINDS];
 } Find;
 
@@ -204,30 +208,83 @@ static PromStatement by_importance_statement = {
 	NULL,
 };
 
-/* Each row is one that is near; the last column is null if it does not fit. */
-static const char by_embedding_sql[] =
-	"SELECT s.memory_id, s.version, f.cosine FROM ("
-	"   SELECT d.memory_id, d.version FROM (SELECT m.memory_id, m.version,"
-	"       prometheus._sketch_distance(m.sketch, $8) AS distance"
-	"     FROM prometheus._memory m"
-	"     WHERE m.owner OPERATOR(pg_catalog.=) $1"
-	"       AND m.agent OPERATOR(pg_catalog.=) $3"
-	"       AND m.kind OPERATOR(pg_catalog.=) ANY ($4)"
-	"       AND NOT m.forgotten AND m.embedding IS NOT NULL OFFSET 0) d"
-	"   WHERE d.distance IS NOT NULL"
+/* The sketches of embeddings that were given, and those that were made. */
+#define GIVEN                                                  \
+	"SELECT m.memory_id, m.version,"                           \
+	"   prometheus._sketch_distance(m.sketch, $8) AS distance" \
+	" FROM prometheus._memory m"                               \
+	" WHERE m.owner OPERATOR(pg_catalog.=) $1"                 \
+	"   AND m.agent OPERATOR(pg_catalog.=) $3"                 \
+	"   AND m.kind OPERATOR(pg_catalog.=) ANY ($4)"            \
+	"   AND NOT m.forgotten AND m.embedding IS NOT NULL"
+#define MADE                                        \
+	"SELECT e.memory_id, NULL::pg_catalog.int8,"    \
+	"   prometheus._sketch_distance(e.sketch, $8)"  \
+	" FROM prometheus._memory_embedding e"          \
+	" WHERE e.owner OPERATOR(pg_catalog.=) $1"      \
+	"   AND e.agent OPERATOR(pg_catalog.=) $3"      \
+	"   AND e.kind OPERATOR(pg_catalog.=) ANY ($4)" \
+	"   AND e.space OPERATOR(pg_catalog.=) $10"     \
+	"   AND e.sketch IS NOT NULL"
+
+/* Of those, the nearest s. */
+#define NEAREST(sketches)                  \
+	" FROM (SELECT d.memory_id, d.version" \
+	"   FROM (" sketches " OFFSET 0) d"    \
+	"   WHERE d.distance IS NOT NULL"      \
 	"   ORDER BY d.distance, d.memory_id DESC LIMIT $9) s"
-	" LEFT JOIN LATERAL (SELECT prometheus._cosine(m.embedding, $7) AS cosine"
-	"   FROM prometheus._memory m"
-	"   WHERE m.memory_id OPERATOR(pg_catalog.=) s.memory_id"
-	"     AND m.version OPERATOR(pg_catalog.=) s.version"
-	"     AND m.owner_oid OPERATOR(pg_catalog.=) $2 AND" FITS ") f ON true"
-	" ORDER BY f.cosine DESC NULLS LAST, s.memory_id DESC";
+
+/* How near they are. */
+#define COSINE_OF_GIVEN                                               \
+	"SELECT m.version, prometheus._cosine(m.embedding, $7) AS cosine" \
+	" FROM prometheus._memory m"                                      \
+	" WHERE m.memory_id OPERATOR(pg_catalog.=) s.memory_id"           \
+	"   AND m.version OPERATOR(pg_catalog.=) s.version"               \
+	"   AND m.owner_oid OPERATOR(pg_catalog.=) $2 AND" FITS
+/* A memory has it while it has that kind, and none that was given. */
+#define COSINE_OF_MADE                                      \
+	"SELECT m.version, prometheus._cosine(v.embedding, $7)" \
+	" FROM prometheus._memory m"                            \
+	" JOIN prometheus._memory_embedding e"                  \
+	"   ON e.memory_id OPERATOR(pg_catalog.=) m.memory_id"  \
+	"     AND e.kind OPERATOR(pg_catalog.=) m.kind"         \
+	"     AND e.space OPERATOR(pg_catalog.=) $10"           \
+	"     AND prometheus._seen(e.xid)"                      \
+	" JOIN prometheus._embedding v"                         \
+	"   ON v.hash OPERATOR(pg_catalog.=) e.hash"            \
+	" WHERE s.version IS NULL"                              \
+	"   AND m.memory_id OPERATOR(pg_catalog.=) s.memory_id" \
+	"   AND m.kind OPERATOR(pg_catalog.=) ANY ($4)"         \
+	"   AND m.owner_oid OPERATOR(pg_catalog.=) $2"          \
+	"   AND NOT m.forgotten AND m.embedding IS NULL AND" FITS
+
+/* Each row is one that is near; the last column is null if it does not fit. */
+#define COSINES_OF "SELECT s.memory_id, coalesce(f.version, 0), f.cosine"
+#define IN_ORDER ") f ON true ORDER BY f.cosine DESC NULLS LAST, s.memory_id DESC"
+#define BY_COSINE(sketches, cosines) \
+	COSINES_OF NEAREST(sketches) " LEFT JOIN LATERAL (" cosines IN_ORDER
+
+static const char by_embedding_sql[] = BY_COSINE(GIVEN, COSINE_OF_GIVEN);
+
+#define GIVEN_OR_MADE GIVEN " UNION ALL " MADE
+#define COSINE_OF_EITHER COSINE_OF_GIVEN " UNION ALL " COSINE_OF_MADE
+
+static const char by_any_sql[] = BY_COSINE(GIVEN_OR_MADE, COSINE_OF_EITHER);
 
 static PromStatement by_embedding_statement = {
 	by_embedding_sql,
 	9,
 	{TEXTOID, OIDOID, TEXTOID, TEXTARRAYOID, TIMESTAMPTZOID, INT8OID,
 	 FLOAT4ARRAYOID, BYTEAOID, INT8OID},
+	NULL,
+};
+
+/* The same for an agent for which models make embeddings. */
+static PromStatement by_any_statement = {
+	by_any_sql,
+	10,
+	{TEXTOID, OIDOID, TEXTOID, TEXTARRAYOID, TIMESTAMPTZOID, INT8OID,
+	 FLOAT4ARRAYOID, BYTEAOID, INT8OID, TEXTOID},
 	NULL,
 };
 
@@ -354,7 +411,7 @@ find_by_importance(Find *find, int limit)
 static Candidates
 find_by_sketch(Find *find, int limit)
 {
-	ArrayType *embedding = find->query->embedding;
+	ArrayType *embedding = find->embedding;
 
 	find->values[FIND_LIMIT] = Int64GetDatum(limit);
 	find->values[FIND_EMBEDDING] = PointerGetDatum(embedding);
@@ -366,7 +423,9 @@ find_by_sketch(Find *find, int limit)
 		bool are_all;
 
 		find->values[FIND_NEAR] = Int64GetDatum(near);
-		prom_statement_run(&by_embedding_statement, find->values, NULL, false);
+		prom_statement_run(find->has_space ? &by_any_statement
+										   : &by_embedding_statement,
+						   find->values, NULL, false);
 		are_all = SPI_processed < near;
 		found = read_candidates(limit);
 		if (are_all || found.n == limit)
@@ -421,7 +480,7 @@ static Candidates
 find_by_index(Find *find, const PromMemoryOwner *owner, int limit,
 			  ArrayType **others)
 {
-	ArrayType *embedding = find->query->embedding;
+	ArrayType *embedding = find->embedding;
 	Candidates found = {0};
 	Datum *kinds;
 	bool *nulls;
@@ -462,8 +521,11 @@ find_by_embedding(Find *find, const PromMemoryOwner *owner, int limit)
 {
 	Datum kinds = find->values[FIND_KINDS];
 	ArrayType *others;
-	Candidates found = find_by_index(find, owner, limit, &others);
+	Candidates found = {0};
 
+	/* An index does not have what models have made. */
+	if (!find->has_space)
+		found = find_by_index(find, owner, limit, &others);
 	if (found.n == 0)
 		return find_by_sketch(find, limit);
 	if (ARR_NDIM(others) > 0)
@@ -566,7 +628,7 @@ static void
 find_and_select(Find *find, const PromMemoryOwner *owner, PromWords *words)
 {
 	const PromMemoryQuery *query = find->query;
-	bool fuses = query->embedding != NULL;
+	bool fuses = find->embedding != NULL;
 	int limit = fuses ? Max(MIN_FUSED, POOL * query->k) : query->k;
 	Candidates found = {0};
 
@@ -582,6 +644,22 @@ find_and_select(Find *find, const PromMemoryOwner *owner, PromWords *words)
 	if (found.n == 0)
 		found = find_by_importance(find, query->k);
 	select_best(&found, find->values[FIND_NOW], query->k);
+}
+
+/* What a model has made of the same text is as good as what is given. */
+static void
+find_embedding(Find *find, const PromMemoryOwner *owner)
+{
+	const PromMemoryQuery *query = find->query;
+	PromEmbedded embedded;
+
+	find->embedding = query->embedding;
+	find->has_space = prom_embedded_read(owner->agent, query->text, &embedded);
+	if (!find->has_space)
+		return;
+	find->values[FIND_SPACE] = CStringGetTextDatum(embedded.space);
+	if (find->embedding == NULL && *query->text != '\0')
+		find->embedding = embedded.embedding;
 }
 
 void
@@ -605,6 +683,7 @@ prom_memory_find(const PromMemoryOwner *owner, const PromMemoryQuery *query)
 	find.values[FIND_NOW] = TimestampTzGetDatum(now_or_then());
 	nest_level = NewGUCNestLevel();
 	set_planner();
+	find_embedding(&find, owner);
 	find_and_select(&find, owner, &words);
 	AtEOXact_GUC(true, nest_level);
 }

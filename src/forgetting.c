@@ -17,6 +17,7 @@
 #include "mark.h"
 #include "memory.h"
 #include "role.h"
+#include "wakeup.h"
 #include "xact.h"
 
 /* Whose memory it is; what of it is locked. */
@@ -160,8 +161,11 @@ prom_restore_memory(PG_FUNCTION_ARGS)
 		prom_role_become_owner(&before);
 		written = write_version(restore_sql, PG_GETARG_INT64(0));
 		if (written)
+		{
+			prom_wakeup_memory(PG_GETARG_INT64(0));
 			prom_eviction_run(&found.owner, found.kind, PG_GETARG_INT64(0),
 							  true);
+		}
 		prom_role_restore(&before);
 	}
 	SPI_finish();

@@ -169,6 +169,32 @@ put_era(ReturnSetInfo *result)
 		put(result, "era", "ok", psprintf("%d", era.era), NULL);
 }
 
+/* Memories that models are to embed. */
+static void
+put_embeddings(ReturnSetInfo *result, PromDatabase *db)
+{
+	PromEmbeddings *embeddings = &db->embeddings;
+	char agent[PROM_MAX_NAME + 1];
+	char error[PROM_EXPORT_ERROR];
+	int failing;
+
+	SpinLockAcquire(&embeddings->mutex);
+	failing = embeddings->failing;
+	strlcpy(agent, embeddings->agent, sizeof(agent));
+	strlcpy(error, embeddings->error, sizeof(error));
+	SpinLockRelease(&embeddings->mutex);
+	if (pg_atomic_read_u32(&embeddings->wanted) == 0)
+		put(result, "embeddings", "ok", "no agent has an embedding_model",
+			NULL);
+	else if (failing == 0)
+		put(result, "embeddings", "ok", "are made", NULL);
+	else
+		put(result, "embeddings", "warning",
+			psprintf("those of %d agents fail now, as of %s: %s", failing,
+					 agent, prom_encoding_from_utf8(error)),
+			"prometheus.embedding_call says why. Memories are recalled by words meanwhile; prometheus_set_model() lets it be tried at once.");
+}
+
 static void
 put_database(ReturnSetInfo *result, PromDatabase *db)
 {
@@ -195,6 +221,7 @@ put_database(ReturnSetInfo *result, PromDatabase *db)
 				 prom_guc_max_in_flight),
 		NULL);
 	put_gates(result, db);
+	put_embeddings(result, db);
 	put(result, "scans of the task table", "ok",
 		psprintf(UINT64_FORMAT, pg_atomic_read_u64(&db->rescans)), NULL);
 }

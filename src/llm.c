@@ -23,7 +23,6 @@
 #include "sse.h"
 
 #define MAX_ERROR 500              /* bytes of an error's text */
-#define MAX_WORDS 2000             /* of them that are looked at */
 #define MAX_ERROR_BODY (64 * 1024) /* of an error response that are kept */
 
 /* After a stream's own end mark the peer has this long to end it, ms. */
@@ -43,15 +42,18 @@ typedef enum ReadMode
 
 struct PromCall
 {
-	dlist_node link; /* in done_calls */
+	dlist_node link;  /* in done_calls */
+	dlist_head *done; /* where it is put then */
 	bool is_listed;
-	void *owner;
+	void *owner; /* NULL: it is no task's */
 	PromHttp *http;
 	const PromProvider *provider;
 	PromHttpRequest *request; /* NULL: not begun, or ended */
 	bool asked_stream;
-	bool fresh;   /* asks for a new connection */
-	bool offered; /* tools were, so that it may call them */
+	int embeds;     /* so many texts; 0: it asks for a turn */
+	int dimensions; /* that their embeddings must have; 0: any */
+	bool fresh;     /* asks for a new connection */
+	bool offered;   /* tools were, so that it may call them */
 
 	char *body; /* of the request */
 	size_t body_length;
@@ -108,38 +110,12 @@ hold(PromCall *call, size_t bytes)
 static void
 list_as_done(PromCall *call)
 {
-	dlist_push_tail(&done_calls, &call->link);
+	dlist_push_tail(call->done, &call->link);
 	call->is_listed = true;
 }
 
 
 /* Errors. */
-
-/*
- * Set the error's text: what happened, and the words of another for it, which
- * may be NULL.  Only those can have a key or a part of the prompt in them.
- */
-static void
-set_error_text(PromCall *call, const char *what, const char *words)
-{
-	char line[MAX_WORDS];
-	size_t used;
-
-	prom_text_one_line(call->error, sizeof(call->error), what, strlen(what));
-	used = strlen(call->error);
-	if (words != NULL && *words != '\0' && used + 8 < sizeof(call->error))
-	{
-		prom_text_one_line(line, sizeof(line), words, strlen(words));
-		prom_secret_redact(line, call->key);
-		if (call->body != NULL)
-			prom_secret_hide_quotes(line, call->body, call->body_length);
-		memcpy(call->error + used, ": ", 2);
-		used += 2;
-		prom_text_one_line(call->error + used, sizeof(call->error) - used,
-						   line, strlen(line));
-	}
-	call->reply.error = call->error;
-}
 
 static void
 fail(PromCall *call, const char *error_type, PromRetry retry,
@@ -150,7 +126,9 @@ fail(PromCall *call, const char *error_type, PromRetry retry,
 	reply->ok = false;
 	reply->error_type = error_type;
 	reply->retry = retry;
-	set_error_text(call, what, words);
+	prom_secret_explain(call->error, sizeof(call->error), what, words,
+						call->key, call->body, call->body_length);
+	reply->error = call->error;
 }
 
 /* Fail with what the tables say. */
@@ -229,6 +207,7 @@ judge_turn(PromCall *call)
 {
 	PromTurn *turn = &call->turn;
 	PromReply *reply = &call->reply;
+	PromObjection objection;
 
 	reply->finish_reason = turn->finish_reason;
 	reply->finish = call->provider->finish(turn->finish_reason);
@@ -236,39 +215,32 @@ judge_turn(PromCall *call)
 		reply->finish = "tool"; /* some servers say "stop" here */
 	reply->raw = turn->raw;
 	reply->ambiguous = false;
-	if (strcmp(reply->finish, "filter") == 0)
-		fail(call, "ModelFiltered", PROM_RETRY_NEVER,
-			 "model's answer was withheld by a content filter", turn->refusal);
-	else if (turn->refusal != NULL && *turn->refusal != '\0')
-		fail(call, "ModelRefused", PROM_RETRY_NEVER, "model refused",
-			 turn->refusal);
-	else if (strcmp(reply->finish, "length") == 0)
-		fail(call, "ModelLength", PROM_RETRY_NEVER,
-			 "model's answer was cut off at the limit of tokens", NULL);
-	else if (strcmp(reply->finish, "error") == 0)
-		fail(call, "ModelUnavailable", PROM_RETRY_BACKOFF,
-			 "model gave up its answer", turn->finish_reason);
-	else if (strcmp(reply->finish, "tool") == 0 &&
-			 (turn->ncalls == 0 || !call->offered))
-		fail_unreadable(call, PROM_RETRY_BACKOFF,
-						call->offered ? "it calls no tool, and says that it does"
-									  : "it calls a tool, and none was offered");
-	else if (turn->ncalls > PROM_MAX_CALLS)
-		fail_unreadable(call, PROM_RETRY_BACKOFF, "it calls too many tools");
-	else if (strcmp(reply->finish, "tool") == 0)
+	if (prom_turn_objection(turn, reply->finish, call->offered, &objection))
 	{
-		reply->ok = true;
+		if (objection.error_type == NULL)
+			fail_unreadable(call, PROM_RETRY_BACKOFF, objection.what);
+		else
+			fail(call, objection.error_type, objection.retry, objection.what,
+				 objection.words);
+		return;
+	}
+	reply->ok = true;
+	if (strcmp(reply->finish, "tool") == 0)
 		reply->ncalls = turn->ncalls;
-		if (turn->answer != NULL && *turn->answer != '\0')
-			reply->answer = turn->answer;
-	}
-	else if (turn->answer == NULL || *turn->answer == '\0')
-		fail_unreadable(call, PROM_RETRY_BACKOFF, "the answer is empty");
-	else
-	{
-		reply->ok = true;
+	if (turn->answer != NULL && *turn->answer != '\0')
 		reply->answer = turn->answer;
-	}
+}
+
+/* Embeddings, as they were asked for. */
+static void
+judge_vectors(PromCall *call)
+{
+	PromReply *reply = &call->reply;
+
+	reply->ok = true;
+	reply->vectors = call->turn.vectors;
+	reply->dimensions = call->turn.dimensions;
+	reply->ambiguous = false;
 }
 
 /* A reply was read as far as it goes. */
@@ -294,7 +266,10 @@ finish_turn(PromCall *call, bool was_stream)
 	switch (turn->problem)
 	{
 		case PROM_TURN_FINE:
-			judge_turn(call);
+			if (call->embeds > 0)
+				judge_vectors(call);
+			else
+				judge_turn(call);
 			break;
 		case PROM_TURN_UNREADABLE:
 			fail_unreadable(call, PROM_RETRY_BACKOFF, turn->why);
@@ -327,6 +302,8 @@ finish_body(PromCall *call)
 		body.length -= 3;
 	}
 	call->provider->read_body(&call->turn, body);
+	if (call->embeds > 0)
+		prom_embeddings_check(&call->turn, call->embeds, call->dimensions);
 	finish_turn(call, false);
 }
 
@@ -420,7 +397,9 @@ request_done(void *arg)
 	prom_secret_redact(call->result.headers.request_id, call->key);
 	strip(call);
 	hold(call, (call->turn.raw ? strlen(call->turn.raw) : 0) +
-				   (call->turn.answer ? strlen(call->turn.answer) : 0));
+				   (call->turn.answer ? strlen(call->turn.answer) : 0) +
+				   sizeof(float) * call->turn.nvectors *
+					   call->turn.dimensions);
 	PROM_FAULT("reply-read");
 	blame(NULL);
 	list_as_done(call);
@@ -434,7 +413,7 @@ take_headers(void *arg, const PromHeaders *headers)
 {
 	PromCall *call = arg;
 
-	if (prom_llm_headed != NULL)
+	if (prom_llm_headed != NULL && call->owner != NULL)
 		prom_llm_headed(call->owner, headers);
 }
 
@@ -453,18 +432,6 @@ take_event(void *arg, const char *name, const char *data, size_t length)
 	return true;
 }
 
-/* Is a response of an unclear type a stream?  Its first line tells. */
-static bool
-looks_like_stream(const char *bytes, size_t length)
-{
-	size_t i;
-
-	for (i = 0; i < length; i++)
-		if (strchr(" \t\r\n", bytes[i]) == NULL)
-			return strchr(":die", bytes[i]) != NULL;
-	return false;
-}
-
 static ReadMode
 choose_mode(const PromCall *call, const char *bytes, size_t length)
 {
@@ -476,7 +443,7 @@ choose_mode(const PromCall *call, const char *bytes, size_t length)
 		return READ_STREAM;
 	if (call->asked_stream &&
 		strcmp(headers->content_type, "application/json") != 0 &&
-		looks_like_stream(bytes, length))
+		prom_sse_looks_like(bytes, length))
 		return READ_STREAM;
 	return READ_BODY;
 }
@@ -610,7 +577,7 @@ send_call(PromCall *call, const PromModel *model, const char *url,
 	spec.headers = headers;
 	spec.body = call->body;
 	spec.body_length = call->body_length;
-	spec.stream = model->stream;
+	spec.stream = call->asked_stream;
 	spec.fresh = call->fresh;
 	spec.connect_timeout = model->connect_timeout;
 	spec.first_byte_timeout = model->first_byte_timeout;
@@ -683,6 +650,7 @@ new_call(PromHttp *http, bool stream, void *owner)
 				 errmsg("out of memory"),
 				 errdetail("Failed while starting a call to a model.")));
 	call->owner = owner;
+	call->done = &done_calls;
 	call->http = http;
 	call->asked_stream = stream;
 	call->result.detail = "";
@@ -691,29 +659,32 @@ new_call(PromHttp *http, bool stream, void *owner)
 	return call;
 }
 
-PromCall *
-prom_llm_start(PromHttp *http, const PromModel *model,
-			   const PromPrompt *prompt, const char *trace, int64 deadline_ms,
-			   bool fresh, void *owner)
+static void
+start(PromCall *call, const PromModel *model, const PromPrompt *prompt,
+	  const char *trace, int64 deadline_ms)
 {
-	const PromProvider *provider = prom_provider_find(model->api);
-	PromCall *call;
+	const PromProvider *provider = prom_provider_for(model, prompt);
 	StringInfoData body;
 	char *url = NULL;
 	char *host = NULL;
 
-	if (provider != NULL)
-		(void) prom_provider_url(provider, model, prompt->model, &url, &host);
-	call = new_call(http, model->stream, owner);
 	if (provider == NULL)
 	{
 		fail_to_start(call, "ConfigurationError", PROM_RETRY_NEVER,
-					  "model's api is not known here", NULL);
-		return call;
+					  prompt->embeds
+						  ? "model's api has no embeddings here"
+						  : "model's api is not known here",
+					  NULL);
+		return;
 	}
+	(void) prom_provider_url(provider, model, prompt->model, &url, &host);
 	call->provider = provider;
 	call->offered = prompt->ntools > 0;
-	call->fresh = fresh;
+	if (prompt->embeds)
+	{
+		call->embeds = prompt->nmessages;
+		call->dimensions = prom_embeddings_dimensions(model);
+	}
 	PG_TRY();
 	{
 		initStringInfo(&body);
@@ -732,6 +703,28 @@ prom_llm_start(PromHttp *http, const PromModel *model,
 	pfree(body.data);
 	free(url);
 	free(host);
+}
+
+PromCall *
+prom_llm_start(PromHttp *http, const PromModel *model,
+			   const PromPrompt *prompt, const char *trace, int64 deadline_ms,
+			   bool fresh, void *owner)
+{
+	PromCall *call = new_call(http, model->stream && !prompt->embeds, owner);
+
+	call->fresh = fresh;
+	start(call, model, prompt, trace, deadline_ms);
+	return call;
+}
+
+PromCall *
+prom_llm_start_for(PromHttp *http, const PromModel *model,
+				   const PromPrompt *prompt, dlist_head *done)
+{
+	PromCall *call = new_call(http, model->stream && !prompt->embeds, NULL);
+
+	call->done = done;
+	start(call, model, prompt, NULL, -1);
 	return call;
 }
 
@@ -755,15 +748,21 @@ prom_llm_read(const char *body, bool offered)
 }
 
 PromCall *
-prom_llm_next_done(PromHttp *http)
+prom_llm_next_of(dlist_head *done)
 {
 	PromCall *call;
 
-	if (dlist_is_empty(&done_calls))
+	if (dlist_is_empty(done))
 		return NULL;
-	call = dlist_container(PromCall, link, dlist_pop_head_node(&done_calls));
+	call = dlist_container(PromCall, link, dlist_pop_head_node(done));
 	call->is_listed = false;
 	return call;
+}
+
+PromCall *
+prom_llm_next_done(PromHttp *http)
+{
+	return prom_llm_next_of(&done_calls);
 }
 
 void *

@@ -9,6 +9,8 @@
 #ifndef PROM_LLM_H
 #define PROM_LLM_H
 
+#include "lib/ilist.h"
+
 #include "http.h"
 #include "model.h"
 
@@ -52,11 +54,15 @@ typedef struct PromPrompt
 	const PromToolOffer *tools;
 	int ntools;
 	const char *output_schema; /* of the answer, as JSON in UTF-8; NULL: text */
+	bool embeds;               /* its messages are texts to be embedded */
 	bool strict;               /* the schema obeys the rules of strict mode */
 	const char *model;         /* the provider's name of it, in UTF-8 */
 	int left_out;              /* turns before for which there was no room */
 	int64 until;               /* of a summary: the last outcome that it has */
 } PromPrompt;
+
+/* Texts that are embedded by one request. */
+#define PROM_MAX_EMBEDDED 32
 
 /* What becomes of a call that failed. */
 typedef enum PromRetry
@@ -80,6 +86,8 @@ typedef struct PromReply
 	int64 tokens_out;
 	int64 cached_tokens;
 	int64 reasoning_tokens; /* a part of tokens_out */
+	const float *vectors;   /* of texts that were embedded, one after another */
+	int dimensions;         /* numbers of each */
 
 	const char *error_type; /* ModelUnavailable, ModelTimeout, ... (DESIGN 5) */
 	const char *error;      /* one line, no key, no prompt */
@@ -119,6 +127,15 @@ typedef struct PromCall PromCall;
 extern PromCall *prom_llm_start(PromHttp *http, const PromModel *model,
 								const PromPrompt *prompt, const char *trace,
 								int64 deadline_ms, bool fresh, void *owner);
+
+/*
+ * The same of one that is no task's: it has no owner, and when it has ended it
+ * is in that list, from which prom_llm_next_of() takes it.
+ */
+extern PromCall *prom_llm_start_for(PromHttp *http, const PromModel *model,
+									const PromPrompt *prompt,
+									dlist_head *done);
+extern PromCall *prom_llm_next_of(dlist_head *done);
 
 /* The next call that has ended, or NULL.  The caller frees it. */
 extern PromCall *prom_llm_next_done(PromHttp *http);

@@ -27,6 +27,7 @@
 #include "role.h"
 #include "shmem.h"
 #include "use.h"
+#include "wakeup.h"
 #include "xact.h"
 
 static const char *const kinds_known[] = {"core", "episodic", "semantic",
@@ -277,6 +278,8 @@ prom_memory_add(const PromMemoryOwner *owner, const PromMemory *memory)
 	id = memory->id != 0 ? memory->id : prom_fact_next_id();
 	write.values[WRITE_ID] = Int64GetDatum(id);
 	run(add_sql, &write, SPI_OK_INSERT);
+	if (memory->embedding == NULL)
+		prom_wakeup_memory(id);
 	prom_eviction_run(owner, memory->kind, id, false);
 	return id;
 }

@@ -5,6 +5,9 @@
 #ifndef PROM_MODEL_H
 #define PROM_MODEL_H
 
+/* Numbers that an embedding may have. */
+#define PROM_MAX_DIMENSIONS 16384
+
 /*
  * One version of a model, as prometheus_set_model() stored it.  Every string
  * is NUL-terminated, in the database's encoding, and lives as long as the

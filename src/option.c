@@ -35,6 +35,7 @@ typedef enum OptionType
 	OPTION_INTERVAL, /* text such as "10 s", or a number of seconds */
 	OPTION_SIZE,     /* text such as "16 MB", or a number of bytes */
 	OPTION_ROLES,    /* an array of names of roles */
+	OPTION_MODEL,    /* the name of a model, of at most so many bytes */
 	OPTION_MODELS,   /* an array of names of models */
 	OPTION_OBJECT,   /* an object of at most so many bytes of text */
 	OPTION_LANGUAGE  /* the name of a text search configuration */
@@ -72,6 +73,7 @@ static const Option model_options[] = {
 
 static const Option agent_options[] = {
 	{"approval_timeout", OPTION_INTERVAL, 1000, INT64CONST(366) * 86400000},
+	{"embedding_model", OPTION_MODEL, 1, PROM_MAX_NAME},
 	{"language", OPTION_LANGUAGE, 0, 0},
 	{"max_cost", OPTION_NUMBER, 0, 1000000},
 	{"max_depth", OPTION_INTEGER, 0, 100},
@@ -247,6 +249,15 @@ read_names(const Option *option, JsonbValue *value, const char *wanted, int *n)
 	return names;
 }
 
+static char *
+read_model(const Option *option, JsonbValue *value)
+{
+	if (value->type != jbvString || value->val.string.len < option->min ||
+		value->val.string.len > option->max)
+		raise_value(option, "the name of a model");
+	return pnstrdup(value->val.string.val, value->val.string.len);
+}
+
 static char **
 read_models(const Option *option, JsonbValue *value, int *n)
 {
@@ -335,6 +346,9 @@ check_value(const Option *option, JsonbValue *value)
 			break;
 		case OPTION_ROLES:
 			check_roles(option, value);
+			break;
+		case OPTION_MODEL:
+			(void) read_model(option, value);
 			break;
 		case OPTION_MODELS:
 			(void) read_models(option, value, &n);
@@ -566,6 +580,20 @@ prom_option_memory_limit(Jsonb *options)
 	Reader from = {options, agent_options, lengthof(agent_options)};
 
 	return integer_or(&from, "memory_limit", -1);
+}
+
+char *
+prom_option_embedding_model(Jsonb *options)
+{
+	Reader from = {options, agent_options, lengthof(agent_options)};
+	const Option *option;
+	JsonbValue *value;
+
+	if (options == NULL)
+		return NULL;
+	value = set_option(&from, "embedding_model", &option);
+	return value == NULL || value->type == jbvNull ? NULL
+												   : read_model(option, value);
 }
 
 Oid

@@ -22,6 +22,9 @@ extern void prom_option_read_agent(Jsonb *options, PromAgent *agent);
 /* Of an agent's options, memory_limit; -1: not set. */
 extern int64 prom_option_memory_limit(Jsonb *options);
 
+/* The name of its embedding_model; NULL: none. */
+extern char *prom_option_embedding_model(Jsonb *options);
+
 /* The text search configuration of its language; InvalidOid: none, or gone. */
 extern Oid prom_option_language(Jsonb *options);
 

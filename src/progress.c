@@ -113,6 +113,8 @@ take_thought(PromProgress *progress, uint64 row, const char *kind,
 		progress->summarised = true;
 	else if (strcmp(kind, "recall") == 0)
 		progress->recalled = true;
+	else if (strcmp(kind, "embed") == 0)
+		progress->embedded = true;
 	else if (strcmp(kind, "reflect") == 0)
 		take_reflection(progress, row, strcmp(status, "ok") == 0);
 	else if (strcmp(kind, "plan") == 0)

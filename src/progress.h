@@ -29,6 +29,7 @@ typedef struct PromProgress
 
 	/* What it has thought of in full mode since then. */
 	bool summarised; /* or tried to */
+	bool embedded;   /* what is to be recalled, or tried to */
 	bool recalled;
 	bool planned;       /* well; */
 	int32 plan_attempt; /* the last attempt to, which may have failed */

@@ -39,6 +39,7 @@
 #include "judged.h"
 #include "prompt.h"
 #include "provider/provider.h"
+#include "query.h"
 #include "reflection.h"
 #include "role.h"
 #include "schema.h"
@@ -643,8 +644,8 @@ prom_prompt_read_facts(int64 task_id, int32 attempt, PromPromptFacts *facts)
 
 static PromStatement step_statement = {
 	"SELECT s.kind, coalesce(s.call_id, s.event_id), s.attempt,"
-	" CASE WHEN s.kind OPERATOR(pg_catalog.=) 'review'"
-	"   THEN s.arguments END,"
+	" CASE WHEN s.kind OPERATOR(pg_catalog.=) ANY"
+	"     (ARRAY['review', 'embed']) THEN s.arguments END,"
 	" s.kind OPERATOR(pg_catalog.=) 'recall' AND s.arguments IS NOT NULL"
 	" FROM prometheus._step s"
 	" WHERE s.task_id OPERATOR(pg_catalog.=) $1"
@@ -654,31 +655,43 @@ static PromStatement step_statement = {
 	NULL,
 };
 
+static Jsonb *
+read_json(const char *text)
+{
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
+}
+
+/* The model that a step says was asked, as JSON. */
+static PromModel *
+model_of(Jsonb *json)
+{
+	JsonbValue value;
+	const char *name;
+
+	(void) getKeyJsonValueFromContainer(&json->root, "model", 5, &value);
+	name = pnstrdup(value.val.string.val, value.val.string.len);
+	(void) getKeyJsonValueFromContainer(&json->root, "version", 7, &value);
+	return prom_model_read(name, DatumGetInt64(DirectFunctionCall1(
+									 numeric_int8,
+									 NumericGetDatum(value.val.numeric))));
+}
+
 /* The same of a review by a model; by what its step says of it, as JSON. */
 static void
 build_counsel(int64 task_id, int32 attempt, const char *described,
 			  StringInfo body)
 {
-	Jsonb *json = DatumGetJsonbP(
-		DirectFunctionCall1(jsonb_in, CStringGetDatum(described)));
+	Jsonb *json = read_json(described);
+	PromModel *model = model_of(json);
 	PromPromptFacts facts;
 	PromJudged judged;
-	PromModel *model;
 	JsonbValue value;
-	const char *name;
-	int64 version;
 	int32 step = 0;
 
-	(void) getKeyJsonValueFromContainer(&json->root, "model", 5, &value);
-	name = pnstrdup(value.val.string.val, value.val.string.len);
-	(void) getKeyJsonValueFromContainer(&json->root, "version", 7, &value);
-	version = DatumGetInt64(DirectFunctionCall1(
-		numeric_int8, NumericGetDatum(value.val.numeric)));
 	if (getKeyJsonValueFromContainer(&json->root, "step", 4, &value) != NULL)
 		step = DatumGetInt32(DirectFunctionCall1(
 			numeric_int4, NumericGetDatum(value.val.numeric)));
 	prom_prompt_read_facts(task_id, attempt, &facts);
-	model = prom_model_read(name, version);
 	if (!prom_judged_read(&facts, attempt, step, &judged))
 		elog(ERROR, "task %lld has nothing to be judged at step %d",
 			 (long long) task_id, step);
@@ -712,9 +725,19 @@ build_body(int64 task_id, int32 step, StringInfo body)
 							   step),
 						errhint("SELECT step FROM prometheus.step WHERE task_id = %lld lists them.",
 								(long long) task_id)));
+	attempt = prom_row_int32(0, 3);
+	if (strcmp(prom_row_text(0, 1), PROM_QUERY_KIND) == 0)
+	{
+		PromModel *model = model_of(read_json(prom_row_text(0, 4)));
+
+		prom_prompt_read_facts(task_id, attempt, &facts);
+		prom_provider_build(body, model,
+							prom_query_prompt(facts.source.request, model));
+		return;
+	}
 	if (prom_row_text_or_null(0, 4) != NULL)
 	{
-		build_counsel(task_id, prom_row_int32(0, 3), prom_row_text(0, 4), body);
+		build_counsel(task_id, attempt, prom_row_text(0, 4), body);
 		return;
 	}
 	thought = prom_row_bool(0, 5) ? PROM_THOUGHT_SUMMARY
@@ -726,7 +749,6 @@ build_body(int64 task_id, int32 step, StringInfo body)
 				 errmsg("step %d of task %lld sent nothing to a model", step,
 						(long long) task_id)));
 	before = prom_row_int64(0, 2);
-	attempt = prom_row_int32(0, 3);
 	prom_prompt_read_facts(task_id, attempt, &facts);
 	facts.source.before = before;
 	facts.source.step = step;

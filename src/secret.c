@@ -15,6 +15,10 @@
 
 #include "guc.h"
 #include "secret.h"
+#include "text.h"
+
+/* Bytes of an error's words that are looked at. */
+#define MAX_WORDS 2000
 
 #define MAX_NAME 64
 #define MAX_SECRET (64 * 1024)
@@ -412,4 +416,25 @@ prom_secret_hide_quotes(char *line, const char *body, size_t body_length)
 				strlen(line + at + before + after) + 1);
 		at += strlen(CUT);
 	}
+}
+
+void
+prom_secret_explain(char *text, size_t size, const char *what,
+					const char *words, const char *key, const char *body,
+					size_t length)
+{
+	char line[MAX_WORDS];
+	size_t used;
+
+	prom_text_one_line(text, size, what, strlen(what));
+	used = strlen(text);
+	if (words == NULL || *words == '\0' || used + 8 >= size)
+		return;
+	prom_text_one_line(line, sizeof(line), words, strlen(words));
+	prom_secret_redact(line, key);
+	if (body != NULL)
+		prom_secret_hide_quotes(line, body, length);
+	memcpy(text + used, ": ", 2);
+	used += 2;
+	prom_text_one_line(text + used, size - used, line, strlen(line));
 }

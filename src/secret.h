@@ -36,4 +36,13 @@ extern void prom_secret_black_out(char *text, const char *secret);
 extern void prom_secret_hide_quotes(char *line, const char *body,
 									size_t body_length);
 
+/*
+ * Write what went wrong as one line, and after it the words of another for it,
+ * which may be NULL, without what they tell of keys and of the prompt.  body:
+ * the request's, which they may quote, or NULL.
+ */
+extern void prom_secret_explain(char *text, size_t size, const char *what,
+								const char *words, const char *key,
+								const char *body, size_t length);
+
 #endif

@@ -210,6 +210,10 @@ init_database(PromDatabase *db, LWLockPadded *locks, char **free_space)
 	init_vitals(&db->vitals);
 	pg_atomic_init_u32(&db->exported.asked, 0);
 	SpinLockInit(&db->exported.mutex);
+	pg_atomic_init_u32(&db->embeddings.wanted, 0);
+	pg_atomic_init_u32(&db->embeddings.asked, 0);
+	pg_atomic_init_u64(&db->embeddings.from, PG_INT64_MAX);
+	SpinLockInit(&db->embeddings.mutex);
 	prom_use_init(&db->uses);
 	db->queue_dsa = DSA_HANDLE_INVALID;
 	db->queue_root = InvalidDsaPointer;

@@ -433,6 +433,22 @@ typedef struct PromExported
 } PromExported;
 
 /*
+ * Memories without an embedding, which models of their agents are to make; see
+ * embedder.c.  The first three are atomic, the rest is the caller's, under
+ * mutex, and of an agent whose model fails now.
+ */
+typedef struct PromEmbeddings
+{
+	pg_atomic_uint32 wanted; /* caller: there is an agent with a model */
+	pg_atomic_uint32 asked;  /* agents or models are others: read them */
+	pg_atomic_uint64 from;   /* the lowest id that may be without */
+	slock_t mutex;
+	int failing; /* agents */
+	char agent[PROM_MAX_NAME + 1];
+	char error[PROM_EXPORT_ERROR];
+} PromEmbeddings;
+
+/*
  * Memories that were recalled, by their ids: each belongs to one set.  See
  * use.c.
  */
@@ -551,6 +567,7 @@ typedef struct PromDatabase
 	PromMarks marks;
 	PromVitals vitals;
 	PromExported exported;
+	PromEmbeddings embeddings;
 	PromSpanRing spans;
 	PromUses uses;
 

@@ -13,6 +13,15 @@
 #include "sse.h"
 
 
+bool
+prom_sse_looks_like(const char *bytes, size_t length)
+{
+	for (size_t i = 0; i < length; i++)
+		if (strchr(" \t\r\n", bytes[i]) == NULL)
+			return strchr(":die", bytes[i]) != NULL;
+	return false;
+}
+
 void
 prom_sse_init(PromSse *sse, PromSseHandler handler, void *arg)
 {

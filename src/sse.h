@@ -48,6 +48,9 @@ typedef struct PromSse
 	bool first_line; /* which may start with a byte order mark */
 } PromSse;
 
+/* Is a response of an unclear type a stream?  Its first line tells. */
+extern bool prom_sse_looks_like(const char *bytes, size_t length);
+
 extern void prom_sse_init(PromSse *sse, PromSseHandler handler, void *arg);
 extern PromSseState prom_sse_feed(PromSse *sse, const char *bytes,
 								  size_t length);

@@ -8,7 +8,8 @@
  * number of their rows is the version that verdicts have.
  *
  * Of a memory that was forgotten, or has expired, nothing stays when that was
- * so at the horizon.
+ * so at the horizon.  What a model has made of a text goes when no memory has
+ * it any more, and the requests for that go by their time.
  *
  * Of the rows of tracked tables the last version before the first of a task
  * that is there stays, with all after it: they are what prometheus_undo()
@@ -129,6 +130,28 @@ static struct
 	  "       AND pg_visible_in_snapshot(n.xid, $2)"
 	  "     ORDER BY n.entry_id DESC LIMIT 1)"
 	  "   OR" MEMORY_IS_GONE ")",
+	  ARGUMENTS}},
+	/* Of a kind or a space that it had before. */
+	{"_memory_embedding",
+	 {"DELETE FROM prometheus._memory_embedding x"
+	  " WHERE x.ctid >= $3 AND x.ctid < $4"
+	  " AND (EXISTS (SELECT FROM prometheus._memory_embedding n"
+	  "     WHERE n.memory_id = x.memory_id AND n.made_at > x.made_at"
+	  "       AND n.made_at < $1 AND pg_visible_in_snapshot(n.xid, $2))"
+	  "   OR" MEMORY_IS_GONE ")",
+	  ARGUMENTS}},
+	/* What no memory has; nothing is lost, since it can be made anew. */
+	{"_embedding",
+	 {"DELETE FROM prometheus._embedding x"
+	  " WHERE x.ctid >= $3 AND x.ctid < $4"
+	  " AND x.made_at < $1 AND pg_visible_in_snapshot(x.xid, $2)"
+	  " AND NOT EXISTS (SELECT FROM prometheus._memory_embedding e"
+	  "   WHERE e.hash = x.hash)",
+	  ARGUMENTS}},
+	{"_embedding_call",
+	 {"DELETE FROM prometheus._embedding_call x"
+	  " WHERE x.ctid >= $3 AND x.ctid < $4"
+	  " AND x.ended_at < $1 AND pg_visible_in_snapshot(x.xid, $2)",
 	  ARGUMENTS}},
 	/*
 	 * Those before the newest key frame that was there: what comes after that

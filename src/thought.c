@@ -23,6 +23,7 @@
 #include "judge.h"
 #include "outcome.h"
 #include "plan.h"
+#include "query.h"
 #include "reflection.h"
 #include "schema.h"
 #include "spending.h"
@@ -35,6 +36,8 @@ prom_thought_name(PromThought thought)
 {
 	if (thought == PROM_THOUGHT_SUMMARY)
 		return "recall";
+	if (thought == PROM_THOUGHT_EMBED)
+		return PROM_QUERY_KIND;
 	return thought == PROM_THOUGHT_PLAN ? "plan" : "reflect";
 }
 

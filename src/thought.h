@@ -9,7 +9,7 @@
 #include "attempt.h"
 #include "prompt.h"
 
-/* The kind of its step and of its call: "recall", "plan" or "reflect". */
+/* The kind of its step and of its call: "recall", "plan", "reflect" or "embed". */
 extern const char *prom_thought_name(PromThought thought);
 
 /*

@@ -41,10 +41,16 @@ static bool changed_readers = false;
 /* It let the export of traces begin again; the same. */
 static bool moved_export = false;
 
+/* The lowest id that it remembers; it set an agent or a model; the same. */
+static int64 remembered = PG_INT64_MAX;
+static bool set_embedder = false;
+
 static void
 forget(void)
 {
 	emitted = set_alert = changed_readers = moved_export = false;
+	set_embedder = false;
+	remembered = PG_INT64_MAX;
 	pending = NULL;
 	hints = NULL;
 	npending = allocated = 0;
@@ -75,6 +81,26 @@ prom_wakeup_changed(void)
 		return;
 	pg_atomic_write_u32(&db->changed, 1);
 	prom_shmem_wake(&db->worker[PROM_PUBLISHER]);
+}
+
+/* Who asks for agents reads what was committed before, so it need not know. */
+static void
+wake_embedder(PromDatabase *db)
+{
+	PromEmbeddings *embeddings = &db->embeddings;
+	uint64 lowest = pg_atomic_read_u64(&embeddings->from);
+
+	pg_memory_barrier();
+	if (!set_embedder && pg_atomic_read_u32(&embeddings->wanted) == 0)
+		return;
+	while ((uint64) remembered < lowest &&
+		   !pg_atomic_compare_exchange_u64(&embeddings->from, &lowest,
+										   (uint64) remembered))
+		;
+	if (set_embedder)
+		pg_atomic_write_u32(&embeddings->asked, 1);
+	pg_write_barrier();
+	prom_shmem_wake(&db->worker[PROM_CALLER]);
 }
 
 static void
@@ -111,6 +137,8 @@ after_commit(void)
 		pg_atomic_write_u32(&db->exported.asked, 1);
 		prom_shmem_wake(&db->worker[PROM_CALLER]);
 	}
+	if ((set_embedder || remembered != PG_INT64_MAX) && db != NULL)
+		wake_embedder(db);
 	if (npending > 0 || emitted)
 		prom_wakeup_changed();
 }
@@ -122,7 +150,8 @@ xact_callback(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_COMMIT:
 			if (npending > 0 || emitted || set_alert || changed_readers ||
-				moved_export || changed_in != InvalidSubTransactionId)
+				moved_export || set_embedder || remembered != PG_INT64_MAX ||
+				changed_in != InvalidSubTransactionId)
 				after_commit();
 			forget();
 			break;
@@ -227,6 +256,18 @@ void
 prom_wakeup_export(void)
 {
 	moved_export = true;
+}
+
+void
+prom_wakeup_memory(int64 memory_id)
+{
+	remembered = Min(remembered, memory_id);
+}
+
+void
+prom_wakeup_embedder(void)
+{
+	set_embedder = true;
 }
 
 bool

@@ -31,6 +31,13 @@ extern void prom_wakeup_readers(void);
 /* The export of traces begins elsewhere: let the caller look. */
 extern void prom_wakeup_export(void);
 
+/*
+ * A memory is remembered that may be without an embedding; agents or models are
+ * others: let the caller look.
+ */
+extern void prom_wakeup_memory(int64 memory_id);
+extern void prom_wakeup_embedder(void);
+
 /* Facts that listeners are told of were committed just now. */
 extern void prom_wakeup_changed(void);
 

@@ -177,7 +177,7 @@ write_stop()
 start_model()
 {
 	local port='' end=$((SECONDS + patience))
-	cp fake_llm.py fake_formats.py "$dir"
+	cp fake_llm.py fake_embeddings.py fake_formats.py "$dir"
 	: >"$dir/port"
 	if [ -n "$keep" ]; then
 		setsid python3 "$dir/fake_llm.py" --stay </dev/null >"$dir/port" 2>"$dir/log" &

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""A model server for tests, the demo and benchmarks: chat completions by script, and the formats of fake_formats.py.
+"""A model server for tests, the demo and benchmarks: chat completions by script, the formats of fake_formats.py, and
+embeddings (fake_embeddings.py).
 
     fake_llm.py [--port N] [--tls CERT KEY] [--keep N] [--stay]
 
@@ -160,6 +161,7 @@ import ssl
 import sys
 import time
 
+import fake_embeddings
 import fake_formats
 
 ANSWER = "The answer is 42."
@@ -205,9 +207,11 @@ def behaviour(pattern):
 
 class Request:
     __slots__ = ("method", "path", "headers", "raw", "at", "connection", "n", "body", "model", "stream", "keep_alive",
-                 "form", "extra")
+                 "form", "extra", "embeds")
 
     def last_user(self):
+        if self.embeds:
+            return json.dumps(self.body["input"])
         for message in reversed(self.body.get("messages", ())):
             if message.get("role") == "user":
                 content = message.get("content")
@@ -309,7 +313,8 @@ class Connection(asyncio.Protocol):
         if path.startswith("/tool/"):
             return self.answer_tool(request, path.split("/")[2:])
         request.form, match = fake_formats.find(path)
-        if request.method != "POST" or not (request.form or path.endswith("/chat/completions")):
+        request.embeds = path.endswith("/embeddings")
+        if request.method != "POST" or not (request.form or request.embeds or path.endswith("/chat/completions")):
             return self.send_error(404, "no such path", "not_found_error")
         try:
             request.body = json.loads(request.raw)
@@ -321,7 +326,8 @@ class Connection(asyncio.Protocol):
             return self.send_error(400, str(wrong))
         except (ValueError, KeyError, TypeError):
             return self.send_error(400, "the request is not a JSON object with a model", "invalid_request_error")
-        self.answer(request)
+        if not (request.embeds and fake_embeddings.answer(self, request)):
+            self.answer(request)
 
     def answer_hook(self, request, words):
         """A receiver of webhooks: its path says how it behaves."""
@@ -444,6 +450,8 @@ class Connection(asyncio.Protocol):
         self.send_json({"error": {"message": message, "type": error_type, "param": None, "code": code}}, status, extra)
 
     def send_answer(self, text, **more):
+        if self.request.embeds:
+            return self.send_json(fake_embeddings.reply(self.request.body))
         if self.request.stream:
             self.write(self.head(200, SSE, None) + chunk(stream_of(self.request, text, **more)) + b"0\r\n\r\n")
         else:

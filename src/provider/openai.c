@@ -44,8 +44,11 @@ static const PromFinish finishes[] = {
 	{"recitation", "filter"},
 };
 
+/* And those of requests for embeddings. */
 static const char *const members[] = {
 	"model",
+	"input",
+	"encoding_format",
 	"messages",
 	"tools",
 	"response_format",

@@ -45,6 +45,16 @@ prom_provider_find(const char *api)
 }
 
 const PromProvider *
+prom_provider_for(const PromModel *model, const PromPrompt *prompt)
+{
+	const PromProvider *provider = prom_provider_find(model->api);
+
+	if (!prompt->embeds)
+		return provider;
+	return provider == &prom_provider_openai ? &prom_provider_embeddings : NULL;
+}
+
+const PromProvider *
 prom_provider_of_turn(PromSlice turn)
 {
 	for (int i = 0; i < lengthof(providers); i++)
@@ -272,7 +282,7 @@ void
 prom_provider_build(StringInfo body, const PromModel *model,
 					const PromPrompt *prompt)
 {
-	const PromProvider *provider = prom_provider_find(model->api);
+	const PromProvider *provider = prom_provider_for(model, prompt);
 
 	if (prom_llm_is_function(model->api))
 		build_in(&prom_provider_openai, body, model, prompt);
@@ -305,6 +315,7 @@ prom_turn_clear(PromTurn *turn)
 	free(turn->raw);
 	free(turn->answer);
 	free(turn->refusal);
+	free(turn->vectors);
 	prom_turn_init(turn);
 }
 
@@ -317,4 +328,46 @@ prom_turn_set_problem(PromTurn *turn, PromTurnProblem problem,
 		return;
 	turn->problem = problem;
 	turn->why = why;
+}
+
+bool
+prom_turn_objection(const PromTurn *turn, const char *finish, bool offered,
+					PromObjection *objection)
+{
+	bool calls = strcmp(finish, "tool") == 0;
+
+	*objection = (PromObjection){.retry = PROM_RETRY_NEVER};
+	if (strcmp(finish, "filter") == 0)
+	{
+		objection->error_type = "ModelFiltered";
+		objection->what = "model's answer was withheld by a content filter";
+		objection->words = turn->refusal;
+	}
+	else if (turn->refusal != NULL && *turn->refusal != '\0')
+	{
+		objection->error_type = "ModelRefused";
+		objection->what = "model refused";
+		objection->words = turn->refusal;
+	}
+	else if (strcmp(finish, "length") == 0)
+	{
+		objection->error_type = "ModelLength";
+		objection->what = "model's answer was cut off at the limit of tokens";
+	}
+	else if (strcmp(finish, "error") == 0)
+	{
+		objection->error_type = "ModelUnavailable";
+		objection->retry = PROM_RETRY_BACKOFF;
+		objection->what = "model gave up its answer";
+		objection->words = turn->finish_reason;
+	}
+	else if (calls && !offered)
+		objection->what = "it calls a tool, and none was offered";
+	else if (calls && turn->ncalls == 0)
+		objection->what = "it calls no tool, and says that it does";
+	else if (turn->ncalls > PROM_MAX_CALLS)
+		objection->what = "it calls too many tools";
+	else if (!calls && (turn->answer == NULL || *turn->answer == '\0'))
+		objection->what = "the answer is empty";
+	return objection->what != NULL;
 }

@@ -12,6 +12,7 @@
 #include "lib/stringinfo.h"
 
 #include "llm.h"
+#include "model.h"
 #include "text.h"
 #include "toolcall.h"
 
@@ -41,6 +42,11 @@ typedef struct PromTurn
 	char *answer;
 	char *refusal;
 	int ncalls; /* tool calls that it asks for */
+
+	/* Of texts that were to be embedded: a row for each, malloc'd. */
+	float *vectors;
+	int nvectors;
+	int dimensions;
 
 	int64 tokens_in; /* -1: not reported */
 	int64 tokens_out;
@@ -107,6 +113,10 @@ typedef struct PromProvider
 /* The provider of an api, or NULL. */
 extern const PromProvider *prom_provider_find(const char *api);
 
+/* What a prompt is sent in to a model; NULL: its api has nothing for that. */
+extern const PromProvider *prom_provider_for(const PromModel *model,
+											 const PromPrompt *prompt);
+
 /* The one whose form a turn has that calls tools. */
 extern const PromProvider *prom_provider_of_turn(PromSlice turn);
 
@@ -159,6 +169,22 @@ extern void prom_provider_add_offer(StringInfo body,
 extern void prom_provider_build(StringInfo body, const PromModel *model,
 								const PromPrompt *prompt);
 
+/* What is against a turn that came to its end, and what becomes of it. */
+typedef struct PromObjection
+{
+	const char *error_type; /* NULL: it is unreadable, */
+	PromRetry retry;
+	const char *what;
+	const char *words; /* the provider's own, or NULL */
+} PromObjection;
+
+/*
+ * False: it is an answer, or calls tools, which were offered.  finish is our
+ * word for why it ended.
+ */
+extern bool prom_turn_objection(const PromTurn *turn, const char *finish,
+								bool offered, PromObjection *objection);
+
 extern void prom_turn_init(PromTurn *turn);
 extern void prom_turn_clear(PromTurn *turn);
 extern void prom_turn_set_problem(PromTurn *turn, PromTurnProblem problem,
@@ -166,6 +192,17 @@ extern void prom_turn_set_problem(PromTurn *turn, PromTurnProblem problem,
 
 /* The header of a key at OpenAI, and at Azure. */
 extern const char *prom_provider_openai_key_header(const char *host);
+
+/*
+ * How many numbers a model's embeddings must have, by its extra_body; 0: any.
+ * And are those that were read of so many texts, and as long?  Else that is the
+ * turn's problem.
+ */
+extern int prom_embeddings_dimensions(const PromModel *model);
+extern void prom_embeddings_check(PromTurn *turn, int texts, int dimensions);
+
+/* Not found by an api: what a prompt is sent in that has texts to embed. */
+extern const PromProvider prom_provider_embeddings;
 
 extern const PromProvider prom_provider_anthropic;
 extern const PromProvider prom_provider_gemini;

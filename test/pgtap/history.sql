@@ -12,7 +12,7 @@ GRANT SELECT ON relation TO PUBLIC;
 SELECT set_eq($$SELECT c.relname::text FROM pg_class c
                  WHERE c.relnamespace = 'prometheus'::regnamespace AND c.relkind = 'v' AND c.relname !~ '^_|_history$'
                    AND NOT EXISTS (SELECT FROM relation WHERE name = c.relname)$$,
-              ARRAY['mark', 'queue', 'gate', 'alert', 'worker', 'consumer', 'export', 'subscription', 'delivery', 'dead_letter', 'memory_version', 'memory_evidence'], 'only these have no history');
+              ARRAY['mark', 'queue', 'gate', 'alert', 'worker', 'consumer', 'export', 'subscription', 'delivery', 'dead_letter', 'memory_version', 'memory_evidence', 'memory_embedding', 'embedding_call'], 'only these have no history');
 SELECT results_eq(
     format($$SELECT attname::text, atttypid::regtype::text FROM pg_attribute
               WHERE attrelid = 'prometheus.%I'::regclass AND attnum > 2 ORDER BY attnum$$, name || '_history'),

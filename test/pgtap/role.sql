@@ -64,7 +64,7 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'EXECUTE prometheus_drop_consumer(text)',
     'EXECUTE prometheus_emit(text,jsonb,text)', 'EXECUTE prometheus_event_json(prometheus.event)', 'EXECUTE prometheus._uri(text)',
     'EXECUTE prometheus_mark(text)', 'EXECUTE prometheus_drop_mark(text)',
-    'SELECT prometheus.policy', 'SELECT prometheus.budget', 'SELECT prometheus.verdict', 'SELECT prometheus.approval', 'SELECT prometheus.memory', 'SELECT prometheus.memory_version', 'SELECT prometheus.memory_evidence', 'SELECT prometheus.skill', 'SELECT prometheus.state',
+    'SELECT prometheus.policy', 'SELECT prometheus.budget', 'SELECT prometheus.verdict', 'SELECT prometheus.approval', 'SELECT prometheus.memory', 'SELECT prometheus.memory_version', 'SELECT prometheus.memory_evidence', 'SELECT prometheus.memory_embedding', 'SELECT prometheus.skill', 'SELECT prometheus.state',
     'EXECUTE prometheus._hash(text,text,text)', 'EXECUTE prometheus._may_approve(text,oid)',
     'EXECUTE prometheus_approve(bigint,text)', 'EXECUTE prometheus_reject(bigint,text)',
     'EXECUTE prometheus._review_id(bigint,integer,integer,text,text,text)', 'EXECUTE prometheus._redact(text)',
@@ -114,7 +114,7 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_admin'
     'EXECUTE prometheus_set_policy(text,text,text,regprocedure,jsonb,text,text,text,text,text)',
     'EXECUTE prometheus_set_budget(text,text,bigint,numeric)', 'EXECUTE prometheus_set_alert(text,text)',
     'EXECUTE prometheus_pause(text)', 'EXECUTE prometheus_resume(text)', 'EXECUTE prometheus_storage()',
-    'EXECUTE prometheus_memory_index(text,text,integer,name)',
+    'EXECUTE prometheus_memory_index(text,text,integer,name)', 'SELECT prometheus.embedding_call',
     'EXECUTE prometheus_metrics(text)'], 'what an administrator may besides');
 SELECT is_empty($$SELECT may FROM may WHERE role = 'prometheus_agent_user'
                   EXCEPT SELECT may FROM may WHERE role = 'prometheus_agent_admin'$$, 'an administrator may all of the first');

@@ -306,6 +306,12 @@ SELECT prometheus_set_agent('a', 'echo', run_as => 'prometheus_agent_user');
 SELECT prometheus_set_agent('a', 'echo', run_as => 'pg_monitor');
 \echo :SQLSTATE
 RESET ROLE;
+SELECT prometheus_set_agent('a', 'echo', options => '{"embedding_model": 1}');
+\echo :SQLSTATE
+SELECT prometheus_set_agent('a', 'echo', options => '{"embedding_model": "nobody"}');
+\echo :SQLSTATE
+SELECT prometheus_set_agent('a', 'echo', options => '{"embedding_model": "echo"}');
+\echo :SQLSTATE
 
 -- Tools.
 SELECT prometheus_set_tool(NULL);

@@ -210,6 +210,10 @@ INSERT INTO prometheus._memory_use (memory_id, xid, used_at, uses)
 SELECT memory_id, prometheus._xid(), '2000-01-01', 1 FROM prometheus.memory;
 INSERT INTO prometheus._evidence (memory_id, number, xid, task_id, found_at, score, confidence)
 SELECT memory_id, 1, prometheus._xid(), 1, '2000-01-01', 1, 0.5 FROM prometheus.memory;
+INSERT INTO prometheus._embedding (hash, space, xid, made_at, embedding) VALUES ('h', 's', prometheus._xid(), '2000-01-01', '{1,2}');
+INSERT INTO prometheus._memory_embedding (memory_id, xid, made_at, owner, agent, kind, space, hash, sketch)
+SELECT memory_id, prometheus._xid(), '2000-01-01', owner, agent, kind, 's', 'h', prometheus._sketch('{1,2}') FROM prometheus.memory;
+INSERT INTO prometheus._embedding_call (call_id, xid, sent_at, ended_at, texts, agent, model) VALUES (1, prometheus._xid(), '2000-01-01', '2000-01-02', 1, 'a', 'm');
 SELECT prometheus_save_state('default', jsonb_build_object('n', n, 'text', repeat(md5('x'), 100))) FROM generate_series(1, 3) n;
 INSERT INTO prometheus._approval (approval_id, task_id, attempt, step, xid, requested_at, expires_at, tool, policy,
                                   approvers, target_hash, arguments)

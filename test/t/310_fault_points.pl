@@ -25,9 +25,10 @@ sub sql { return $node->safe_psql('postgres', $_[0]); }
 
 # The points, from the table in the source; true: an ERROR has a place there.
 # What is deleted in a while is not for here: those of retention are in 491, those
-# of deliveries in 504, those of alerts in 511, and those of the export in 721.
+# of deliveries in 504, those of alerts in 511, those of the export in 721, and
+# those of embeddings in 253.
 my %points = slurp_file('src/fault.c') =~ /^\t\{"([a-z-]+)", (true|false)\},$/mg;
-my @names = grep { !/^(?:retention|deliver|distribute|alert|use|export)-/ } sort keys %points;
+my @names = grep { !/^(?:retention|deliver|distribute|alert|use|export|embed)-/ } sort keys %points;
 
 # Reached only when a process begins or ends, or a task crashed the server.
 my $at_start = qr/scan|admit|waiting|checkpoint|^worker|^launcher/;

@@ -148,6 +148,13 @@ sql("SELECT prometheus_supersede_memory($superseded, 'is right')");
 sql(qq{INSERT INTO prometheus._memory_use (memory_id, xid, used_at, uses) SELECT memory_id, prometheus._xid(), now() - n * interval '11 days', 9 - n FROM prometheus._memory, generate_series(1, 5) n WHERE version = 1;
 	INSERT INTO prometheus._evidence (memory_id, number, xid, task_id, found_at, confidence) SELECT memory_id, n, prometheus._xid(), $task{young}, now(), 0.5 FROM prometheus._memory, generate_series(1, 2) n WHERE version = 1;
 	INSERT INTO prometheus._memory_entry (owner_oid, owner, agent, kind, entry_id, first_entry, place, memory_id, xid) SELECT owner_oid, owner, agent, content, n, greatest(n, 1), 0, memory_id, prometheus._xid() FROM prometheus._memory, generate_series(1, 3) n WHERE version = 1});
+
+# Each of them has two embeddings, one of a space of before; one text is nobody's.
+sql(q{INSERT INTO prometheus._embedding (hash, space, xid, made_at, embedding) SELECT md5(content || s), s, prometheus._xid(), now() - interval '35 days', '{1}' FROM prometheus._memory, unnest('{new,old}'::text[]) s WHERE version = 1;
+	INSERT INTO prometheus._memory_embedding (memory_id, xid, made_at, owner, agent, kind, space, hash, sketch)
+	SELECT memory_id, prometheus._xid(), now() - d * interval '1 day', owner, agent, kind, s, md5(content || s), '' FROM prometheus._memory, (VALUES ('new', 35), ('old', 36)) v (s, d) WHERE version = 1;
+	INSERT INTO prometheus._embedding (hash, space, xid, made_at, embedding) SELECT n, 'new', prometheus._xid(), now() - n * interval '1 day', '{1}' FROM unnest('{20,40}'::int[]) n;
+	INSERT INTO prometheus._embedding_call (call_id, xid, sent_at, ended_at, texts, agent, model) SELECT n, prometheus._xid(), now(), now() - n * interval '1 day', 1, 'a', 'm' FROM unnest('{20,40}'::int[]) n});
 sql(join ';', (q{SELECT prometheus_set_agent('unused', 'm')}) x 3,
 	map { "SELECT prometheus_set_budget('agent:unused', 'hour', tokens => $_)" } qw(1 2 3 NULL));
 sql(q{SELECT prometheus_set_policy('justica.learning', effect => 'off')});
@@ -288,6 +295,11 @@ is(sql(q{SELECT content || ' ' || string_agg(extract(day FROM date_trunc('day', 
 is(sql(q{SELECT count(*) FROM prometheus._memory_use WHERE memory_id NOT IN (SELECT memory_id FROM prometheus._memory)}), 0, 'and none of those that have gone');
 is(sql(q{SELECT string_agg(DISTINCT content, ',' ORDER BY content) FROM prometheus._evidence LEFT JOIN prometheus._memory USING (memory_id)}), 'expires,is kept,is right,is used', 'nor evidence');
 is(sql(q{SELECT string_agg(kind || ' ' || entry_id, ',' ORDER BY kind, entry_id) FROM prometheus._memory_entry}), 'expires 3,is kept 3,is right 3,is used 3', 'lists of memories: what nobody reads any more, and of those that have gone');
+is(sql(q{SELECT string_agg(content || ' ' || space, ', ' ORDER BY content) FROM prometheus._memory_embedding e LEFT JOIN prometheus._memory m ON m.memory_id = e.memory_id AND m.version = 1}),
+	'expires new, is kept new, is right new, is used new', 'nor embeddings, and none of a space of before');
+is(sql(q{SELECT string_agg(coalesce(content, hash), ', ' ORDER BY hash ~ '^..$', content) FROM prometheus._embedding v LEFT JOIN (prometheus._memory_embedding e JOIN prometheus._memory m ON m.memory_id = e.memory_id AND m.version = 1) USING (hash)}),
+	'expires, is kept, is right, is used, 20', 'what was made of texts that no memory has is gone, in time');
+is(sql(q{SELECT string_agg(call_id::text, ',') FROM prometheus._embedding_call}), 20, 'and so are the requests');
 is(sql("SELECT prometheus_restore_memory($remembered)"), 'f', 'what has gone cannot be brought back');
 is(sql(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM prometheus._state WHERE key = 'state'}), '1,3,4', 'versions of states');
 is(sql(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM prometheus._state WHERE key = 'long' AND version <> 2}), '1,4,5', '... and the key frame of one that stays');

@@ -85,11 +85,13 @@ if [ "$what" = all ]; then
 	build rate_test
 	build otlp_test
 	build reply_test
+	build embeddings_test
 	run "$work/text_test"
 	run "$work/codec_test"
 	run "$work/rate_test"
 	run "$work/otlp_test"
 	run "$work/reply_test" test/replies "${PROM_FUZZ_SECONDS:-5}"
+	run "$work/embeddings_test" test/replies "${PROM_FUZZ_SECONDS:-5}"
 fi
 
 build http_check -Wl,--wrap=curl_multi_add_handle
