@@ -216,7 +216,7 @@ is( sql(q{SELECT string_agg(type, ' ' ORDER BY created_at, event_id) FROM promet
 my $keeping = FakeLLM->new;
 my @kept = (url => $keeping->url('/v1'), request => 'ask kept');
 run_tasks('connections are kept',
-	map { task("keep $_", 'fake-slow-300', @kept) } 1 .. 5);
+	map { task("keep $_", 'fake-slow-1500', @kept) } 1 .. 5);
 is($keeping->stats->{open}, 6, 'five of them, and the one that asks');
 run_tasks(
 	'tasks have got over their end',
