@@ -142,7 +142,7 @@ static const char consolidate_sql[] =
 	CONSOLIDATED PROM_MEMORY_NEWEST
 	" AND m.kind OPERATOR(pg_catalog.=) $3 AND NOT m.forgotten"
 	" AND NOT " PROM_MEMORY_IS_PINNED
-	" AND NOT " PROM_MEMORY_IS_TWICE("'vault'");
+	" AND NOT " PROM_MEMORY_IS_TWICE("s.kind OPERATOR(pg_catalog.=) 'vault'");
 
 /* Of several in the order of their ids, before any memory is locked. */
 static void

@@ -25,15 +25,23 @@ typedef struct Found
 {
 	PromMemoryOwner owner;
 	char *kind;
+	char *known_as; /* the kind before it was consolidated */
 	char *content;
 } Found;
+
+/* The kind as which a memory is known: that before it was consolidated. */
+#define KNOWN_AS(m)                                            \
+	"CASE WHEN " m ".kind OPERATOR(pg_catalog.=) 'vault' THEN" \
+	"   coalesce(" m ".metadata OPERATOR(pg_catalog.->>)"      \
+	"     'consolidated_from', 'vault') ELSE " m ".kind END"
+#define M_KNOWN_AS KNOWN_AS("m")
 
 /* False if there is none. */
 static bool
 find(int64 memory_id, Found *found)
 {
 	static const char find_sql[] =
-		"SELECT m.owner, m.owner_oid, m.agent, m.kind, m.content"
+		"SELECT m.owner, m.owner_oid, m.agent, m.kind, m.content," M_KNOWN_AS
 		" FROM prometheus._memory m"
 		" WHERE m.memory_id OPERATOR(pg_catalog.=) $1"
 		" ORDER BY m.version DESC LIMIT 1";
@@ -50,6 +58,7 @@ find(int64 memory_id, Found *found)
 	found->owner.agent = prom_row_text(0, 3);
 	found->kind = prom_row_text(0, 4);
 	found->content = prom_row_text(0, 5);
+	found->known_as = prom_row_text(0, 6);
 	return true;
 }
 
@@ -64,8 +73,11 @@ lock_found(int64 memory_id, Found *found)
 
 	do
 	{
+		PromMemoryKey keys[] = {{found->known_as, found->content},
+								{found->kind, found->content}};
+
 		kind = found->kind;
-		prom_memory_lock(&found->owner, kind, found->content);
+		prom_memory_lock_all(&found->owner, keys, lengthof(keys));
 		if (!find(memory_id, found))
 			return false;
 	} while (strcmp(found->kind, kind) != 0);
@@ -118,7 +130,8 @@ static const char restore_sql[] =
 	RESTORED
 	" AND m.forgotten AND (m.expires_at IS NULL OR m.expires_at"
 	"   OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp())"
-	" AND NOT " PROM_MEMORY_IS_TWICE("m.kind");
+	" AND NOT " PROM_MEMORY_IS_TWICE(
+		"(s.kind OPERATOR(pg_catalog.=) m.kind OR " KNOWN_AS("s") " OPERATOR(pg_catalog.=) " M_KNOWN_AS ")");
 
 PG_FUNCTION_INFO_V1(prom_forget);
 

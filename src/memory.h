@@ -71,13 +71,13 @@ typedef struct PromMemory
 	"     WHERE n.memory_id OPERATOR(pg_catalog.=) $1"          \
 	"     ORDER BY n.version DESC LIMIT 1)"
 
-/* Another memory s of the same content as m, and of a kind, is remembered. */
-#define PROM_MEMORY_IS_TWICE(kind)                                \
+/* Another memory s of the same content as m, and such, is remembered. */
+#define PROM_MEMORY_IS_TWICE(such)                                \
 	"EXISTS (SELECT FROM prometheus._memory s"                    \
 	"   WHERE s.owner OPERATOR(pg_catalog.=) m.owner"             \
 	"     AND s.owner_oid OPERATOR(pg_catalog.=) m.owner_oid"     \
 	"     AND s.agent OPERATOR(pg_catalog.=) m.agent"             \
-	"     AND s.kind OPERATOR(pg_catalog.=) " kind                \
+	"     AND " such                                              \
 	"     AND s.memory_id OPERATOR(pg_catalog.<>) m.memory_id"    \
 	"     AND pg_catalog.md5(s.content) OPERATOR(pg_catalog.=)"   \
 	"       pg_catalog.md5(m.content)"                            \

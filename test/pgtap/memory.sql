@@ -1,7 +1,7 @@
 -- What prometheus_remember(), _recall() and _forget() store, find and refuse,
 -- and who sees it.  The tools of the same names are in t/.
 BEGIN;
-SELECT plan(248);
+SELECT plan(251);
 
 SET LOCAL client_min_messages = error;
 
@@ -550,6 +550,12 @@ SELECT results_eq(format('SELECT version, kind, importance FROM prometheus.memor
                   $$VALUES (2::bigint, 'vault', 0.9::real)$$, 'and gets the higher importance where it is');
 SELECT isnt(prometheus_remember('vaulted', 'Paris is the capital', 'procedural'), :paris::bigint, 'not as another kind');
 SELECT isnt(prometheus_remember('vaulted', 'Rome is the capital'), :rome::bigint, 'what was put into the vault is a memory of its own');
+SELECT prometheus_forget(:paris) \gset
+SELECT prometheus_remember('vaulted', 'Paris is the capital') AS anew \gset
+SELECT is(prometheus_restore_memory(:paris), false, 'what was consolidated does not come back beside the same fact');
+SELECT prometheus_forget(:anew) \gset
+SELECT is(prometheus_restore_memory(:paris), true, 'but without it');
+SELECT is(prometheus_restore_memory(:anew), false, 'beside which the fact does not');
 
 -- Evidence.
 
