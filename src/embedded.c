@@ -41,9 +41,12 @@ bool
 prom_embedded_read(const char *agent, const char *text, PromEmbedded *embedded)
 {
 	Datum values[2] = {CStringGetTextDatum(agent), CStringGetTextDatum(text)};
+	MemoryContext context = CurrentMemoryContext;
 	bool found;
 
 	prom_statement_run_now(&read_statement, values);
+	/* Not that of SPI, which ends before what the caller makes next. */
+	MemoryContextSwitchTo(context);
 	found = SPI_processed > 0;
 	if (found)
 	{
