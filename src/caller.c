@@ -780,7 +780,8 @@ prom_caller_main(Datum main_arg)
 								prom_export_in_flight() +
 								prom_meter_in_flight() +
 								prom_embedder_in_flight());
-		if (in_flight == 0 && prom_embedder_in_flight() == 0 && nkept == 0 && prom_jobs_count() == 0 &&
+		if (in_flight == 0 && prom_embedder_in_flight() == 0 && nkept == 0 &&
+			prom_jobs_count() == 0 &&
 			prom_versions_kept() > CACHED_VERSIONS)
 			prom_versions_forget();
 		MemoryContextSwitchTo(turn_context);

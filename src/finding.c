@@ -257,9 +257,10 @@ static PromStatement by_importance_statement = {
 	"   AND NOT m.forgotten AND m.embedding IS NULL AND" FITS
 
 /* Each row is one that is near; the last column is null if it does not fit. */
-#define BY_COSINE(sketches, cosines)                                                                                      \
-	"SELECT s.memory_id, coalesce(f.version, 0), f.cosine" NEAREST(sketches) " LEFT JOIN LATERAL (" cosines ") f ON true" \
-																			 " ORDER BY f.cosine DESC NULLS LAST, s.memory_id DESC"
+#define FOUND "SELECT s.memory_id, coalesce(f.version, 0), f.cosine"
+#define NEAREST_FIRST " ORDER BY f.cosine DESC NULLS LAST, s.memory_id DESC"
+#define BY_COSINE(sketches, cosines) \
+	FOUND NEAREST(sketches) " LEFT JOIN LATERAL (" cosines ") f ON true" NEAREST_FIRST
 
 static const char by_embedding_sql[] = BY_COSINE(GIVEN, COSINE_OF_GIVEN);
 

@@ -8,8 +8,8 @@
  * number of their rows is the version that verdicts have.
  *
  * Of a memory that was forgotten, or has expired, nothing stays when that was
- * so at the horizon.  What a model has made of a text goes when no memory has it
- * any more, and the requests for that go by their time.
+ * so at the horizon.  What a model has made of a text goes when no memory has
+ * it any more, and the requests for that go by their time.
  *
  * Of the rows of tracked tables the last version before the first of a task
  * that is there stays, with all after it: they are what prometheus_undo()
@@ -128,7 +128,7 @@ static struct
 	  "       AND n.made_at < $1 AND pg_visible_in_snapshot(n.xid, $2))"
 	  "   OR" MEMORY_IS_GONE ")",
 	  ARGUMENTS}},
-	/* What a memory still has; of others' nothing is lost: they are made anew. */
+	/* What a memory has stays; that of a query can be made anew. */
 	{"_embedding",
 	 {"DELETE FROM prometheus._embedding x"
 	  " WHERE x.ctid >= $3 AND x.ctid < $4"
