@@ -337,7 +337,7 @@ walk(void *arg)
 	Embedder *embedder = turn->embedder;
 	PromEmbedded embedded;
 
-	if (!prom_embedded_read(embedder->agent, "", &embedded))
+	if (!prom_embedded_read(embedder->agent, "", "", &embedded))
 	{
 		embedder->walks = false;
 		return;
@@ -511,6 +511,7 @@ walk_turn(PromHttp *http, Embedder *embedder, TimestampTz now)
 {
 	Turn turn = {.embedder = embedder, .now = now};
 
+	embedder->batch.before = embedder->at;
 	if (!in_transaction(walk, &turn))
 	{
 		embedder->not_before = TimestampTzPlusMilliseconds(now, AGAIN);

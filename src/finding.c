@@ -564,7 +564,8 @@ find_embedding(Find *find, const PromMemoryOwner *owner)
 	PromEmbedded embedded;
 
 	find->embedding = query->embedding;
-	find->has_space = prom_embedded_read(owner->agent, query->text, &embedded);
+	find->has_space = prom_embedded_read(owner->agent, owner->name, query->text,
+										 &embedded);
 	if (!find->has_space)
 		return;
 	find->values[FIND_SPACE] = CStringGetTextDatum(embedded.space);

@@ -42,11 +42,11 @@ SELECT nextval('prometheus._fact_id'), 1, m.xid, m.mark, m.created_at, m.owner_o
        'made %(n)d', m.kind, m.content, '{}', m.words
   FROM prometheus._memory m WHERE m.agent = 'bench %(n)d' AND m.embedding IS NOT NULL;
 INSERT INTO prometheus._embedding (hash, space, xid, made_at, embedding)
-SELECT prometheus._hash('embedding', 'vectors', b.content), 'vectors', prometheus._xid(), now(), b.embedding
+SELECT prometheus._hash('embedding', 'vectors of ' || current_user, b.content), 'vectors', prometheus._xid(), now(), b.embedding
   FROM bench_memory b ON CONFLICT DO NOTHING;
 INSERT INTO prometheus._memory_embedding (memory_id, xid, made_at, owner, agent, kind, space, hash, sketch)
 SELECT m.memory_id, m.xid, now(), m.owner, m.agent, m.kind, 'vectors', v.hash, prometheus._sketch(v.embedding)
-  FROM prometheus._memory m JOIN prometheus._embedding v ON v.hash = prometheus._hash('embedding', 'vectors', m.content)
+  FROM prometheus._memory m JOIN prometheus._embedding v ON v.hash = prometheus._hash('embedding', 'vectors of ' || m.owner, m.content)
  WHERE m.agent = 'made %(n)d';
 SELECT prometheus_set_model('vectors', 'openai', 'https://localhost/v1'),
        prometheus_set_agent('made %(n)d', 'echo', options => '{"embedding_model": "vectors"}');
