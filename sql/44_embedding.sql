@@ -12,7 +12,7 @@ CREATE TABLE prometheus._embedding (
 );
 ALTER TABLE prometheus._embedding ALTER embedding SET STORAGE EXTERNAL;
 COMMENT ON TABLE prometheus._embedding IS
-    'What a model made of a text. space: whose embeddings can be compared with each other, the provider''s name of the model and what its extra_body adds. hash: of the space and the first 6000 characters of the text, which are what is embedded; see prometheus._hash(). Retention deletes what no memory has.';
+    'What a model made of a text. space: whose embeddings can be compared with each other, the provider''s name of the model and what its extra_body adds. hash: of the space, the owner and the first 6000 characters of the text, which are what is embedded; see prometheus._hash(). Retention deletes what no memory has.';
 
 CREATE TABLE prometheus._memory_embedding (
     memory_id bigint NOT NULL,

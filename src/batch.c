@@ -22,14 +22,15 @@
 #define LOOKED_AT 500
 
 #define BARE_TEXT PROM_EMBEDDED_TEXT("l.content")
-#define BARE_HASH PROM_EMBEDDED_HASH("$4", "l.content")
+#define BARE_HASH PROM_EMBEDDED_HASH("$4", "l.owner", "l.content")
 
 /* What is not asked for is neither read nor hashed. */
 static PromStatement walk_statement = {
 	"SELECT l.memory_id, l.version, d.text, d.hash,"
 	" d.hash IS NOT NULL AND EXISTS (SELECT FROM prometheus._embedding v"
 	"   WHERE v.hash = d.hash)"
-	" FROM (SELECT m.memory_id, m.version, m.kind, m.expires_at, m.content"
+	" FROM (SELECT m.memory_id, m.version, m.owner, m.kind, m.expires_at,"
+	"   m.content"
 	"   FROM prometheus._memory m WHERE m.agent = $1"
 	"     AND (m.memory_id, m.version) > ($2, $3)"
 	"     AND NOT m.forgotten AND m.embedding IS NULL"

@@ -2,8 +2,8 @@
  * embedded.c
  *	  Embeddings that the models of agents have made, and what they are of.
  *
- * The same text in the same space has one, whoever's it is: so a query that is
- * repeated, or a memory that somebody else has too, costs nothing.  A memory
+ * The same text of the same owner has one in a space: so a query that is
+ * repeated, or a memory that another agent has too, costs nothing.  A memory
  * has it by a row of its own, with the sketch of it, which an index of the
  * owner, agent and kind has: so it is found as one that was given is.
  */
@@ -15,7 +15,7 @@
 #include "embedded.h"
 #include "xact.h"
 
-#define QUERY_HASH PROM_EMBEDDED_HASH("s.space", "$2")
+#define QUERY_HASH PROM_EMBEDDED_HASH("s.space", "$3", "$2")
 #define QUERY_TEXT PROM_EMBEDDED_TEXT("$2")
 
 static PromStatement read_statement = {
@@ -32,18 +32,23 @@ static PromStatement read_statement = {
 	"     FROM prometheus._model x"
 	"     WHERE x.name OPERATOR(pg_catalog.=) n.model"
 	"     ORDER BY x.version DESC LIMIT 1) m OFFSET 0) s",
-	2,
-	{TEXTOID, TEXTOID},
+	3,
+	{TEXTOID, TEXTOID, TEXTOID},
 	NULL,
 };
 
 bool
-prom_embedded_read(const char *agent, const char *text, PromEmbedded *embedded)
+prom_embedded_read(const char *agent, const char *owner, const char *text,
+				   PromEmbedded *embedded)
 {
-	Datum values[2] = {CStringGetTextDatum(agent), CStringGetTextDatum(text)};
+	Datum values[3] = {CStringGetTextDatum(agent), CStringGetTextDatum(text),
+					   CStringGetTextDatum(owner)};
+	MemoryContext context = CurrentMemoryContext;
 	bool found;
 
 	prom_statement_run_now(&read_statement, values);
+	/* Not that of SPI, which ends before what the caller makes next. */
+	MemoryContextSwitchTo(context);
 	found = SPI_processed > 0;
 	if (found)
 	{

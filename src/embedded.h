@@ -19,11 +19,17 @@
  */
 #define PROM_EMBEDDED_CHARACTERS 6000
 
-/* As expressions for statements: what of a text is embedded, and its hash. */
+/*
+ * As expressions for statements: what of a text is embedded, and its hash.  The
+ * owner is in it, so that nobody can find out what others have remembered or
+ * asked.
+ */
 #define PROM_EMBEDDED_TEXT(text) \
 	"pg_catalog.left(" text ", " CppAsString2(PROM_EMBEDDED_CHARACTERS) ")"
-#define PROM_EMBEDDED_HASH(space, text) \
-	"prometheus._hash('embedding', " space ", " PROM_EMBEDDED_TEXT(text) ")"
+#define PROM_EMBEDDED_HASH(space, owner, text)                       \
+	"prometheus._hash('embedding', " space                           \
+	" OPERATOR(pg_catalog.||) ' of ' OPERATOR(pg_catalog.||) " owner \
+	", " PROM_EMBEDDED_TEXT(text) ")"
 
 /* The space of a model m. */
 #define PROM_EMBEDDED_SPACE                                              \
@@ -32,7 +38,7 @@
 	" (m.options OPERATOR(pg_catalog.->) 'extra_body')::pg_catalog.text" \
 	", '')"
 
-/* What is known of a text that an agent looks for. */
+/* What is known of a text that an agent looks for, for an owner. */
 typedef struct PromEmbedded
 {
 	const char *model; /* the agent's embedding_model */
@@ -46,8 +52,8 @@ typedef struct PromEmbedded
  * Read it; false: the agent has no such model, or there is none of its name.
  * As the extension's owner, with SPI connected.
  */
-extern bool prom_embedded_read(const char *agent, const char *text,
-							   PromEmbedded *embedded);
+extern bool prom_embedded_read(const char *agent, const char *owner,
+							   const char *text, PromEmbedded *embedded);
 
 /* The space of a version of a model. */
 extern char *prom_embedded_space(const PromModel *model);

@@ -10,9 +10,9 @@
  *		  ^                    |
  *		  +-- back to before --+ it failed: later, and perhaps fewer at once
  *
- * A walk begins at the first one when a caller begins, when the agent is new
- * here, and when its space changes; when something is remembered, at the lowest
- * id of that (wakeup.c).  So at rest nothing is read, and nothing that was
+ * A walk begins at the first one when a caller begins, and when an agent or a
+ * model is set; when something is remembered, at the lowest id of that
+ * (wakeup.c).  So at rest nothing is read, and nothing that was
  * committed is passed over.  A request that was sent twice, since its caller
  * ended, does no harm: what is there already stays.
  *
@@ -210,10 +210,7 @@ static PromStatement agents_statement = {
 	NULL,
 };
 
-/*
- * Those that are there already find out by themselves whether their space is
- * another one.  What has failed may work now.
- */
+/* Those that are there already find out by themselves what space is theirs. */
 static void
 read_agents(void *arg)
 {
@@ -340,7 +337,7 @@ walk(void *arg)
 	Embedder *embedder = turn->embedder;
 	PromEmbedded embedded;
 
-	if (!prom_embedded_read(embedder->agent, "", &embedded))
+	if (!prom_embedded_read(embedder->agent, "", "", &embedded))
 	{
 		embedder->walks = false;
 		return;
@@ -514,6 +511,7 @@ walk_turn(PromHttp *http, Embedder *embedder, TimestampTz now)
 {
 	Turn turn = {.embedder = embedder, .now = now};
 
+	embedder->batch.before = embedder->at;
 	if (!in_transaction(walk, &turn))
 	{
 		embedder->not_before = TimestampTzPlusMilliseconds(now, AGAIN);
@@ -573,7 +571,10 @@ take_answered(TimestampTz now)
 		}
 }
 
-/* Agents or models are others, or something was remembered. */
+/*
+ * Agents or models are others: what has failed may work now, and what came
+ * without a hint is found.  Or something was remembered.
+ */
 static void
 look_at_hints(TimestampTz now)
 {
@@ -602,7 +603,7 @@ look_at_hints(TimestampTz now)
 				one->is_there = false;
 				one->not_before = 0;
 				one->gate = NULL;
-				one->walks = true;
+				walk_from(one, PG_INT64_MIN);
 			}
 		}
 		/* Before what is walked over is read: see wakeup.c. */

@@ -259,10 +259,10 @@ static PromStatement by_importance_statement = {
 	"   AND NOT m.forgotten AND m.embedding IS NULL AND" FITS
 
 /* Each row is one that is near; the last column is null if it does not fit. */
-#define COSINES_OF "SELECT s.memory_id, coalesce(f.version, 0), f.cosine"
-#define IN_ORDER ") f ON true ORDER BY f.cosine DESC NULLS LAST, s.memory_id DESC"
+#define FOUND "SELECT s.memory_id, coalesce(f.version, 0), f.cosine"
+#define NEAREST_FIRST " ORDER BY f.cosine DESC NULLS LAST, s.memory_id DESC"
 #define BY_COSINE(sketches, cosines) \
-	COSINES_OF NEAREST(sketches) " LEFT JOIN LATERAL (" cosines IN_ORDER
+	FOUND NEAREST(sketches) " LEFT JOIN LATERAL (" cosines ") f ON true" NEAREST_FIRST
 
 static const char by_embedding_sql[] = BY_COSINE(GIVEN, COSINE_OF_GIVEN);
 
@@ -654,7 +654,8 @@ find_embedding(Find *find, const PromMemoryOwner *owner)
 	PromEmbedded embedded;
 
 	find->embedding = query->embedding;
-	find->has_space = prom_embedded_read(owner->agent, query->text, &embedded);
+	find->has_space = prom_embedded_read(owner->agent, owner->name, query->text,
+										 &embedded);
 	if (!find->has_space)
 		return;
 	find->values[FIND_SPACE] = CStringGetTextDatum(embedded.space);

@@ -111,7 +111,10 @@ check_exists(const Target *target)
 						 called)));
 }
 
-/* The scheduler is to read what is paused, and to open a gate. */
+/*
+ * The scheduler is to read what is paused, and to open a gate; and in a copy
+ * the caller has not heard of what was restored.
+ */
 static void
 send_hint(const Target *target, bool opens)
 {
@@ -122,6 +125,8 @@ send_hint(const Target *target, bool opens)
 		hint.target.model = prom_hash_name(target->name);
 	if (opens && target->kind == PROM_GATE_SUBSCRIPTION)
 		hint.key = prom_hash_name(target->name);
+	if (opens && target->kind == PROM_GATE_ALL)
+		prom_wakeup_embedder();
 	prom_wakeup_hint(&hint);
 }
 

@@ -123,7 +123,8 @@ prom_query_begin(PromFactWriter *writer, PromAttempt *attempt,
 	bool reached;
 
 	if (prom_provider_is_blank(request) ||
-		!prom_embedded_read(loaded->agent, request, &embedded) ||
+		!prom_embedded_read(loaded->agent, loaded->source.submitter, request,
+							&embedded) ||
 		embedded.embedding != NULL)
 		return false;
 	attempt->sent_at = now;
@@ -144,7 +145,7 @@ prom_query_begin(PromFactWriter *writer, PromAttempt *attempt,
 	return true;
 }
 
-#define REQUEST_HASH PROM_EMBEDDED_HASH("$2", "t.request")
+#define REQUEST_HASH PROM_EMBEDDED_HASH("$2", "t.submitter", "t.request")
 
 static PromStatement hash_statement = {
 	"SELECT " REQUEST_HASH " FROM prometheus._task t"

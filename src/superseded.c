@@ -140,7 +140,7 @@ static struct
 	  "       AND n.made_at < $1 AND pg_visible_in_snapshot(n.xid, $2))"
 	  "   OR" MEMORY_IS_GONE ")",
 	  ARGUMENTS}},
-	/* What no memory has; nothing is lost, since it can be made anew. */
+	/* What a memory has stays; that of a query can be made anew. */
 	{"_embedding",
 	 {"DELETE FROM prometheus._embedding x"
 	  " WHERE x.ctid >= $3 AND x.ctid < $4"

@@ -34,8 +34,26 @@ SELECT nextval('prometheus._fact_id'), 1, m.xid, m.mark, now() - random() * inte
   FROM prometheus._memory m, bench_memory b WHERE m.agent = 'bench %(n)d';
 """
 
+# The same memories, for another agent, whose embeddings a model has made.
+MADE = """
+INSERT INTO prometheus._memory (memory_id, version, xid, mark, created_at, owner_oid, importance, forgotten, owner,
+                                agent, kind, content, metadata, words)
+SELECT nextval('prometheus._fact_id'), 1, m.xid, m.mark, m.created_at, m.owner_oid, m.importance, false, m.owner,
+       'made %(n)d', m.kind, m.content, '{}', m.words
+  FROM prometheus._memory m WHERE m.agent = 'bench %(n)d' AND m.embedding IS NOT NULL;
+INSERT INTO prometheus._embedding (hash, space, xid, made_at, embedding)
+SELECT prometheus._hash('embedding', 'vectors of ' || current_user, b.content), 'vectors', prometheus._xid(), now(), b.embedding
+  FROM bench_memory b ON CONFLICT DO NOTHING;
+INSERT INTO prometheus._memory_embedding (memory_id, xid, made_at, owner, agent, kind, space, hash, sketch)
+SELECT m.memory_id, m.xid, now(), m.owner, m.agent, m.kind, 'vectors', v.hash, prometheus._sketch(v.embedding)
+  FROM prometheus._memory m JOIN prometheus._embedding v ON v.hash = prometheus._hash('embedding', 'vectors of ' || m.owner, m.content)
+ WHERE m.agent = 'made %(n)d';
+SELECT prometheus_set_model('vectors', 'openai', 'https://localhost/v1'),
+       prometheus_set_agent('made %(n)d', 'echo', options => '{"embedding_model": "vectors"}');
+"""
+
 OURS = "SELECT * FROM prometheus_recall('bench %d', '%s', k => %d)"
-OURS_BOTH = "SELECT * FROM prometheus_recall('bench %d', '%s', k => %d, embedding => '%s')"
+OURS_BOTH = "SELECT * FROM prometheus_recall('%s %d', '%s', k => %d, embedding => '%s')"
 PLAIN = ("SELECT *, ts_rank(words, q) FROM (SELECT n, content, words FROM bench_memory) b, to_tsquery('simple', '%s') q"
          " WHERE words @@ q ORDER BY 5 DESC LIMIT %d")
 PLAIN_VECTOR = "SELECT n, content FROM bench_memory ORDER BY prometheus._cosine(embedding, '%s') DESC LIMIT %d"
@@ -90,12 +108,17 @@ def recall(server, model):
                 return [(OURS % (n, " ".join(query), K), PLAIN % (" | ".join(query), K)) for query in queries]
             measure(db, n, what, ("<", 10), of_words)
 
-        def of_vectors():
+        def of_vectors(agent="bench"):
             vectors = [row[0] for row in db.ask("SELECT embedding FROM bench_memory ORDER BY random() LIMIT %d"
                                                 % QUERIES)]
-            return [(OURS_BOTH % (n, " ".join(some(5, 5000, 3)), K, vector), PLAIN_VECTOR % (vector, K))
+            return [(OURS_BOTH % (agent, n, " ".join(some(5, 5000, 3)), K, vector), PLAIN_VECTOR % (vector, K))
                     for vector in vectors]
         measure(db, n, "three words, embedding", ("<", 100), of_vectors)
+        db.ask(MADE % {"n": n})
+        db.ask("VACUUM ANALYZE prometheus._memory")
+        db.ask("VACUUM ANALYZE prometheus._embedding")
+        db.ask("VACUUM ANALYZE prometheus._memory_embedding")
+        measure(db, n, "the same, made by a model", ("<", 100), lambda: of_vectors("made"))
         table.note("all in %s ms in the system before this one; the embedding has %d numbers, its plain search is a scan"
                    % (BEFORE[n], DIMENSIONS))
         db.ask("DROP TABLE bench_memory")

@@ -2,7 +2,7 @@
 -- sees them.  They are written here as src/embedded.c does; how they are made is
 -- in t/252.
 BEGIN;
-SELECT plan(35);
+SELECT plan(38);
 
 SET LOCAL client_min_messages = error;
 
@@ -41,11 +41,11 @@ SELECT prometheus_remember('sage', 'Given', embedding => '{0,1}') AS given \gset
 RESET ROLE;
 CREATE FUNCTION prom_test_make(id bigint, vector real[], space text DEFAULT 'text-1 {"dimensions": 2}') RETURNS void LANGUAGE sql AS $$
     INSERT INTO prometheus._embedding (hash, space, xid, made_at, embedding)
-    SELECT prometheus._hash('embedding', space, m.content), space, prometheus._xid(), clock_timestamp(), vector
+    SELECT prometheus._hash('embedding', space || ' of ' || m.owner, m.content), space, prometheus._xid(), clock_timestamp(), vector
       FROM prometheus._memory m WHERE m.memory_id = id AND m.version = 1 ON CONFLICT DO NOTHING;
     INSERT INTO prometheus._memory_embedding (memory_id, xid, made_at, owner, agent, kind, space, hash, sketch)
     SELECT m.memory_id, prometheus._xid(), clock_timestamp(), m.owner, m.agent, m.kind, space,
-           prometheus._hash('embedding', space, m.content), prometheus._sketch(vector)
+           prometheus._hash('embedding', space || ' of ' || m.owner, m.content), prometheus._sketch(vector)
       FROM prometheus._memory m WHERE m.memory_id = id ORDER BY m.version DESC LIMIT 1 $$;
 SELECT prom_test_make(:bob, '{1,0}'), prom_test_make(:rain, '{1,1}'), prom_test_make(:snow, '{-1,0}') \g /dev/null
 
@@ -65,6 +65,11 @@ SELECT results_eq('SELECT memory_id, owner, agent, space, dimensions, error FROM
 SET LOCAL ROLE prom_test_other;
 SELECT is_empty('SELECT FROM prometheus.memory_embedding', 'but not for others');
 SELECT is(prom_test_recalled('', '{1,0}'), NULL, 'who recall nothing of it');
+SELECT prometheus_remember('sage', 'Near', embedding => '{1,0}') \g /dev/null
+SELECT prometheus_remember('sage', 'Far', embedding => '{-1,0}') \g /dev/null
+SELECT is(prom_test_recalled('', '{1,0}'), 'Near, Far', 'their own by embeddings');
+SELECT is(prom_test_recalled('bob likes tea'), 'Far, Near', 'nor can they find out what he has');
+SELECT is(prom_test_recalled('Bob likes tea'), 'Far, Near', '... by asking for it');
 SELECT throws_ok('SELECT FROM prometheus.embedding_call', '42501', NULL, 'requests are for administrators');
 SELECT throws_ok('SELECT FROM prometheus._embedding', '42501', NULL, 'and vectors for nobody');
 

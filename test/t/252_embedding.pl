@@ -290,6 +290,15 @@ $task = run('full', 'pepper');
 like(sql("SELECT error FROM prometheus.step WHERE task_id = $task AND kind = 'embed'"), qr/^budget model:m-full per month is used up/, 'nor without money');
 is(scalar(grep { "@{$_->{body}{input}}" =~ /^(salt of the ocean|pepper)$/ } asked()), 0, 'and nothing was');
 
+# Many at once, in the same turns of the caller.
+$node->fake_agent($llm, 'fake-mind', name => 'plain-mind');
+sql(q{SELECT prometheus_set_agent('plain-mind', mode => 'full'), prometheus_set_budget('model:m-full', 'month', tokens => 1000000)});
+sql(qq{SELECT prometheus_submit_many(ARRAY(SELECT 'query ' || n % 7 FROM generate_series(1, 60) n), '$_')}) foreach qw(plain-mind full);
+$node->wait_for('all have ended', q{SELECT count(*) FROM prometheus.task WHERE request LIKE 'query _' AND status = 'completed'}, 120);
+is(sql(q{SELECT count(*) FROM prometheus.step s JOIN prometheus.task t USING (task_id) WHERE t.request LIKE 'query _' AND s.kind = 'recall' AND s.status = 'ok'}), 120, 'many at once');
+is(sql(q{SELECT string_agg(DISTINCT s.status, ',') FROM prometheus.step s JOIN prometheus.task t USING (task_id) WHERE t.request LIKE 'query _' AND s.kind = 'embed'}), 'ok', '... each with its embedding');
+is($node->log_count(qr/terminated by signal 11/), 0, 'and nobody crashed');
+
 # A cancel meanwhile, and a caller that dies meanwhile.
 full('hang', 'fake-hang-before-headers');
 $task = $node->submit(q{'a car', 'hang'});
@@ -305,6 +314,12 @@ $node->wait_for('the server is back', 'SELECT 1', 1);
 $node->wait_task($task, 'completed');
 is(steps($task), 'embed ok, recall ok, plan ok, chat ok, reflect ok', 'the next attempt asks again');
 is(sql("SELECT string_agg(status, ',' ORDER BY call_id) FROM prometheus.call WHERE task_id = $task AND kind = 'embed'"), 'ambiguous,done', 'both calls are there');
+
+# What came without a hint, as from a dump: when all is resumed.
+sql(q{INSERT INTO prometheus._memory (memory_id, version, xid, mark, created_at, owner_oid, importance, forgotten, owner, agent, kind, content, metadata, words)
+	SELECT -1, 1, prometheus._xid(), mark, created_at, owner_oid, importance, forgotten, owner, agent, kind, 'restored', metadata, words FROM prometheus._memory WHERE agent = 'two'});
+sql(q{SELECT prometheus_resume()});
+wait_embedded('two', 2);
 
 # At rest nobody is asked, and nothing is read.
 sql(q{SELECT prometheus_set_agent(name, options => '{"embedding_model": null}') FROM prometheus.agent WHERE name LIKE 'f-%'});
