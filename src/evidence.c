@@ -11,7 +11,8 @@
  *
  * Each is a row more, in the transaction of what it comes from.  What is proven
  * so gets a version whose kind is vault: the memory is the same, with its
- * history.  What is pinned stays where it is.
+ * history.  A procedure goes on to be shown there, and comes back when it does
+ * not succeed so often any more.  What is pinned stays where it is.
  */
 #include "postgres.h"
 
@@ -70,7 +71,7 @@ prom_evidence_read_told(int64 task_id, int32 step, int *n)
 	return told;
 }
 
-/* The newest version of $1, if it is this owner's and of the kind. */
+/* The newest version of $1, if it is this owner's. */
 #define OF_MEMORY                                                     \
 	" FROM prometheus._memory m"                                      \
 	" LEFT JOIN LATERAL (SELECT x.number, x.confidence"               \
@@ -80,15 +81,23 @@ prom_evidence_read_told(int64 task_id, int32 step, int *n)
 	"   AND m.owner OPERATOR(pg_catalog.=) $2"                        \
 	"   AND m.owner_oid OPERATOR(pg_catalog.=) $3"                    \
 	"   AND m.agent OPERATOR(pg_catalog.=) $4"                        \
-	"   AND m.kind OPERATOR(pg_catalog.=) $5 AND NOT m.forgotten"
+	"   AND NOT m.forgotten"
 
 #define ADD_EVIDENCE                                            \
 	"INSERT INTO prometheus._evidence (memory_id, number, xid," \
 	" task_id, found_at, score, confidence)"                    \
 	" SELECT m.memory_id,"                                      \
 	" coalesce(e.number, 0) OPERATOR(pg_catalog.+) 1,"          \
-	" prometheus._xid(), $6, pg_catalog.clock_timestamp(),"     \
-	" $7::pg_catalog.float4,"
+	" prometheus._xid(), $5, pg_catalog.clock_timestamp(),"     \
+	" $6::pg_catalog.float4,"
+
+/* A procedure stays one in the vault. */
+#define IS_PROCEDURE                                   \
+	" AND (m.kind OPERATOR(pg_catalog.=) 'procedural'" \
+	"   OR m.kind OPERATOR(pg_catalog.=) 'vault'"      \
+	"     AND m.metadata OPERATOR(pg_catalog.->>)"     \
+	"       'consolidated_from' OPERATOR(pg_catalog.=) 'procedural')"
+#define IS_FACT " AND m.kind OPERATOR(pg_catalog.=) 'semantic'"
 
 #define RETURNING " RETURNING confidence::pg_catalog.float8"
 
@@ -98,8 +107,8 @@ static const char of_procedure_sql[] =
 	" coalesce(e.confidence, 0) OPERATOR(pg_catalog.+) ("
 	"   CASE WHEN coalesce(e.number, 0) OPERATOR(pg_catalog.<) 5"
 	"     THEN 0.5 ELSE 0.2 END OPERATOR(pg_catalog.*) ("
-	"   CASE WHEN $7 OPERATOR(pg_catalog.>=) " SUCCESS " THEN 1 ELSE 0 END"
-	"     OPERATOR(pg_catalog.-) coalesce(e.confidence, 0)))" OF_MEMORY RETURNING;
+	"   CASE WHEN $6 OPERATOR(pg_catalog.>=) " SUCCESS " THEN 1 ELSE 0 END"
+	"     OPERATOR(pg_catalog.-) coalesce(e.confidence, 0)))" OF_MEMORY IS_PROCEDURE RETURNING;
 
 /* The number of the metadata, from 0 to 1; rounded, it is one of a real. */
 #define GIVEN                                                              \
@@ -110,7 +119,7 @@ static const char of_procedure_sql[] =
 	"     OPERATOR(pg_catalog.->>) 'confidence')::pg_catalog.numeric, 0)," \
 	"     1), 6)::pg_catalog.float4 END"
 
-/* No task of the same trace as $6 has found it. */
+/* No task of the same trace as $5 has found it. */
 #define IS_INDEPENDENT                                            \
 	" AND NOT EXISTS (SELECT"                                     \
 	"   FROM (SELECT v.task_id FROM prometheus._memory v"         \
@@ -120,14 +129,14 @@ static const char of_procedure_sql[] =
 	"   JOIN prometheus._task t"                                  \
 	"     ON t.task_id OPERATOR(pg_catalog.=) f.task_id"          \
 	"   JOIN prometheus._task own"                                \
-	"     ON own.task_id OPERATOR(pg_catalog.=) $6"               \
+	"     ON own.task_id OPERATOR(pg_catalog.=) $5"               \
 	"   WHERE t.trace_id OPERATOR(pg_catalog.=) own.trace_id)"
 
-/* 1 - (1 - c) / 2; $7 is null. */
+/* 1 - (1 - c) / 2; $6 is null. */
 static const char of_fact_sql[] =
 	ADD_EVIDENCE
 	" (1 OPERATOR(pg_catalog.+) coalesce(e.confidence," GIVEN ","
-	"   m.importance)) OPERATOR(pg_catalog./) 2" OF_MEMORY IS_INDEPENDENT RETURNING;
+	"   m.importance)) OPERATOR(pg_catalog./) 2" OF_MEMORY IS_FACT IS_INDEPENDENT RETURNING;
 
 #define CONSOLIDATED                                           \
 	PROM_MEMORY_ADD_VERSION(                                   \
@@ -142,6 +151,18 @@ static const char consolidate_sql[] =
 	" AND m.kind OPERATOR(pg_catalog.=) $3 AND NOT m.forgotten"
 	" AND NOT " PROM_MEMORY_IS_PINNED
 	" AND NOT " PROM_MEMORY_IS_TWICE("'vault'");
+
+/* What it was before, once it does not succeed nearly always any more. */
+static const char release_sql[] =
+	PROM_MEMORY_ADD_VERSION(
+		"$2", "$4", "pg_catalog.clock_timestamp()", "$3",
+		"m.metadata OPERATOR(pg_catalog.-) 'consolidated_from'",
+		"false, NULL, NULL") PROM_MEMORY_NEWEST
+	" AND m.kind OPERATOR(pg_catalog.=) 'vault' AND NOT m.forgotten"
+	" AND m.metadata OPERATOR(pg_catalog.->>) 'consolidated_from'"
+	"   OPERATOR(pg_catalog.=) $3"
+	" AND NOT " PROM_MEMORY_IS_PINNED
+	" AND NOT " PROM_MEMORY_IS_TWICE("$3");
 
 /* Let nobody else add evidence for a memory. */
 static void
@@ -168,9 +189,10 @@ read_content(int64 memory_id)
 	return SPI_processed > 0 ? prom_row_text(0, 1) : "";
 }
 
+/* Into the vault, or out of it, if it is not there yet. */
 static void
-consolidate(const PromMemoryOwner *owner, int64 memory_id, const char *kind,
-			int64 task_id)
+move(const char *sql, const PromMemoryOwner *owner, int64 memory_id,
+	 const char *kind, const char *into, int64 task_id)
 {
 	Oid types[4] = {INT8OID, INT8OID, TEXTOID, INT8OID};
 	Datum values[4] = {Int64GetDatum(memory_id),
@@ -180,11 +202,10 @@ consolidate(const PromMemoryOwner *owner, int64 memory_id, const char *kind,
 	const char *content = read_content(memory_id);
 
 	prom_memory_lock_both(owner, kind, content, "vault", content);
-	if (prom_execute_now(consolidate_sql, 4, types, values, NULL, false) !=
-		SPI_OK_INSERT)
+	if (prom_execute_now(sql, 4, types, values, NULL, false) != SPI_OK_INSERT)
 		elog(ERROR, "could not write prometheus._memory");
 	if (SPI_processed > 0)
-		prom_eviction_run(owner, "vault", memory_id);
+		prom_eviction_run(owner, into, memory_id);
 }
 
 /* Add evidence, and consolidate what is proven by it. */
@@ -192,25 +213,27 @@ static void
 add(const char *sql, const PromMemoryOwner *owner, int64 memory_id,
 	const char *kind, int64 task_id, double score, float4 proven)
 {
-	Oid types[7] = {INT8OID, TEXTOID, OIDOID, TEXTOID,
-					TEXTOID, INT8OID, FLOAT8OID};
-	Datum values[7];
-	char nulls[8] = "       ";
+	Oid types[6] = {INT8OID, TEXTOID, OIDOID, TEXTOID, INT8OID, FLOAT8OID};
+	Datum values[6];
+	char nulls[7] = "      ";
 
 	values[0] = Int64GetDatum(memory_id);
 	values[1] = CStringGetTextDatum(owner->name);
 	values[2] = ObjectIdGetDatum(owner->oid);
 	values[3] = CStringGetTextDatum(owner->agent);
-	values[4] = CStringGetTextDatum(kind);
-	values[5] = Int64GetDatum(task_id);
-	values[6] = Float8GetDatum(score);
-	nulls[6] = score < 0 ? 'n' : ' ';
+	values[4] = Int64GetDatum(task_id);
+	values[5] = Float8GetDatum(score);
+	nulls[5] = score < 0 ? 'n' : ' ';
 	lock_evidence(memory_id);
-	if (prom_execute_now(sql, 7, types, values, nulls, false) !=
+	if (prom_execute_now(sql, 6, types, values, nulls, false) !=
 		SPI_OK_INSERT_RETURNING)
 		elog(ERROR, "could not write prometheus._evidence");
-	if (SPI_processed > 0 && (float4) prom_row_float8(0, 1) > proven)
-		consolidate(owner, memory_id, kind, task_id);
+	if (SPI_processed == 0)
+		return;
+	if ((float4) prom_row_float8(0, 1) > proven)
+		move(consolidate_sql, owner, memory_id, kind, "vault", task_id);
+	else if (score >= 0)
+		move(release_sql, owner, memory_id, kind, kind, task_id);
 }
 
 void
@@ -218,7 +241,8 @@ prom_evidence_of_procedures(const PromMemoryOwner *owner, const PromTold *told,
 							int n, int64 task_id, double score)
 {
 	for (int i = 0; i < n; i++)
-		if (strcmp(told[i].kind, "procedural") == 0)
+		if (strcmp(told[i].kind, "procedural") == 0 ||
+			strcmp(told[i].kind, "vault") == 0)
 			add(of_procedure_sql, owner, told[i].memory_id, "procedural",
 				task_id, score, PROVEN_RATE);
 }
