@@ -54,6 +54,10 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_create_tool(
     text, jsonb, text, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_restore_tool(text, bigint)
     FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_evolve(
+    text, integer, text, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_evolution_report(text)
+    FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_set_policy(
     text, text, text, regprocedure, jsonb, text, text, text, text, text)
     FROM PUBLIC;
@@ -132,6 +136,7 @@ GRANT SELECT ON
     prometheus.memory_version,
     prometheus.memory_evidence,
     prometheus.skill,
+    prometheus.evolution,
     prometheus.mark,
     prometheus.state,
     prometheus.worker,
@@ -259,6 +264,8 @@ GRANT EXECUTE ON FUNCTION
     @extschema@.prometheus_restore_memory(bigint),
     @extschema@.prometheus_supersede_memory(bigint, text),
     @extschema@.prometheus_share_skill(text, text),
+    @extschema@.prometheus_evolve(text, integer, text, jsonb),
+    @extschema@.prometheus_evolution_report(text),
     @extschema@.prometheus_create_consumer(text, text[], timestamptz),
     @extschema@.prometheus_poll(text, integer),
     @extschema@.prometheus_ack(text, bigint),

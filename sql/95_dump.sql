@@ -29,6 +29,7 @@ SELECT pg_catalog.pg_extension_config_dump('prometheus._tool', 'WHERE kind <> ''
 SELECT pg_catalog.pg_extension_config_dump('prometheus._memory', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._memory_use', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._evidence', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._evolution', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._state', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._state_failure', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._policy', 'WHERE NOT ((name LIKE ''justica.%'' OR name = ''sofia'') AND version = 1)');

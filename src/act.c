@@ -20,6 +20,7 @@
 #include "counsel.h"
 #include "encoding.h"
 #include "errand.h"
+#include "evolution.h"
 #include "fault.h"
 #include "guard.h"
 #include "handler.h"
@@ -523,7 +524,11 @@ act_tool(PromJob *job)
 	PromChildState child = PROM_CHILD_NONE;
 
 	if (!prom_asked_read(job->task_id, job->attempt, job->step, &asked))
+	{
+		/* It asks for its calls itself, if it evolves its agent. */
+		prom_evolution_run(job);
 		return;
+	}
 	step.name = asked.name;
 	step.arguments = asked.arguments;
 	step.error = prom_act_refused(job);

@@ -24,6 +24,7 @@
 #include "commission.h"
 #include "compat.h"
 #include "endpoint.h"
+#include "evolution.h"
 #include "schema.h"
 #include "signature.h"
 #include "tool.h"
@@ -100,7 +101,8 @@ prom_tool_check_name(const char *name)
 						   PROM_MAX_TOOL_NAME),
 				 errhint("prometheus_set_tool('my_function(int)', name => 'my_tool') gives it another one.")));
 	if (prom_builtin_find(name) != NULL ||
-		strcmp(name, PROM_COMMISSION_TOOL) == 0)
+		strcmp(name, PROM_COMMISSION_TOOL) == 0 ||
+		strcmp(name, PROM_EVOLUTION_TOOL) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_RESERVED_NAME),
 				 errmsg("tool \"%s\" is built in", name),
