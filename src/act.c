@@ -559,6 +559,8 @@ act_tool(PromJob *job)
 	if (is_judged && step.error == NULL)
 		waits = !run_tool(job, &asked.facts, asked.tool, &verdict, &step);
 	prom_act_check_wanted(job);
+	if (step.tool_version != 0 && step.error != NULL)
+		prom_tool_failed(asked.tool, job->task_id, asked.facts.source.agent);
 	writer = prom_fact_begin();
 	/* What a model said was recorded when it was asked. */
 	if (is_judged && verdict.opinion == NULL)

@@ -24,7 +24,7 @@
 /* The first words of types that are the runtime's own. */
 static const char *const reserved[] = {
 	"task", "step", "approval", "reflection", "evolution",
-	"memory", "state", "gate", "alert", "prometheus"};
+	"memory", "state", "gate", "alert", "tool", "prometheus"};
 
 typedef struct Emitter
 {
