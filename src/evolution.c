@@ -20,7 +20,6 @@
 
 #include "act.h"
 #include "evolution.h"
-#include "fault.h"
 #include "guard.h"
 #include "learning.h"
 #include "task.h"
@@ -512,9 +511,7 @@ end_generation(const State *state, double score)
 		generation.judged = judgment->score;
 		generation.procedure = judgment->procedure;
 	}
-	PROM_FAULT("evolution-before-generation");
 	prom_generation_add(&generation);
-	PROM_FAULT("evolution-after-generation");
 }
 
 /* Hold the answer against the cases. */

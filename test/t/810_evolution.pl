@@ -332,7 +332,7 @@ sql(q{SET ROLE boss; SELECT prometheus_set_policy('read first', effect => 'off')
 # Processes die where a generation is written.
 if ($node->has_faults)
 {
-	foreach my $fault ('evolution-before-generation:die:2', 'evolution-after-generation:die:2', 'job-before-commit:die:9', 'job-after-commit:die:9', 'job-before-commit:error:14')
+	foreach my $fault ((map { ("job-before-commit:die:$_", "job-after-commit:die:$_") } 2, 5, 8, 11, 13), 'job-before-commit:error:4', 'begin-after-commit:die:9')
 	{
 		$node->set_fault($fault);
 		my ($rc, $id) = $node->psql('postgres', q{SET ROLE learner; SELECT prometheus_evolve('steady', 4)});
