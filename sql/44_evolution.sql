@@ -110,13 +110,17 @@ CREATE FUNCTION prometheus._evolution_report(
 RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN (
-    SELECT format('%s generation%s, %s succeeded; level %s at first, %s in the end.',
+    SELECT format('%s generation%s, %s succeeded; level %s at first, %s in '
+                  'the end.',
                   count(*), CASE count(*) WHEN 1 THEN '' ELSE 's' END,
                   count(*) FILTER (WHERE g.succeeded),
                   min(g.level) FILTER (WHERE g.place = 1),
                   min(g.level_after) FILTER (WHERE g.place = g.n))
            || CASE WHEN count(*) < 3 THEN ''
-                   ELSE format(' In the first %s of them: first attempts scored %s and last ones %s in the mean, at level %s. In the last %s: %s and %s, at level %s.',
+                   ELSE format(
+                        ' In the first %s of them: first attempts scored %s '
+                        'and last ones %s in the mean, at level %s. In the '
+                        'last %s: %s and %s, at level %s.',
                         min(g.third),
                         round(avg(g.first_score) FILTER (WHERE g.is_first), 2),
                         round(avg(g.score) FILTER (WHERE g.is_first), 2),
@@ -218,45 +222,61 @@ CREATE FUNCTION @extschema@.prometheus_evolution_report(agent text)
 RETURNS text
 LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
 RETURN (
-    SELECT coalesce(string_agg(d.drawing, chr(10) || chr(10)
-                               ORDER BY d.owner, d.domain),
-                    'Agent ' || agent || ' has no generations: SELECT prometheus_evolve('
-                    || quote_literal(agent) || ') makes some.')
-      FROM (SELECT l.owner, l.domain,
-                   format(E'Agent %s of %s, domain %s', agent, l.owner,
-                          left(l.domain, 40))
-                   || E'\n gen  lvl  tries  first  score  .................... skill\n'
-                   || string_agg(l.line, chr(10) ORDER BY l.generation)
-                      FILTER (WHERE l.age <= 40)
-                   || CASE WHEN count(*) > 40
-                           THEN format(E'\nThe newest 40 of %s are shown.', count(*))
-                           ELSE '' END
-                   || E'\n' || CASE WHEN count(*) < 3
-                           THEN 'Too few generations to compare.'
-                           ELSE format(E'First %s: first attempts %s, score %s, level %s\nLast %s:  first attempts %s, score %s, level %s',
-                                min(l.third),
-                                round(avg(l.first_score) FILTER (WHERE l.place <= l.third), 2),
-                                round(avg(l.score) FILTER (WHERE l.place <= l.third), 2),
-                                round(avg(l.level) FILTER (WHERE l.place <= l.third), 1),
-                                min(l.third),
-                                round(avg(l.first_score) FILTER (WHERE l.age <= l.third), 2),
-                                round(avg(l.score) FILTER (WHERE l.age <= l.third), 2),
-                                round(avg(l.level) FILTER (WHERE l.age <= l.third), 1)) END
-                       AS drawing
+    SELECT coalesce(
+               string_agg(
+                   format(E'Agent %s of %s, domain %s\n%s%s%s\n%s', agent,
+                       d.owner, left(d.domain, 40),
+                       E' gen  lvl  tries  first  score  '
+                       '.................... skill\n',
+                       d.lines,
+                       CASE WHEN d.n > 40
+                            THEN format(E'\nThe newest 40 of %s are shown.',
+                                        d.n) END,
+                       CASE WHEN d.n < 3
+                            THEN 'Too few generations to compare.'
+                            ELSE format(
+                                'First %s: first attempts %s, score %s, '
+                                'level %s', d.third, d.first_before,
+                                d.score_before, d.level_before)
+                                || chr(10) || format(
+                                'Last %s:  first attempts %s, score %s, '
+                                'level %s', d.third, d.first_after,
+                                d.score_after, d.level_after) END),
+                   chr(10) || chr(10) ORDER BY d.owner, d.domain),
+               format('Agent %s has no generations: SELECT '
+                      'prometheus_evolve(%L) makes some.', agent, agent))
+      FROM (SELECT l.owner, l.domain, count(*) AS n, min(l.third) AS third,
+                   string_agg(l.line, chr(10) ORDER BY l.generation)
+                       FILTER (WHERE l.age <= 40) AS lines,
+                   round(avg(l.first_score) FILTER (WHERE l.place <= l.third),
+                         2) AS first_before,
+                   round(avg(l.score) FILTER (WHERE l.place <= l.third), 2)
+                       AS score_before,
+                   round(avg(l.level) FILTER (WHERE l.place <= l.third), 1)
+                       AS level_before,
+                   round(avg(l.first_score) FILTER (WHERE l.age <= l.third), 2)
+                       AS first_after,
+                   round(avg(l.score) FILTER (WHERE l.age <= l.third), 2)
+                       AS score_after,
+                   round(avg(l.level) FILTER (WHERE l.age <= l.third), 1)
+                       AS level_after
               FROM (SELECT e.owner, e.domain, e.generation, e.level,
                            e.first_score::numeric, e.score::numeric,
-                           row_number() OVER (w ORDER BY e.generation) AS place,
-                           row_number() OVER (w ORDER BY e.generation DESC) AS age,
+                           row_number() OVER (w ORDER BY e.generation)
+                               AS place,
+                           row_number() OVER (w ORDER BY e.generation DESC)
+                               AS age,
                            greatest(count(*) OVER w / 3, 1) AS third,
                            format('%s  %s  %s  %s  %s  %s %s',
-                                  lpad(e.generation::text, 4),
-                                  lpad(e.level::text, 3),
-                                  lpad(e.attempts::text, 5),
-                                  lpad(round(e.first_score::numeric, 2)::text, 5),
-                                  lpad(round(e.score::numeric, 2)::text, 5),
-                                  rpad(repeat('#', round(e.score * 20)::integer), 20, '.'),
-                                  left(regexp_replace(e.skill, '[[:cntrl:]]', ' ', 'g'), 24))
-                               AS line
+                               lpad(e.generation::text, 4),
+                               lpad(e.level::text, 3),
+                               lpad(e.attempts::text, 5),
+                               lpad(round(e.first_score::numeric, 2)::text, 5),
+                               lpad(round(e.score::numeric, 2)::text, 5),
+                               rpad(repeat('#', round(e.score * 20)::integer),
+                                    20, '.'),
+                               left(regexp_replace(e.skill, '[[:cntrl:]]', ' ',
+                                                   'g'), 24)) AS line
                       FROM prometheus.evolution e
                      WHERE e.agent = prometheus_evolution_report.agent
                     WINDOW w AS (PARTITION BY e.owner, e.domain)) l

@@ -786,30 +786,3 @@ prom_course_end_answered(PromFactWriter *writer, PromAttempt *attempt,
 	prom_outcome_complete(writer, attempt, attempt->answer, now);
 	return true;
 }
-
-static PromStatement failure_statement = {
-	"SELECT s.error_type, s.error FROM prometheus._step s"
-	" WHERE s.task_id = $1 AND s.step = $2",
-	2,
-	{INT8OID, INT4OID},
-	NULL,
-};
-
-/* A turn of a function failed: its step is there, and how it goes on is not. */
-void
-prom_course_end_failed_chat(PromFactWriter *writer, PromAttempt *attempt,
-							TimestampTz now)
-{
-	Datum values[2] = {Int64GetDatum(attempt->task_id),
-					   Int32GetDatum(attempt->step)};
-	PromReply reply = {.retry = attempt->retry, .retry_after = -1};
-
-	prom_statement_run(&failure_statement, values, NULL, true);
-	if (SPI_processed != 1)
-		elog(ERROR, "task %lld has no step %d", (long long) attempt->task_id,
-			 attempt->step);
-	reply.error_type = prom_row_text(0, 1);
-	reply.error = prom_encoding_words_to_utf8(prom_row_text(0, 2));
-	SPI_freetuptable(SPI_tuptable);
-	prom_outcome_of_reply(writer, attempt, &reply, now);
-}

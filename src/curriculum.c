@@ -1,6 +1,6 @@
 /*
  * curriculum.c
- *	  The tasks that an agent is set: what is asked of models, and what they say.
+ *	  The tasks that an agent is set: what models are asked, and what they say.
  *
  * Three tasks of other kinds make one generation: a model proposes a task with
  * its test cases, the agent attempts it, and a model that sees the answer and

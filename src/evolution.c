@@ -5,8 +5,8 @@
  * Such a task has no turns of a model, but moves: to have a task proposed, to
  * have the agent attempt it, to have the answer judged.  Each is a tool call of
  * its own, whose step is written when the task that it made has ended; until
- * then this one waits and holds nothing.  What the next move is follows from the
- * steps since the last generation, so it is the same whoever finds it, and
+ * then this one waits and holds nothing.  What the next move is follows from
+ * the steps since the last generation, so it is the same whoever finds it, and
  * after whatever crash.
  *
  * A task that is proposed is judged by the policies as the arguments of a tool

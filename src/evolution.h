@@ -26,7 +26,7 @@
  */
 extern void prom_evolution_run(PromJob *job);
 
-/* The task that is proposed, as it is judged; false: none is, or it has none. */
+/* The task that it is about to set, as it is judged; false: there is none. */
 extern bool prom_evolution_judged(PromJudged *judged);
 
 /* Is that task judged by one that evolves its agent?  With SPI connected. */

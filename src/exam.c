@@ -4,8 +4,9 @@
  *
  * A case is an expression.  It is made the body of a function as any that a
  * model writes (candidate.c), so it may use nothing else than these may; and in
- * a subtransaction that is always rolled back the role that owns such functions,
- * and may do nothing, calls it under the rules of guard.c, read-only.
+ * a subtransaction that is always rolled back the role that owns such
+ * functions, and may do nothing, calls it under the rules of guard.c,
+ * read-only.
  */
 #include "postgres.h"
 

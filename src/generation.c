@@ -4,8 +4,8 @@
  *
  * One transaction with the step that ends it: so it is there once, whatever
  * dies.  The score is that of the test cases and of a judge.  What the attempt
- * had been told as procedures has succeeded or failed with it; what it has shown
- * itself is learned if it was good enough, and counts as shown once.
+ * had been told as procedures has succeeded or failed with it; what it has
+ * shown itself is learned if it was good enough, and counts as shown once.
  */
 #include "postgres.h"
 

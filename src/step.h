@@ -46,7 +46,7 @@ typedef struct PromToolStep
 	const char *error;
 	const char *error_type; /* NULL: as vetoed says */
 	bool vetoed;            /* with error: it was not run */
-	int64 tool_version;     /* of one that was made for a task, if it ran; else 0 */
+	int64 tool_version;     /* of one that a task made, if it ran; else 0 */
 	bool unknown;           /* with error: nobody knows whether it was done */
 
 	/* Of a request on the network; else 0, and the times -1. */

@@ -1,6 +1,6 @@
 -- prometheus_emit(): what it takes, who sees it, what caused it.
 BEGIN;
-SELECT plan(68);
+SELECT plan(69);
 SET LOCAL client_min_messages = error;
 
 CREATE ROLE prom_test_a;
