@@ -358,13 +358,15 @@ begin_child(State *state, Move move, PromSubmit *child)
 static const char *
 find_fault(State *state, const PromProposal *proposal, const char *solution)
 {
+	PromExam exam;
+
 	if (prom_curriculum_has(state->evolution, proposal))
 		return "the agent has had exactly this task before";
+	prom_exam_begin(&exam, state->job, &state->facts);
 	for (int i = 0; i < proposal->ncases; i++)
 	{
-		const char *problem = prom_exam_check(state->job, &state->facts,
-											  &proposal->cases[i], solution,
-											  proposal->request);
+		const char *problem = prom_exam_check(&exam, &proposal->cases[i],
+											  solution, proposal->request);
 
 		if (problem != NULL)
 			return psprintf("case %d cannot be used: %s", i + 1, problem);
@@ -521,13 +523,15 @@ examine(State *state, PromEffort *effort)
 	const PromProposal *proposal = state->proposal;
 	StringInfoData failures;
 	int held_back = 0;
+	PromExam exam;
 
 	initStringInfo(&failures);
+	prom_exam_begin(&exam, state->job, &state->facts);
 	for (int i = 0; i < proposal->ncases && effort->answer != NULL; i++)
 	{
 		const PromCase *one = &proposal->cases[i];
 
-		if (prom_exam_pass(state->job, &state->facts, one, effort->answer))
+		if (prom_exam_pass(&exam, one, effort->answer))
 			effort->passed++;
 		else if (one->held_back)
 			held_back++;
@@ -603,7 +607,9 @@ judge(State *state)
 	if (!take_child(state, &child))
 		return;
 	begin_step(state, MOVE_JUDGE, &step);
-	step.error = end_of(&child);
+	step.error = prom_act_refused(state->job);
+	if (step.error == NULL)
+		step.error = end_of(&child);
 	if (step.error == NULL)
 	{
 		judgment = prom_judgment_of(child.answer, child.task_id);

@@ -24,10 +24,15 @@
 #include "guard.h"
 #include "signature.h"
 
+/* Bytes of a text that is made up. */
+#define MADE_UP 40
+
 /* Bytes of an error that is told. */
 #define MAX_ERROR 500
 
 #define FUNCTION "test_case"
+
+static const char overdue[] = "it did not end in time and was stopped";
 
 /* What the functions are: one text in, yes or no out. */
 static PromWanted answer_wanted = {.name = "answer",
@@ -43,8 +48,7 @@ static const PromCommission commission = {
 
 typedef struct Sitting
 {
-	PromJob *job;
-	const PromPromptFacts *facts;
+	const PromExam *exam;
 	PromCandidate candidate;
 	Oid function;
 	Jsonb *answer; /* as an object of arguments */
@@ -94,20 +98,21 @@ run(Sitting *sitting, void (*act)(void *arg), bool read_only)
 	PromGuard guard = {.role = get_role_oid(PROM_ROLE_TOOL, true),
 					   .read_only = read_only,
 					   .integrity = read_only};
+	TimestampTz now = GetCurrentTimestamp();
+	PromJob *job = sitting->exam->job;
 	PromGuardEnd end;
 
+	if (now >= sitting->exam->until)
+		return overdue;
 	if (!OidIsValid(guard.role))
 		return psprintf("role \"%s\" does not exist any more", PROM_ROLE_TOOL);
-	guard.timeout = prom_act_time_left(sitting->facts->agent->tool_timeout,
-									   sitting->job, GetCurrentTimestamp());
+	guard.timeout = prom_act_time_left(
+		TimestampDifferenceMilliseconds(now, sitting->exam->until), job, now);
 	prom_guard_run(&guard, act, sitting, &end);
-	prom_act_check_wanted(sitting->job);
+	prom_act_check_wanted(job);
 	if (end.ok)
 		return NULL;
-	return prom_act_clip(end.was_cancelled
-							 ? "it did not end in time and was stopped"
-							 : end.error,
-						 MAX_ERROR);
+	return end.was_cancelled ? overdue : prom_act_clip(end.error, MAX_ERROR);
 }
 
 static Jsonb *
@@ -132,12 +137,12 @@ arguments_of(const char *answer)
  * be tried, or NULL.
  */
 static const char *
-try(PromJob *job, const PromPromptFacts *facts, const PromCase *one,
-	const char *const *answers, int n, bool *passed)
+try(const PromExam *exam, const PromCase *one, const char *const *answers,
+	int n, bool *passed)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner resources = CurrentResourceOwner;
-	Sitting sitting = {.job = job, .facts = facts};
+	Sitting sitting = {.exam = exam};
 	const char *problem;
 
 	sitting.candidate.statement = psprintf(
@@ -153,7 +158,7 @@ try(PromJob *job, const PromPromptFacts *facts, const PromCase *one,
 		problem = run(&sitting, call, true);
 		passed[i] = problem == NULL && sitting.passed;
 		/* Of what is no answer, an error says as much as false does. */
-		if (i > 0)
+		if (i > 0 && problem != overdue)
 			problem = NULL;
 	}
 	RollbackAndReleaseCurrentSubTransaction();
@@ -162,13 +167,37 @@ try(PromJob *job, const PromPromptFacts *facts, const PromCase *one,
 	return problem;
 }
 
-const char *
-prom_exam_check(PromJob *job, const PromPromptFacts *facts,
-				const PromCase *one, const char *solution, const char *request)
+void
+prom_exam_begin(PromExam *exam, PromJob *job, const PromPromptFacts *facts)
 {
-	const char *answers[3] = {solution, "", request};
-	bool passed[3];
-	const char *problem = try(job, facts, one, answers, 3, passed);
+	exam->job = job;
+	exam->until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+											  facts->agent->tool_timeout);
+}
+
+/* A text that nobody could know before. */
+static const char *
+make_up(void)
+{
+	uint8 noise[MADE_UP];
+	char *text = palloc(MADE_UP + 1);
+
+	if (!pg_strong_random(noise, MADE_UP))
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
+						errmsg("could not make random values")));
+	for (int i = 0; i < MADE_UP; i++)
+		text[i] = noise[i] % 27 == 26 ? ' ' : 'a' + noise[i] % 27;
+	text[MADE_UP] = '\0';
+	return text;
+}
+
+const char *
+prom_exam_check(const PromExam *exam, const PromCase *one, const char *solution,
+				const char *request)
+{
+	const char *answers[4] = {solution, "", request, make_up()};
+	bool passed[4];
+	const char *problem = try(exam, one, answers, 4, passed);
 
 	if (problem != NULL)
 		return problem;
@@ -178,14 +207,15 @@ prom_exam_check(PromJob *job, const PromPromptFacts *facts,
 		return "it is true of an empty answer, so it says nothing";
 	if (passed[2])
 		return "it is true of the task itself given as the answer, so it says nothing";
+	if (passed[3])
+		return "it is true of a text that was made up, so it says nothing";
 	return NULL;
 }
 
 bool
-prom_exam_pass(PromJob *job, const PromPromptFacts *facts,
-			   const PromCase *one, const char *answer)
+prom_exam_pass(const PromExam *exam, const PromCase *one, const char *answer)
 {
 	bool passed;
 
-	return try(job, facts, one, &answer, 1, &passed) == NULL && passed;
+	return try(exam, one, &answer, 1, &passed) == NULL && passed;
 }

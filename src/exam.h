@@ -15,17 +15,27 @@ typedef struct PromCase
 	bool held_back;    /* who is tried is never told of it */
 } PromCase;
 
+/* For whom cases are tried, and until when all of them must have ended. */
+typedef struct PromExam
+{
+	PromJob *job;
+	TimestampTz until;
+} PromExam;
+
+extern void prom_exam_begin(PromExam *exam, PromJob *job,
+							const PromPromptFacts *facts);
+
 /*
  * Why a case says nothing of answers: it is not of what is allowed, is not true
- * of the solution, or is of an answer that nobody could mean (empty; the task
- * itself).  NULL: it is good.  In a worker's transaction with SPI connected.
+ * of the solution, or is of an answer that nobody could mean (empty, the task
+ * itself, a text that is made up).  NULL: it is good.  In a worker's
+ * transaction with SPI connected.
  */
-extern const char *prom_exam_check(PromJob *job, const PromPromptFacts *facts,
-								   const PromCase *one, const char *solution,
-								   const char *request);
+extern const char *prom_exam_check(const PromExam *exam, const PromCase *one,
+								   const char *solution, const char *request);
 
 /* Is it true of the answer?  An error is not. */
-extern bool prom_exam_pass(PromJob *job, const PromPromptFacts *facts,
-						   const PromCase *one, const char *answer);
+extern bool prom_exam_pass(const PromExam *exam, const PromCase *one,
+						   const char *answer);
 
 #endif

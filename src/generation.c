@@ -21,6 +21,7 @@
 #include "event.h"
 #include "evidence.h"
 #include "evolution.h"
+#include "learning.h"
 #include "wakeup.h"
 #include "xact.h"
 
@@ -282,15 +283,14 @@ prom_generation_add(const PromGeneration *generation)
 {
 	Shown shown = {.generation = generation, .success_rate = -1};
 	Oid type = JSONBOID;
-	ErrorData *failure;
+	const char *failure = prom_learn_try(show, &shown);
 	Datum row;
 
-	failure = prom_xact_try(show, &shown);
 	if (failure != NULL)
 	{
 		ereport(LOG, (errmsg("what task %lld has shown is not remembered: %s",
 							 (long long) generation->attempt_id,
-							 failure->message)));
+							 failure)));
 		shown.memory_id = 0;
 		shown.success_rate = -1;
 	}

@@ -208,6 +208,9 @@ INSERT INTO prometheus._memory_use (memory_id, xid, used_at, uses)
 SELECT memory_id, prometheus._xid(), '2000-01-01', 1 FROM prometheus.memory;
 INSERT INTO prometheus._evidence (memory_id, number, xid, task_id, found_at, score, confidence)
 SELECT memory_id, 1, prometheus._xid(), 1, '2000-01-01', 1, 0.5 FROM prometheus.memory;
+INSERT INTO prometheus._evolution (task_id, iteration, step, generation, xid, ended_at, owner_oid, owner, agent, domain, level, level_after, category,
+	skill, request, attempts, cases, passed, first_score, score, succeeded, weights, proposal_id, attempt_id)
+VALUES (1, 1, 3, 1, prometheus._xid(), now(), 'postgres'::regrole, 'postgres', 'default', 'sums', 1, 1, 'sums', 'adding', 'Add.', 1, 3, 3, 1, 1, true, '{}', 1, 1);
 SELECT prometheus_save_state('default', jsonb_build_object('n', n, 'text', repeat(md5('x'), 100))) FROM generate_series(1, 3) n;
 INSERT INTO prometheus._approval (approval_id, task_id, attempt, step, xid, requested_at, expires_at, tool, policy,
                                   approvers, target_hash, arguments)

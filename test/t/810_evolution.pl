@@ -56,7 +56,7 @@ sub proposes
 	return;
 }
 
-$node->init(conf => "prometheus.executors = 2\n", restart_after_crash => 1);
+$node->init(conf => "prometheus.executors = 2\n", restart_after_crash => 1, databases => [qw(postgres copy)]);
 $node->start;
 $node->create_extension;
 sql(<<'EOSQL');
@@ -93,7 +93,7 @@ BEGIN
 		PERFORM nextval('calls');
 		sum := (SELECT m[1]::bigint + m[2]::bigint FROM regexp_match(asked, 'Add (\d+) and (\d+)') m);
 		said := coalesce(script -> 'judge', jsonb_build_object(
-			'score', CASE WHEN asked ~ format('=====\n%s\n=====$', sum) THEN 0.9 ELSE 0 END,
+			'score', CASE WHEN asked ~ format('Answer: "%s"$', sum) THEN 0.9 ELSE 0 END,
 			'critique', 'Look at the sum.', 'procedure', 'Add the tens first, then answer with the sum.'))::text;
 	ELSIF asked ~ 'Give three plans' THEN
 		said := '{"plans": [{"approach": "balanced", "cost": 1, "steps": [{"action": "add", "tool": "", "outcome": "a sum", "probability": 1, "risks": []}]}]}';
@@ -215,11 +215,15 @@ sub refused
 	like(errors($task), $expected, "$what: why");
 	return $task;
 }
+sql(q{SELECT prometheus_set_agent('trivial', options => '{"tool_timeout": "500ms"}')});
 my @good = ([ 'seven', q{answer ~ 'seven'} ], [ 'a yes', q{answer ~ 'yes'} ]);
 $task = refused('true', qr/^case 3 cannot be used: it is true of an empty answer, so it says nothing$/m, @good, [ 'true', 'true' ]);
 like(end_of($task), qr/^failed\|ToolError\|generation 1: 3 proposals failed one after another, the last one: case 3 cannot be used/, 'and the evolution ends');
 refused('SELECT true', qr/it is true of an empty answer/, @good, [ 'true', '(SELECT true)' ]);
 refused('echo', qr/it is true of the task itself given as the answer/, @good, [ 'long', 'length(answer) > 2' ]);
+refused('all but those', qr/it is true of a text that was made up, so it says nothing/, @good, [ 'any', q{answer <> '' AND answer !~ '^Add'} ]);
+refused('slow of the rest', qr/it did not end in time and was stopped/, @good,
+	[ 'slow', q{CASE WHEN answer = '' THEN (SELECT count(*) FROM generate_series(1, 1000000000000) g) > 1 ELSE answer ~ 'yes' END} ]);
 refused('impossible', qr/it is not true of the solution/, @good, [ 'no', q{answer = 'no'} ]);
 refused('again', qr/case 3 is case 1 again/, @good, $good[0]);
 refused('too few', qr/there must be 3 to 20 cases, and there are 2/, @good);
@@ -227,7 +231,7 @@ refused('empty', qr/case 3 must have 1 to 300 bytes of words/, @good, [ '', 'fal
 is(sql(q{SELECT count(*) FROM prometheus.evolution WHERE agent = 'trivial'}), 0, 'nothing of it is recorded');
 
 # What attacks is not run, and the reason is there.
-sql(q{SELECT prometheus_set_agent('trivial', 'pupil', options => '{"tool_timeout": "500ms"}'); CREATE EXTENSION IF NOT EXISTS dblink});
+sql(q{CREATE EXTENSION dblink});
 foreach my $attack (
 	[ 'reads files',       q{pg_read_file('/etc/passwd') IS NOT NULL},                                    qr/forbidden function: pg_read_file/ ],
 	[ 'reads a table',     q{(SELECT word FROM public.victim) = answer},                                  qr/forbidden relation: public\.victim/ ],
@@ -314,6 +318,17 @@ is($node->error_of(q{SET ROLE learner; SELECT prometheus_evolve('steady', 1)})->
 sql(q{SELECT prometheus_resume('agent:late')});
 $node->wait_for('all ended', q{SELECT count(*) FROM prometheus.queue}, 0);
 
+# Models that review requests are asked about its own, too.
+sql(q{CREATE FUNCTION doubts(request jsonb) RETURNS jsonb LANGUAGE sql AS $$
+	SELECT jsonb_build_object('choices', jsonb_build_array(jsonb_build_object('finish_reason', 'stop', 'message', jsonb_build_object('role', 'assistant',
+		'content', '{"humility": 1, "patience": 1, "service": 1, "gentleness": 1, "prudence": 1, "courage": 1, "truthfulness": 1, "confidence": 0.1, "counsel": "Do not.", "suggestions": []}')))) $$;
+	SELECT prometheus_set_model('doubter', 'function', handler => 'doubts(jsonb)');
+	SELECT prometheus_set_policy('counsel', 'task', 'deny', match => '{"agent": "steady", "mode": "fast"}', reviewer => 'model:doubter')});
+$task = evolve('steady', '1');
+$node->wait_task($task, 'vetoed');
+is(sql("SELECT count(*) FROM prometheus._task WHERE parent_id = $task"), 0, 'a reviewer that doubts: nothing is proposed');
+sql(q{SELECT prometheus_set_policy('counsel', effect => 'off')});
+
 # A person sees each task before it is attempted.
 sql(q{SET ROLE boss; SELECT prometheus_set_policy('read first', 'tool', 'escalate', match => '{"tool": "evolve"}', reason => 'A person reads it.')});
 $task = evolve('steady', '1');
@@ -328,6 +343,18 @@ sql("SET ROLE boss; SELECT prometheus_approve(approval_id) FROM prometheus.appro
 $node->wait_task($task, 'completed');
 is(generations($task, 'iteration, succeeded'), '1 t', 'and attempted when it is approved');
 sql(q{SET ROLE boss; SELECT prometheus_set_policy('read first', effect => 'off')});
+
+# A restored database goes on where it came to.
+my $file = $node->basedir . '/dump.sql';
+my $reached = sql(q{SELECT string_agg(concat_ws(' ', generation, level, level_after, weights), E'\n' ORDER BY generation) FROM prometheus.evolution WHERE agent = 'poor'});
+$node->command_ok([ 'pg_dump', '-f', $file, '-d', $node->connstr('postgres') ], 'pg_dump');
+sql('CREATE DATABASE copy');
+$node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $file, '-d', $node->connstr('copy') ], 'restore');
+is($node->safe_psql('copy', q{SELECT string_agg(concat_ws(' ', generation, level, level_after, weights), E'\n' ORDER BY generation) FROM prometheus.evolution WHERE agent = 'poor'}), $reached,
+	'a dump has all generations');
+is( $node->safe_psql('copy', q{SELECT prometheus_resume(); SET ROLE learner; SELECT prometheus_evolve('poor', 1)}) =~ /(\d+)$/ ? $node->wait_task($1, 'completed', dbname => 'copy') : '',
+	'completed', 'and the evolution goes on');
+is($node->safe_psql('copy', q{SELECT count(*) FROM prometheus.evolution WHERE agent = 'poor' AND generation = 11 AND level = 4}), 1, 'where it came to');
 
 # Processes die where a generation is written.
 if ($node->has_faults)
