@@ -283,7 +283,14 @@ make_child(State *state, Move move, PromSubmit *child)
 									   state->job, GetCurrentTimestamp());
 	prom_guard_run(&guard, submit, child, &end);
 	prom_act_check_wanted(state->job);
-	return end.ok ? NULL : end.error;
+	if (end.ok)
+		return NULL;
+	/* Then the job is given again. */
+	if (prom_xact_is_transient(end.sqlstate))
+		ereport(ERROR, (errcode(end.sqlstate),
+						errmsg("the next task of an evolution was not submitted: %s",
+							   end.error)));
+	return end.error;
 }
 
 

@@ -412,12 +412,12 @@ static const char counts_sql[] =
 	"SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE r.ok),"
 	" coalesce(pg_catalog.bool_or(r.ok)"
 	"   FILTER (WHERE r.place OPERATOR(pg_catalog.=) $3), false)"
-	" FROM (SELECT s.status OPERATOR(pg_catalog.=) 'ok' AS ok,"
-	"     pg_catalog.row_number() OVER (ORDER BY s.event_id DESC) AS place"
-	"   FROM prometheus._step s"
-	"   WHERE s.name OPERATOR(pg_catalog.=) $1"
-	"     AND s.tool_version OPERATOR(pg_catalog.=) $2"
-	"   ORDER BY s.event_id DESC LIMIT $3) r";
+	" FROM (SELECT l.status OPERATOR(pg_catalog.=) 'ok' AS ok,"
+	"     pg_catalog.row_number() OVER (ORDER BY l.event_id DESC) AS place"
+	"   FROM (SELECT s.status, s.event_id FROM prometheus._step s"
+	"     WHERE s.name OPERATOR(pg_catalog.=) $1"
+	"       AND s.tool_version OPERATOR(pg_catalog.=) $2"
+	"     ORDER BY s.event_id DESC LIMIT $3) l) r";
 
 static const char owner_sql[] =
 	"SELECT t.owner, t.owner_oid FROM prometheus._tool t"

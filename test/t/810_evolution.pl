@@ -56,7 +56,7 @@ sub proposes
 	return;
 }
 
-$node->init(conf => "prometheus.executors = 2\n", restart_after_crash => 1, databases => [qw(postgres copy)]);
+$node->init(conf => "prometheus.executors = 2\nprometheus.max_crashes = 100\n", restart_after_crash => 1, databases => [qw(postgres copy)]);
 $node->start;
 $node->create_extension;
 sql(<<'EOSQL');
@@ -352,6 +352,7 @@ sql('CREATE DATABASE copy');
 $node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $file, '-d', $node->connstr('copy') ], 'restore');
 is($node->safe_psql('copy', q{SELECT string_agg(concat_ws(' ', generation, level, level_after, weights), E'\n' ORDER BY generation) FROM prometheus.evolution WHERE agent = 'poor'}), $reached,
 	'a dump has all generations');
+$node->wait_for('the copy is paused', q{SELECT state FROM prometheus.gate WHERE target = 'all'}, 'paused', dbname => 'copy');
 is( $node->safe_psql('copy', q{SELECT prometheus_resume(); SET ROLE learner; SELECT prometheus_evolve('poor', 1)}) =~ /(\d+)$/ ? $node->wait_task($1, 'completed', dbname => 'copy') : '',
 	'completed', 'and the evolution goes on');
 is($node->safe_psql('copy', q{SELECT count(*) FROM prometheus.evolution WHERE agent = 'poor' AND generation = 11 AND level = 4}), 1, 'where it came to');
