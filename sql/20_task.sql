@@ -37,7 +37,8 @@ CREATE TABLE prometheus._task (
     depth integer,
     caused_by bigint,
     causes integer,
-    commission jsonb
+    commission jsonb,
+    evolution jsonb
 );
 CREATE INDEX _task_xid ON prometheus._task (xid);
 CREATE INDEX _task_conversation ON prometheus._task
@@ -49,11 +50,14 @@ CREATE INDEX _task_parent ON prometheus._task (parent_id, parent_step)
     WHERE parent_id IS NOT NULL;
 CREATE INDEX _task_caused_by ON prometheus._task (caused_by)
     WHERE caused_by IS NOT NULL;
+-- The evolutions themselves, and not the tasks that they make.
+CREATE INDEX _task_evolution ON prometheus._task (agent, submitter)
+    WHERE evolution ? 'iterations';
 -- Who depends on a task; only retention asks.
 CREATE INDEX _task_depends_on ON prometheus._task USING gin (depends_on)
     WHERE depends_on IS NOT NULL;
 COMMENT ON TABLE prometheus._task IS
-    'A task as it was submitted: one row a task. parent_id, parent_step, depth: of one that another task delegated, by that step, so many levels deep. caused_by: the event that it was submitted because of, or its parent''s first one; causes: how many there are, one behind the other, but for those that delegated. commission: a tool that it is to make (prometheus_create_tool()).';
+    'A task as it was submitted: one row a task. parent_id, parent_step, depth: of one that another task delegated, by that step, so many levels deep. caused_by: the event that it was submitted because of, or its parent''s first one; causes: how many there are, one behind the other, but for those that delegated. commission: a tool that it is to make (prometheus_create_tool()). evolution: of one that evolves its agent (prometheus_evolve()), {"iterations", "domain", "options"}; of those that it makes, {"role": propose, attempt or judge}.';
 
 CREATE TABLE prometheus._attempt (
     task_id bigint NOT NULL,

@@ -57,7 +57,7 @@ COMMENT ON COLUMN prometheus.skill.category IS 'The text category of its metadat
 COMMENT ON COLUMN prometheus.skill.difficulty IS 'The text or number difficulty of its metadata, as it was given; null: none.';
 COMMENT ON COLUMN prometheus.skill.success_rate IS 'From 0 to 1, a moving average from 0 of the tasks that were told it and reflected on: c + a (success - c), a = 0.5 for the first five, then 0.2; a success is a score from 0.7 on.';
 COMMENT ON COLUMN prometheus.skill.uses IS 'How many tasks these were.';
-COMMENT ON COLUMN prometheus.skill.mastered IS 'True if success_rate is above 0.8: then it is in the vault, unless it is pinned, and its rate stays.';
+COMMENT ON COLUMN prometheus.skill.mastered IS 'True if success_rate is above 0.8: then it is in the vault, unless it is pinned, and until its rate is not any more.';
 COMMENT ON COLUMN prometheus.skill.created_at IS 'When the oldest version that is kept was stored.';
 COMMENT ON COLUMN prometheus.skill.updated_at IS 'When it was last changed or shown.';
 COMMENT ON COLUMN prometheus.skill.content IS 'The procedure.';

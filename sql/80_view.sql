@@ -496,7 +496,7 @@ COMMENT ON VIEW prometheus.event IS
     'What happened to the tasks that you may see, read from their facts, and what was emitted by roles that you have or by tools of these tasks. In no order: sort by created_at, event_id.';
 COMMENT ON COLUMN prometheus.event.event_id IS 'Its id; ids are not in the order of commits.';
 COMMENT ON COLUMN prometheus.event.type IS
-    'task.received, step.executed, reflection, task.completed, task.failed, task.cancelled, task.retried, task.quarantined, approval.requested, approval.decided, state.failed, memory.evicted, or what prometheus_emit() was given.';
+    'task.received, step.executed, reflection, task.completed, task.failed, task.cancelled, task.retried, task.quarantined, approval.requested, approval.decided, state.failed, memory.evicted, evolution, tool.retired, or what prometheus_emit() was given.';
 COMMENT ON COLUMN prometheus.event.task_id IS 'The task; of an emitted event the one whose tool emitted it; null: none.';
 COMMENT ON COLUMN prometheus.event.agent IS 'The task''s agent, or the one whose memory it was.';
 COMMENT ON COLUMN prometheus.event.subject IS 'What an emitted event is about; null for events of tasks.';

@@ -15,7 +15,7 @@ DECLARE
 BEGIN
     FOREACH relation IN ARRAY '{task,attempt,call,step,event,agent,model,tool,
         policy,budget,verdict,approval,memory,state,span,
-        usage,calibration,skill}'::pg_catalog.text[]
+        usage,calibration,skill,evolution}'::pg_catalog.text[]
     LOOP
         body := pg_catalog.rtrim(pg_catalog.pg_get_viewdef(
             pg_catalog.format('prometheus.%I', relation)::pg_catalog.regclass),

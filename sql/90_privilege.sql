@@ -54,6 +54,10 @@ REVOKE ALL ON FUNCTION @extschema@.prometheus_create_tool(
     text, jsonb, text, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_restore_tool(text, bigint)
     FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_evolve(
+    text, integer, text, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.prometheus_evolution_report(text)
+    FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.prometheus_set_policy(
     text, text, text, regprocedure, jsonb, text, text, text, text, text)
     FROM PUBLIC;
@@ -135,6 +139,7 @@ GRANT SELECT ON
     prometheus.memory_evidence,
     prometheus.memory_embedding,
     prometheus.skill,
+    prometheus.evolution,
     prometheus.mark,
     prometheus.state,
     prometheus.worker,
@@ -161,6 +166,7 @@ GRANT SELECT ON
     prometheus.approval_history,
     prometheus.memory_history,
     prometheus.skill_history,
+    prometheus.evolution_history,
     prometheus.state_history,
     prometheus.span_history,
     prometheus.usage_history,
@@ -189,6 +195,7 @@ GRANT EXECUTE ON FUNCTION
     prometheus.approval_at(timestamptz),
     prometheus.memory_at(timestamptz),
     prometheus.skill_at(timestamptz),
+    prometheus.evolution_at(timestamptz),
     prometheus.state_at(timestamptz),
     prometheus.span_at(timestamptz),
     prometheus.usage_at(timestamptz),
@@ -262,6 +269,8 @@ GRANT EXECUTE ON FUNCTION
     @extschema@.prometheus_restore_memory(bigint),
     @extschema@.prometheus_supersede_memory(bigint, text),
     @extschema@.prometheus_share_skill(text, text),
+    @extschema@.prometheus_evolve(text, integer, text, jsonb),
+    @extschema@.prometheus_evolution_report(text),
     @extschema@.prometheus_create_consumer(text, text[], timestamptz),
     @extschema@.prometheus_poll(text, integer),
     @extschema@.prometheus_ack(text, bigint),

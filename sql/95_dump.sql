@@ -33,6 +33,7 @@ SELECT pg_catalog.pg_extension_config_dump('prometheus._evidence', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._embedding', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._memory_embedding', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._embedding_call', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._evolution', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._state', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._state_failure', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._policy', 'WHERE NOT ((name LIKE ''justica.%'' OR name = ''sofia'') AND version = 1)');

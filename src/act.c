@@ -20,6 +20,7 @@
 #include "counsel.h"
 #include "encoding.h"
 #include "errand.h"
+#include "evolution.h"
 #include "fault.h"
 #include "guard.h"
 #include "handler.h"
@@ -523,7 +524,11 @@ act_tool(PromJob *job)
 	PromChildState child = PROM_CHILD_NONE;
 
 	if (!prom_asked_read(job->task_id, job->attempt, job->step, &asked))
+	{
+		/* It asks for its calls itself, if it evolves its agent. */
+		prom_evolution_run(job);
 		return;
+	}
 	step.name = asked.name;
 	step.arguments = asked.arguments;
 	step.error = prom_act_refused(job);
@@ -554,6 +559,8 @@ act_tool(PromJob *job)
 	if (is_judged && step.error == NULL)
 		waits = !run_tool(job, &asked.facts, asked.tool, &verdict, &step);
 	prom_act_check_wanted(job);
+	if (step.tool_version != 0 && step.error != NULL)
+		prom_tool_failed(asked.tool, job->task_id, asked.facts.source.agent);
 	writer = prom_fact_begin();
 	/* What a model said was recorded when it was asked. */
 	if (is_judged && verdict.opinion == NULL)

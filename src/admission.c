@@ -412,7 +412,7 @@ prom_admission_ask(PromFactWriter *writer, PromAttempt *attempt,
 							  judgement, now);
 	if (came != PROM_ADMISSION_ALLOWS)
 		return came;
-	if (answered || progress->npending == 0)
+	if (answered || progress->npending == 0 || loaded->evolves)
 		came = take_counsel(writer, attempt, loaded, progress, begun, judgement,
 							now);
 	if (came == PROM_ADMISSION_ALLOWS && progress->npending > 0)

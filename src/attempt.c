@@ -108,7 +108,7 @@ go_on(PromFactWriter *writer, PromAttempt *attempt, const PromLoaded *loaded,
 	{
 		if (!attempt->chat_failed)
 			return prom_course_go_on(writer, attempt, loaded, true, now);
-		prom_course_end_failed_chat(writer, attempt, now);
+		prom_outcome_of_failed_chat(writer, attempt, now);
 		return 0;
 	}
 	attempt->retrying = loaded->retrying || open;

@@ -5,7 +5,8 @@
  * The request is reviewed; the model has its turn; the tool calls that it asks
  * for are made; it has its next turn, until it answers; the answer is reviewed.
  * An answer that is to be a tool (commission.c) is then tried, as a call of its
- * own; if it is refused, the model has its next turn.
+ * own; if it is refused, the model has its next turn.  A task that evolves its
+ * agent (evolution.c) has no turns, but calls of its own, one after another.
  * Each of them is a step, or needs none, so the same is decided whichever
  * process decides, and however often.
  */
@@ -315,7 +316,8 @@ begin_counsel(PromFactWriter *writer, PromAttempt *attempt,
 static ArrayType *
 pin_tools(const PromLoaded *loaded, const PromAgent *agent)
 {
-	if (agent->ntools == 0 || loaded->makes_tool)
+	if (agent->ntools == 0 || loaded->makes_tool || loaded->evolves ||
+		loaded->is_bare)
 		return NULL;
 	return prom_tool_pin(loaded->task_id, loaded->retried_attempt,
 						 agent->tools, agent->ntools);
@@ -461,6 +463,34 @@ wait_for_others(PromFactWriter *writer, PromAttempt *attempt,
 	attempt->retrying = attempt->waiting = true;
 }
 
+/*
+ * Can the evolution of an agent not go on?  Then it ends.  What its agent may
+ * use up is the limit of each task that it makes; only its time is also here.
+ */
+static bool
+end_evolution(PromFactWriter *writer, PromAttempt *attempt,
+			  const PromLoaded *loaded, const PromProgress *progress,
+			  const PromLimits *limits, TimestampTz now)
+{
+	PromProgress none = {0};
+	const char *limit;
+
+	if (progress->failure != NULL)
+	{
+		prom_outcome_end(writer, attempt, loaded, "failed",
+						 progress->failure_type, progress->failure, now);
+		return true;
+	}
+	none.npending = progress->npending;
+	limit = prom_progress_limit(loaded->task_id, loaded->retried_attempt, &none,
+								limits, now);
+	if (limit == NULL)
+		return false;
+	prom_outcome_end(writer, attempt, loaded, "failed", "LimitExceeded", limit,
+					 now);
+	return true;
+}
+
 /* Has the task run into one of its limits?  Then it ends. */
 static bool
 end_at_limit(PromFactWriter *writer, PromAttempt *attempt,
@@ -469,6 +499,8 @@ end_at_limit(PromFactWriter *writer, PromAttempt *attempt,
 {
 	const char *limit;
 
+	if (loaded->evolves)
+		return end_evolution(writer, attempt, loaded, progress, limits, now);
 	if (progress->vetoes > limits->max_vetoes)
 	{
 		prom_admission_end_vetoed(writer, attempt, loaded,
@@ -566,8 +598,14 @@ static void
 look_back(PromAttempt *attempt, const PromLoaded *loaded,
 		  const PromAgent *agent, PromProgress *progress)
 {
+	PromCourse course = PROM_COURSE_AGENT;
+
+	if (loaded->makes_tool)
+		course = PROM_COURSE_TOOL;
+	else if (loaded->evolves)
+		course = PROM_COURSE_EVOLVES;
 	prom_progress_read(loaded->task_id, loaded->last_step,
-					   loaded->retried_attempt, loaded->makes_tool, progress);
+					   loaded->retried_attempt, course, progress);
 	attempt->looks_again = agent->reflect_below > 0 && !loaded->makes_tool &&
 						   strcmp(loaded->mode, "full") == 0;
 	attempt->stands =
@@ -710,7 +748,8 @@ prom_course_end_answered(PromFactWriter *writer, PromAttempt *attempt,
 	bool is_full = strcmp(loaded->mode, "full") == 0;
 	const PromAgent *agent;
 
-	if ((!is_full && !loaded->makes_tool) || loaded->last_step == 0)
+	if ((!is_full && !loaded->makes_tool && !loaded->evolves) ||
+		loaded->last_step == 0)
 		return false;
 	agent = prom_agent_version(loaded->agent, loaded->agent_version);
 	look_back(attempt, loaded, agent, &progress);
@@ -752,31 +791,4 @@ prom_course_end_answered(PromFactWriter *writer, PromAttempt *attempt,
 		attempt->answer = attempt->stands;
 	prom_outcome_complete(writer, attempt, attempt->answer, now);
 	return true;
-}
-
-static PromStatement failure_statement = {
-	"SELECT s.error_type, s.error FROM prometheus._step s"
-	" WHERE s.task_id = $1 AND s.step = $2",
-	2,
-	{INT8OID, INT4OID},
-	NULL,
-};
-
-/* A turn of a function failed: its step is there, and how it goes on is not. */
-void
-prom_course_end_failed_chat(PromFactWriter *writer, PromAttempt *attempt,
-							TimestampTz now)
-{
-	Datum values[2] = {Int64GetDatum(attempt->task_id),
-					   Int32GetDatum(attempt->step)};
-	PromReply reply = {.retry = attempt->retry, .retry_after = -1};
-
-	prom_statement_run(&failure_statement, values, NULL, true);
-	if (SPI_processed != 1)
-		elog(ERROR, "task %lld has no step %d", (long long) attempt->task_id,
-			 attempt->step);
-	reply.error_type = prom_row_text(0, 1);
-	reply.error = prom_encoding_words_to_utf8(prom_row_text(0, 2));
-	SPI_freetuptable(SPI_tuptable);
-	prom_outcome_of_reply(writer, attempt, &reply, now);
 }

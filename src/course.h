@@ -45,11 +45,4 @@ extern bool prom_course_end_answered(PromFactWriter *writer,
 									 const PromLoaded *loaded, const char *why,
 									 TimestampTz now);
 
-/*
- * A turn of a model that is a function failed: its step is there, and what
- * becomes of the task is not.
- */
-extern void prom_course_end_failed_chat(PromFactWriter *writer,
-										PromAttempt *attempt, TimestampTz now);
-
 #endif

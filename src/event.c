@@ -24,7 +24,7 @@
 /* The first words of types that are the runtime's own. */
 static const char *const reserved[] = {
 	"task", "step", "approval", "reflection", "evolution",
-	"memory", "state", "gate", "alert", "prometheus"};
+	"memory", "state", "gate", "alert", "tool", "prometheus"};
 
 typedef struct Emitter
 {
@@ -164,10 +164,10 @@ prom_event_add(const char *type, const char *data, const char *subject,
 }
 
 int64
-prom_event_add_of(const PromMemoryOwner *owner, const char *type,
+prom_event_add_of(const PromMemoryOwner *owner, int64 task_id, const char *type,
 				  const char *data, const char *subject)
 {
-	PromCause cause = {.agent = owner->agent};
+	PromCause cause = {.agent = owner->agent, .task_id = task_id};
 	Emitter emitter = {owner->name, owner->oid};
 
 	return add_event(type, parse_data(data), subject, &cause, &emitter);

@@ -23,8 +23,9 @@ extern void prom_event_check_type(const char *type, bool wildcards);
 extern int64 prom_event_add(const char *type, const char *data,
 							const char *subject, int64 caused_by);
 
-/* The same as the owner of a memory, of the memory's agent. */
-extern int64 prom_event_add_of(const PromMemoryOwner *owner, const char *type,
+/* The same as the owner of a memory, of its agent; by a task, or none (0). */
+extern int64 prom_event_add_of(const PromMemoryOwner *owner, int64 task_id,
+							   const char *type,
 							   const char *data, const char *subject);
 
 #endif

@@ -155,7 +155,7 @@ tell(const PromMemoryOwner *owner, const char *kind, int64 memory_id,
 	appendStringInfoString(&json, ", \"agent\": ");
 	escape_json(&json, owner->agent);
 	appendStringInfo(&json, ", \"relevance\": %.4f}", relevance);
-	(void) prom_event_add_of(owner, "memory.evicted", json.data, subject);
+	(void) prom_event_add_of(owner, 0, "memory.evicted", json.data, subject);
 }
 
 /* A kind of memories, and the list of what came into it. */

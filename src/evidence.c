@@ -11,7 +11,8 @@
  *
  * Each is a row more, in the transaction of what it comes from.  What is proven
  * so gets a version whose kind is vault: the memory is the same, with its
- * history.  What is pinned stays where it is.
+ * history.  A procedure goes on to be shown there, and comes back when it does
+ * not succeed so often any more.  What is pinned stays where it is.
  */
 #include "postgres.h"
 
@@ -71,7 +72,7 @@ prom_evidence_read_told(int64 task_id, int32 step, int *n)
 	return told;
 }
 
-/* The newest version of $1, if it is this owner's and of the kind. */
+/* The newest version of $1, if it is this owner's. */
 #define OF_MEMORY                                                     \
 	" FROM prometheus._memory m"                                      \
 	" LEFT JOIN LATERAL (SELECT x.number, x.confidence"               \
@@ -81,15 +82,23 @@ prom_evidence_read_told(int64 task_id, int32 step, int *n)
 	"   AND m.owner OPERATOR(pg_catalog.=) $2"                        \
 	"   AND m.owner_oid OPERATOR(pg_catalog.=) $3"                    \
 	"   AND m.agent OPERATOR(pg_catalog.=) $4"                        \
-	"   AND m.kind OPERATOR(pg_catalog.=) $5 AND NOT m.forgotten"
+	"   AND NOT m.forgotten"
 
 #define ADD_EVIDENCE                                            \
 	"INSERT INTO prometheus._evidence (memory_id, number, xid," \
 	" task_id, found_at, score, confidence)"                    \
 	" SELECT m.memory_id,"                                      \
 	" coalesce(e.number, 0) OPERATOR(pg_catalog.+) 1,"          \
-	" prometheus._xid(), $6, pg_catalog.clock_timestamp(),"     \
-	" $7::pg_catalog.float4,"
+	" prometheus._xid(), $5, pg_catalog.clock_timestamp(),"     \
+	" $6::pg_catalog.float4,"
+
+/* A procedure stays one in the vault. */
+#define IS_PROCEDURE                                   \
+	" AND (m.kind OPERATOR(pg_catalog.=) 'procedural'" \
+	"   OR m.kind OPERATOR(pg_catalog.=) 'vault'"      \
+	"     AND m.metadata OPERATOR(pg_catalog.->>)"     \
+	"       'consolidated_from' OPERATOR(pg_catalog.=) 'procedural')"
+#define IS_FACT " AND m.kind OPERATOR(pg_catalog.=) 'semantic'"
 
 #define RETURNING " RETURNING confidence::pg_catalog.float8"
 
@@ -99,8 +108,8 @@ static const char of_procedure_sql[] =
 	" coalesce(e.confidence, 0) OPERATOR(pg_catalog.+) ("
 	"   CASE WHEN coalesce(e.number, 0) OPERATOR(pg_catalog.<) 5"
 	"     THEN 0.5 ELSE 0.2 END OPERATOR(pg_catalog.*) ("
-	"   CASE WHEN $7 OPERATOR(pg_catalog.>=) " SUCCESS " THEN 1 ELSE 0 END"
-	"     OPERATOR(pg_catalog.-) coalesce(e.confidence, 0)))" OF_MEMORY RETURNING;
+	"   CASE WHEN $6 OPERATOR(pg_catalog.>=) " SUCCESS " THEN 1 ELSE 0 END"
+	"     OPERATOR(pg_catalog.-) coalesce(e.confidence, 0)))" OF_MEMORY IS_PROCEDURE RETURNING;
 
 /* The number of the metadata, from 0 to 1; rounded, it is one of a real. */
 #define GIVEN                                                              \
@@ -111,7 +120,7 @@ static const char of_procedure_sql[] =
 	"     OPERATOR(pg_catalog.->>) 'confidence')::pg_catalog.numeric, 0)," \
 	"     1), 6)::pg_catalog.float4 END"
 
-/* No task of the same trace as $6 has found it. */
+/* No task of the same trace as $5 has found it. */
 #define IS_INDEPENDENT                                            \
 	" AND NOT EXISTS (SELECT"                                     \
 	"   FROM (SELECT v.task_id FROM prometheus._memory v"         \
@@ -121,14 +130,14 @@ static const char of_procedure_sql[] =
 	"   JOIN prometheus._task t"                                  \
 	"     ON t.task_id OPERATOR(pg_catalog.=) f.task_id"          \
 	"   JOIN prometheus._task own"                                \
-	"     ON own.task_id OPERATOR(pg_catalog.=) $6"               \
+	"     ON own.task_id OPERATOR(pg_catalog.=) $5"               \
 	"   WHERE t.trace_id OPERATOR(pg_catalog.=) own.trace_id)"
 
-/* 1 - (1 - c) / 2; $7 is null. */
+/* 1 - (1 - c) / 2; $6 is null. */
 static const char of_fact_sql[] =
 	ADD_EVIDENCE
 	" (1 OPERATOR(pg_catalog.+) coalesce(e.confidence," GIVEN ","
-	"   m.importance)) OPERATOR(pg_catalog./) 2" OF_MEMORY IS_INDEPENDENT RETURNING;
+	"   m.importance)) OPERATOR(pg_catalog./) 2" OF_MEMORY IS_FACT IS_INDEPENDENT RETURNING;
 
 #define CONSOLIDATED                                           \
 	PROM_MEMORY_ADD_VERSION(                                   \
@@ -144,6 +153,18 @@ static const char consolidate_sql[] =
 	" AND NOT " PROM_MEMORY_IS_PINNED
 	" AND NOT " PROM_MEMORY_IS_TWICE("s.kind OPERATOR(pg_catalog.=) 'vault'");
 
+/* What it was before, once it does not succeed nearly always any more. */
+static const char release_sql[] =
+	PROM_MEMORY_ADD_VERSION(
+		"$2", "$4", "pg_catalog.clock_timestamp()", "$3",
+		"m.metadata OPERATOR(pg_catalog.-) 'consolidated_from'",
+		"false, NULL, NULL") PROM_MEMORY_NEWEST
+	" AND m.kind OPERATOR(pg_catalog.=) 'vault' AND NOT m.forgotten"
+	" AND m.metadata OPERATOR(pg_catalog.->>) 'consolidated_from'"
+	"   OPERATOR(pg_catalog.=) $3"
+	" AND NOT " PROM_MEMORY_IS_PINNED
+	" AND NOT " PROM_MEMORY_IS_TWICE("s.kind OPERATOR(pg_catalog.=) $3");
+
 /* Of several in the order of their ids, before any memory is locked. */
 static void
 lock_evidence(int64 memory_id)
@@ -152,6 +173,13 @@ lock_evidence(int64 memory_id)
 		get_relname_relid("_evidence", get_namespace_oid("prometheus", false)),
 		(Oid) memory_id, (uint16) (memory_id >> 32), ExclusiveLock);
 }
+
+/* What evidence says of a memory. */
+typedef struct Shown
+{
+	int64 memory_id;
+	bool is_proven;
+} Shown;
 
 /* Its content never changes. */
 static const char *
@@ -169,73 +197,92 @@ read_content(int64 memory_id)
 	return SPI_processed > 0 ? prom_row_text(0, 1) : "";
 }
 
+static bool
+is_in_vault(int64 memory_id)
+{
+	static const char kind_sql[] =
+		"SELECT m.kind OPERATOR(pg_catalog.=) 'vault'"
+		" FROM prometheus._memory m" PROM_MEMORY_NEWEST;
+	Oid type = INT8OID;
+	Datum value = Int64GetDatum(memory_id);
+
+	if (prom_execute_now(kind_sql, 1, &type, &value, NULL, true) !=
+		SPI_OK_SELECT)
+		elog(ERROR, "could not read prometheus._memory");
+	return SPI_processed > 0 && prom_row_bool(0, 1);
+}
+
+/* Into the vault, or out of it, if it is not there yet. */
 static void
-consolidate_one(const PromMemoryOwner *owner, int64 memory_id, const char *kind,
-				int64 task_id)
+move(const PromMemoryOwner *owner, const Shown *shown, const char *kind,
+	 int64 task_id)
 {
 	Oid types[4] = {INT8OID, INT8OID, TEXTOID, INT8OID};
-	Datum values[4] = {Int64GetDatum(memory_id),
+	Datum values[4] = {Int64GetDatum(shown->memory_id),
 					   Int64GetDatum(prom_mark_newest()),
 					   CStringGetTextDatum(kind), Int64GetDatum(task_id)};
 
-	if (prom_execute_now(consolidate_sql, 4, types, values, NULL, false) !=
-		SPI_OK_INSERT)
+	if (prom_execute_now(shown->is_proven ? consolidate_sql : release_sql, 4,
+						 types, values, NULL, false) != SPI_OK_INSERT)
 		elog(ERROR, "could not write prometheus._memory");
 	if (SPI_processed == 0)
 		return;
-	prom_embedded_move(memory_id);
-	prom_eviction_run(owner, "vault", memory_id, true);
+	prom_embedded_move(shown->memory_id);
+	prom_eviction_run(owner, shown->is_proven ? "vault" : kind,
+					  shown->memory_id, true);
 }
 
 /* All are locked before any is written: so it is in one order. */
 static void
-consolidate(const PromMemoryOwner *owner, const int64 *ids, int n,
-			const char *kind, int64 task_id)
+move_all(const PromMemoryOwner *owner, const Shown *shown, int n,
+		 const char *kind, int64 task_id)
 {
-	PromMemoryKey *keys = palloc(2 * n * sizeof(PromMemoryKey));
+	PromMemoryKey *keys = palloc(2 * (n + 1) * sizeof(PromMemoryKey));
 
-	if (n == 0)
-		return;
 	for (int i = 0; i < n; i++)
 	{
 		keys[2 * i].kind = kind;
 		keys[2 * i + 1].kind = "vault";
-		keys[2 * i].content = keys[2 * i + 1].content = read_content(ids[i]);
+		keys[2 * i].content = keys[2 * i + 1].content =
+			read_content(shown[i].memory_id);
 	}
-	prom_memory_lock_all(owner, keys, 2 * n);
+	if (n > 0)
+		prom_memory_lock_all(owner, keys, 2 * n);
 	for (int i = 0; i < n; i++)
-		consolidate_one(owner, ids[i], kind, task_id);
+		move(owner, &shown[i], kind, task_id);
+	pfree(keys);
 }
 
-/* Add evidence: is the memory proven by it? */
+/* Add evidence: is the memory in its wrong place by it? */
 static bool
-add(const char *sql, const PromMemoryOwner *owner, int64 memory_id,
-	const char *kind, int64 task_id, double score, float4 proven)
+add(const char *sql, const PromMemoryOwner *owner, Shown *shown, int64 task_id,
+	double score, float4 proven)
 {
-	Oid types[7] = {INT8OID, TEXTOID, OIDOID, TEXTOID,
-					TEXTOID, INT8OID, FLOAT8OID};
-	Datum values[7];
-	char nulls[8] = "       ";
+	Oid types[6] = {INT8OID, TEXTOID, OIDOID, TEXTOID, INT8OID, FLOAT8OID};
+	Datum values[6];
+	char nulls[7] = "      ";
 
-	values[0] = Int64GetDatum(memory_id);
+	values[0] = Int64GetDatum(shown->memory_id);
 	values[1] = CStringGetTextDatum(owner->name);
 	values[2] = ObjectIdGetDatum(owner->oid);
 	values[3] = CStringGetTextDatum(owner->agent);
-	values[4] = CStringGetTextDatum(kind);
-	values[5] = Int64GetDatum(task_id);
-	values[6] = Float8GetDatum(score);
-	nulls[6] = score < 0 ? 'n' : ' ';
-	if (prom_execute_now(sql, 7, types, values, nulls, false) !=
+	values[4] = Int64GetDatum(task_id);
+	values[5] = Float8GetDatum(score);
+	nulls[5] = score < 0 ? 'n' : ' ';
+	if (prom_execute_now(sql, 6, types, values, nulls, false) !=
 		SPI_OK_INSERT_RETURNING)
 		elog(ERROR, "could not write prometheus._evidence");
-	return SPI_processed > 0 && (float4) prom_row_float8(0, 1) > proven;
+	if (SPI_processed == 0)
+		return false;
+	shown->is_proven = (float4) prom_row_float8(0, 1) > proven;
+	return shown->is_proven != is_in_vault(shown->memory_id);
 }
 
 static int
 compare_ids(const void *a, const void *b)
 {
-	int64 one = *(const int64 *) a;
-	int64 other = *(const int64 *) b;
+	int64 one = ((const Shown *) a)->memory_id;
+	int64 other = ((const Shown *) b)->memory_id;
 
 	return one < other ? -1 : one > other;
 }
@@ -244,21 +291,22 @@ void
 prom_evidence_of_procedures(const PromMemoryOwner *owner, const PromTold *told,
 							int n, int64 task_id, double score)
 {
-	int64 *ids = palloc((n + 1) * sizeof(int64));
-	int nids = 0;
-	int nproven = 0;
+	Shown *shown = palloc0((n + 1) * sizeof(Shown));
+	int nshown = 0;
+	int nmoved = 0;
 
 	for (int i = 0; i < n; i++)
-		if (strcmp(told[i].kind, "procedural") == 0)
-			ids[nids++] = told[i].memory_id;
-	qsort(ids, nids, sizeof(int64), compare_ids);
-	for (int i = 0; i < nids; i++)
-		lock_evidence(ids[i]);
-	for (int i = 0; i < nids; i++)
-		if (add(of_procedure_sql, owner, ids[i], "procedural", task_id, score,
+		if (strcmp(told[i].kind, "procedural") == 0 ||
+			strcmp(told[i].kind, "vault") == 0)
+			shown[nshown++].memory_id = told[i].memory_id;
+	qsort(shown, nshown, sizeof(Shown), compare_ids);
+	for (int i = 0; i < nshown; i++)
+		lock_evidence(shown[i].memory_id);
+	for (int i = 0; i < nshown; i++)
+		if (add(of_procedure_sql, owner, &shown[i], task_id, score,
 				PROVEN_RATE))
-			ids[nproven++] = ids[i];
-	consolidate(owner, ids, nproven, "procedural", task_id);
+			shown[nmoved++] = shown[i];
+	move_all(owner, shown, nmoved, "procedural", task_id);
 }
 
 /* Who remembers a fact has locked it, and so its evidence. */
@@ -266,7 +314,8 @@ void
 prom_evidence_of_fact(const PromMemoryOwner *owner, int64 memory_id,
 					  int64 task_id)
 {
-	if (add(of_fact_sql, owner, memory_id, "semantic", task_id, -1,
-			PROVEN_CONFIDENCE))
-		consolidate(owner, &memory_id, 1, "semantic", task_id);
+	Shown shown = {.memory_id = memory_id};
+
+	if (add(of_fact_sql, owner, &shown, task_id, -1, PROVEN_CONFIDENCE))
+		move_all(owner, &shown, 1, "semantic", task_id);
 }

@@ -50,7 +50,7 @@ static FactRelation relations[PROM_NFACTS] = {
 				 "agent", "mode", "trace_id", "traceparent", "request", "metadata",
 				 "depends_on", "concurrency_key", "conversation",
 				 "output_schema", "parent_id", "parent_step", "depth",
-				 "caused_by", "causes", "commission"}},
+				 "caused_by", "causes", "commission", "evolution"}},
 	{.name = "_attempt",
 	 .ncolumns = ATTEMPT_COLUMNS,
 	 .columns = {"task_id", "attempt", "started_at", "agent_version", "model",

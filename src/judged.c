@@ -10,6 +10,7 @@
 #include "catalog/pg_type.h"
 
 #include "encoding.h"
+#include "evolution.h"
 #include "judged.h"
 #include "toolcall.h"
 #include "xact.h"
@@ -70,7 +71,7 @@ prom_judged_read(const PromPromptFacts *facts, int32 attempt, int32 step,
 		return true;
 	prom_statement_run(&turn_statement, values, NULL, true);
 	if (SPI_processed == 0)
-		return false;
+		return prom_evolution_judged(judged);
 	turn = prom_row_int32(0, 1);
 	if (turn + 1 == step && facts->commission != NULL && !prom_row_bool(0, 4))
 	{

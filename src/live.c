@@ -52,7 +52,9 @@
 #define LIVE_COLUMNS                                                         \
 	" t.task_id, CASE WHEN r.attempt >= o.attempt THEN r.retried_at"         \
 	" ELSE coalesce(CASE WHEN o.outcome = 'waiting'"                         \
-	" AND (SELECT " PROM_DECIDED " FROM (SELECT t.task_id) w)"               \
+	" AND ((SELECT " PROM_DECIDED " FROM (SELECT t.task_id) w)"              \
+	"  OR EXISTS (SELECT FROM prometheus._attempt a"                         \
+	"   WHERE a.task_id = t.task_id AND a.attempt > o.attempt))"             \
 	" THEN t.submitted_at END,"                                              \
 	" o.next_run_at, t.run_at, t.submitted_at) END,"                         \
 	" coalesce(r.deadline, t.deadline),"                                     \

@@ -51,7 +51,9 @@ static PromStatement load_statement = {
 	" t.parent_id IS NOT NULL AND (SELECT " PROM_HAS_ENDED
 	"   FROM (SELECT t.parent_id AS task_id) t),"
 	" t.trace_id, t.traceparent, greatest(t.submitted_at, t.run_at, r.retried_at),"
-	" t.commission IS NOT NULL"
+	" t.commission IS NOT NULL,"
+	" coalesce(t.evolution ? 'iterations', false),"
+	" coalesce(t.evolution ->> 'role' <> 'attempt', false)"
 	" FROM unnest($1) AS u(task_id)"
 	" JOIN prometheus._task t ON t.task_id = u.task_id"
 	" LEFT JOIN LATERAL (SELECT x.attempt, x.attempts, x.outcome, x.next_run_at"
@@ -117,6 +119,8 @@ read_loaded(uint64 row, PromLoaded *loaded)
 				  &loaded->trace);
 	loaded->since = prom_row_time(row, 33);
 	loaded->makes_tool = prom_row_bool(row, 34);
+	loaded->evolves = prom_row_bool(row, 35);
+	loaded->is_bare = prom_row_bool(row, 36);
 }
 
 PromLoaded *

@@ -28,6 +28,8 @@ typedef struct PromLoaded
 	bool waiting;  /* the last one, since it waits for a person */
 	const char *mode;
 	bool makes_tool;       /* its answer is a function (commission.c) */
+	bool evolves;          /* its agent (evolution.c) */
+	bool is_bare;          /* for such a task, and has no tools */
 	int64 parent_id;       /* the task that delegated it; 0: none, */
 	bool parent_ended;     /* which has ended without it */
 	TimestampTz since;     /* submitted, due or retried by hand: the last */

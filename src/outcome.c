@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
 
@@ -14,6 +15,7 @@
 #include "route.h"
 #include "summary.h"
 #include "tally.h"
+#include "xact.h"
 
 void
 prom_outcome_add(PromFactWriter *writer, const PromAttempt *attempt,
@@ -176,4 +178,31 @@ prom_outcome_of_reply(PromFactWriter *writer, PromAttempt *attempt,
 		}
 	}
 	prom_outcome_add(writer, attempt, &end, now);
+}
+
+static PromStatement failure_statement = {
+	"SELECT s.error_type, s.error FROM prometheus._step s"
+	" WHERE s.task_id = $1 AND s.step = $2",
+	2,
+	{INT8OID, INT4OID},
+	NULL,
+};
+
+/* A turn of a function failed: its step is there, and how it goes on is not. */
+void
+prom_outcome_of_failed_chat(PromFactWriter *writer, PromAttempt *attempt,
+							TimestampTz now)
+{
+	Datum values[2] = {Int64GetDatum(attempt->task_id),
+					   Int32GetDatum(attempt->step)};
+	PromReply reply = {.retry = attempt->retry, .retry_after = -1};
+
+	prom_statement_run(&failure_statement, values, NULL, true);
+	if (SPI_processed != 1)
+		elog(ERROR, "task %lld has no step %d", (long long) attempt->task_id,
+			 attempt->step);
+	reply.error_type = prom_row_text(0, 1);
+	reply.error = prom_encoding_words_to_utf8(prom_row_text(0, 2));
+	SPI_freetuptable(SPI_tuptable);
+	prom_outcome_of_reply(writer, attempt, &reply, now);
 }

@@ -50,4 +50,11 @@ extern bool prom_outcome_goes_on(const PromAttempt *attempt,
 extern void prom_outcome_of_reply(PromFactWriter *writer, PromAttempt *attempt,
 								  const PromReply *reply, TimestampTz now);
 
+/*
+ * A turn of a model that is a function failed: its step is there, and what
+ * becomes of the task is not.
+ */
+extern void prom_outcome_of_failed_chat(PromFactWriter *writer,
+										PromAttempt *attempt, TimestampTz now);
+
 #endif

@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
+#include "evolution.h"
 #include "progress.h"
 #include "xact.h"
 
@@ -24,7 +25,7 @@ static PromStatement steps_statement = {
 	" s.model IS NOT NULL,"
 	" CASE WHEN s.kind = 'reflect' AND s.status = 'ok'"
 	"   THEN (s.answer::jsonb ->> 'score')::float8 END,"
-	" s.arguments IS NOT NULL"
+	" s.arguments IS NOT NULL, s.error_type"
 	" FROM prometheus._step s WHERE s.task_id = $1 ORDER BY s.step",
 	1,
 	{INT8OID},
@@ -169,18 +170,64 @@ find_pending(PromProgress *progress)
 	pfree(done);
 }
 
+/*
+ * Of a task that evolves its agent, a step that is named for it is its end: the
+ * answer, or why it cannot go on.
+ */
+static void
+take_move(PromProgress *progress, uint64 row, const char *status, bool counts)
+{
+	progress->turn = prom_row_int32(row, 1);
+	progress->failure = progress->failure_type = NULL;
+	progress->made = false;
+	if (strcmp(prom_row_text(row, 9), PROM_EVOLUTION_TOOL) != 0)
+		return;
+	progress->made = strcmp(status, "ok") == 0;
+	if (progress->made || !counts)
+		return;
+	progress->failure = prom_row_text(row, 10);
+	progress->failure_type = prom_row_text(row, 14);
+}
+
+/*
+ * Its next move has the first number after the last one that no review has.
+ * Reviews come behind that, so it keeps its number, by which its task is found.
+ */
+static void
+find_move(PromProgress *progress, uint64 nsteps)
+{
+	int32 next = progress->turn + 1;
+
+	progress->answered = progress->made;
+	for (uint64 i = 0; i < nsteps; i++)
+		if (prom_row_int32(i, 1) == next)
+			next++;
+	if (!progress->answered && progress->failure == NULL)
+	{
+		progress->pending = palloc(sizeof(int32));
+		progress->pending[progress->npending++] = next;
+	}
+	progress->next_step = Max(progress->next_step, next + 1);
+}
+
 void
 prom_progress_read(int64 task_id, int32 last_step, int32 retried_attempt,
-				   bool makes_tool, PromProgress *progress)
+				   PromCourse course, PromProgress *progress)
 {
 	Datum value = Int64GetDatum(task_id);
+	bool makes_tool = course == PROM_COURSE_TOOL;
+	bool evolves = course == PROM_COURSE_EVOLVES;
 	bool tried = false;
 
 	memset(progress, 0, sizeof(*progress));
 	progress->next_step = 1;
 	progress->score_again = -1;
 	if (last_step == 0)
+	{
+		if (evolves)
+			find_move(progress, 0);
 		return;
+	}
 	prom_statement_run(&steps_statement, &value, NULL, true);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
@@ -205,11 +252,20 @@ prom_progress_read(int64 task_id, int32 last_step, int32 retried_attempt,
 						   prom_row_int32(i, 8) > retried_attempt);
 			tried = true;
 		}
+		if (evolves && strcmp(kind, "tool") == 0)
+			take_move(progress, i, status,
+					  prom_row_int32(i, 8) > retried_attempt);
 		if (prom_row_int32(i, 8) > retried_attempt)
 		{
 			count(progress, i, kind, status);
 			take_thought(progress, i, kind, status);
 		}
+	}
+	if (evolves)
+	{
+		find_move(progress, SPI_processed);
+		SPI_freetuptable(SPI_tuptable);
+		return;
 	}
 	if (makes_tool && progress->turn > 0 && progress->ncalls == 0)
 		find_candidate(progress, tried);

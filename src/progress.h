@@ -58,7 +58,19 @@ typedef struct PromProgress
 	bool made;           /* it is a tool now */
 	int refused;         /* functions that were tried and are not, */
 	const char *refusal; /* and why the last one is not */
+
+	/* Of a task that evolves its agent: why that cannot go on; NULL: it can. */
+	const char *failure;
+	const char *failure_type;
 } PromProgress;
+
+/* What makes a task's course another one than that of an agent. */
+typedef enum PromCourse
+{
+	PROM_COURSE_AGENT,
+	PROM_COURSE_TOOL,   /* its answer is a function (commission.c) */
+	PROM_COURSE_EVOLVES /* it has no turns of its own (evolution.c) */
+} PromCourse;
 
 /*
  * Read it; last_step is the highest number of the task's steps, after which no
@@ -66,7 +78,7 @@ typedef struct PromProgress
  * connected.
  */
 extern void prom_progress_read(int64 task_id, int32 last_step,
-							   int32 retried_attempt, bool makes_tool,
+							   int32 retried_attempt, PromCourse course,
 							   PromProgress *progress);
 
 /*

@@ -16,6 +16,7 @@
 
 #include "contradiction.h"
 #include "evidence.h"
+#include "evolution.h"
 #include "hidden.h"
 #include "learning.h"
 #include "reflection.h"
@@ -236,8 +237,11 @@ learn(void *arg)
 	PromTold *told = prom_evidence_read_told(lessons->task_id, lessons->step,
 											 &ntold);
 
-	prom_evidence_of_procedures(lessons->owner, told, ntold, lessons->task_id,
-								lessons->reflection->score);
+	/* What was verified counts then, and not what it thinks of itself. */
+	if (ntold > 0 && !prom_evolution_scores(lessons->task_id))
+		prom_evidence_of_procedures(lessons->owner, told, ntold,
+									lessons->task_id,
+									lessons->reflection->score);
 	settle(lessons, told, ntold);
 	remember(lessons);
 }

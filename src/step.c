@@ -335,6 +335,8 @@ static const char *
 status_of(const PromToolStep *step, const char **error_type)
 {
 	*error_type = step->vetoed ? "GovernanceVeto" : "ToolError";
+	if (step->error_type != NULL)
+		*error_type = step->error_type;
 	if (step->error != NULL && step->unknown)
 		return "unknown";
 	if (step->error != NULL)

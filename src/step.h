@@ -44,9 +44,10 @@ typedef struct PromToolStep
 	const char *arguments; /* as the model gave them */
 	const char *result;    /* NULL with an error */
 	const char *error;
-	bool vetoed;        /* with error: it was not run */
-	int64 tool_version; /* of one that was made for a task, if it ran; else 0 */
-	bool unknown;       /* with error: nobody knows whether it was done */
+	const char *error_type; /* NULL: as vetoed says */
+	bool vetoed;            /* with error: it was not run */
+	int64 tool_version;     /* of one that a task made, if it ran; else 0 */
+	bool unknown;           /* with error: nobody knows whether it was done */
 
 	/* Of a request on the network; else 0, and the times -1. */
 	int64 call_id;

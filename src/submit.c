@@ -131,6 +131,14 @@ find_agent(const char *agent, char **model)
 }
 
 void
+prom_task_check_agent(const char *agent)
+{
+	char *model;
+
+	(void) find_agent(agent, &model);
+}
+
+void
 prom_task_check_mode(const char *mode)
 {
 	if (strcmp(mode, "fast") == 0 || strcmp(mode, "full") == 0)
@@ -383,6 +391,8 @@ begin_submission(Submission *submission, const PromSubmit *submit)
 		submission->nulls[TASK_DEPTH] = submit->parent_id == 0;
 	values[TASK_COMMISSION] = PointerGetDatum(submit->commission);
 	submission->nulls[TASK_COMMISSION] = submit->commission == NULL;
+	values[TASK_EVOLUTION] = PointerGetDatum(submit->evolution);
+	submission->nulls[TASK_EVOLUTION] = submit->evolution == NULL;
 	values[TASK_METADATA] = submit->metadata != NULL
 								? JsonbPGetDatum(submit->metadata)
 								: DirectFunctionCall1(jsonb_in,

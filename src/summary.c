@@ -101,7 +101,8 @@ static PromStatement statement = {
 	"   WHERE x.task_id = t.task_id AND x.step = o.step) a ON true"
 	" CROSS JOIN LATERAL (SELECT x.options FROM prometheus._agent x"
 	"   WHERE x.name = t.agent ORDER BY x.version DESC LIMIT 1) g"
-	" WHERE g.options -> 'summary' IS DISTINCT FROM 'false'",
+	" WHERE g.options -> 'summary' IS DISTINCT FROM 'false'"
+	"   AND coalesce(t.evolution ->> 'role', 'attempt') = 'attempt'",
 	1,
 	{INT8ARRAYOID},
 	NULL,

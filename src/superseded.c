@@ -137,7 +137,13 @@ static struct
 	  " WHERE x.ctid >= $3 AND x.ctid < $4"
 	  " AND (EXISTS (SELECT FROM prometheus._memory_embedding n"
 	  "     WHERE n.memory_id = x.memory_id AND n.made_at > x.made_at"
-	  "       AND n.made_at < $1 AND pg_visible_in_snapshot(n.xid, $2))"
+	  "       AND n.made_at < $1 AND pg_visible_in_snapshot(n.xid, $2)"
+	  "       AND (n.kind = x.kind OR NOT EXISTS (SELECT"
+	  "         FROM prometheus._memory m WHERE m.memory_id = x.memory_id"
+	  "           AND m.kind = x.kind AND NOT EXISTS (SELECT"
+	  "             FROM prometheus._memory y"
+	  "             WHERE y.memory_id = m.memory_id"
+	  "               AND y.version > m.version))))"
 	  "   OR" MEMORY_IS_GONE ")",
 	  ARGUMENTS}},
 	/* What a memory has stays; that of a query can be made anew. */

@@ -39,6 +39,7 @@ typedef struct PromSubmit
 	const char *traceparent;
 	Jsonb *metadata;
 	Jsonb *commission; /* a tool that it is to make; NULL: none */
+	Jsonb *evolution;  /* see prometheus._task; NULL: none */
 	int64 parent_id;   /* the task that delegates it; 0: none */
 	int32 parent_step; /* and the call by which it does */
 	int32 depth;
@@ -48,6 +49,9 @@ typedef struct PromSubmit
 
 /* Write the task, in the current transaction; its id. */
 extern int64 prom_task_submit(const PromSubmit *submit);
+
+/* Raise unless the current user may submit to that agent. */
+extern void prom_task_check_agent(const char *agent);
 
 /* Raise unless the mode exists and is supported. */
 extern void prom_task_check_mode(const char *mode);

@@ -14,20 +14,25 @@
 #include "catalog/pg_type.h"
 #include "commands/comment.h"
 #include "fmgr.h"
+#include "storage/lmgr.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/json.h"
 #include "utils/lsyscache.h"
 
 #include "agent.h"
 #include "commission.h"
 #include "compat.h"
 #include "endpoint.h"
+#include "event.h"
+#include "evolution.h"
 #include "schema.h"
 #include "signature.h"
 #include "tool.h"
 #include "tool/builtin.h"
+#include "wakeup.h"
 
 /*
  * A tool that was made is retired when of so many of its last calls, or of half
@@ -100,7 +105,8 @@ prom_tool_check_name(const char *name)
 						   PROM_MAX_TOOL_NAME),
 				 errhint("prometheus_set_tool('my_function(int)', name => 'my_tool') gives it another one.")));
 	if (prom_builtin_find(name) != NULL ||
-		strcmp(name, PROM_COMMISSION_TOOL) == 0)
+		strcmp(name, PROM_COMMISSION_TOOL) == 0 ||
+		strcmp(name, PROM_EVOLUTION_TOOL) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_RESERVED_NAME),
 				 errmsg("tool \"%s\" is built in", name),
@@ -373,6 +379,12 @@ static PromStatement recent_statement = {
 	NULL,
 };
 
+static bool
+is_retired(int64 calls, int64 good)
+{
+	return calls >= RETIRE_CALLS / 2 && good * 2 < calls;
+}
+
 const char *
 prom_tool_retired(const PromTool *tool)
 {
@@ -389,10 +401,84 @@ prom_tool_retired(const PromTool *tool)
 	calls = prom_row_int64(0, 1);
 	good = prom_row_int64(0, 2);
 	SPI_freetuptable(SPI_tuptable);
-	if (calls < RETIRE_CALLS / 2 || good * 2 >= calls)
+	if (!is_retired(calls, good))
 		return NULL;
 	return psprintf("tool \"%s\" is retired: of its last %lld calls, %lld succeeded",
 					tool->name, (long long) calls, (long long) good);
+}
+
+/* The same by what is committed now, also without the oldest of them. */
+static const char counts_sql[] =
+	"SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE r.ok),"
+	" coalesce(pg_catalog.bool_or(r.ok)"
+	"   FILTER (WHERE r.place OPERATOR(pg_catalog.=) $3), false)"
+	" FROM (SELECT l.status OPERATOR(pg_catalog.=) 'ok' AS ok,"
+	"     pg_catalog.row_number() OVER (ORDER BY l.event_id DESC) AS place"
+	"   FROM (SELECT s.status, s.event_id FROM prometheus._step s"
+	"     WHERE s.name OPERATOR(pg_catalog.=) $1"
+	"       AND s.tool_version OPERATOR(pg_catalog.=) $2"
+	"     ORDER BY s.event_id DESC LIMIT $3) l) r";
+
+static const char owner_sql[] =
+	"SELECT t.owner, t.owner_oid FROM prometheus._tool t"
+	" WHERE t.name OPERATOR(pg_catalog.=) $1"
+	"   AND t.version OPERATOR(pg_catalog.=) $2";
+
+/* For who owns the tool, and who sees the task. */
+static void
+tell_retired(const PromTool *tool, int64 task_id, const char *agent,
+			 int64 calls, int64 good)
+{
+	Oid types[2] = {TEXTOID, INT8OID};
+	Datum values[2] = {CStringGetTextDatum(tool->name),
+					   Int64GetDatum(tool->version)};
+	PromMemoryOwner owner = {.agent = agent};
+	StringInfoData json;
+
+	if (prom_execute_now(owner_sql, 2, types, values, NULL, true) !=
+			SPI_OK_SELECT ||
+		SPI_processed != 1)
+		return;
+	owner.name = prom_row_text(0, 1);
+	owner.oid = prom_row_oid(0, 2);
+	initStringInfo(&json);
+	appendStringInfoString(&json, "{\"tool\": ");
+	escape_json(&json, tool->name);
+	appendStringInfo(&json, ", \"version\": %lld, \"calls\": %lld, \"succeeded\": %lld}",
+					 (long long) tool->version, (long long) calls,
+					 (long long) good);
+	(void) prom_event_add_of(&owner, task_id, "tool.retired", json.data,
+							 psprintf("tool/%s", tool->name));
+	prom_wakeup_publisher();
+}
+
+/* Failures of a tool are counted one after another: one of them retires it. */
+void
+prom_tool_failed(const PromTool *tool, int64 task_id, const char *agent)
+{
+	Oid types[3] = {TEXTOID, INT8OID, INT8OID};
+	Datum values[3] = {CStringGetTextDatum(tool->name),
+					   Int64GetDatum(tool->version),
+					   Int64GetDatum(RETIRE_CALLS)};
+	int64 calls;
+	int64 good;
+
+	LockDatabaseObject(prom_setting_relation(&tool_kind),
+					   prom_hash_name(tool->name), (uint16) tool->version,
+					   ExclusiveLock);
+	if (prom_execute_now(counts_sql, 3, types, values, NULL, true) !=
+		SPI_OK_SELECT)
+		elog(ERROR, "could not read prometheus._step");
+	calls = prom_row_int64(0, 1);
+	good = prom_row_int64(0, 2);
+	if (is_retired(calls, good))
+		return;
+	if (calls == RETIRE_CALLS)
+		good -= prom_row_bool(0, 3) ? 1 : 0;
+	else
+		calls++;
+	if (is_retired(calls, good))
+		tell_retired(tool, task_id, agent, calls, good);
 }
 
 

@@ -66,6 +66,13 @@ extern int64 prom_tool_add_made(const char *name, Oid function,
 extern const char *prom_tool_retired(const PromTool *tool);
 
 /*
+ * A call of such a tool has failed, by a task of that agent, and is about to be
+ * written: if it is retired by that, there is an event.  With SPI connected.
+ */
+extern void prom_tool_failed(const PromTool *tool, int64 task_id,
+							 const char *agent);
+
+/*
  * The versions of an agent's tools, in the agent's order: those that the task
  * used first, since it was retried by hand after that attempt, or the newest.
  */

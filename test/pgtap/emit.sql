@@ -1,6 +1,6 @@
 -- prometheus_emit(): what it takes, who sees it, what caused it.
 BEGIN;
-SELECT plan(68);
+SELECT plan(69);
 SET LOCAL client_min_messages = error;
 
 CREATE ROLE prom_test_a;
@@ -43,7 +43,7 @@ SELECT throws_ok(format('SELECT prometheus_emit(%L)', t), '22023', NULL, 'no typ
 SELECT throws_ok(format('SELECT prometheus_emit(%L)', t), '42939', NULL, 'reserved: ' || t)
   FROM unnest(ARRAY['task.received', 'step.executed', 'task.completed', 'task.failed', 'task.cancelled', 'task.retried',
                     'task.quarantined', 'reflection', 'evolution', 'approval.requested', 'approval.decided', 'memory.evicted',
-                    'state.failed', 'gate.closed', 'gate.opened', 'alert.raised', 'alert.cleared', 'prometheus.x']) AS t;
+                    'state.failed', 'gate.closed', 'gate.opened', 'alert.raised', 'alert.cleared', 'tool.retired', 'prometheus.x']) AS t;
 SELECT throws_ok('SELECT prometheus_emit(NULL)', '22004', NULL, 'no type at all');
 SELECT throws_ok($$SELECT prometheus_emit('x', subject => '')$$, '22023', NULL, 'an empty subject');
 SELECT throws_ok($$SELECT prometheus_emit('x', subject => repeat('s', 1001))$$, '22023', NULL, 'a long subject');

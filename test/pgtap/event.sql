@@ -99,7 +99,8 @@ SELECT is((SELECT count(*) FROM e WHERE agent <> 'default' OR subject IS NOT NUL
 
 -- README's table of types and their fields is what is emitted; those of alerts,
 -- gates and memories are looked at where there are some, in t/510_alert.pl,
--- t/503_webhook.pl and memory.sql.  An approval and its decision are of the task that was vetoed.
+-- t/503_webhook.pl and memory.sql, evolutions and tools in t/810_evolution.pl and
+-- t/800_factory.pl.  An approval and its decision are of the task that was vetoed.
 INSERT INTO prometheus._approval (approval_id, task_id, attempt, step, xid, requested_at, expires_at, tool, policy, approvers,
                                   target_hash, arguments)
 SELECT nextval('prometheus._fact_id'), task_id, 1, 1, prometheus._xid(), now(), now(), 'tool', 'policy', 'somebody', '', '{}'
@@ -117,7 +118,7 @@ CREATE TEMP TABLE described AS
 SELECT m[1] AS type, f AS field
   FROM regexp_matches(substring(:'readme' FROM '\n### Events\n(.*?)\n### '), '^\| `([a-z.]+)` \| (.*) \|$', 'gn') AS m
  CROSS JOIN LATERAL regexp_split_to_table(regexp_replace(m[2], ' \([^)]*\)', '', 'g'), ', ') AS f
- WHERE m[1] !~ '^(alert|gate|memory)';
+ WHERE m[1] !~ '^(alert|gate|memory|evolution|tool)';
 SELECT set_eq('SELECT type, field FROM described',
               'SELECT DISTINCT e.type, f FROM e CROSS JOIN LATERAL jsonb_object_keys(e.data) AS f',
               'README has each type with all its fields');

@@ -1,10 +1,10 @@
 -- What each mark saw: by the setting, and by the functions.  The marks and the
 -- transactions are made by hand: 100 to 105, a mark after each.
 BEGIN;
-SELECT plan(110);
+SELECT plan(113);
 
 CREATE TEMP TABLE relation (name text PRIMARY KEY);
-INSERT INTO relation SELECT unnest('{task,attempt,call,step,event,agent,model,tool,policy,budget,verdict,approval,memory,state,span,usage,calibration,skill}'::text[]);
+INSERT INTO relation SELECT unnest('{task,attempt,call,step,event,agent,model,tool,policy,budget,verdict,approval,memory,state,span,usage,calibration,skill,evolution}'::text[]);
 GRANT SELECT ON relation TO PUBLIC;
 
 -- Every view of facts has both; those of what is now, and of marks, have none.
@@ -132,7 +132,7 @@ END$$;
 SELECT is(pg_temp.differs(name),
           CASE WHEN name IN ('agent', 'model', 'tool', 'policy') THEN 7 -- those of the install script always
                WHEN name IN ('attempt', 'call', 'verdict') THEN 5 WHEN name IN ('step', 'approval', 'usage') THEN 4
-               WHEN name = 'memory' THEN 4 WHEN name IN ('calibration', 'skill') THEN 0 -- see calibration.sql, skill.sql
+               WHEN name = 'memory' THEN 4 WHEN name IN ('calibration', 'skill', 'evolution') THEN 0 -- see their own
                ELSE 6 END || ' were there', name || '_at says what the setting does')
   FROM relation;
 SELECT results_eq(format('SELECT mark_id, status FROM prometheus.task_history WHERE task_id = %s ORDER BY 1', :task),

@@ -14,7 +14,7 @@ SELECT set_eq($$SELECT relation FROM s WHERE kept IS NULL$$, ARRAY['_alert', '_c
               'only bookkeeping is not kept by something');
 SELECT set_eq($$SELECT relation FROM s WHERE kept = 'task'$$,
               $$SELECT relname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'task_id'
-                 WHERE relnamespace = 'prometheus'::regnamespace AND relkind = 'r' AND relname !~ '^_audit|^_(memory|evidence|state|row_version|event|delivery|tool)$'
+                 WHERE relnamespace = 'prometheus'::regnamespace AND relkind = 'r' AND relname !~ '^_audit|^_(memory|evidence|evolution|state|row_version|event|delivery|tool)$'
                 UNION SELECT '_decision'$$, 'all facts of tasks go with them');
 SELECT is_empty($$SELECT relation FROM s WHERE horizon IS NOT NULL AND kept NOT IN ('audit', 'span')$$, 'nothing was deleted');
 SELECT is_empty($$SELECT relation FROM s WHERE goes IS NOT NULL$$, 'and nothing will be');

@@ -313,6 +313,29 @@ SELECT prometheus_set_agent('a', 'echo', options => '{"embedding_model": "nobody
 SELECT prometheus_set_agent('a', 'echo', options => '{"embedding_model": "echo"}');
 \echo :SQLSTATE
 
+-- Evolution.
+SELECT prometheus_evolve(NULL);
+\echo :SQLSTATE
+SELECT prometheus_evolve('nobody');
+\echo :SQLSTATE
+SELECT prometheus_evolve('default', 101);
+\echo :SQLSTATE
+SELECT prometheus_evolve('default', domain => '');
+\echo :SQLSTATE
+SELECT prometheus_evolve('default', options => '[]');
+\echo :SQLSTATE
+SELECT prometheus_evolve('default', options => '{"levels": 1}');
+\echo :SQLSTATE
+SELECT prometheus_evolve('default', options => '{"level": 6}');
+\echo :SQLSTATE
+SELECT prometheus_evolve('default', options => '{"categories": []}');
+\echo :SQLSTATE
+SELECT prometheus_evolve('default', options => '{"judge": 1}');
+\echo :SQLSTATE
+SELECT prometheus_evolve('default', 1) > 0 AS evolves;
+SELECT prometheus_evolve('default');
+\echo :SQLSTATE
+
 -- Tools.
 SELECT prometheus_set_tool(NULL);
 \echo :SQLSTATE

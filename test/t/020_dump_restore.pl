@@ -214,6 +214,9 @@ INSERT INTO prometheus._embedding (hash, space, xid, made_at, embedding) VALUES 
 INSERT INTO prometheus._memory_embedding (memory_id, xid, made_at, owner, agent, kind, space, hash, sketch)
 SELECT memory_id, prometheus._xid(), '2000-01-01', owner, agent, kind, 's', 'h', prometheus._sketch('{1,2}') FROM prometheus.memory;
 INSERT INTO prometheus._embedding_call (call_id, xid, sent_at, ended_at, texts, agent, model) VALUES (1, prometheus._xid(), '2000-01-01', '2000-01-02', 1, 'a', 'm');
+INSERT INTO prometheus._evolution (task_id, iteration, step, generation, xid, ended_at, owner_oid, owner, agent, domain, level, level_after, category,
+	skill, request, attempts, cases, passed, first_score, score, succeeded, weights, proposal_id, attempt_id)
+VALUES (1, 1, 3, 1, prometheus._xid(), now(), 'postgres'::regrole, 'postgres', 'default', 'sums', 1, 1, 'sums', 'adding', 'Add.', 1, 3, 3, 1, 1, true, '{}', 1, 1);
 SELECT prometheus_save_state('default', jsonb_build_object('n', n, 'text', repeat(md5('x'), 100))) FROM generate_series(1, 3) n;
 INSERT INTO prometheus._approval (approval_id, task_id, attempt, step, xid, requested_at, expires_at, tool, policy,
                                   approvers, target_hash, arguments)

@@ -193,7 +193,8 @@ is(sql("SELECT kind, confidence FROM prometheus.memory WHERE memory_id = $pinned
 is(sql("SET prometheus.as_of = 'mark:before the third'; SELECT kind, confidence FROM prometheus.memory WHERE memory_id = $fingers"), 'procedural|0.75', 'AS OF: it was not yet');
 $task = run_as('prover', 'How to add?');
 is(output($task, 'recall', 'vault'), qq([{"content": "To add, count on fingers.", "memory_id": $fingers}]), 'it is told from the vault');
-is(evidence($fingers), '1 1 0.5, 2 1 0.75, 3 1 0.875', 'and consolidated once');
+is(evidence($fingers), '1 1 0.5, 2 1 0.75, 3 1 0.875, 4 1 0.9375', 'what comes of that counts');
+is(sql("SELECT count(*) FROM prometheus.memory_version WHERE memory_id = $fingers"), 2, 'and it is consolidated once');
 is(memory('prover', 'To add, count on fingers.', 'procedural'), $fingers, 'and is not remembered as a procedure again');
 my $mixed = memory('prover', 'To add, guess.', 'procedural');
 foreach my $score (0.69, 0.7, 1, 0, 1, 1, 0)
@@ -206,7 +207,9 @@ $task = $node->submit(q{'How to add?', 'prover', mode => 'fast'});
 $node->wait_task($task, 'completed');
 is(sql("SELECT count(*) FROM prometheus.memory_evidence WHERE memory_id = $mixed"), 7, 'a task that was told nothing shows nothing');
 is(sql(q{SELECT string_agg(concat_ws(' ', name, success_rate, uses, mastered), ', ' ORDER BY memory_id) FROM prometheus.skill WHERE agent = 'prover'}),
-	'To add, count on fingers. 0.875 3 t, To add, ask somebody. 0.55833596 11 f, To add, guess. 0.6 7 f', 'its skills: what tasks have shown of procedures');
+	'To add, count on fingers. 0.55833596 11 f, To add, ask somebody. 0.55833596 11 f, To add, guess. 0.6 7 f', 'its skills: what tasks have shown of procedures');
+is(sql("SELECT string_agg(concat_ws(' ', version, kind, metadata), ', ' ORDER BY version) FROM prometheus.memory_version WHERE memory_id = $fingers"),
+	'1 procedural {}, 2 vault {"consolidated_from": "procedural"}, 3 procedural {}', 'what was mastered, and fails, is a procedure again');
 sql(q{SELECT prometheus_set_agent('slow', 'mind', mode => 'full')});
 my $waits = memory('slow', 'To add, wait.', 'procedural');
 foreach my $score (0, 0, 0, 1, 1, 1)

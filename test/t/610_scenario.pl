@@ -29,6 +29,16 @@ CREATE TABLE written (statement text);
 CREATE FUNCTION writes(request jsonb) RETURNS jsonb LANGUAGE sql STABLE AS
 	$$SELECT jsonb_build_object('choices', jsonb_build_array(jsonb_build_object('finish_reason', 'stop',
 		'message', jsonb_build_object('role', 'assistant', 'content', statement)))) FROM written$$;
+CREATE FUNCTION studies(request jsonb) RETURNS jsonb LANGUAGE sql STABLE AS
+	$$SELECT jsonb_build_object('choices', jsonb_build_array(jsonb_build_object('finish_reason', 'stop',
+		'message', jsonb_build_object('role', 'assistant', 'content', CASE
+		WHEN asked ~ '^Propose one task' THEN '{"task": "Add 2 and 3.", "criteria": "A number.", "skill": "adding", "solution": "5", "cases": [{"what": "five", "check": "answer ~ ''5''"}, {"what": "a digit", "check": "answer ~ ''^[0-9]$''"}, {"what": "its value", "check": "btrim(answer) = ''5''"}]}'
+		WHEN asked ~ '^Judge an answer' THEN '{"score": 0.8, "critique": "Right.", "procedure": "Count."}'
+		WHEN asked ~ 'Give three plans' THEN '{"plans": [{"approach": "balanced", "cost": 1, "steps": [{"action": "add", "tool": "", "outcome": "a sum", "probability": 1, "risks": []}]}]}'
+		WHEN asked ~ 'Look back at it' THEN '{"aspects": [], "appropriateness": 1, "effectiveness": 1, "critique": "Fine.", "lessons": [], "correction": ""}'
+		ELSE '5' END)))) FROM (SELECT request #>> '{messages,-1,content}' AS asked) x$$;
+SELECT prometheus_set_model('student', 'function', handler => 'studies(jsonb)');
+SELECT prometheus_set_agent('student', 'student');
 SELECT prometheus_set_model('writer', 'function', handler => 'writes(jsonb)');
 SELECT prometheus_set_agent('writer', 'writer');
 EOSQL
@@ -123,6 +133,14 @@ scenario 10, 'two tasks at once both answer' => sub {
 	my @tasks = map { $node->submit("'Task $_.', 'fake-mind'") } 1, 2;
 	$node->wait_task($_, 'completed') foreach @tasks;
 	is(sql("SELECT string_agg(prometheus_result(t), ' ' ORDER BY t) FROM unnest('{$tasks[0],$tasks[1]}'::bigint[]) t"), 'Task 1. Task 2.', 'each its own');
+};
+
+scenario 11, 'a generation of an evolution is recorded' => sub {
+	my $task = sql(q{SET ROLE alice; SELECT prometheus_evolve('student', 1, 'sums')});
+	$node->wait_task($task, 'completed');
+	is(sql("SELECT concat_ws('|', generation, agent, domain, level, skill, succeeded, score, attempts, passed, cases, judged, level_after) FROM prometheus.evolution WHERE task_id = $task"),
+		'1|student|sums|1|adding|t|0.8|1|3|3|0.8|1', 'what it came to');
+	is(sql("SELECT data ->> 'skill_name' FROM prometheus.event WHERE type = 'evolution' AND task_id = $task"), 'adding', 'and an event');
 };
 
 scenario 12, 'a fact is shared by sessions, and not with another owner' => sub {

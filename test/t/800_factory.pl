@@ -507,6 +507,10 @@ $use = $node->run_script('user', [ [ (map { [ 'halves', { a => 0 } ] } 1 .. 5), 
 is(sql(q{SELECT concat_ws('|', calls, succeeded, retired) FROM prometheus.tool WHERE name = 'halves'}), '9|4|f', 'retired: not by nine calls');
 $use = $node->run_script('user', [ [ [ 'halves', { a => 0 } ] ], [ [ 'halves', { a => 1 } ] ], 'done' ]);
 is(sql(q{SELECT concat_ws('|', calls, succeeded, retired) FROM prometheus.tool WHERE name = 'halves'}), '10|4|t', 'retired: by the tenth');
+is( sql(q{SELECT concat_ws('|', agent, subject, data) FROM prometheus.event WHERE type = 'tool.retired'}),
+	'user|tool/halves|{"tool": "halves", "calls": 10, "version": 1, "succeeded": 4}', 'retired: there is an event');
+is(sql(q{SET ROLE maker; SELECT count(*) FROM prometheus.event WHERE type = 'tool.retired'}), 1, 'retired: ... which who made it sees');
+$node->check_event_fields('tool.retired');
 is( ($node->told($use, 5))[1],
 	'Error: tool "halves" is retired: of its last 10 calls, 4 succeeded; prometheus_restore_tool() gives it another chance',
 	'retired: it is not called, and says so');
