@@ -291,3 +291,16 @@ prom_gauge_read(PromDatabase *db, int *n)
 	*n = readings.n;
 	return readings.samples;
 }
+
+bool
+prom_gauge_drifts(const PromMetric *metric)
+{
+	static const char *const groups[] = {"prom_agent.server.",
+										 "prom_agent.storage.",
+										 "prom_agent.worker_processes."};
+
+	for (int i = 0; metric->type == PROM_GAUGE && i < lengthof(groups); i++)
+		if (strncmp(metric->name, groups[i], strlen(groups[i])) == 0)
+			return true;
+	return false;
+}
