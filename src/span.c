@@ -565,13 +565,25 @@ prom_traceparent(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(traceparent));
 }
 
+void
+prom_span_count(PromDatabase *db, PromSpanCounts *counts)
+{
+	PromSpanRing *ring = &db->spans;
+	uint64 tail = pg_atomic_read_u64(&ring->tail);
+
+	pg_read_barrier();
+	counts->open = Max((int32) pg_atomic_read_u32(&ring->open), 0);
+	counts->waiting = (int64) (pg_atomic_read_u64(&ring->head) - tail);
+	counts->dropped = (int64) pg_atomic_read_u64(&ring->dropped);
+}
+
 PG_FUNCTION_INFO_V1(prom_span_counts);
 
-/* Those that are open, that wait to be written, and that were dropped. */
 Datum
 prom_span_counts(PG_FUNCTION_ARGS)
 {
 	PromDatabase *db = prom_shmem_database(MyDatabaseId);
+	PromSpanCounts counts = {0};
 	Datum values[3];
 	bool nulls[3] = {db == NULL, db == NULL, db == NULL};
 	TupleDesc desc;
@@ -579,18 +591,10 @@ prom_span_counts(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	if (db != NULL)
-	{
-		PromSpanRing *ring = &db->spans;
-		uint64 tail = pg_atomic_read_u64(&ring->tail);
-
-		pg_read_barrier();
-		values[0] = Int64GetDatum(
-			Max((int32) pg_atomic_read_u32(&ring->open), 0));
-		values[1] = Int64GetDatum(
-			(int64) (pg_atomic_read_u64(&ring->head) - tail));
-		values[2] = Int64GetDatum(
-			(int64) pg_atomic_read_u64(&ring->dropped));
-	}
+		prom_span_count(db, &counts);
+	values[0] = Int64GetDatum(counts.open);
+	values[1] = Int64GetDatum(counts.waiting);
+	values[2] = Int64GetDatum(counts.dropped);
 	PG_RETURN_DATUM(HeapTupleGetDatum(
 		heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }

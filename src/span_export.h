@@ -5,8 +5,10 @@
 #ifndef PROM_SPAN_EXPORT_H
 #define PROM_SPAN_EXPORT_H
 
-#include "otlp.h"
+#include "datatype/timestamp.h"
 #include "utils/uuid.h"
+
+#include "otlp.h"
 
 /* What a request has of them, and what its end is to record. */
 typedef struct PromSpanExport PromSpanExport;
