@@ -137,6 +137,7 @@ COMMENT ON FUNCTION prometheus._sampled(bigint[]) IS
  */
 CREATE FUNCTION prometheus._sampled_spans(trace_id uuid)
 RETURNS TABLE (
+    has_tasks boolean,
     is_at_rest boolean,
     is_sampled boolean,
     th text)
@@ -147,11 +148,12 @@ WITH task AS MATERIALIZED (
       FROM prometheus._task t
      WHERE t.trace_id = $1
 )
-SELECT s.ended_at IS NOT NULL, s.is_sampled, s.th
+SELECT true, s.ended_at IS NOT NULL, s.is_sampled, s.th
   FROM task t
  CROSS JOIN LATERAL prometheus._sampled(t.task_ids) s
 UNION ALL
-SELECT true,
+SELECT false,
+       true,
        x.has_error OR coalesce(x.told, prometheus._is_sampled(
            replace($1::text, '-', ''), x.threshold)),
        CASE WHEN x.has_error THEN '0'

@@ -612,14 +612,20 @@ finish_batch(TimestampTz now)
 	due = now;
 }
 
-/* Nothing has ended that is not exported. */
+/* Nothing has ended that is not exported, but what is too young. */
 static void
 rest(void)
 {
+	TimestampTz again =
+		batch.spans == NULL ? 0 : prom_span_export_again(batch.spans);
+
 	forget_batch();
 	stage = IDLE;
-	due = DT_NOEND;
-	prom_exported_rest();
+	due = again == 0 ? DT_NOEND : again;
+	if (again == 0)
+		prom_exported_rest();
+	else
+		prom_exported_wait(GetCurrentTimestamp(), true);
 }
 
 static void

@@ -13,6 +13,10 @@
  * trace are exported, or left out, the row becomes due, and is looked at again.
  * What the ends of tasks are read from was taken before a span is looked at: so
  * the end of a task that has not ended by then makes the row due later.
+ *
+ * A span often ends a moment before the transaction that submits its tasks, so
+ * one whose trace has none is looked at when it is two seconds old, and those
+ * behind it wait for that, too.
  */
 #include "postgres.h"
 
@@ -41,6 +45,9 @@
 #define PAGE 64
 #define LONGEST_TURN 10000
 
+/* As prometheus._sample() has it, us. */
+#define AT_REST_AFTER (2 * USECS_PER_SEC)
+
 /* Each span has one, by which they are in order. */
 typedef struct Key
 {
@@ -60,6 +67,7 @@ typedef struct Keys
 typedef struct Decision
 {
 	pg_uuid_t trace_id;
+	bool has_tasks;
 	bool is_at_rest;
 	bool is_sampled;
 	char trace_state[PROM_TRACE_THRESHOLD_SIZE + 8]; /* empty: none */
@@ -81,6 +89,7 @@ struct PromSpanExport
 	Key position;  /* in each phase */
 	bool moves;
 	TimestampTz since;
+	TimestampTz again; /* the next one is too young until then; 0: none is */
 	int64 dropped;
 	HTAB *decisions;
 	Keys held;     /* from now on, */
@@ -181,6 +190,12 @@ prom_span_export_since(const PromSpanExport *one)
 	return one->since;
 }
 
+TimestampTz
+prom_span_export_again(const PromSpanExport *one)
+{
+	return one->again;
+}
+
 int64
 prom_span_export_dropped(const PromSpanExport *one)
 {
@@ -217,7 +232,7 @@ static void
 look(void *arg)
 {
 	static PromStatement statement = {
-		"SELECT s.is_at_rest, s.is_sampled, s.th"
+		"SELECT s.is_at_rest, s.is_sampled, s.th, s.has_tasks"
 		" FROM prometheus._sampled_spans($1) s",
 		1,
 		{UUIDOID},
@@ -232,6 +247,7 @@ look(void *arg)
 	prom_statement_run(&statement, &value, NULL, false);
 	decision->is_at_rest = prom_row_bool(0, 1);
 	decision->is_sampled = prom_row_bool(0, 2);
+	decision->has_tasks = prom_row_bool(0, 4);
 	threshold = prom_row_text_or_null(0, 3);
 	if (threshold != NULL)
 		snprintf(decision->trace_state, sizeof(decision->trace_state),
@@ -338,11 +354,27 @@ read_page(const PromSpanExport *one, Row *rows)
 	return n;
 }
 
-static void
+/* Somebody may have set the clock back. */
+static bool
+is_young(TimestampTz ended_at)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	return ended_at <= now && now < ended_at + AT_REST_AFTER;
+}
+
+/* False: it is too young, and not looked at. */
+static bool
 take(PromSpanExport *one, PromOtlpRequest *request, Row *row)
 {
 	const Decision *decision = decide(one, &row->key.trace_id);
 
+	if (one->phase == NEXT && decision != NULL && !decision->has_tasks &&
+		is_young(row->span.ended_at))
+	{
+		one->again = row->span.ended_at + AT_REST_AFTER;
+		return false;
+	}
 	if (one->since == 0)
 		one->since = row->span.ended_at;
 	if (one->phase == DUE)
@@ -353,19 +385,20 @@ take(PromSpanExport *one, PromOtlpRequest *request, Row *row)
 	if (decision != NULL && !decision->is_at_rest)
 	{
 		add_key(one, &one->held, &row->key);
-		return;
+		return true;
 	}
 	if (one->phase == DUE)
 		add_key(one, &one->gone, &row->key);
 	if (decision != NULL && !decision->is_sampled)
-		return;
+		return true;
 	if (decision != NULL && decision->trace_state[0] != '\0')
 		row->span.trace_state = decision->trace_state;
 	if (decision == NULL || !prom_otlp_add_span(request, &row->span))
 		one->dropped++;
+	return true;
 }
 
-/* In one turn; true: the request has no room for more. */
+/* In one turn; true: there are no more for the request. */
 static bool
 take_page(PromSpanExport *one, PromOtlpRequest *request, Row *rows, int n,
 		  instr_time *begun, bool *is_late)
@@ -375,9 +408,8 @@ take_page(PromSpanExport *one, PromOtlpRequest *request, Row *rows, int n,
 	for (int i = 0; i < n && !*is_late; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		take(one, request, &rows[i]);
-		if (request->spans >= SPANS || request->body.len >= BYTES ||
-			one->held.n >= SPANS)
+		if (!take(one, request, &rows[i]) || request->spans >= SPANS ||
+			request->body.len >= BYTES || one->held.n >= SPANS)
 			return true;
 		INSTR_TIME_SET_CURRENT(now);
 		INSTR_TIME_SUBTRACT(now, *begun);

@@ -32,6 +32,9 @@ extern bool prom_span_export_read(PromSpanExport *one,
 /* The end of the first that was looked at; 0: there was none. */
 extern TimestampTz prom_span_export_since(const PromSpanExport *one);
 
+/* When to look again, since the next one is too young; 0: none is. */
+extern TimestampTz prom_span_export_again(const PromSpanExport *one);
+
 /* Those that could not be read or written. */
 extern int64 prom_span_export_dropped(const PromSpanExport *one);
 

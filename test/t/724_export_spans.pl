@@ -114,6 +114,32 @@ is(sent($failed), 'chat echo invoke_agent default of a failure review task', 'a 
 is(sent($well), '', 'one that is not has not');
 is(held(), '0', 'and none is held any more');
 
+# A span that ends before its transaction submits the task; the export has a second
+# to pass it.
+
+my $before = sql(<<'EOSQL');
+BEGIN;
+SELECT prometheus_span_start('before its task') AS s \gset
+SELECT prometheus_span_end(:'s') \g /dev/null
+DO $$
+DECLARE
+	until CONSTANT timestamptz := clock_timestamp() + interval '1 s';
+BEGIN
+	WHILE clock_timestamp() < until LOOP
+		EXIT WHEN EXISTS (SELECT FROM prometheus._span x, prometheus._span_position p
+		                   WHERE x.name = 'before its task' AND (x.xid, x.trace_id, x.span_id) <= (p.xid, p.trace_id, p.span_id));
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+END
+$$;
+SELECT prometheus_submit('x', traceparent => :'s', metadata => '{"trace": "always"}') \g /dev/null
+COMMIT;
+SELECT substr(:'s', 4, 32);
+EOSQL
+$node->wait_for('its task has ended', "SELECT status FROM prometheus.task WHERE trace_id = '$before'", 'completed');
+wait_exported('both are exported');
+is(sent($before), 'before its task chat echo invoke_agent default review task', 'goes with it');
+
 # By a task that runs for long.
 
 set_conf('prometheus.trace_sample_ratio' => '1');
