@@ -142,14 +142,7 @@ SELECT s.*
                   'gen_ai.input.messages',
                   prometheus._captured_message('user', t.request),
                   'gen_ai.output.messages',
-                  prometheus._captured_message('assistant',
-                      CASE WHEN e.outcome = 'completed'
-                                AND current_setting(
-                                    'prometheus.capture_content') = 'full'
-                           THEN (
-                                SELECT r.answer FROM prometheus._step r
-                                 WHERE r.task_id = t.task_id
-                                   AND r.step = e.step) END),
+                  prometheus._captured_message('assistant', w.answer),
                   'error.type',
                   CASE WHEN e.outcome NOT IN ('completed', 'cancelled')
                        THEN coalesce(e.error_type, '_OTHER') END,
@@ -182,6 +175,10 @@ SELECT s.*
                       WHERE x.task_id = t.task_id
                         AND x.attempt >= o.attempt
                         AND prometheus._seen(x.xid))) e ON true
+         LEFT JOIN prometheus._step w
+              ON w.task_id = t.task_id AND w.step = e.step
+                 AND e.outcome = 'completed'
+                 AND current_setting('prometheus.capture_content') = 'full'
          LEFT JOIN LATERAL (
               SELECT sum(x.tokens_in) AS tokens_in,
                      sum(x.tokens_out) AS tokens_out,
@@ -468,13 +465,8 @@ SELECT s.*
               x.started_at,
               x.ended_at,
               x.status,
-              x.attributes || jsonb_strip_nulls(jsonb_build_object(
-                  'error.type',
-                  CASE WHEN x.status = 'error'
-                       THEN coalesce(x.error_type,
-                                     x.attributes ->> 'error.type', '_OTHER')
-                       END,
-                  'prometheus.owner', x.owner))
+              prometheus._span_attributes(x.attributes, x.status,
+                                          x.error_type, x.owner)
          FROM prometheus._span x
         WHERE prometheus._may_see(x.owner, x.owner_oid)
           AND prometheus._seen(x.xid)) s;

@@ -116,6 +116,7 @@ static const struct
 	{"embed-before-commit", true},
 	{"embed-after-commit", true},
 	{"export-in-read", true},
+	{"export-in-span", true},
 	{"export-before-commit", true},
 	{"export-after-commit", true},
 	{"export-before-send", true},

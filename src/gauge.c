@@ -16,6 +16,7 @@
 #include "gauge.h"
 #include "guc.h"
 #include "queue.h"
+#include "span.h"
 #include "vital.h"
 #include "worker.h"
 
@@ -50,6 +51,9 @@ enum
 	OLDEST_DUE,
 	GATE_OPEN,
 	GATE_IN_FLIGHT,
+	SPANS_OPEN,
+	SPANS_WAITING,
+	SPANS_DROPPED,
 	SERIES,
 	SERIES_LIMIT,
 	VITALS /* the first of those that vitals[] reads */
@@ -85,6 +89,12 @@ const PromMetric prom_gauges[] = {
 	[GATE_IN_FLIGHT] = GAUGE_BY("prom_agent.gate.in_flight", "{request}",
 								"What is under way behind the gate.",
 								WORD("kind"), WORD("name")),
+	[SPANS_OPEN] = GAUGE("prom_agent.spans.open", "{span}",
+						 "Spans of applications that have not ended."),
+	[SPANS_WAITING] = GAUGE("prom_agent.spans.waiting", "{span}",
+							"Those that have, and are not written."),
+	[SPANS_DROPPED] = GAUGE("prom_agent.spans.dropped", "{span}",
+							"Those for which there was no room, since the server's start."),
 	[SERIES] = GAUGE("prom_agent.metrics.series", "{series}",
 					 "Series of counters and histograms."),
 	[SERIES_LIMIT] = GAUGE("prom_agent.metrics.series_limit", "{series}",
@@ -208,6 +218,17 @@ put_load(Readings *readings, PromDatabase *db)
 }
 
 static void
+put_spans(Readings *readings, PromDatabase *db)
+{
+	PromSpanCounts counts;
+
+	prom_span_count(db, &counts);
+	put(readings, SPANS_OPEN, counts.open, NULL, NULL);
+	put(readings, SPANS_WAITING, counts.waiting, NULL, NULL);
+	put(readings, SPANS_DROPPED, counts.dropped, NULL, NULL);
+}
+
+static void
 put_queue(Readings *readings, PromLook *look)
 {
 	static const char *const names[PROM_NQUEUE_STATES] = {
@@ -278,6 +299,7 @@ prom_gauge_read(PromDatabase *db, int *n)
 		put_load(&readings, db);
 		put_queue(&readings, &look);
 		put_gates(&readings, &look);
+		put_spans(&readings, db);
 		put(&readings, SERIES, prom_metric_count(db, &limit), NULL, NULL);
 		put(&readings, SERIES_LIMIT, limit, NULL, NULL);
 	}
@@ -290,4 +312,17 @@ prom_gauge_read(PromDatabase *db, int *n)
 	}
 	*n = readings.n;
 	return readings.samples;
+}
+
+bool
+prom_gauge_drifts(const PromMetric *metric)
+{
+	static const char *const groups[] = {"prom_agent.server.",
+										 "prom_agent.storage.",
+										 "prom_agent.worker_processes."};
+
+	for (int i = 0; metric->type == PROM_GAUGE && i < lengthof(groups); i++)
+		if (strncmp(metric->name, groups[i], strlen(groups[i])) == 0)
+			return true;
+	return false;
 }

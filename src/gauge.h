@@ -16,4 +16,7 @@ extern const int prom_ngauges;
  */
 extern PromSample *prom_gauge_read(PromDatabase *db, int *n);
 
+/* Does it change by what others do to the server, too? */
+extern bool prom_gauge_drifts(const PromMetric *metric);
+
 #endif

@@ -25,6 +25,7 @@
 #include "guc.h"
 #include "role.h"
 #include "shmem.h"
+#include "span.h"
 #include "subscription.h"
 #include "track.h"
 #include "worker.h"
@@ -380,6 +381,23 @@ put_export(ReturnSetInfo *result, PromDatabase *db)
 			psprintf("%lld spans", (long long) now.count.spans), NULL);
 }
 
+static void
+put_spans(ReturnSetInfo *result, PromDatabase *db)
+{
+	PromSpanCounts spans;
+
+	if (db == NULL)
+		return;
+	prom_span_count(db, &spans);
+	if (spans.dropped == 0)
+		put(result, "spans", "ok", "none was dropped", NULL);
+	else
+		put(result, "spans", "warning",
+			psprintf("%lld of applications were dropped",
+					 (long long) spans.dropped),
+			"Since the server's start. More ended at once than there is room for in shared memory, or the publisher could not write them: the server's log says so. Begin fewer spans.");
+}
+
 /* What is over its threshold. */
 static void
 put_alerts(ReturnSetInfo *result)
@@ -432,6 +450,7 @@ prom_health(PG_FUNCTION_ARGS)
 	put_places(result);
 	put_secrets(result);
 	put_export(result, db);
+	put_spans(result, db);
 	put_notifications(result);
 	put_backups(result);
 	if (is_ours)

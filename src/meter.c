@@ -2,11 +2,12 @@
  * meter.c
  *	  Exports metrics to an OpenTelemetry Collector, for the caller.
  *
- * At an interval the table of series is read, without a statement, and sent if
- * anything was counted since what the receiver has; but how long our own
- * processes were busy does not count, since reading makes them so.  A reading
- * of many series goes in several requests, one at a time.  What failed is not
- * sent again: the counts are cumulative, so the next reading has all of it.
+ * At an interval the table of series and the gauges are read, without a
+ * statement, and sent if they are not what the receiver has; but how long our
+ * own processes were busy does not count, since reading makes them so, nor what
+ * others do to the server.  A reading of many series goes in several requests,
+ * one at a time.  What failed is not sent again: the counts are cumulative, and
+ * a gauge is of its moment, so the next reading has all that is wanted.
  */
 #include "postgres.h"
 
@@ -14,12 +15,14 @@
 #include "common/hashfn.h"
 #include "common/pg_prng.h"
 #include "mb/pg_wchar.h"
+#include "pgstat.h"
 #include "utils/memutils.h"
 
 #include "collector.h"
 #include "encoding.h"
 #include "export.h"
 #include "exported.h"
+#include "gauge.h"
 #include "guc.h"
 #include "meter.h"
 #include "otlp_metric.h"
@@ -46,7 +49,7 @@ static int interval;    /* that it is by; 0: off, */
 static uint32 place;    /* and the hash of where it goes */
 static int failures;
 
-/* The counts that the receiver has. */
+/* What the receiver has. */
 static bool has_told;
 static uint64 told;
 
@@ -78,13 +81,14 @@ static bool
 tells_more(const PromSample *sample)
 {
 	return sample->metric != &prom_metrics[PROM_METRIC_BUSY] &&
-		   sample->metric != &prom_metrics[PROM_METRIC_WAL];
+		   sample->metric != &prom_metrics[PROM_METRIC_WAL] &&
+		   !prom_gauge_drifts(sample->metric);
 }
 
 static uint64
 take_print(void)
 {
-	uint64 print = reading.n;
+	uint64 print = 0;
 
 	for (int i = 0; i < reading.n; i++)
 	{
@@ -93,7 +97,7 @@ take_print(void)
 		if (!tells_more(sample))
 			continue;
 		print = hash_combine64(
-			print, hash_bytes_extended((const unsigned char *) &sample->sum,
+			print, hash_bytes_extended((const unsigned char *) &sample->value,
 									   sizeof(double), sample->count));
 		print = hash_combine64(print, (uint64) sample->created);
 	}
@@ -101,12 +105,29 @@ take_print(void)
 }
 
 static void
+add_gauges(void)
+{
+	PromSample *gauges;
+	int n;
+
+	/* In no transaction, what the server counts is not read anew by itself. */
+	pgstat_clear_snapshot();
+	gauges = prom_gauge_read(prom_my_database, &n);
+	reading.samples = repalloc(reading.samples,
+							   (reading.n + n) * sizeof(PromSample));
+	memcpy(&reading.samples[reading.n], gauges, n * sizeof(PromSample));
+	reading.n += n;
+	pfree(gauges);
+}
+
+static void
 read_all(TimestampTz now)
 {
 	reading.at = now;
 	reading.samples = prom_metric_read(prom_my_database, &reading.n);
+	add_gauges();
 	reading.print = take_print();
-	prom_export_resource(&reading.resource);
+	prom_exported_resource(&reading.resource);
 	for (int i = 0; i < reading.n; i++)
 		for (int l = 0; l < PROM_METRIC_LABELS; l++)
 			if (reading.samples[i].labels[l] != NULL)

@@ -2,9 +2,10 @@
  * otlp_metric.c
  *	  Writes metrics as OTLP/HTTP has them in JSON.
  *
- * All are cumulative: each point says all that was counted since the series
+ * Counts are cumulative: each point says all that was counted since the series
  * began.  So one that is lost, or comes twice, does no harm; and after a crash,
- * which loses the counts, the series begins at a later time.
+ * which loses the counts, the series begins at a later time.  A gauge's point
+ * says what is at its time alone.
  */
 #include "postgres.h"
 
@@ -51,11 +52,11 @@ put_labels(StringInfo to, const PromSample *sample)
 	prom_otlp_attributes_end(&attributes);
 }
 
-/* Whole numbers as such. */
+/* Whole numbers as such; a gauge may be one now and none a moment later. */
 static void
 put_number(StringInfo to, const PromSample *sample)
 {
-	if (sample->metric->scale == 1)
+	if (sample->metric->type != PROM_GAUGE && sample->metric->scale == 1)
 		appendStringInfo(to, ",\"asInt\":\"%.0f\"", sample->value);
 	else
 	{
@@ -119,7 +120,8 @@ put_point(StringInfo to, const PromSample *sample, TimestampTz now)
 {
 	appendStringInfoChar(to, '{');
 	put_labels(to, sample);
-	put_time(to, "startTimeUnixNano", sample->created);
+	if (sample->metric->type != PROM_GAUGE)
+		put_time(to, "startTimeUnixNano", sample->created);
 	/* A clock may have been set back. */
 	put_time(to, "timeUnixNano", Max(now, sample->created));
 	if (sample->metric->type == PROM_HISTOGRAM)

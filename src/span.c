@@ -29,6 +29,7 @@
 #include "utils/memutils.h"
 
 #include "era.h"
+#include "export.h"
 #include "fact.h"
 #include "mark.h"
 #include "role.h"
@@ -169,6 +170,8 @@ add_row(PromFactWriter *writer, const PromSpanRecord *record)
 	values[SPAN_ID] = Int64GetDatum((int64) record->span_id);
 	values[SPAN_PARENT] = Int64GetDatum((int64) record->parent_id);
 	nulls[SPAN_PARENT] = record->parent_id == 0;
+	values[SPAN_SAMPLED] = BoolGetDatum(record->told == 1);
+	nulls[SPAN_SAMPLED] = record->told < 0;
 	values[SPAN_STARTED_AT] = TimestampTzGetDatum(record->started_at);
 	values[SPAN_ENDED_AT] = TimestampTzGetDatum(record->ended_at);
 	values[SPAN_OWNER_OID] = ObjectIdGetDatum(record->owner);
@@ -205,6 +208,11 @@ prom_span_write(void)
 	prom_fact_end(writer);
 	written_to = tail + n;
 	prom_xact_commit();
+	if (prom_export_is_wanted())
+	{
+		(void) pg_atomic_fetch_add_u32(&prom_my_database->exported.spans, n);
+		prom_shmem_wake(&prom_my_database->worker[PROM_CALLER]);
+	}
 	next_write = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), INTERVAL);
 }
 
@@ -462,6 +470,7 @@ prom_span_start(PG_FUNCTION_ARGS)
 	OpenSpan *span = open_span();
 	PromSpanRecord *record = &span->record;
 
+	record->told = nopen > 0 ? open_spans[nopen - 1].record.told : -1;
 	check_name(name);
 	if (attributes == NULL)
 		attributes = DatumGetJsonbP(
@@ -474,6 +483,7 @@ prom_span_start(PG_FUNCTION_ARGS)
 		prom_trace_read(given, &trace);
 		parent_id = read_parent(given);
 		set_text(record->traceparent, given, PROM_TRACEPARENT_SIZE);
+		record->told = (trace.flags & PROM_TRACE_SAMPLED) != 0;
 	}
 	else if (!find_current(&trace, &parent_id))
 		prom_trace_begin(&trace);
@@ -555,13 +565,25 @@ prom_traceparent(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(traceparent));
 }
 
+void
+prom_span_count(PromDatabase *db, PromSpanCounts *counts)
+{
+	PromSpanRing *ring = &db->spans;
+	uint64 tail = pg_atomic_read_u64(&ring->tail);
+
+	pg_read_barrier();
+	counts->open = Max((int32) pg_atomic_read_u32(&ring->open), 0);
+	counts->waiting = (int64) (pg_atomic_read_u64(&ring->head) - tail);
+	counts->dropped = (int64) pg_atomic_read_u64(&ring->dropped);
+}
+
 PG_FUNCTION_INFO_V1(prom_span_counts);
 
-/* Those that are open, that wait to be written, and that were dropped. */
 Datum
 prom_span_counts(PG_FUNCTION_ARGS)
 {
 	PromDatabase *db = prom_shmem_database(MyDatabaseId);
+	PromSpanCounts counts = {0};
 	Datum values[3];
 	bool nulls[3] = {db == NULL, db == NULL, db == NULL};
 	TupleDesc desc;
@@ -569,18 +591,10 @@ prom_span_counts(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	if (db != NULL)
-	{
-		PromSpanRing *ring = &db->spans;
-		uint64 tail = pg_atomic_read_u64(&ring->tail);
-
-		pg_read_barrier();
-		values[0] = Int64GetDatum(
-			Max((int32) pg_atomic_read_u32(&ring->open), 0));
-		values[1] = Int64GetDatum(
-			(int64) (pg_atomic_read_u64(&ring->head) - tail));
-		values[2] = Int64GetDatum(
-			(int64) pg_atomic_read_u64(&ring->dropped));
-	}
+		prom_span_count(db, &counts);
+	values[0] = Int64GetDatum(counts.open);
+	values[1] = Int64GetDatum(counts.waiting);
+	values[2] = Int64GetDatum(counts.dropped);
 	PG_RETURN_DATUM(HeapTupleGetDatum(
 		heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }

@@ -36,4 +36,14 @@ extern void prom_span_write(void);
 /* Publisher: that has failed. */
 extern void prom_span_failed(void);
 
+/* Of a database: that are open, wait to be written, and were dropped. */
+typedef struct PromSpanCounts
+{
+	int64 open;
+	int64 waiting;
+	int64 dropped; /* since the server's start, or it was served */
+} PromSpanCounts;
+
+extern void prom_span_count(PromDatabase *db, PromSpanCounts *counts);
+
 #endif

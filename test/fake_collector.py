@@ -60,7 +60,10 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.path == "/behave":
             with LOCK:
-                for one in json.loads(body):
+                wanted = json.loads(body)
+                if not wanted:
+                    BEHAVIOURS.clear()
+                for one in wanted:
                     BEHAVIOURS.extend([one] * one.pop("times", 1))
             self.reply(200, b"{}")
             return

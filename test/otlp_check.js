@@ -112,6 +112,13 @@ function keyOf(metric, point) {
 
 function checkPoint(metric, kind, point, path) {
 	const key = keyOf(metric, point);
+	if (kind === 'gauge') {
+		unique(point.attributes, path);
+		if (!Number.isFinite(point.asDouble) || point.startTimeUnixNano !== undefined || BigInt(point.timeUnixNano) <= 0n)
+			errors.push(`${path}: not a value of a moment`);
+		series.set(key, { value: point.asDouble });
+		return;
+	}
 	const value = kind === 'histogram' ? Number(point.count) : Number(point.asInt || point.asDouble);
 	const before = series.get(key);
 	const now = { value, start: BigInt(point.startTimeUnixNano), time: BigInt(point.timeUnixNano) };
@@ -134,11 +141,11 @@ function checkMetrics(request, r) {
 		errors.push(`$${r}: no metrics`);
 	for (const metric of metrics) {
 		const path = `$${r}.${metric.name}`;
-		const kind = metric.histogram ? 'histogram' : 'sum';
+		const kind = ['histogram', 'gauge', 'sum'].find((one) => metric[one]);
 		const data = metric[kind];
 		if (!metric.name || !metric.description)
 			errors.push(`${path}: no name, or no description`);
-		if (data.aggregationTemporality !== 2 || (kind === 'sum' && data.isMonotonic !== true))
+		if (kind === 'gauge' ? 'aggregationTemporality' in data || 'isMonotonic' in data : data.aggregationTemporality !== 2 || (kind === 'sum' && data.isMonotonic !== true))
 			errors.push(`${path}: not cumulative`);
 		if (data.dataPoints.length === 0)
 			errors.push(`${path}: no points`);

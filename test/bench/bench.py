@@ -24,6 +24,7 @@ from marks import marks
 from peers import NAMES, Peers
 from recall import recall
 from steps import steps
+from traced import traced
 from tracked import tracked
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS") or 3)
@@ -671,6 +672,7 @@ def state(server, model):
 part(steps)
 part(full)
 part(tracked)
+part(traced)
 part(conversation)
 part(marks)
 part(recall)

@@ -6,12 +6,13 @@
 #   BENCH          the parts to run, all by default:
 #                  submit drain snapshot blocked peers latency flight idle
 #                  kill listen events history state steps full tracked
-#                  conversation marks recall soak
+#                  traced conversation marks recall soak
 #   BENCH_ROUNDS   of what is compared (3)
 #   BENCH_JOBS     tasks of a drain beside a snapshot, blocked tasks or peers
 #                  (10000)
 #   BENCH_STEPS    tasks of five steps (2000)
 #   BENCH_FULL     tasks in full mode, and in fast mode (50)
+#   BENCH_TRACED   tasks of a drain with and without the export of traces (10000)
 #   BENCH_BLOCKED  tasks that are blocked (100000)
 #   BENCH_BLOCKED_BY  what blocks them: time, task, or both (both)
 #   BENCH_EVENTS   events that a consumer reads (1000000)

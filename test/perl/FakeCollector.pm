@@ -15,7 +15,8 @@ use JSON::PP qw(encode_json);
 
 sub program { return 'test/fake_collector.py'; }
 
-# How it answers the next requests.
+# How it answers the next requests; without any, all that were asked for are
+# forgotten.
 sub behave
 {
 	my ($self, @behaviours) = @_;

@@ -84,7 +84,7 @@ SELECT is(prometheus_traceparent(), NULL, 'and the error has ended them');
 
 -- How they are shown.
 
-SELECT columns_are('prometheus', '_span', ARRAY['span_id', 'parent_span_id', 'xid', 'started_at', 'ended_at', 'owner_oid', 'trace_id', 'owner', 'name',
+SELECT columns_are('prometheus', '_span', ARRAY['span_id', 'parent_span_id', 'xid', 'started_at', 'ended_at', 'owner_oid', 'trace_id', 'owner', 'name', 'sampled',
     'status', 'error_type', 'traceparent', 'attributes']);
 CREATE ROLE prom_test_a;
 CREATE ROLE prom_test_b;

@@ -10,7 +10,7 @@ SELECT set_eq($$SELECT relation FROM s$$,
 SELECT is((SELECT count(*) - count(DISTINCT relation) FROM s), 0::bigint, 'once');
 SELECT is_empty($$SELECT relation FROM s WHERE bytes <> pg_total_relation_size(('prometheus.' || relation)::regclass)$$, 'its size');
 SELECT results_eq($$SELECT bytes FROM s$$, $$SELECT bytes FROM s ORDER BY bytes DESC$$, 'the largest comes first');
-SELECT set_eq($$SELECT relation FROM s WHERE kept IS NULL$$, ARRAY['_alert', '_checkpoint', '_consumer', '_era', '_gate', '_horizon', '_mark_name', '_memory_entry', '_subscription'],
+SELECT set_eq($$SELECT relation FROM s WHERE kept IS NULL$$, ARRAY['_alert', '_checkpoint', '_consumer', '_era', '_gate', '_horizon', '_mark_name', '_memory_entry', '_span_held', '_span_position', '_subscription'],
               'only bookkeeping is not kept by something');
 SELECT set_eq($$SELECT relation FROM s WHERE kept = 'task'$$,
               $$SELECT relname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'task_id'

@@ -139,8 +139,13 @@ is(sql("SELECT answer = '00-' || trace_id || '-' || span_id || '-03' FROM promet
 my $publisher = $node->worker_pid('publisher');
 kill STOP => $publisher;
 my $before = sql($count);
+
+is($node->health('spans'), 'ok|none was dropped|', 'at first none was dropped');
 sql(q{SELECT prometheus_span_end(prometheus_span_start('many')) FROM generate_series(1, 1000)});
 is(sql('SELECT waiting, dropped FROM prometheus._span_counts()'), '512|488', 'what does not fit is dropped');
+like($node->health('spans'), qr/^warning\|488 of applications were dropped\|Since the server's start/, 'and health says so');
+my @gauges = sql('SELECT prometheus_metrics()') =~ /^prom_agent_spans_((?:waiting|dropped) \d+)$/mg;
+is_deeply([ sort @gauges ], [ 'dropped 488', 'waiting 512' ], 'as metrics do');
 kill CONT => $publisher;
 $node->wait_for('what did fit', $count, $before + 512);
 sql(q{SELECT prometheus_span_end(prometheus_span_start('more')) FROM generate_series(1, 100)});
