@@ -35,6 +35,13 @@ typedef struct Found
 	"   coalesce(" m ".metadata OPERATOR(pg_catalog.->>)"      \
 	"     'consolidated_from', 'vault') ELSE " m ".kind END"
 #define M_KNOWN_AS KNOWN_AS("m")
+#define S_KNOWN_AS KNOWN_AS("s")
+
+/* Is another one s of the same kind, or was it? */
+#define ALIKE                                     \
+	"(s.kind OPERATOR(pg_catalog.=) m.kind"       \
+	"   OR " S_KNOWN_AS " OPERATOR(pg_catalog.=)" \
+	"     " M_KNOWN_AS ")"
 
 /* False if there is none. */
 static bool
@@ -130,8 +137,7 @@ static const char restore_sql[] =
 	RESTORED
 	" AND m.forgotten AND (m.expires_at IS NULL OR m.expires_at"
 	"   OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp())"
-	" AND NOT " PROM_MEMORY_IS_TWICE(
-		"(s.kind OPERATOR(pg_catalog.=) m.kind OR " KNOWN_AS("s") " OPERATOR(pg_catalog.=) " M_KNOWN_AS ")");
+	" AND NOT " PROM_MEMORY_IS_TWICE(ALIKE);
 
 PG_FUNCTION_INFO_V1(prom_forget);
 

@@ -6,8 +6,8 @@
  *
  * There is a lock for each kind of an owner and agent, and for its contents.
  * Where there is a limit, who writes has the first for himself; else he shares
- * it, and has that of the content: so a limit that is set meanwhile counts when
- * they have ended.  All take them in the order of their numbers: a kind before
+ * it, and has that of the content: so a limit that is set meanwhile counts for
+ * who comes later, when they have ended.  All take them in the order of their numbers: a kind before
  * its contents, and the vault, where memories of other kinds go, last.
  */
 #include "postgres.h"
@@ -66,20 +66,26 @@ take_lock(const PromMemoryOwner *owner, uint16 number, LOCKMODE mode)
 					   tag.locktag_field4, mode);
 }
 
-/* For oneself, or, if there is no limit, with others. */
+/*
+ * For oneself, or, if there is no limit, with others; and so until the end of
+ * the transaction: two that share it would wait for each other.
+ */
 static void
 lock_kind(const PromMemoryOwner *owner, const char *kind)
 {
 	uint16 number = lock_number(owner, kind, NULL);
 	LOCKTAG tag;
 
+	set_tag(owner, number, &tag);
+	if (prom_lock_held_by_me(&tag, ShareLock) ||
+		prom_lock_held_by_me(&tag, ExclusiveLock))
+		return;
 	if (prom_eviction_limit(owner->agent, kind) < 0)
 	{
 		take_lock(owner, number, ShareLock);
 		if (prom_eviction_limit(owner->agent, kind) < 0)
 			return;
-		/* One was set meanwhile; two must not wait for each other's share. */
-		set_tag(owner, number, &tag);
+		/* One was set while it was waited for. */
 		LockRelease(&tag, ShareLock, false);
 	}
 	take_lock(owner, number, ExclusiveLock);

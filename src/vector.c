@@ -61,6 +61,11 @@ typedef struct Vector
 	"     AND d.refobjid OPERATOR(pg_catalog.=) e.oid"        \
 	"     AND d.deptype OPERATOR(pg_catalog.=) 'e')"
 
+#define BELONG_TO_IT                  \
+	BELONGS_TO("t.tableoid", "t.oid") \
+	BELONGS_TO("o.tableoid", "o.oid") \
+	BELONGS_TO("f.tableoid", "f.oid")
+
 static PromStatement extension_statement = {
 	"SELECT n.nspname::pg_catalog.text, t.oid, f.oid"
 	" FROM pg_catalog.pg_extension e"
@@ -80,8 +85,7 @@ static PromStatement extension_statement = {
 	"     AND c.casttarget OPERATOR(pg_catalog.=) t.oid"
 	" JOIN pg_catalog.pg_proc f"
 	"   ON f.oid OPERATOR(pg_catalog.=) c.castfunc"
-	" WHERE e.extname OPERATOR(pg_catalog.=) '" EXTENSION "'" BELONGS_TO("t.tableoid", "t.oid") BELONGS_TO("o.tableoid", "o.oid")
-		BELONGS_TO("f.tableoid", "f.oid"),
+	" WHERE e.extname OPERATOR(pg_catalog.=) '" EXTENSION "'" BELONG_TO_IT,
 	0,
 	{0},
 	NULL,
