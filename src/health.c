@@ -191,8 +191,9 @@ put_embeddings(ReturnSetInfo *result, PromDatabase *db)
 		put(result, "embeddings", "ok", "are made", NULL);
 	else
 		put(result, "embeddings", "warning",
-			psprintf("those of %d agents fail now, as of %s: %s", failing,
-					 agent, prom_encoding_from_utf8(error)),
+			psprintf("fail now for %d agent%s, as for %s: %s", failing,
+					 failing == 1 ? "" : "s", agent,
+					 prom_encoding_from_utf8(error)),
 			"prometheus.embedding_call says why. Memories are recalled by words meanwhile; prometheus_set_model() lets it be tried at once.");
 }
 
