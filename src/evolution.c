@@ -14,6 +14,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -84,10 +86,13 @@ static PromStatement moves_statement = {
 
 /* Where it is. */
 
+/* To four places, as it is written. */
 static double
-share_of(const State *state)
+score_of(const State *state, const PromJudgment *judgment)
 {
-	return (double) state->effort->passed / state->proposal->ncases;
+	return rint(judgment->score * state->effort->passed /
+				state->proposal->ncases * 10000) /
+		   10000;
 }
 
 /* What passed nothing is worth nothing, whatever a judge would say. */
@@ -105,7 +110,7 @@ static void
 take_judgment(State *state, const char *answer)
 {
 	state->judgment = prom_judgment_read(answer);
-	state->score = share_of(state) * state->judgment->score;
+	state->score = score_of(state, state->judgment);
 	if (state->attempts == 1)
 		state->first_score = state->score;
 }
@@ -236,7 +241,7 @@ is_beyond_it(const Child *child)
 {
 	static const char *const own[] = {
 		"GovernanceVeto", "LimitExceeded", "ModelRefused", "ModelFiltered",
-		"ModelLength", "ModelUnreadable", "SchemaMismatch", "ToolError"};
+		"ModelLength", "SchemaMismatch", "ToolError"};
 
 	if (strcmp(child->outcome, "completed") == 0)
 		return false;
@@ -621,7 +626,7 @@ judge(State *state)
 	{
 		judgment = prom_judgment_of(child.answer, child.task_id);
 		step.result = prom_judgment_write(judgment, state->attempts,
-										  share_of(state) * judgment->score);
+										  score_of(state, judgment));
 		take_judgment(state, step.result);
 	}
 	end_step(state, &step);
