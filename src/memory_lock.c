@@ -7,8 +7,9 @@
  * There is a lock for each kind of an owner and agent, and for its contents.
  * Where there is a limit, who writes has the first for himself; else he shares
  * it, and has that of the content: so a limit that is set meanwhile counts for
- * who comes later, when they have ended.  All take them in the order of their numbers: a kind before
- * its contents, and the vault, where memories of other kinds go, last.
+ * who comes later, when they have ended.  All take them in the order of their
+ * numbers: a kind before its contents, and the vault, where memories of other
+ * kinds go, last.
  */
 #include "postgres.h"
 
