@@ -43,7 +43,9 @@ CREATE TABLE prometheus._task (
 CREATE INDEX _task_xid ON prometheus._task (xid);
 CREATE INDEX _task_conversation ON prometheus._task
     (conversation, agent, submitter, task_id) WHERE conversation IS NOT NULL;
-CREATE INDEX _task_trace ON prometheus._task (trace_id);
+-- Those of a trace; one that begins a trace is found without.
+CREATE INDEX _task_trace ON prometheus._task (trace_id)
+    WHERE traceparent IS NOT NULL;
 CREATE INDEX _task_parent ON prometheus._task (parent_id, parent_step)
     WHERE parent_id IS NOT NULL;
 CREATE INDEX _task_caused_by ON prometheus._task (caused_by)

@@ -16,14 +16,12 @@ CREATE TABLE prometheus._span (
     status text NOT NULL,
     error_type text,
     traceparent text,
-    sampled boolean,
     attributes jsonb NOT NULL,
     PRIMARY KEY (trace_id, span_id)
 );
 CREATE INDEX _span_ended ON prometheus._span (ended_at);
-CREATE INDEX _span_order ON prometheus._span (xid, trace_id, span_id);
 COMMENT ON TABLE prometheus._span IS
-    'The spans of applications that have ended. traceparent: that one was started with; null: none. sampled: what who began the trace elsewhere said; null: it was begun here. error_type: why it ended, if nobody ended it: rollback, abandoned.';
+    'The spans of applications that have ended. traceparent: that one was started with; null: none. error_type: why it ended, if nobody ended it: rollback, abandoned.';
 
 CREATE FUNCTION @extschema@.prometheus_span_start(
     name text,
@@ -54,41 +52,3 @@ CREATE FUNCTION prometheus._span_counts(
 LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'prom_span_counts';
 COMMENT ON FUNCTION prometheus._span_counts() IS
     'Of the spans of applications in this database: how many are open, wait to be written, and were dropped since the server''s start; null: it is not served.';
-
-CREATE FUNCTION prometheus._span_attributes(
-    attributes jsonb,
-    status text,
-    error_type text,
-    owner text)
-RETURNS jsonb
-LANGUAGE sql STABLE PARALLEL SAFE
-RETURN attributes || jsonb_strip_nulls(jsonb_build_object(
-    'error.type',
-    CASE WHEN status = 'error'
-         THEN coalesce(error_type, attributes ->> 'error.type', '_OTHER') END,
-    'prometheus.owner', owner));
-COMMENT ON FUNCTION prometheus._span_attributes(jsonb, text, text, text) IS
-    'The attributes of a span of an application, as others see it.';
-
-/*
- * The export of them.  src/span_export.c.
- */
-CREATE TABLE prometheus._span_position (
-    xid xid8 NOT NULL,
-    trace_id uuid NOT NULL,
-    span_id bigint NOT NULL,
-    PRIMARY KEY (xid, trace_id, span_id)
-);
-COMMENT ON TABLE prometheus._span_position IS
-    'The last span of an application that the export has looked at, in the order of these columns; one row, changed in place; none: the export is off. The one process that writes such spans commits in the order of xid.';
-
-CREATE TABLE prometheus._span_held (
-    trace_id uuid NOT NULL,
-    span_id bigint NOT NULL,
-    is_due boolean NOT NULL,
-    PRIMARY KEY (trace_id, span_id)
-);
-CREATE INDEX _span_held_due ON prometheus._span_held (trace_id, span_id)
-    WHERE is_due;
-COMMENT ON TABLE prometheus._span_held IS
-    'Spans of applications that the export has looked at while tasks of their trace had not ended: until then it is not decided whether they are sampled. is_due: tasks have ended, so they are looked at again.';

@@ -22,13 +22,40 @@ RETURN coalesce(right(trace_id, 14) COLLATE "C"
 COMMENT ON FUNCTION prometheus._is_sampled(text, text) IS
     'Is a trace (32 hexadecimal digits) sampled, by its id and a threshold?';
 
+/*
+ * The tasks of a task's trace: those that were submitted with it have a
+ * traceparent, by which they are found; the first one has none, but is the
+ * parent of another, or sent the request that a traceparent is of.
+ */
 CREATE FUNCTION prometheus._trace_tasks(task_id bigint) RETURNS SETOF bigint
 LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
-SELECT t.task_id
-  FROM prometheus._task g
-  JOIN prometheus._task t ON t.trace_id = g.trace_id
- WHERE g.task_id = $1;
+WITH RECURSIVE given AS (
+    SELECT t.task_id, t.trace_id, t.parent_id, t.traceparent
+      FROM prometheus._task t
+     WHERE t.task_id = $1
+), parted AS (
+    SELECT g.task_id, g.trace_id, g.parent_id, g.traceparent FROM given g
+    UNION
+    SELECT t.task_id, t.trace_id, t.parent_id, t.traceparent
+      FROM given g
+      JOIN prometheus._task t
+           ON t.trace_id = g.trace_id AND t.traceparent IS NOT NULL
+), whole AS (
+    SELECT p.task_id, p.trace_id, p.parent_id, p.traceparent FROM parted p
+    UNION
+    SELECT t.task_id, t.trace_id, t.parent_id, t.traceparent
+      FROM whole w
+     CROSS JOIN LATERAL (
+           SELECT w.parent_id AS task_id
+           UNION ALL
+           SELECT c.task_id FROM prometheus._call c
+            WHERE c.call_id = ('x' || substr(w.traceparent, 37, 16))
+                              ::bit(64)::bigint) x
+      JOIN prometheus._task t
+           ON t.task_id = x.task_id AND t.trace_id = w.trace_id
+)
+SELECT DISTINCT w.task_id FROM whole w;
 END;
 COMMENT ON FUNCTION prometheus._trace_tasks(bigint) IS
     'The tasks of the trace of a task; none: it is not there.';
@@ -129,48 +156,6 @@ SELECT c.trace_id,
 END;
 COMMENT ON FUNCTION prometheus._sampled(bigint[]) IS
     'Whether tasks of one trace, with its spans of applications, are sampled as they are now. is_certain: by what has happened, whatever comes; else by the id of the trace, or as who began it said. ended_at: null if one has not ended. No row: there are none.';
-
-/*
- * The same for the spans of applications (src/span_export.c).  A trace that no
- * task is a part of is never known to be at rest: an error counts from when it
- * was written, and the rest is by the id, or as who began it said.
- */
-CREATE FUNCTION prometheus._sampled_spans(trace_id uuid)
-RETURNS TABLE (
-    has_tasks boolean,
-    is_at_rest boolean,
-    is_sampled boolean,
-    th text)
-LANGUAGE sql STABLE PARALLEL SAFE
-BEGIN ATOMIC
-WITH task AS MATERIALIZED (
-    SELECT array_agg(t.task_id) AS task_ids
-      FROM prometheus._task t
-     WHERE t.trace_id = $1
-)
-SELECT true, s.ended_at IS NOT NULL, s.is_sampled, s.th
-  FROM task t
- CROSS JOIN LATERAL prometheus._sampled(t.task_ids) s
-UNION ALL
-SELECT false,
-       true,
-       x.has_error OR coalesce(x.told, prometheus._is_sampled(
-           replace($1::text, '-', ''), x.threshold)),
-       CASE WHEN x.has_error THEN '0'
-            WHEN x.told IS NULL THEN x.threshold END
-  FROM task t
- CROSS JOIN LATERAL (
-       SELECT coalesce(bool_or(s.status = 'error'), false) AS has_error,
-              bool_or(s.sampled) AS told,
-              prometheus._sample_threshold(current_setting(
-                  'prometheus.trace_sample_ratio')::double precision)
-                  AS threshold
-         FROM prometheus._span s
-        WHERE s.trace_id = $1) x
- WHERE t.task_ids IS NULL;
-END;
-COMMENT ON FUNCTION prometheus._sampled_spans(uuid) IS
-    'Whether spans of applications of a trace are sampled as it is now. is_at_rest: its tasks have ended, or it has none; else nothing is decided. th: as in prometheus._sampled().';
 
 CREATE FUNCTION prometheus._sample(
     task_id bigint,

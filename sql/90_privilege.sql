@@ -209,7 +209,6 @@ GRANT EXECUTE ON FUNCTION
     prometheus._span_counts(),
     prometheus._review_id(bigint, integer, integer, text, text, text),
     prometheus._redact(text),
-    prometheus._span_attributes(jsonb, text, text, text),
     prometheus._captured(text),
     prometheus._captured_bytes(text),
     prometheus._captured_message(text, text),

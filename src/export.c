@@ -18,13 +18,14 @@
  * span goes at least once.  A tree with more spans than one request may have
  * goes in several, and the position is moved after the last.
  *
- * Spans of applications go first, in the same request (span_export.c).
- *
  * What cannot be read (an error, or a lock) is tried again later; a tree that
  * fails by itself is counted, and left out.
  */
 #include "postgres.h"
 
+#include <unistd.h>
+
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "common/pg_prng.h"
 #include "executor/spi.h"
@@ -45,7 +46,6 @@
 #include "guc.h"
 #include "otlp.h"
 #include "sampler.h"
-#include "span_export.h"
 #include "worker.h"
 #include "xact.h"
 
@@ -83,8 +83,6 @@ typedef struct Batch
 {
 	PromOtlpRequest request;
 	PromSampler *sampler;
-	PromSpanExport *spans;
-	bool has_window;   /* is there anything of tasks? */
 	char *place;       /* of the consumer, before it; */
 	PromWindow window; /* and behind it */
 	Part part;         /* of a tree, that it ends with */
@@ -105,8 +103,7 @@ static bool is_on;            /* is it there? */
 static char *endpoint;        /* that was sent to last, from malloc */
 static TimestampTz due;       /* of the next look; DT_NOEND: there is none */
 static TimestampTz not_before;
-static int nended; /* tasks, since the last look; */
-static int nspans; /* of applications, the same */
+static int nended; /* tasks, since the last look */
 static int failures;
 
 /* Something could not be read in this turn. */
@@ -133,28 +130,21 @@ prom_export_in_flight(void)
 	return stage == SENDING;
 }
 
-/* There are so many more; many of them go at once. */
-static void
-count_new(int *count, int n, int many)
+void
+prom_export_ended(int n)
 {
 	TimestampTz now;
 
 	if (!is_on || n == 0)
 		return;
 	now = GetCurrentTimestamp();
-	if (*count == 0)
+	if (nended == 0)
 		due = Min(due, TimestampTzPlusMilliseconds(now,
 												   prom_guc_otlp_interval));
-	*count += n;
-	if (*count >= many)
+	nended += n;
+	if (nended >= MANY)
 		due = Min(due, now);
 	prom_exported_wait(now, false);
-}
-
-void
-prom_export_ended(int n)
-{
-	count_new(&nended, n, MANY);
 }
 
 
@@ -173,7 +163,6 @@ settle(void)
 										"task.cancelled", "task.quarantined"};
 	Datum values[lengthof(types)];
 
-	prom_span_export_settle(prom_export_is_wanted());
 	if (!prom_export_is_wanted())
 	{
 		if (SPI_execute(delete_sql, false, 0) != SPI_OK_DELETE)
@@ -313,7 +302,6 @@ add_tree(void *arg)
 	Datum values[5];
 	Datum tasks;
 	int64 *task_ids;
-	pg_uuid_t trace_id;
 	bool isnull;
 	int n;
 
@@ -331,18 +319,15 @@ add_tree(void *arg)
 						  &isnull);
 	task_ids = prom_read_int8_array(tasks, &n);
 	tree->root_span = prom_row_text(0, 3);
-	trace_id = *prom_row_uuid(0, 4);
-	if (!prom_sampler_decide(batch.sampler, &trace_id, tasks, entry->task_id,
-							 &tree->trace_state))
-		batch.unsampled++;
-	else
+	if (!prom_sampler_decide(batch.sampler, prom_row_uuid(0, 4), tasks,
+							 entry->task_id, &tree->trace_state))
 	{
-		add_spans(tree, task_ids, n);
-		if (tree->to.event_id != 0)
-			return;
-		batch.traces++;
+		batch.unsampled++;
+		return;
 	}
-	prom_span_export_release(batch.spans, &trace_id);
+	add_spans(tree, task_ids, n);
+	if (tree->to.event_id == 0)
+		batch.traces++;
 }
 
 /* False: it cannot be read now. */
@@ -383,12 +368,31 @@ forget_batch(void)
 	memset(&batch, 0, sizeof(batch));
 }
 
+void
+prom_export_resource(PromOtlpResource *resource)
+{
+	char host[256];
+
+	memset(resource, 0, sizeof(*resource));
+	resource->service = prom_encoding_words_to_utf8(prom_guc_otlp_service_name);
+	resource->instance = psprintf(UINT64_FORMAT "/%u", GetSystemIdentifier(),
+								  MyDatabaseId);
+	resource->database =
+		prom_encoding_words_to_utf8(NameStr(prom_my_database->name));
+	resource->server_version = PG_VERSION;
+	if (gethostname(host, sizeof(host)) == 0)
+	{
+		host[sizeof(host) - 1] = '\0';
+		resource->host = pstrdup(host);
+	}
+}
+
 static void
 begin_request(void)
 {
 	PromOtlpResource resource;
 
-	prom_exported_resource(&resource);
+	prom_export_resource(&resource);
 	prom_otlp_begin(&batch.request, &resource);
 }
 
@@ -403,44 +407,29 @@ keep_edge(PromEdge *edge)
 	position->xip = xip;
 }
 
-/* What SPI's context has does not outlive the turn. */
-static void
-keep_window(void)
+/* The first look: where the consumer is, and what there is behind that. */
+static int
+begin_reading(PromEntry **entries, bool *all)
 {
+	MemoryContext before;
+	int n = prom_consumer_read(PROM_CONSUMER_EXPORT, ENTRIES, &batch.window,
+							   &batch.place, entries, all);
+
+	if (n <= 0)
+		return n;
+	/* What SPI's context has does not outlive the turn. */
+	before = MemoryContextSwitchTo(context);
 	batch.place = pstrdup(batch.place);
 	batch.window.name = PROM_CONSUMER_EXPORT;
 	batch.window.types = DatumGetArrayTypePCopy(
 		PointerGetDatum(batch.window.types));
 	keep_edge(&batch.window.base);
 	keep_edge(&batch.window.bound);
-}
-
-/*
- * The first look: where the consumer is, and what there is behind that; before
- * any span of an application (span_export.c).  False: there is no consumer.
- */
-static bool
-begin_reading(void)
-{
-	MemoryContext before;
-	PromEntry *entries;
-	bool all;
-	int n = prom_consumer_read(PROM_CONSUMER_EXPORT, ENTRIES, &batch.window,
-							   &batch.place, &entries, &all);
-
-	if (n < 0)
-		return false;
-	before = MemoryContextSwitchTo(context);
-	batch.has_window = n > 0;
-	if (batch.has_window)
-		keep_window();
 	batch.sampler = prom_sampler_begin();
-	batch.spans = prom_span_export_begin();
 	begin_request();
 	MemoryContextSwitchTo(before);
-	if (batch.has_window)
-		prom_exported_wait(entries[0].place.at, true);
-	return true;
+	prom_exported_wait((*entries)[0].place.at, true);
+	return n;
 }
 
 /* Go through some ends; true: the batch is complete. */
@@ -477,10 +466,8 @@ read_entries(const PromEntry *entries, int n, bool all)
 static void
 move(void)
 {
-	if (batch.has_window &&
-		!prom_consumer_move(PROM_CONSUMER_EXPORT, batch.place, &batch.window))
+	if (!prom_consumer_move(PROM_CONSUMER_EXPORT, batch.place, &batch.window))
 		batch.part.event_id = 0;
-	prom_span_export_move(batch.spans);
 }
 
 /* Read on, or begin to; the next stage. */
@@ -493,23 +480,18 @@ read_on(void)
 
 	if (stage == IDLE)
 	{
-		nended = nspans = 0;
-		is_known = begin_reading();
-		if (!is_known)
+		nended = 0;
+		n = begin_reading(&entries, &all);
+		if (n <= 0)
+		{
+			is_known = n == 0;
 			return IDLE;
+		}
 	}
-	if (!prom_span_export_read(batch.spans, &batch.request))
-		return READING;
-	if (batch.has_window)
-	{
-		n = prom_window_next(&batch.window, ENTRIES, &entries, &all);
-		if (!read_entries(entries, n, n == 0 || all))
-			return READING;
-	}
-	else if (prom_span_export_since(batch.spans) == 0)
-		return IDLE;
 	else
-		prom_exported_wait(prom_span_export_since(batch.spans), true);
+		n = prom_window_next(&batch.window, ENTRIES, &entries, &all);
+	if (!read_entries(entries, n, n == 0 || all))
+		return READING;
 	if (batch.request.spans > 0)
 	{
 		prom_otlp_end(&batch.request);
@@ -595,7 +577,7 @@ finish_batch(TimestampTz now)
 	PromExportCount count = {
 		.traces = batch.traces,
 		.unsampled = batch.unsampled,
-		.dropped = batch.dropped + prom_span_export_dropped(batch.spans),
+		.dropped = batch.dropped,
 	};
 
 	if (batch.verdict == PROM_OTLP_REFUSED)
@@ -612,20 +594,14 @@ finish_batch(TimestampTz now)
 	due = now;
 }
 
-/* Nothing has ended that is not exported, but what is too young. */
+/* Nothing has ended that is not exported. */
 static void
 rest(void)
 {
-	TimestampTz again =
-		batch.spans == NULL ? 0 : prom_span_export_again(batch.spans);
-
 	forget_batch();
 	stage = IDLE;
-	due = again == 0 ? DT_NOEND : again;
-	if (again == 0)
-		prom_exported_rest();
-	else
-		prom_exported_wait(GetCurrentTimestamp(), true);
+	due = DT_NOEND;
+	prom_exported_rest();
 }
 
 static void
@@ -765,10 +741,6 @@ prom_export_drive(PromHttp *http, TimestampTz now)
 		pg_atomic_exchange_u32(&prom_my_database->exported.asked, 0) != 0 &&
 		is_on)
 		due = now;
-	if (pg_atomic_read_u32(&prom_my_database->exported.spans) != 0)
-		count_new(&nspans,
-				  pg_atomic_exchange_u32(&prom_my_database->exported.spans, 0),
-				  PROM_EXPORT_SPANS);
 	if (stage == SENDING && (reply = prom_post_reply(post)) != NULL)
 		take_reply(reply, now);
 	if (has_turn(now))

@@ -29,7 +29,9 @@ extern TimestampTz prom_export_next_moment(void);
 /* Requests on the network. */
 extern int prom_export_in_flight(void);
 
-/* Is there a receiver? */
+/* For metrics (meter.c): is there a receiver; and who sends, in a transaction
+ * if the database's encoding is not UTF-8. */
 extern bool prom_export_is_wanted(void);
+extern void prom_export_resource(PromOtlpResource *resource);
 
 #endif

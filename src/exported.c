@@ -7,9 +7,6 @@
  */
 #include "postgres.h"
 
-#include <unistd.h>
-
-#include "access/xlog.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -20,7 +17,6 @@
 #include "as_of.h"
 #include "encoding.h"
 #include "exported.h"
-#include "guc.h"
 #include "role.h"
 #include "vital.h"
 #include "worker.h"
@@ -125,25 +121,6 @@ prom_exported_points(int64 taken, int64 rejected, const char *message)
 	one->rejected_points += rejected;
 	strlcpy(one->metrics_error, message, sizeof(one->metrics_error));
 	SpinLockRelease(&one->mutex);
-}
-
-void
-prom_exported_resource(PromOtlpResource *resource)
-{
-	char host[256];
-
-	memset(resource, 0, sizeof(*resource));
-	resource->service = prom_encoding_words_to_utf8(prom_guc_otlp_service_name);
-	resource->instance = psprintf(UINT64_FORMAT "/%u", GetSystemIdentifier(),
-								  MyDatabaseId);
-	resource->database =
-		prom_encoding_words_to_utf8(NameStr(prom_my_database->name));
-	resource->server_version = PG_VERSION;
-	if (gethostname(host, sizeof(host)) == 0)
-	{
-		host[sizeof(host) - 1] = '\0';
-		resource->host = pstrdup(host);
-	}
 }
 
 bool

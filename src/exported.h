@@ -5,7 +5,6 @@
 #ifndef PROM_EXPORTED_H
 #define PROM_EXPORTED_H
 
-#include "otlp.h"
 #include "shmem.h"
 
 /* The caller's: it is on or off; */
@@ -26,9 +25,6 @@ extern void prom_exported_failed(const char *message, TimestampTz next,
 /* Metrics: so many points were taken, and not; message: why, "": all well. */
 extern void prom_exported_points(int64 taken, int64 rejected,
 								 const char *message);
-
-/* Who sends; in a transaction if the database's encoding is not UTF-8. */
-extern void prom_exported_resource(PromOtlpResource *resource);
 
 /* Is it sure that nothing waits? */
 extern bool prom_exported_rests(PromDatabase *db);

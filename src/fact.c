@@ -118,7 +118,7 @@ static FactRelation relations[PROM_NFACTS] = {
 	 .ncolumns = SPAN_COLUMNS,
 	 .columns = {"span_id", "parent_span_id", "started_at", "ended_at",
 				 "owner_oid", "trace_id", "owner", "name", "status",
-				 "error_type", "traceparent", "sampled", "attributes"}},
+				 "error_type", "traceparent", "attributes"}},
 };
 
 typedef struct Batch

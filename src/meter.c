@@ -127,7 +127,7 @@ read_all(TimestampTz now)
 	reading.samples = prom_metric_read(prom_my_database, &reading.n);
 	add_gauges();
 	reading.print = take_print();
-	prom_exported_resource(&reading.resource);
+	prom_export_resource(&reading.resource);
 	for (int i = 0; i < reading.n; i++)
 		for (int l = 0; l < PROM_METRIC_LABELS; l++)
 			if (reading.samples[i].labels[l] != NULL)

@@ -272,21 +272,7 @@ static PromStatement mark_statement =
 		   " AND NOT EXISTS (SELECT FROM prometheus._mark_name n"
 		   "   WHERE n.mark_id = x.mark_id)");
 
-/* What is not exported stays until $3; without a position that is off. */
-static PromStatement span_statement = {
-	"WITH gone AS (DELETE FROM prometheus._span WHERE ctid = ANY (ARRAY("
-	" SELECT x.ctid FROM prometheus._span x WHERE x.ended_at < $1"
-	" AND (x.ended_at < $3 OR NOT EXISTS (SELECT FROM prometheus._span_position"
-	" p WHERE (x.xid, x.trace_id, x.span_id) > (p.xid, p.trace_id, p.span_id)"
-	" OR EXISTS (SELECT FROM prometheus._span_held h"
-	" WHERE h.trace_id = x.trace_id AND h.span_id = x.span_id)))"
-	" ORDER BY x.ended_at LIMIT $2)) RETURNING trace_id, span_id),"
-	" held AS (DELETE FROM prometheus._span_held h USING gone g"
-	" WHERE h.trace_id = g.trace_id AND h.span_id = g.span_id) SELECT FROM gone",
-	3,
-	{TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID},
-	NULL,
-};
+static PromStatement span_statement = OLDEST("_span", "ended_at", "");
 
 static PromStatement audit_statements[] = {
 	OLDEST("_audit_verdict", "judged_at", ""),
@@ -712,8 +698,6 @@ delete_marks(void)
 static void
 delete_spans(void)
 {
-	TimestampTz before = before_now(prom_guc_retention_spans);
-	Datum values[3];
 	bool more;
 
 	if (prom_guc_retention_spans == 0)
@@ -726,12 +710,7 @@ delete_spans(void)
 		rest(0);
 		return;
 	}
-	values[0] = TimestampTzGetDatum(before);
-	values[1] = Int64GetDatum(OLDEST_ROWS);
-	values[2] = TimestampTzGetDatum(
-		before - (int64) prom_guc_retention_waiting * USECS_PER_SEC);
-	prom_statement_run(&span_statement, values, NULL, false);
-	more = SPI_processed == OLDEST_ROWS;
+	more = delete_oldest(&span_statement, before_now(prom_guc_retention_spans));
 	end();
 	if (!more)
 		go_to(AUDIT);

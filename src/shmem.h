@@ -416,7 +416,6 @@ typedef struct PromExportCount
 typedef struct PromExported
 {
 	pg_atomic_uint32 asked; /* caller: the position may be another one */
-	pg_atomic_uint32 spans; /* of applications, written since it looked */
 	slock_t mutex;
 	bool is_on;
 	bool rests;              /* nothing waits, for sure */
@@ -510,7 +509,6 @@ typedef struct PromSpanRecord
 	TimestampTz ended_at;
 	Oid owner;
 	PromSpanStatus status;
-	int8 told;       /* sampled (1), not (0): who began the trace; -1: here */
 	bool is_counted; /* in open, of the ring; of one that is not, no trace */
 	NameData owner_name;
 	char error_type[PROM_SPAN_ERROR_TYPE];   /* empty: none */

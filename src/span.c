@@ -29,7 +29,6 @@
 #include "utils/memutils.h"
 
 #include "era.h"
-#include "export.h"
 #include "fact.h"
 #include "mark.h"
 #include "role.h"
@@ -170,8 +169,6 @@ add_row(PromFactWriter *writer, const PromSpanRecord *record)
 	values[SPAN_ID] = Int64GetDatum((int64) record->span_id);
 	values[SPAN_PARENT] = Int64GetDatum((int64) record->parent_id);
 	nulls[SPAN_PARENT] = record->parent_id == 0;
-	values[SPAN_SAMPLED] = BoolGetDatum(record->told == 1);
-	nulls[SPAN_SAMPLED] = record->told < 0;
 	values[SPAN_STARTED_AT] = TimestampTzGetDatum(record->started_at);
 	values[SPAN_ENDED_AT] = TimestampTzGetDatum(record->ended_at);
 	values[SPAN_OWNER_OID] = ObjectIdGetDatum(record->owner);
@@ -208,11 +205,6 @@ prom_span_write(void)
 	prom_fact_end(writer);
 	written_to = tail + n;
 	prom_xact_commit();
-	if (prom_export_is_wanted())
-	{
-		(void) pg_atomic_fetch_add_u32(&prom_my_database->exported.spans, n);
-		prom_shmem_wake(&prom_my_database->worker[PROM_CALLER]);
-	}
 	next_write = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), INTERVAL);
 }
 
@@ -470,7 +462,6 @@ prom_span_start(PG_FUNCTION_ARGS)
 	OpenSpan *span = open_span();
 	PromSpanRecord *record = &span->record;
 
-	record->told = nopen > 0 ? open_spans[nopen - 1].record.told : -1;
 	check_name(name);
 	if (attributes == NULL)
 		attributes = DatumGetJsonbP(
@@ -483,7 +474,6 @@ prom_span_start(PG_FUNCTION_ARGS)
 		prom_trace_read(given, &trace);
 		parent_id = read_parent(given);
 		set_text(record->traceparent, given, PROM_TRACEPARENT_SIZE);
-		record->told = (trace.flags & PROM_TRACE_SAMPLED) != 0;
 	}
 	else if (!find_current(&trace, &parent_id))
 		prom_trace_begin(&trace);

@@ -68,7 +68,7 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'SELECT prometheus.policy', 'SELECT prometheus.budget', 'SELECT prometheus.verdict', 'SELECT prometheus.approval', 'SELECT prometheus.memory', 'SELECT prometheus.memory_version', 'SELECT prometheus.memory_evidence', 'SELECT prometheus.memory_embedding', 'SELECT prometheus.skill', 'SELECT prometheus.evolution', 'SELECT prometheus.state',
     'EXECUTE prometheus._hash(text,text,text)', 'EXECUTE prometheus._may_approve(text,oid)',
     'EXECUTE prometheus_approve(bigint,text)', 'EXECUTE prometheus_reject(bigint,text)',
-    'EXECUTE prometheus._review_id(bigint,integer,integer,text,text,text)', 'EXECUTE prometheus._redact(text)', 'EXECUTE prometheus._span_attributes(jsonb,text,text,text)',
+    'EXECUTE prometheus._review_id(bigint,integer,integer,text,text,text)', 'EXECUTE prometheus._redact(text)',
     'EXECUTE prometheus._captured(text)', 'EXECUTE prometheus._captured_bytes(text)', 'EXECUTE prometheus._captured_message(text,text)',
     'EXECUTE prometheus._timeline(bigint,timestamp with time zone,boolean)',
     'EXECUTE prometheus_report(bigint)', 'EXECUTE prometheus._html(text)', 'EXECUTE prometheus._report_style()', 'EXECUTE prometheus._report_class(text)',
