@@ -110,6 +110,7 @@ static const struct
 	{"deliver-before-send", true},
 	{"deliver-after-send", true},
 	{"export-in-read", true},
+	{"export-in-spans", true},
 	{"export-before-commit", true},
 	{"export-after-commit", true},
 	{"export-before-send", true},

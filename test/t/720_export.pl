@@ -323,7 +323,7 @@ wait_exported('one that was slow');
 like(class_of($trace), qr/^ot=th:0(,ot=th:0)*$/, 'so is one that was slow');
 set_conf('prometheus.trace_slow' => '5min');
 
-# A trace of several trees: what one has is of all that go with it or after it.
+# A trace of several trees: what one has is of all of them.
 
 my $many = '000000000000000000000000000000a1';
 run_echo(qq{, traceparent => '00-$many-00f067aa0ba902b7-00'});
@@ -333,7 +333,8 @@ $erred = $node->submit($node->script([ [ fail => { t => 'x' } ] ], 'done') . qq{
 $node->wait_task($erred, 'completed');
 run_echo(qq{, traceparent => '00-$many-00f067aa0ba902b7-00'});
 wait_exported('those after it');
-is(grep({ $_->{name} =~ /^invoke_agent/ } spans_of_trace($many)), 2, 'T27: with the error of the second goes the third');
+is(grep({ $_->{name} =~ /^invoke_agent/ } spans_of_trace($many)), 3, 'T27: with the error of the second go the first and the third');
+is_deeply([ sort map { $_->{spanId} } spans_of_trace($many) ], ids_of_trace($many), 'T27: all of them');
 like(class_of($many), qr/^ot=th:0(,ot=th:0)*$/, 'and counts for itself');
 is(sql("SELECT count(*) FROM prometheus.task t, prometheus_sampling(t.task_id) s WHERE t.trace_id = '$many' AND s.reason <> 'error'"), '0', 'as prometheus_sampling() says');
 set_conf('prometheus.trace_sample_ratio' => '0.1');
