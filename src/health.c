@@ -25,6 +25,7 @@
 #include "guc.h"
 #include "role.h"
 #include "shmem.h"
+#include "span.h"
 #include "subscription.h"
 #include "track.h"
 #include "worker.h"
@@ -353,6 +354,22 @@ put_export(ReturnSetInfo *result, PromDatabase *db)
 			psprintf("%lld spans", (long long) now.count.spans), NULL);
 }
 
+/* Spans of applications that nobody will see. */
+static void
+put_spans(ReturnSetInfo *result, PromDatabase *db)
+{
+	uint64 dropped = prom_span_dropped(db);
+
+	if (dropped == 0)
+		put(result, "spans", "ok", "none was dropped", NULL);
+	else
+		put(result, "spans", "warning",
+			psprintf(UINT64_FORMAT " of applications were dropped since the server's start",
+					 dropped),
+			psprintf("There is room for %d that wait to be written: end fewer at once, and see that the publisher runs.",
+					 PROM_SPANS));
+}
+
 /* What is over its threshold. */
 static void
 put_alerts(ReturnSetInfo *result)
@@ -405,6 +422,8 @@ prom_health(PG_FUNCTION_ARGS)
 	put_places(result);
 	put_secrets(result);
 	put_export(result, db);
+	if (db != NULL)
+		put_spans(result, db);
 	put_notifications(result);
 	put_backups(result);
 	if (is_ours)

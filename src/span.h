@@ -27,6 +27,9 @@ extern void prom_span_end_all(void);
 extern void prom_span_init_ring(PromSpanRing *ring);
 extern void prom_span_forget(PromSpanRing *ring);
 
+/* Those for which the ring had no room since the server's start. */
+extern uint64 prom_span_dropped(PromDatabase *db);
+
 /* Publisher: when spans are to be written; DT_NOEND: there are none. */
 extern TimestampTz prom_span_due(TimestampTz now);
 
