@@ -9,6 +9,7 @@ CREATE TABLE prometheus._span (
     xid xid8 NOT NULL,
     started_at timestamptz NOT NULL,
     ended_at timestamptz NOT NULL,
+    task_id bigint,
     owner_oid oid NOT NULL,
     trace_id uuid NOT NULL,
     owner text NOT NULL,
@@ -20,8 +21,24 @@ CREATE TABLE prometheus._span (
     PRIMARY KEY (trace_id, span_id)
 );
 CREATE INDEX _span_ended ON prometheus._span (ended_at);
+CREATE INDEX _span_xid ON prometheus._span (xid);
 COMMENT ON TABLE prometheus._span IS
-    'The spans of applications that have ended. traceparent: that one was started with; null: none. error_type: why it ended, if nobody ended it: rollback, abandoned.';
+    'The spans of applications that have ended. task_id: the task in whose tool it was begun; null: in none, or with a traceparent. traceparent: that one was started with; null: none. error_type: why it ended, if nobody ended it: rollback, abandoned.';
+
+CREATE FUNCTION prometheus._span_attributes(
+    attributes jsonb,
+    status text,
+    error_type text,
+    owner text)
+RETURNS jsonb
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN attributes || jsonb_strip_nulls(jsonb_build_object(
+    'error.type',
+    CASE WHEN status = 'error'
+         THEN coalesce(error_type, attributes ->> 'error.type', '_OTHER') END,
+    'prometheus.owner', owner));
+COMMENT ON FUNCTION prometheus._span_attributes(jsonb, text, text, text) IS
+    'The attributes of a span of an application, as others are shown them.';
 
 CREATE FUNCTION @extschema@.prometheus_span_start(
     name text,
@@ -30,7 +47,7 @@ CREATE FUNCTION @extschema@.prometheus_span_start(
 RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'prom_span_start';
 COMMENT ON FUNCTION @extschema@.prometheus_span_start(text, jsonb, text) IS
-    'Begins a span of this session and returns its traceparent (W3C Trace Context), which prometheus_span_end() is given. It is a part of the span in traceparent, else of the newest open one of the session, else, in a tool, of the task, else the root of a trace of its own. Tasks that the session submits meanwhile without a traceparent are a part of it. It is seen in prometheus.span a moment after its end, also if the transaction is rolled back; that ends it, if it was begun in it, as an error of type rollback, and the end of the session does as one of type abandoned. name: 1 to 200 bytes. attributes: an object of up to 2000 bytes of jsonb; error.type is the type of the error. A session may have 64 open. When more than 512 wait to be written, or the database is not served, spans are dropped. Raises invalid_parameter_value, null_value_not_allowed, program_limit_exceeded.';
+    'Begins a span of this session and returns its traceparent (W3C Trace Context), which prometheus_span_end() is given. It is a part of the span in traceparent, else of the newest open one of the session, else, in a tool, of the task, else the root of a trace of its own. Tasks that the session submits meanwhile without a traceparent are a part of it. It is seen in prometheus.span a moment after its end, also if the transaction is rolled back; that ends it, if it was begun in it, as an error of type rollback, and the end of the session does as one of type abandoned. name: 1 to 200 bytes. attributes: an object of up to 2000 bytes of jsonb, and 8000 of text; error.type is the type of the error. A session may have 64 open. When more than 512 wait to be written, or the database is not served, spans are dropped. Raises invalid_parameter_value, null_value_not_allowed, program_limit_exceeded.';
 
 CREATE FUNCTION @extschema@.prometheus_span_end(
     span text,

@@ -1,8 +1,24 @@
 /*
  * The export of traces to an OpenTelemetry Collector: which go, and how far it
- * is.  src/export.c.  Its position is that of the consumer prometheus.otlp
- * (86_consumer.sql), which is given the ends of tasks.
+ * is.  src/export.c.  Of trees of tasks its position is that of the consumer
+ * prometheus.otlp (86_consumer.sql), which is given the ends of tasks; of spans
+ * of applications it has one of its own, as that has one, a snapshot.
  */
+CREATE TABLE prometheus._span_position (
+    consumer text NOT NULL PRIMARY KEY,
+    base pg_snapshot NOT NULL
+);
+COMMENT ON TABLE prometheus._span_position IS
+    'How far the spans of applications are exported: those that base sees are, or were left out. One row while the export is on. Changes in place: not a fact.';
+
+CREATE TABLE prometheus._kept_trace (
+    trace_id uuid NOT NULL PRIMARY KEY,
+    kept_at timestamptz NOT NULL
+);
+CREATE INDEX _kept_trace_kept ON prometheus._kept_trace (kept_at);
+COMMENT ON TABLE prometheus._kept_trace IS
+    'Traces that are exported for what has happened in them, and not by their ids: what was left out of one before that was known has been sent. While the export is on; not a fact.';
+
 CREATE FUNCTION prometheus._tree(
     task_id bigint,
     at timestamptz,
@@ -91,7 +107,7 @@ SELECT e.since, e.waiting_since, e.succeeded_at, e.failing_since,
 COMMENT ON VIEW prometheus.export IS
     'The export of traces and metrics to an OpenTelemetry Collector, in one row; none: it is off, or you are no administrator. What is now: not a fact.';
 COMMENT ON COLUMN prometheus.export.since IS 'Since when it is counted: the start of the server, or the time when the export was turned on.';
-COMMENT ON COLUMN prometheus.export.waiting_since IS 'The end of the first task that is not exported; null: there is none.';
+COMMENT ON COLUMN prometheus.export.waiting_since IS 'Since when a task that has ended, or a span of an application, waits to be exported; null: none does.';
 COMMENT ON COLUMN prometheus.export.succeeded_at IS 'When the receiver last took something.';
 COMMENT ON COLUMN prometheus.export.failing_since IS 'Since when every attempt failed; null: the last one did not.';
 COMMENT ON COLUMN prometheus.export.next_attempt_at IS 'When the same spans are sent again; null: nothing waits for that.';

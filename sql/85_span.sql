@@ -465,13 +465,8 @@ SELECT s.*
               x.started_at,
               x.ended_at,
               x.status,
-              x.attributes || jsonb_strip_nulls(jsonb_build_object(
-                  'error.type',
-                  CASE WHEN x.status = 'error'
-                       THEN coalesce(x.error_type,
-                                     x.attributes ->> 'error.type', '_OTHER')
-                       END,
-                  'prometheus.owner', x.owner))
+              prometheus._span_attributes(x.attributes, x.status,
+                                          x.error_type, x.owner)
          FROM prometheus._span x
         WHERE prometheus._may_see(x.owner, x.owner_oid)
           AND prometheus._seen(x.xid)) s;

@@ -66,14 +66,17 @@ COMMENT ON FUNCTION prometheus._trace_tasks(bigint) IS
  * for who asks.  Neither function is STRICT, so that they are inlined, and
  * planned once.
  */
-CREATE FUNCTION prometheus._sampled(task_ids bigint[])
+CREATE FUNCTION prometheus._sampled(
+    task_ids bigint[],
+    trace uuid DEFAULT NULL)
 RETURNS TABLE (
     trace_id text,
     ended_at timestamptz,
     reason text,
     is_certain boolean,
     is_sampled boolean,
-    th text)
+    th text,
+    by_head boolean)
 LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
 WITH task AS (
@@ -94,7 +97,8 @@ WITH task AS (
                    WHERE r.task_id = t.task_id
                      AND r.attempt >= o.attempt)) e ON true
 ), trace AS (
-    SELECT min(replace(t.trace_id::text, '-', '')) AS trace_id,
+    SELECT replace(coalesce(min(t.trace_id::text), $2::text), '-', '')
+               AS trace_id,
            CASE WHEN bool_and(t.ended_at IS NOT NULL)
                 THEN max(t.ended_at) END AS ended_at,
            bool_or(t.metadata ->> 'trace' = 'always') AS is_forced,
@@ -124,7 +128,11 @@ WITH task AS (
 ), application AS (
     SELECT bool_or(x.status = 'error') AS has_error,
            max(x.ended_at) AS ended_at,
-           bool_or(x.parent_span_id IS NULL) AS has_root
+           bool_or(x.parent_span_id IS NULL) AS has_root,
+           -- the same of a trace without tasks
+           (array_agg(substr(x.traceparent, 54, 2)
+                      ORDER BY x.started_at, x.span_id)
+               FILTER (WHERE x.traceparent IS NOT NULL))[1] AS flags
       FROM trace t
       JOIN prometheus._span x ON x.trace_id = t.trace_id::uuid
 ), class AS (
@@ -136,13 +144,17 @@ WITH task AS (
                 WHEN t.has_error OR a.has_error THEN 'error'
                 WHEN t.has_dead_letter THEN 'dead letter'
                 WHEN t.is_slow THEN 'slow' END AS class,
-           t.is_ours OR coalesce(a.has_root, false) AS is_ours,
-           CASE WHEN t.is_ours OR coalesce(a.has_root, false)
+           o.is_ours,
+           CASE WHEN o.is_ours
                 THEN prometheus._is_sampled(t.trace_id, t.threshold)
-                ELSE get_bit(decode(t.flags, 'hex'), 0) = 1 END AS is_sampled,
+                ELSE get_bit(decode(coalesce(t.flags, a.flags), 'hex'), 0) = 1
+                END AS is_sampled,
            t.threshold
       FROM trace t
      CROSS JOIN application a
+     CROSS JOIN LATERAL (
+           SELECT coalesce(t.is_ours, a.flags IS NULL)
+                  OR coalesce(a.has_root, false) AS is_ours) o
      WHERE t.trace_id IS NOT NULL
 )
 SELECT c.trace_id,
@@ -151,11 +163,76 @@ SELECT c.trace_id,
        c.class IS NOT NULL,
        c.class IS NOT NULL OR coalesce(c.is_sampled, false),
        CASE WHEN c.class IS NOT NULL THEN '0'
-            WHEN c.is_ours THEN c.threshold END
+            WHEN c.is_ours THEN c.threshold END,
+       coalesce(c.is_sampled, false)
   FROM class c;
 END;
-COMMENT ON FUNCTION prometheus._sampled(bigint[]) IS
-    'Whether tasks of one trace, with its spans of applications, are sampled as they are now. is_certain: by what has happened, whatever comes; else by the id of the trace, or as who began it said. ended_at: null if one has not ended. No row: there are none.';
+COMMENT ON FUNCTION prometheus._sampled(bigint[], uuid) IS
+    'Whether tasks of one trace, with its spans of applications, are sampled as they are now; trace: it, if there are no tasks. is_certain: by what has happened, whatever comes; else by_head, by the id of the trace, or as who began it said. ended_at: null if one has not ended. No row: there are none.';
+
+CREATE FUNCTION prometheus._task_of_trace(trace_id uuid) RETURNS bigint
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+SELECT x.task_id
+  FROM (SELECT t.task_id
+          FROM prometheus._task t
+         WHERE t.trace_id = $1 AND t.traceparent IS NOT NULL
+        UNION ALL
+        SELECT t.task_id
+          FROM prometheus._span s
+          JOIN prometheus._task t
+               ON t.task_id = s.task_id AND t.trace_id = $1
+         WHERE s.trace_id = $1
+        UNION ALL
+        SELECT t.task_id
+          FROM prometheus._span s
+          JOIN prometheus._call c ON c.call_id = s.parent_span_id
+          JOIN prometheus._task t
+               ON t.task_id = c.task_id AND t.trace_id = $1
+         WHERE s.trace_id = $1) x
+ LIMIT 1;
+END;
+COMMENT ON FUNCTION prometheus._task_of_trace(uuid) IS
+    'One of the tasks of a trace: that was submitted with it, in whose tool one of its spans of applications was begun, or that sent the request that one is of; null: there is none.';
+
+CREATE FUNCTION prometheus._omitted(
+    of_task bigint,
+    at timestamptz,
+    event_id bigint,
+    base pg_snapshot,
+    bound pg_snapshot)
+RETURNS TABLE (task_id bigint, root_span text)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+SELECT u.task_id, x.root_span
+  FROM prometheus._trace_tasks($1) AS m (task_id)
+  JOIN prometheus._task t ON t.task_id = m.task_id AND t.parent_id IS NULL
+ CROSS JOIN LATERAL prometheus._tree(t.task_id, $2, $3, $4, $5) x
+ CROSS JOIN LATERAL unnest(x.task_ids) AS u (task_id)
+ WHERE x.is_last
+ ORDER BY u.task_id;
+END;
+COMMENT ON FUNCTION prometheus._omitted(
+    bigint, timestamptz, bigint, pg_snapshot, pg_snapshot) IS
+    'The tasks of those trees of a task''s trace whose ends the export, which is at (at, event_id) between base and bound, has all been given; each with the first span of its tree.';
+
+CREATE FUNCTION prometheus._omitted_spans(
+    trace uuid,
+    base pg_snapshot,
+    part xid8,
+    last_span bigint)
+RETURNS SETOF prometheus._span
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+SELECT x.*
+  FROM prometheus._span x
+ WHERE x.trace_id = $1
+   AND (pg_visible_in_snapshot(x.xid, $2)
+        OR (x.xid = $3 AND x.span_id <= $4));
+END;
+COMMENT ON FUNCTION prometheus._omitted_spans(
+    uuid, pg_snapshot, xid8, bigint) IS
+    'The spans of applications of a trace that the export has come by: it has seen base and, of what one transaction wrote (part), those up to last_span.';
 
 CREATE FUNCTION prometheus._sample(
     task_id bigint,

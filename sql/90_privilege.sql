@@ -174,6 +174,7 @@ GRANT SELECT ON
     TO prometheus_agent_user, prometheus_agent_admin;
 GRANT EXECUTE ON FUNCTION
     prometheus._may_see(text, oid),
+    prometheus._span_attributes(jsonb, text, text, text),
     prometheus._seen(xid8),
     prometheus._seen_at(xid8, timestamptz),
     prometheus._seen_in(xid8, bigint),

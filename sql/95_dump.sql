@@ -22,6 +22,8 @@ SELECT pg_catalog.pg_extension_config_dump('prometheus._approval', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._decision', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._event', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._span', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._span_position', '');
+SELECT pg_catalog.pg_extension_config_dump('prometheus._kept_trace', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._consumer', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._subscription', '');
 SELECT pg_catalog.pg_extension_config_dump('prometheus._delivery', '');

@@ -27,6 +27,7 @@
 #include "consumer.h"
 #include "consumer_lock.h"
 #include "event.h"
+#include "export_batch.h"
 #include "mark.h"
 #include "role.h"
 #include "shmem.h"
@@ -225,10 +226,8 @@ write_consumer(const char *sql, const Consumer *consumer)
 		CStringGetTextDatum(prom_position_text(&window->base.position));
 	values[6] = Int64GetDatum(window->base.mark_id);
 	values[7] = TimestampTzGetDatum(window->base.at);
-	values[8] = (Datum) 0;
-	if (window->is_open)
-		values[8] = CStringGetTextDatum(
-			prom_position_text(&window->bound.position));
+	values[8] = CStringGetTextDatum(
+		window->is_open ? prom_position_text(&window->bound.position) : "");
 	values[9] = Int64GetDatum(window->bound.mark_id);
 	values[10] = TimestampTzGetDatum(window->bound.at);
 	nulls[8] = nulls[9] = nulls[10] = window->is_open ? ' ' : 'n';
@@ -412,8 +411,7 @@ find_events(Consumer *consumer, int want, PromEntry **entries, bool *all,
 		begin_anew(consumer);
 		*changed = true;
 	}
-	if (prom_window_open(window, want))
-		*changed = true;
+	*changed = prom_window_open(window, want) || *changed;
 	return window->is_open ? prom_window_next(window, want, entries, all) : 0;
 }
 
@@ -574,9 +572,10 @@ prom_replay(PG_FUNCTION_ARGS)
 	begin_anew(&consumer);
 	prom_window_start(&consumer.window, false, PG_GETARG_TIMESTAMPTZ(1));
 	update_consumer(&consumer);
+	if (strcmp(name, PROM_CONSUMER_EXPORT) == 0)
+		prom_spans_replay();
 	end(&before);
 	prom_wakeup_publisher(); /* it may be a subscription */
-	prom_wakeup_export();    /* or that */
 	PG_RETURN_VOID();
 }
 
@@ -682,7 +681,7 @@ prom_consumer_read(const char *name, int want, PromWindow *window,
 	if (!find_consumer(name, &consumer))
 		return -1;
 	*place = prom_window_place(&consumer.window);
-	n = find_events(&consumer, want, entries, all, &changed);
+	n = want == 0 ? 0 : find_events(&consumer, want, entries, all, &changed);
 	*window = consumer.window;
 	return n;
 }

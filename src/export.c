@@ -3,9 +3,9 @@
  *	  Exports traces to an OpenTelemetry Collector, for the caller.
  *
  * A trace goes when it is at rest: when a task, and all that it delegated, have
- * ended.  Ends are read as events, by a consumer (consumer.c), so that none is
- * skipped, whatever the order of commits; the last of a tree takes the tree
- * along (prometheus._tree), if its trace is sampled as it is then (sampler.c).
+ * ended (export_tree.c); spans of applications go when they have
+ * (export_span.c).  What was left out, and should not have been, comes after
+ * (export_omitted.c).
  *
  *		look ---> READING ---> READY ---> SENDING ---> MOVING ---> look
  *		  |   some at a time      ^          |
@@ -15,11 +15,10 @@
  * milliseconds at a time, since tasks wait for the caller meanwhile.  When the
  * receiver has taken it, or refused it for good, the position is moved, in a
  * transaction of its own.  A caller that ends in between sends it again: each
- * span goes at least once.  A tree with more spans than one request may have
- * goes in several, and the position is moved after the last.
+ * span goes at least once.
  *
- * What cannot be read (an error, or a lock) is tried again later; a tree that
- * fails by itself is counted, and left out.
+ * What cannot be read (an error, or a lock) is tried again later; a tree, or a
+ * span, that fails by itself is counted, and left out.
  */
 #include "postgres.h"
 
@@ -41,11 +40,12 @@
 #include "encoding.h"
 #include "era.h"
 #include "export.h"
+#include "export_batch.h"
 #include "exported.h"
 #include "fault.h"
 #include "guc.h"
 #include "otlp.h"
-#include "sampler.h"
+#include "readahead.h"
 #include "worker.h"
 #include "xact.h"
 
@@ -53,9 +53,8 @@
 #define AGAIN 1000
 #define LOCK_TIMEOUT_OF_TURN "20ms"
 
-/* What one turn may take, us; ends that are looked at together. */
+/* What one turn may take, us. */
 #define LONGEST_TURN 10000
-#define ENTRIES 256
 
 /* So many tasks that have ended are exported at once. */
 #define MANY (PROM_EXPORT_SPANS / 4)
@@ -69,45 +68,18 @@ typedef enum Stage
 	MOVING
 } Stage;
 
-/* Where a tree goes on that was too large for one request. */
-typedef struct Part
-{
-	int64 event_id; /* of its last end; 0: there is none */
-	int64 task_id;  /* behind the span of this one, of this time and id */
-	TimestampTz started_at;
-	char span_id[PROM_OTLP_SPAN_ID + 1];
-} Part;
-
-/* What is sent together. */
-typedef struct Batch
-{
-	PromOtlpRequest request;
-	PromSampler *sampler;
-	char *place;       /* of the consumer, before it; */
-	PromWindow window; /* and behind it */
-	Part part;         /* of a tree, that it ends with */
-	int64 traces;
-	int64 unsampled;
-	int64 dropped;
-	PromOtlpVerdict verdict;
-	int64 rejected;
-} Batch;
-
 static Stage stage = IDLE;
-static Batch batch;
-static MemoryContext context; /* of the batch */
-static Part part;             /* of the tree that the next one begins with */
-static PromPost *post;        /* SENDING */
-static bool is_known;         /* is the consumer there as the setting says? */
-static bool is_on;            /* is it there? */
-static char *endpoint;        /* that was sent to last, from malloc */
-static TimestampTz due;       /* of the next look; DT_NOEND: there is none */
+static PromBatch batch;
+static PromPost *post;  /* SENDING */
+static bool is_known;   /* is the consumer there as the setting says? */
+static bool is_on;      /* is it there? */
+static char *endpoint;  /* that was sent to last, from malloc */
+static TimestampTz due; /* of the next look; DT_NOEND: there is none */
 static TimestampTz not_before;
 static int nended; /* tasks, since the last look */
 static int failures;
-
-/* Something could not be read in this turn. */
-static bool is_held_up;
+static PromSource last; /* that something was read from */
+static instr_time turn_begun;
 
 bool
 prom_export_is_wanted(void)
@@ -118,16 +90,28 @@ prom_export_is_wanted(void)
 void
 prom_export_begin(void)
 {
-	context = AllocSetContextCreate(TopMemoryContext, "prometheus export",
-									ALLOCSET_DEFAULT_SIZES);
+	batch.context = AllocSetContextCreate(TopMemoryContext,
+										  "prometheus export",
+										  ALLOCSET_DEFAULT_SIZES);
 	due = GetCurrentTimestamp();
-	part.event_id = 0;
 }
 
 int
 prom_export_in_flight(void)
 {
 	return stage == SENDING;
+}
+
+/* Something came that is to be looked for. */
+static void
+look_soon(int n, TimestampTz now)
+{
+	if (nended == 0)
+		due = Min(due, TimestampTzPlusMilliseconds(now,
+												   prom_guc_otlp_interval));
+	nended += n;
+	if (nended >= MANY)
+		due = Min(due, now);
 }
 
 void
@@ -138,17 +122,12 @@ prom_export_ended(int n)
 	if (!is_on || n == 0)
 		return;
 	now = GetCurrentTimestamp();
-	if (nended == 0)
-		due = Min(due, TimestampTzPlusMilliseconds(now,
-												   prom_guc_otlp_interval));
-	nended += n;
-	if (nended >= MANY)
-		due = Min(due, now);
+	look_soon(n, now);
 	prom_exported_wait(now, false);
 }
 
 
-/* Is the consumer there, as the setting wants? */
+/* Are the positions there, as the setting wants? */
 
 static void
 settle(void)
@@ -163,6 +142,7 @@ settle(void)
 										"task.cancelled", "task.quarantined"};
 	Datum values[lengthof(types)];
 
+	prom_spans_settle(prom_export_is_wanted());
 	if (!prom_export_is_wanted())
 	{
 		if (SPI_execute(delete_sql, false, 0) != SPI_OK_DELETE)
@@ -180,192 +160,16 @@ settle(void)
 }
 
 
-/* One tree of tasks. */
+/* A batch. */
 
-static PromStatement tree_statement = {
-	"SELECT t.is_last, t.task_ids, t.root_span, t.trace_id"
-	" FROM prometheus._tree($1, $2, $3, $4::pg_snapshot, $5::pg_snapshot) t",
-	5,
-	{INT8OID, TIMESTAMPTZOID, INT8OID, TEXTOID, TEXTOID},
-	NULL,
-};
-
-/* Of one task: the view finds that by indexes in each of its branches. */
-static PromStatement spans_statement = {
-	"SELECT s.trace_id, s.span_id, s.parent_span_id, s.name, s.kind, s.status,"
-	" s.started_at, s.ended_at, s.attributes::text"
-	" FROM prometheus._every_span s"
-	" WHERE s.task_id = $1 AND s.ended_at IS NOT NULL"
-	" AND (s.started_at, s.span_id) > ($2, $3)"
-	" ORDER BY s.started_at, s.span_id LIMIT $4",
-	4,
-	{INT8OID, TIMESTAMPTZOID, TEXTOID, INT8OID},
-	NULL,
-};
-
-typedef struct Tree
+void
+prom_batch_forget(PromBatch *one)
 {
-	const PromEntry *entry;
-	const char *root_span;
-	const char *trace_state; /* NULL: none */
-	Part from;               /* where it goes on */
-	Part to;                 /* where it goes on in the next request */
-	int64 dropped;
-} Tree;
+	MemoryContext context = one->context;
 
-static bool
-is_full(void)
-{
-	return batch.request.spans >= PROM_EXPORT_SPANS ||
-		   batch.request.body.len >= PROM_EXPORT_BYTES;
-}
-
-static const char *
-utf8_or_null(uint64 row, int column)
-{
-	char *text = prom_row_text_or_null(row, column);
-
-	return text == NULL ? NULL : prom_encoding_words_to_utf8(text);
-}
-
-static void
-add_row(Tree *tree, int64 task_id, uint64 row)
-{
-	const char *attributes = utf8_or_null(row, 9);
-	PromOtlpSpan span = {
-		.trace_id = prom_row_text(row, 1),
-		.span_id = prom_row_text(row, 2),
-		.parent_id = prom_row_text_or_null(row, 3),
-		.trace_state = tree->trace_state,
-		.name = utf8_or_null(row, 4),
-		.kind = prom_row_text(row, 5),
-		.status = prom_row_text(row, 6),
-		.started_at = prom_row_time(row, 7),
-		.ended_at = prom_row_time(row, 8),
-		.attributes = {attributes, strlen(attributes)},
-	};
-
-	span.is_remote = strcmp(span.span_id, tree->root_span) == 0;
-	if (!prom_otlp_add_span(&batch.request, &span))
-		tree->dropped++;
-	tree->to.event_id = tree->entry->place.event_id;
-	tree->to.task_id = task_id;
-	tree->to.started_at = span.started_at;
-	strlcpy(tree->to.span_id, span.span_id, sizeof(tree->to.span_id));
-}
-
-/* As many of a task as there is room for; true: these are all. */
-static bool
-add_task(Tree *tree, int64 task_id)
-{
-	bool goes_on = tree->from.event_id != 0 && tree->from.task_id == task_id;
-	int64 room = PROM_EXPORT_SPANS - batch.request.spans;
-	Datum values[4];
-	uint64 row = 0;
-	bool is_whole;
-
-	values[0] = Int64GetDatum(task_id);
-	values[1] = TimestampTzGetDatum(goes_on ? tree->from.started_at
-											: DT_NOBEGIN);
-	values[2] = CStringGetTextDatum(goes_on ? tree->from.span_id : "");
-	values[3] = Int64GetDatum(room + 1);
-	prom_statement_run(&spans_statement, values, NULL, false);
-	while (row < SPI_processed && !is_full())
-		add_row(tree, task_id, row++);
-	is_whole = row == SPI_processed;
-	SPI_freetuptable(SPI_tuptable);
-	return is_whole;
-}
-
-/* As much of a tree as there is room for. */
-static void
-add_spans(Tree *tree, const int64 *task_ids, int n)
-{
-	int i = 0;
-
-	while (tree->from.event_id != 0 && i < n &&
-		   task_ids[i] < tree->from.task_id)
-		i++;
-	for (; i < n; i++)
-		if (!add_task(tree, task_ids[i]))
-			return;
-	tree->to.event_id = 0;
-}
-
-/* In a subtransaction. */
-static void
-add_tree(void *arg)
-{
-	Tree *tree = arg;
-	const PromEntry *entry = tree->entry;
-	PromWindow *window = &batch.window;
-	Datum values[5];
-	Datum tasks;
-	int64 *task_ids;
-	bool isnull;
-	int n;
-
-	PROM_FAULT("export-in-read");
-	values[0] = Int64GetDatum(entry->task_id);
-	values[1] = TimestampTzGetDatum(entry->place.at);
-	values[2] = Int64GetDatum(entry->place.event_id);
-	values[3] = CStringGetTextDatum(prom_position_text(&window->base.position));
-	values[4] =
-		CStringGetTextDatum(prom_position_text(&window->bound.position));
-	prom_statement_run(&tree_statement, values, NULL, false);
-	if (SPI_processed == 0 || !prom_row_bool(0, 1))
-		return;
-	tasks = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2,
-						  &isnull);
-	task_ids = prom_read_int8_array(tasks, &n);
-	tree->root_span = prom_row_text(0, 3);
-	if (!prom_sampler_decide(batch.sampler, prom_row_uuid(0, 4), tasks,
-							 entry->task_id, &tree->trace_state))
-	{
-		batch.unsampled++;
-		return;
-	}
-	add_spans(tree, task_ids, n);
-	if (tree->to.event_id == 0)
-		batch.traces++;
-}
-
-/* False: it cannot be read now. */
-static bool
-try_to_add(const PromEntry *entry)
-{
-	Tree tree = {.entry = entry};
-	ErrorData *failure;
-	int length = batch.request.body.len;
-	int spans = batch.request.spans;
-
-	if (part.event_id == entry->place.event_id)
-		tree.from = part;
-	failure = prom_xact_try_aloud(add_tree, &tree);
-	if (failure == NULL)
-	{
-		batch.dropped += tree.dropped;
-		batch.part = tree.to;
-		return true;
-	}
-	batch.request.body.len = length;
-	batch.request.body.data[length] = '\0';
-	batch.request.spans = spans;
-	if (prom_xact_is_transient(failure->sqlerrcode))
-		return false;
-	batch.dropped++;
-	batch.part.event_id = 0;
-	return true;
-}
-
-
-/* Reading. */
-
-static void
-forget_batch(void)
-{
 	MemoryContextReset(context);
-	memset(&batch, 0, sizeof(batch));
+	memset(one, 0, sizeof(*one));
+	one->context = context;
 }
 
 void
@@ -387,111 +191,177 @@ prom_export_resource(PromOtlpResource *resource)
 	}
 }
 
-static void
-begin_request(void)
+void
+prom_batch_begin(PromBatch *one, TimestampTz since)
 {
+	MemoryContext before = MemoryContextSwitchTo(one->context);
 	PromOtlpResource resource;
 
+	one->is_begun = true;
+	one->sampler = prom_sampler_begin();
 	prom_export_resource(&resource);
-	prom_otlp_begin(&batch.request, &resource);
+	prom_otlp_begin(&one->request, &resource);
+	MemoryContextSwitchTo(before);
+	prom_exported_wait(since, true);
 }
 
-static void
-keep_edge(PromEdge *edge)
+void
+prom_batch_keep(const PromBatch *one, PromPosition *position)
 {
-	PromPosition *position = &edge->position;
-	uint64 *xip = palloc((position->nxip + 1) * sizeof(uint64));
+	uint64 *xip = MemoryContextAlloc(one->context,
+									 (position->nxip + 1) * sizeof(uint64));
 
 	if (position->nxip > 0)
 		memcpy(xip, position->xip, position->nxip * sizeof(uint64));
 	position->xip = xip;
 }
 
-/* The first look: where the consumer is, and what there is behind that. */
-static int
-begin_reading(PromEntry **entries, bool *all)
+bool
+prom_batch_try(PromBatch *one, void (*act)(void *arg), void *arg)
 {
-	MemoryContext before;
-	int n = prom_consumer_read(PROM_CONSUMER_EXPORT, ENTRIES, &batch.window,
-							   &batch.place, entries, all);
+	PromBatch before = *one;
+	ErrorData *failure = prom_xact_try_aloud(act, arg);
 
-	if (n <= 0)
-		return n;
-	/* What SPI's context has does not outlive the turn. */
-	before = MemoryContextSwitchTo(context);
-	batch.place = pstrdup(batch.place);
-	batch.window.name = PROM_CONSUMER_EXPORT;
-	batch.window.types = DatumGetArrayTypePCopy(
-		PointerGetDatum(batch.window.types));
-	keep_edge(&batch.window.base);
-	keep_edge(&batch.window.bound);
-	batch.sampler = prom_sampler_begin();
-	begin_request();
-	MemoryContextSwitchTo(before);
-	prom_exported_wait((*entries)[0].place.at, true);
-	return n;
+	if (failure == NULL)
+		return true;
+	/* The buffer may be another one by now. */
+	one->request.body.len = before.request.body.len;
+	one->request.body.data[before.request.body.len] = '\0';
+	before.request.body = one->request.body;
+	*one = before;
+	if (prom_xact_is_transient(failure->sqlerrcode))
+	{
+		one->is_held_up = true;
+		return false;
+	}
+	one->dropped++;
+	one->part.event_id = 0;
+	return true;
 }
 
-/* Go through some ends; true: the batch is complete. */
-static bool
-read_entries(const PromEntry *entries, int n, bool all)
+bool
+prom_batch_is_full(const PromBatch *one)
 {
-	instr_time begun;
+	return one->request.spans >= PROM_EXPORT_SPANS ||
+		   one->request.body.len >= PROM_EXPORT_BYTES;
+}
+
+bool
+prom_batch_is_late(void)
+{
 	instr_time now;
 
-	INSTR_TIME_SET_CURRENT(begun);
-	for (int i = 0; i < n; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		is_held_up = !try_to_add(&entries[i]);
-		if (is_held_up)
-			return batch.request.spans > 0;
-		if (batch.part.event_id != 0)
-			return true;
-		part.event_id = 0;
-		batch.window.done = entries[i].place;
-		if (is_full() && (i + 1 < n || !all))
-			return true;
-		INSTR_TIME_SET_CURRENT(now);
-		INSTR_TIME_SUBTRACT(now, begun);
-		if (INSTR_TIME_GET_MICROSEC(now) > LONGEST_TURN && (i + 1 < n || !all))
-			return false;
-	}
-	if (all)
-		prom_window_close(&batch.window);
-	return all;
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, turn_begun);
+	return INSTR_TIME_GET_MICROSEC(now) > LONGEST_TURN;
 }
 
-/* Somebody may have let it begin again meanwhile: then it does. */
+static const char *
+utf8_or_null(uint64 row, int column)
+{
+	char *text = prom_row_text_or_null(row, column);
+
+	return text == NULL ? NULL : prom_encoding_words_to_utf8(text);
+}
+
+bool
+prom_batch_add_row(PromBatch *one, uint64 row, const char *trace_state,
+				   bool is_remote)
+{
+	const char *attributes = utf8_or_null(row, 9);
+	PromOtlpSpan span = {
+		.trace_id = prom_row_text(row, 1),
+		.span_id = prom_row_text(row, 2),
+		.parent_id = prom_row_text_or_null(row, 3),
+		.is_remote = is_remote,
+		.trace_state = trace_state,
+		.name = utf8_or_null(row, 4),
+		.kind = prom_row_text(row, 5),
+		.status = prom_row_text(row, 6),
+		.started_at = prom_row_time(row, 7),
+		.ended_at = prom_row_time(row, 8),
+		.attributes = {attributes, strlen(attributes)},
+	};
+
+	return prom_otlp_add_span(&one->request, &span);
+}
+
+
+/* Reading. */
+
+static PromReading
+read_from(PromSource source)
+{
+	batch.source = source;
+	switch (source)
+	{
+		case PROM_FROM_TREES:
+			return prom_trees_read(&batch);
+		case PROM_FROM_SPANS:
+			return prom_spans_read(&batch);
+		case PROM_FROM_OMITTED:
+			return prom_omitted_read(&batch);
+	}
+	return PROM_READ_NOTHING;
+}
+
+/* A new batch; what was not read from last comes first. */
+static PromReading
+read_next(void)
+{
+	PromSource other = last == PROM_FROM_TREES ? PROM_FROM_SPANS
+											   : PROM_FROM_TREES;
+	PromReading reading;
+
+	if (prom_omitted_is_due())
+		return read_from(PROM_FROM_OMITTED);
+	reading = read_from(other);
+	if (reading == PROM_READ_NOTHING)
+		return read_from(last);
+	last = other;
+	return reading;
+}
+
+/* With what was found out about traces. */
 static void
 move(void)
 {
-	if (!prom_consumer_move(PROM_CONSUMER_EXPORT, batch.place, &batch.window))
-		batch.part.event_id = 0;
+	switch (batch.source)
+	{
+		case PROM_FROM_TREES:
+			prom_trees_move(&batch);
+			break;
+		case PROM_FROM_SPANS:
+			prom_spans_move(&batch);
+			break;
+		case PROM_FROM_OMITTED:
+			prom_omitted_move(&batch);
+			break;
+	}
+	prom_sampler_record(batch.sampler);
 }
 
 /* Read on, or begin to; the next stage. */
 static Stage
 read_on(void)
 {
-	PromEntry *entries;
-	bool all;
-	int n;
+	PromReading reading;
 
 	if (stage == IDLE)
-	{
 		nended = 0;
-		n = begin_reading(&entries, &all);
-		if (n <= 0)
-		{
-			is_known = n == 0;
+	reading = stage == IDLE ? read_next() : read_from(batch.source);
+	switch (reading)
+	{
+		case PROM_READ_ABSENT:
+			is_known = false;
 			return IDLE;
-		}
+		case PROM_READ_NOTHING:
+			return IDLE;
+		case PROM_READ_ON:
+			return READING;
+		case PROM_READ_ALL:
+			break;
 	}
-	else
-		n = prom_window_next(&batch.window, ENTRIES, &entries, &all);
-	if (!read_entries(entries, n, n == 0 || all))
-		return READING;
 	if (batch.request.spans > 0)
 	{
 		prom_otlp_end(&batch.request);
@@ -531,10 +401,12 @@ turn(void)
 {
 	Stage next = stage;
 
+	INSTR_TIME_SET_CURRENT(turn_begun);
 	if (!prom_era_xact_begin("exporting traces"))
 		proc_exit(0);
 	set_for_turn();
 	SPI_connect();
+	prom_readahead_begin();
 	if (!is_known)
 		settle();
 	else if (stage == MOVING)
@@ -588,8 +460,19 @@ finish_batch(TimestampTz now)
 		count.spans = batch.request.spans - count.rejected;
 	}
 	prom_exported_count(&count);
-	part = batch.part;
-	forget_batch();
+	switch (batch.source)
+	{
+		case PROM_FROM_TREES:
+			prom_trees_moved(&batch);
+			break;
+		case PROM_FROM_SPANS:
+			prom_spans_moved(&batch);
+			break;
+		case PROM_FROM_OMITTED:
+			prom_omitted_moved(&batch);
+			break;
+	}
+	prom_batch_forget(&batch);
 	stage = IDLE;
 	due = now;
 }
@@ -598,7 +481,7 @@ finish_batch(TimestampTz now)
 static void
 rest(void)
 {
-	forget_batch();
+	prom_batch_forget(&batch);
 	stage = IDLE;
 	due = DT_NOEND;
 	prom_exported_rest();
@@ -610,13 +493,13 @@ run_turn(TimestampTz now)
 	bool settles = !is_known;
 	Stage next;
 
-	is_held_up = false;
+	batch.is_held_up = false;
 	if (!try_turn(&next))
 	{
 		/* What was sent is not sent again for that. */
 		if (stage != MOVING)
 		{
-			forget_batch();
+			prom_batch_forget(&batch);
 			stage = IDLE;
 			due = now;
 		}
@@ -636,7 +519,7 @@ run_turn(TimestampTz now)
 		rest();
 	else
 		stage = next;
-	if (is_held_up && stage == READING)
+	if (batch.is_held_up && stage == READING)
 		not_before = TimestampTzPlusMilliseconds(now, AGAIN);
 }
 
@@ -697,8 +580,10 @@ drop_batch(void)
 	if (post != NULL)
 		prom_post_free(post);
 	post = NULL;
-	part.event_id = 0;
-	forget_batch();
+	prom_trees_forget();
+	prom_spans_forget();
+	prom_omitted_forget();
+	prom_batch_forget(&batch);
 	stage = IDLE;
 	failures = 0;
 	not_before = 0;
@@ -735,8 +620,11 @@ void
 prom_export_drive(PromHttp *http, TimestampTz now)
 {
 	const PromOtlpReply *reply;
+	uint32 nspans = prom_exported_take_spans();
 
 	look_at_setting(now);
+	if (is_on && nspans > 0)
+		look_soon(nspans, now);
 	if (pg_atomic_read_u32(&prom_my_database->exported.asked) != 0 &&
 		pg_atomic_exchange_u32(&prom_my_database->exported.asked, 0) != 0 &&
 		is_on)

@@ -58,6 +58,7 @@ prom_exported_wait(TimestampTz since, bool is_first)
 	SpinLockRelease(&one->mutex);
 }
 
+/* Spans that came meanwhile either are seen here, or said so after it. */
 void
 prom_exported_rest(void)
 {
@@ -67,6 +68,33 @@ prom_exported_rest(void)
 	one->waits_since = 0;
 	one->rests = true;
 	SpinLockRelease(&one->mutex);
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&one->spans) > 0)
+		prom_exported_wait(GetCurrentTimestamp(), false);
+}
+
+/*
+ * The publisher has committed these: in its callback.  The caller is woken for
+ * the first, after which it looks by itself, and when there are many.
+ */
+void
+prom_exported_spans(uint64 n)
+{
+	PromExported *one = &prom_my_database->exported;
+	uint32 before;
+
+	before = pg_atomic_fetch_add_u32(&one->spans, (uint32) n);
+	if (!one->is_on)
+		return;
+	prom_exported_wait(GetCurrentTimestamp(), false);
+	if (before == 0)
+		prom_shmem_wake(&prom_my_database->worker[PROM_CALLER]);
+}
+
+uint32
+prom_exported_take_spans(void)
+{
+	return pg_atomic_exchange_u32(&prom_my_database->exported.spans, 0);
 }
 
 void

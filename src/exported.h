@@ -14,6 +14,9 @@ extern void prom_exported_switch(bool is_on);
 extern void prom_exported_wait(TimestampTz since, bool is_first);
 extern void prom_exported_rest(void);
 
+/* so many spans of applications were written since this was asked last; */
+extern uint32 prom_exported_take_spans(void);
+
 /* a request is over with; */
 extern void prom_exported_count(const PromExportCount *count);
 
@@ -21,6 +24,9 @@ extern void prom_exported_count(const PromExportCount *count);
 extern void prom_exported_succeeded(const char *message, TimestampTz now);
 extern void prom_exported_failed(const char *message, TimestampTz next,
 								 TimestampTz now);
+
+/* Publisher: it has written so many spans of applications. */
+extern void prom_exported_spans(uint64 n);
 
 /* Metrics: so many points were taken, and not; message: why, "": all well. */
 extern void prom_exported_points(int64 taken, int64 rejected,

@@ -117,8 +117,8 @@ static FactRelation relations[PROM_NFACTS] = {
 	{.name = "_span",
 	 .ncolumns = SPAN_COLUMNS,
 	 .columns = {"span_id", "parent_span_id", "started_at", "ended_at",
-				 "owner_oid", "trace_id", "owner", "name", "status",
-				 "error_type", "traceparent", "attributes"}},
+				 "task_id", "owner_oid", "trace_id", "owner", "name",
+				 "status", "error_type", "traceparent", "attributes"}},
 };
 
 typedef struct Batch

@@ -188,3 +188,19 @@ prom_position_between(const PromPosition *first, const PromPosition *second,
 	*to = xid_array(ranges.to, ranges.n);
 	return ranges.n;
 }
+
+void
+prom_position_cut(const PromPosition *first, const PromPosition *second,
+				  uint64 xid, PromPosition *cut)
+{
+	cut->xmax = Max(first->xmax, Min(xid, second->xmax));
+	cut->xip = palloc((first->nxip + second->nxip + 1) * sizeof(uint64));
+	cut->nxip = 0;
+	for (int i = 0; i < first->nxip; i++)
+		if (first->xip[i] >= xid || !sees(second, first->xip[i]))
+			cut->xip[cut->nxip++] = first->xip[i];
+	for (int i = 0; i < second->nxip; i++)
+		if (second->xip[i] >= first->xmax && second->xip[i] < cut->xmax)
+			cut->xip[cut->nxip++] = second->xip[i];
+	cut->xmin = cut->nxip > 0 ? cut->xip[0] : cut->xmax;
+}

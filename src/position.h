@@ -40,4 +40,12 @@ extern int prom_position_between(const PromPosition *first,
 								 const PromPosition *second, Datum *from,
 								 Datum *to);
 
+/*
+ * Into a third one: it sees what the first sees, and what the second, a later
+ * one, sees of transactions before xid.
+ */
+extern void prom_position_cut(const PromPosition *first,
+							  const PromPosition *second, uint64 xid,
+							  PromPosition *cut);
+
 #endif

@@ -272,7 +272,19 @@ static PromStatement mark_statement =
 		   " AND NOT EXISTS (SELECT FROM prometheus._mark_name n"
 		   "   WHERE n.mark_id = x.mark_id)");
 
-static PromStatement span_statement = OLDEST("_span", "ended_at", "");
+/* Those that wait for their export stay until $3. */
+static PromStatement span_statement = {
+	"DELETE FROM prometheus._span WHERE ctid = ANY (ARRAY("
+	"SELECT x.ctid FROM prometheus._span x WHERE x.ended_at < $1"
+	" AND (x.ended_at < $3 OR NOT EXISTS ("
+	"   SELECT FROM prometheus._span_position p"
+	"    WHERE NOT pg_visible_in_snapshot(x.xid, p.base)))"
+	" ORDER BY x.ended_at LIMIT $2))",
+	3,
+	{TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID},
+	NULL,
+};
+static PromStatement kept_statement = OLDEST("_kept_trace", "kept_at", "");
 
 static PromStatement audit_statements[] = {
 	OLDEST("_audit_verdict", "judged_at", ""),
@@ -698,6 +710,8 @@ delete_marks(void)
 static void
 delete_spans(void)
 {
+	TimestampTz before = before_now(prom_guc_retention_spans);
+	Datum values[3];
 	bool more;
 
 	if (prom_guc_retention_spans == 0)
@@ -710,7 +724,13 @@ delete_spans(void)
 		rest(0);
 		return;
 	}
-	more = delete_oldest(&span_statement, before_now(prom_guc_retention_spans));
+	values[0] = TimestampTzGetDatum(before);
+	values[1] = Int64GetDatum(OLDEST_ROWS);
+	values[2] = TimestampTzGetDatum(
+		before - (int64) prom_guc_retention_waiting * USECS_PER_SEC);
+	prom_statement_run(&span_statement, values, NULL, false);
+	more = SPI_processed == OLDEST_ROWS;
+	more = delete_oldest(&kept_statement, before) || more;
 	end();
 	if (!more)
 		go_to(AUDIT);

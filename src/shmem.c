@@ -209,6 +209,7 @@ init_database(PromDatabase *db, LWLockPadded *locks, char **free_space)
 	init_marks(&db->marks, &locks[2].lock);
 	init_vitals(&db->vitals);
 	pg_atomic_init_u32(&db->exported.asked, 0);
+	pg_atomic_init_u32(&db->exported.spans, 0);
 	SpinLockInit(&db->exported.mutex);
 	pg_atomic_init_u32(&db->embeddings.wanted, 0);
 	pg_atomic_init_u32(&db->embeddings.asked, 0);

@@ -416,6 +416,7 @@ typedef struct PromExportCount
 typedef struct PromExported
 {
 	pg_atomic_uint32 asked; /* caller: the position may be another one */
+	pg_atomic_uint32 spans; /* of applications, written since it looked */
 	slock_t mutex;
 	bool is_on;
 	bool rests;              /* nothing waits, for sure */
@@ -487,9 +488,13 @@ typedef enum PromConsumerLock
 /* Spans of applications that wait to be written. */
 #define PROM_SPANS 512
 
-/* Bytes of a span's name, of its attributes as jsonb, and others with NUL. */
+/*
+ * Bytes of a span's name, of its attributes as jsonb and as text, and others
+ * with NUL.
+ */
 #define PROM_SPAN_NAME 200
 #define PROM_SPAN_ATTRIBUTES 2000
+#define PROM_SPAN_ATTRIBUTES_TEXT 8000
 #define PROM_SPAN_ERROR_TYPE 16
 #define PROM_SPAN_TRACEPARENT 56
 
@@ -507,6 +512,7 @@ typedef struct PromSpanRecord
 	uint64 parent_id; /* 0: none */
 	TimestampTz started_at;
 	TimestampTz ended_at;
+	int64 task_id; /* in whose tool it was begun; 0: in none */
 	Oid owner;
 	PromSpanStatus status;
 	bool is_counted; /* in open, of the ring; of one that is not, no trace */

@@ -29,6 +29,7 @@
 #include "utils/memutils.h"
 
 #include "era.h"
+#include "exported.h"
 #include "fact.h"
 #include "mark.h"
 #include "role.h"
@@ -171,6 +172,8 @@ add_row(PromFactWriter *writer, const PromSpanRecord *record)
 	nulls[SPAN_PARENT] = record->parent_id == 0;
 	values[SPAN_STARTED_AT] = TimestampTzGetDatum(record->started_at);
 	values[SPAN_ENDED_AT] = TimestampTzGetDatum(record->ended_at);
+	values[SPAN_TASK_ID] = Int64GetDatum(record->task_id);
+	nulls[SPAN_TASK_ID] = record->task_id == 0;
 	values[SPAN_OWNER_OID] = ObjectIdGetDatum(record->owner);
 	values[SPAN_TRACE_ID] = UUIDPGetDatum(trace_id);
 	values[SPAN_OWNER] = CStringGetTextDatum(NameStr(record->owner_name));
@@ -257,8 +260,12 @@ roll_back(int place)
 static void
 take_out(void)
 {
+	PromSpanRing *ring = &prom_my_database->spans;
+	uint64 tail = pg_atomic_read_u64(&ring->tail);
+
 	pg_memory_barrier();
-	pg_atomic_write_u64(&prom_my_database->spans.tail, written_to);
+	pg_atomic_write_u64(&ring->tail, written_to);
+	prom_exported_spans(written_to - tail);
 }
 
 static void
@@ -338,9 +345,17 @@ open_span(void)
 	return &open_spans[nopen];
 }
 
+/* What a span that begins is a part of. */
+typedef struct Place
+{
+	PromTrace trace;
+	uint64 span_id; /* 0: none */
+	int64 task_id;  /* in whose tool it is; 0: in none */
+} Place;
+
 /* The span of the task whose tool runs; false: none does. */
 static bool
-find_task(PromTrace *trace, uint64 *span_id)
+find_task(Place *place)
 {
 	static PromStatement statement = {
 		"SELECT t.trace_id, t.traceparent, t.event_id FROM prometheus._task t"
@@ -362,8 +377,10 @@ find_task(PromTrace *trace, uint64 *span_id)
 	found = SPI_processed > 0;
 	if (found)
 	{
-		prom_trace_of(prom_row_uuid(0, 1), prom_row_text_or_null(0, 2), trace);
-		*span_id = (uint64) prom_row_int64(0, 3);
+		prom_trace_of(prom_row_uuid(0, 1), prom_row_text_or_null(0, 2),
+					  &place->trace);
+		place->span_id = (uint64) prom_row_int64(0, 3);
+		place->task_id = task_id;
 	}
 	prom_role_restore(&before);
 	SPI_finish();
@@ -372,13 +389,17 @@ find_task(PromTrace *trace, uint64 *span_id)
 
 /* What the session is in; false: nothing. */
 static bool
-find_current(PromTrace *trace, uint64 *span_id)
+find_current(Place *place)
 {
+	const OpenSpan *newest;
+
 	if (nopen == 0)
-		return find_task(trace, span_id);
-	trace->id = open_spans[nopen - 1].record.trace_id;
-	trace->flags = open_spans[nopen - 1].flags;
-	*span_id = open_spans[nopen - 1].record.span_id;
+		return find_task(place);
+	newest = &open_spans[nopen - 1];
+	place->trace.id = newest->record.trace_id;
+	place->trace.flags = newest->flags;
+	place->span_id = newest->record.span_id;
+	place->task_id = newest->record.task_id;
 	return true;
 }
 
@@ -386,14 +407,13 @@ char *
 prom_span_current(void)
 {
 	char *traceparent;
-	PromTrace trace;
-	uint64 span_id;
+	Place place;
 
 	if (nopen == 0)
 		return NULL;
 	traceparent = palloc(PROM_TRACEPARENT_SIZE);
-	(void) find_current(&trace, &span_id);
-	prom_trace_parent(traceparent, &trace, span_id);
+	(void) find_current(&place);
+	prom_trace_parent(traceparent, &place.trace, place.span_id);
 	return traceparent;
 }
 
@@ -435,6 +455,8 @@ check_name(const char *name)
 static void
 set_attributes(PromSpanRecord *record, Jsonb *attributes)
 {
+	size_t length;
+
 	if (!JB_ROOT_IS_OBJECT(attributes))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -445,6 +467,15 @@ set_attributes(PromSpanRecord *record, Jsonb *attributes)
 				 errmsg("attributes of a span are too long"),
 				 errdetail("They have %d bytes as jsonb, and may have %d.",
 						   (int) VARSIZE(attributes), PROM_SPAN_ATTRIBUTES)));
+	/* A number like 1e1000 is short as jsonb; who reads spans has the text. */
+	length = strlen(JsonbToCString(NULL, &attributes->root,
+								   VARSIZE(attributes)));
+	if (length > PROM_SPAN_ATTRIBUTES_TEXT)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("attributes of a span are too long"),
+				 errdetail("They have %zu bytes as text, and may have %d.",
+						   length, PROM_SPAN_ATTRIBUTES_TEXT)));
 	memcpy(record->attributes, attributes, VARSIZE(attributes));
 }
 
@@ -457,8 +488,7 @@ prom_span_start(PG_FUNCTION_ARGS)
 	Jsonb *attributes = PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P_COPY(1);
 	PromDatabase *db = prom_shmem_database(MyDatabaseId);
 	char traceparent[PROM_TRACEPARENT_SIZE];
-	PromTrace trace;
-	uint64 parent_id = 0;
+	Place place = {.span_id = 0};
 	OpenSpan *span = open_span();
 	PromSpanRecord *record = &span->record;
 
@@ -471,23 +501,24 @@ prom_span_start(PG_FUNCTION_ARGS)
 	{
 		char *given = text_to_cstring(PG_GETARG_TEXT_PP(2));
 
-		prom_trace_read(given, &trace);
-		parent_id = read_parent(given);
+		prom_trace_read(given, &place.trace);
+		place.span_id = read_parent(given);
 		set_text(record->traceparent, given, PROM_TRACEPARENT_SIZE);
 	}
-	else if (!find_current(&trace, &parent_id))
-		prom_trace_begin(&trace);
-	record->trace_id = trace.id;
+	else if (!find_current(&place))
+		prom_trace_begin(&place.trace);
+	record->trace_id = place.trace.id;
 	record->span_id = new_id();
-	record->parent_id = parent_id;
+	record->parent_id = place.span_id;
+	record->task_id = place.task_id;
 	record->started_at = GetCurrentTimestamp();
 	record->owner = GetUserId();
 	namestrcpy(&record->owner_name, GetUserNameFromId(record->owner, false));
 	set_text(record->name, name, sizeof(record->name));
 	record->is_counted = db != NULL;
-	span->flags = trace.flags;
+	span->flags = place.trace.flags;
 	span->subxact = GetCurrentSubTransactionId();
-	prom_trace_parent(traceparent, &trace, record->span_id);
+	prom_trace_parent(traceparent, &place.trace, record->span_id);
 	if (db != NULL)
 		(void) pg_atomic_fetch_add_u32(&db->spans.open, 1);
 	nopen++;
@@ -546,12 +577,11 @@ Datum
 prom_traceparent(PG_FUNCTION_ARGS)
 {
 	char traceparent[PROM_TRACEPARENT_SIZE];
-	PromTrace trace;
-	uint64 span_id;
+	Place place;
 
-	if (!find_current(&trace, &span_id))
+	if (!find_current(&place))
 		PG_RETURN_NULL();
-	prom_trace_parent(traceparent, &trace, span_id);
+	prom_trace_parent(traceparent, &place.trace, place.span_id);
 	PG_RETURN_TEXT_P(cstring_to_text(traceparent));
 }
 

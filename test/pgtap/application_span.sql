@@ -1,7 +1,7 @@
 -- Spans of applications: what they may be, whose part they are, and who sees them.
 -- That they survive is in test/t/700_trace.pl.
 BEGIN;
-SELECT plan(52);
+SELECT plan(53);
 SET LOCAL client_min_messages = error;
 
 CREATE FUNCTION pg_temp.trace(traceparent text) RETURNS text LANGUAGE sql AS 'SELECT substr($1, 4, 32)';
@@ -73,6 +73,7 @@ SELECT throws_ok(sql, code, NULL, 'error: ' || sql) FROM (VALUES
     ('SELECT prometheus_span_start(repeat(''x'', 201))', '22023'), ('SELECT prometheus_span_start(''x'', ''[]'')', '22023'),
     ('SELECT prometheus_span_start(''x'', ''1'')', '22023'),
     ('SELECT prometheus_span_start(''x'', jsonb_build_object(''a'', repeat(''x'', 2000)))', '54000'),
+    ('SELECT prometheus_span_start(''x'', ''{"a": 1e9000}'')', '54000'),
     ('SELECT prometheus_span_start(''x'', traceparent => ''x'')', '22023'), ('SELECT prometheus_span_start(''x'', traceparent => '''')', '22023'),
     ('SELECT prometheus_span_end(NULL)', '22004'), ('SELECT prometheus_span_end(''x'')', '22023'),
     ('SELECT prometheus_span_end(prometheus_span_start(''x''), ''good'')', '22023')) AS v(sql, code);
@@ -84,7 +85,7 @@ SELECT is(prometheus_traceparent(), NULL, 'and the error has ended them');
 
 -- How they are shown.
 
-SELECT columns_are('prometheus', '_span', ARRAY['span_id', 'parent_span_id', 'xid', 'started_at', 'ended_at', 'owner_oid', 'trace_id', 'owner', 'name', 'sampled',
+SELECT columns_are('prometheus', '_span', ARRAY['span_id', 'parent_span_id', 'xid', 'started_at', 'ended_at', 'task_id', 'owner_oid', 'trace_id', 'owner', 'name',
     'status', 'error_type', 'traceparent', 'attributes']);
 CREATE ROLE prom_test_a;
 CREATE ROLE prom_test_b;

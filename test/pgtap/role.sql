@@ -83,7 +83,7 @@ SELECT set_eq($$SELECT may FROM may WHERE role = 'prometheus_agent_user'$$, ARRA
     'EXECUTE prometheus._bar(numeric,numeric,integer,boolean,boolean)', 'EXECUTE prometheus._columns(text)',
     'EXECUTE prometheus._cost(numeric)', 'EXECUTE prometheus._count(numeric)', 'EXECUTE prometheus._duration(numeric)',
     'EXECUTE prometheus._fold(text,integer,integer)', 'EXECUTE prometheus_trace(bigint)',
-    'EXECUTE prometheus._may_see(text,oid)', 'EXECUTE prometheus._json(text)', 'EXECUTE prometheus._calls(text)',
+    'EXECUTE prometheus._may_see(text,oid)', 'EXECUTE prometheus._span_attributes(jsonb,text,text,text)', 'EXECUTE prometheus._json(text)', 'EXECUTE prometheus._calls(text)',
     'EXECUTE prometheus._milliseconds(timestamp with time zone,timestamp with time zone)',
     'EXECUTE prometheus._queue()', 'EXECUTE prometheus._worker()', 'EXECUTE prometheus._gates()',
     'EXECUTE prometheus_submit(text,text,text,integer,timestamp with time zone,text,bigint[],text,text,jsonb,interval,integer,text,jsonb)',

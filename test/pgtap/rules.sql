@@ -185,7 +185,7 @@ SELECT set_eq(
          AND NOT EXISTS (SELECT FROM col
                           WHERE attrelid = rel.oid AND attname = 'xid'
                             AND atttypid = 'xid8'::regtype AND attnotnull)$$,
-    ARRAY['_alert', '_checkpoint', '_consumer', '_delivery', '_era', '_gate', '_subscription'],
+    ARRAY['_alert', '_checkpoint', '_consumer', '_delivery', '_era', '_gate', '_kept_trace', '_span_position', '_subscription'],
     'every table has the transaction that wrote the row but these');
 
 SELECT is_empty(

@@ -1,7 +1,7 @@
 -- Which traces are sampled: by their ids as OpenTelemetry prescribes, and all of
 -- those in which something happened.
 BEGIN;
-SELECT plan(53);
+SELECT plan(72);
 SET LOCAL client_min_messages = error;
 
 -- Thresholds, and the vectors of OpenTelemetry's specification.
@@ -79,6 +79,56 @@ SELECT is(pg_temp.sampled(id), expected, 'of others: ' || expected) FROM (VALUES
 INSERT INTO prometheus._span (span_id, xid, started_at, ended_at, owner_oid, trace_id, owner, name, status, attributes)
 SELECT -1, prometheus._xid(), now(), now() - interval '10 min', 10, trace_id, 'x', 'x', 'error', '{}' FROM prometheus._task WHERE task_id = 9202;
 SELECT is(pg_temp.sampled(9202), 'keep error 0', 'an error of an application is one');
+
+-- One without tasks: by its id, or who began it; an error is one.
+
+CREATE FUNCTION pg_temp.span(id bigint, trace text, status text DEFAULT 'ok', parent bigint DEFAULT NULL, traceparent text DEFAULT NULL, task bigint DEFAULT NULL,
+                             x bigint DEFAULT 1) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO prometheus._span (span_id, parent_span_id, xid, started_at, ended_at, task_id, owner_oid, trace_id, owner, name, status, traceparent, attributes)
+    VALUES (id, parent, x::text::xid8, now(), now(), task, 10, trace::uuid, 'x', 'x', status, traceparent, '{}')
+$$;
+CREATE FUNCTION pg_temp.sampled(trace text) RETURNS text LANGUAGE sql AS $$
+    SELECT concat_ws(' ', s.is_sampled, s.reason, coalesce(s.th, '-'), s.by_head, s.is_certain) FROM prometheus._sampled('{}', trace::uuid) s
+$$;
+SELECT pg_temp.span(-11, repeat('f', 32)), pg_temp.span(-12, repeat('1', 32)), pg_temp.span(-13, repeat('2', 32), 'error'), pg_temp.span(-14, repeat('3', 32), parent => -99),
+       pg_temp.span(-15, repeat('4', 32), parent => 1, traceparent => '00-44444444444444444444444444444444-b7ad6b7169203331-01'),
+       pg_temp.span(-16, repeat('5', 32), parent => 1, traceparent => '00-55555555555555555555555555555555-b7ad6b7169203331-00'),
+       pg_temp.span(-17, repeat('e', 32), 'error');
+SELECT is(pg_temp.sampled(repeat(trace, 32)), expected, what) FROM (VALUES
+    ('f', 't ratio e666 t f', 'a span alone: by its id'), ('1', 'f ratio e666 f f', 'or not'), ('2', 't error 0 f t', 'one with an error'),
+    ('3', 'f ratio e666 f f', 'one whose root is open'), ('4', 't parent - t f', 'one that others want'), ('5', 'f parent - f f', 'or not'),
+    ('e', 't error 0 t t', 'one with an error, and by its id'), ('a', 'f ratio e666 f f', 'one that is not known')) AS v(trace, expected, what);
+
+-- From a span to the tasks of its trace.
+
+SELECT is(prometheus._task_of_trace(repeat('f', 32)::uuid), NULL, 'a trace without tasks');
+SELECT is(prometheus._task_of_trace('000000000000000000a0000000000000'), 9230::bigint, 'one that tasks were submitted with');
+SELECT pg_temp.task(9240, '6'), pg_temp.span(-20, '00000000000000241866666666666666', task => 9240);
+SELECT is(prometheus._task_of_trace('00000000000000241866666666666666'), 9240::bigint, 'one that a task began, in whose tool there is a span');
+SELECT pg_temp.task(9241, '6'), pg_temp.span(-21, '00000000000000241966666666666666', parent => 9241007);
+INSERT INTO prometheus._call (call_id, task_id, attempt, turn, call, xid, sent_at, kind, target) VALUES (9241007, 9241, 1, 1, 1, prometheus._xid(), now(), 'x', 'x');
+SELECT is(prometheus._task_of_trace('00000000000000241966666666666666'), 9241::bigint, 'or that a request of it is of');
+SELECT pg_temp.span(-22, '000000000000002419aaaaaaaaaaaaaa', task => 9241);
+SELECT is(prometheus._task_of_trace('000000000000002419aaaaaaaaaaaaaa'), NULL, 'but not a task of another');
+
+-- What was left out: trees whose ends have come by, and spans.
+
+SELECT pg_temp.task(9251, '0', traceparent => '00-000000000000000000b0000000000000-b7ad6b7169203331-00'),
+       pg_temp.task(9252, '0', NULL, traceparent => '00-000000000000000000b0000000000000-b7ad6b7169203331-00'),
+       pg_temp.task(9253, '0', traceparent => '00-000000000000000000b0000000000000-b7ad6b7169203331-00', seconds => 2);
+UPDATE prometheus._task SET trace_id = substr(traceparent, 4, 32)::uuid WHERE task_id BETWEEN 9251 AND 9253;
+UPDATE prometheus._outcome SET xid = task_id::text::xid8 WHERE task_id BETWEEN 9251 AND 9253;
+CREATE FUNCTION pg_temp.omitted(base text, bound text, at timestamptz) RETURNS text LANGUAGE sql AS $$
+    SELECT string_agg(task_id || ' ' || root_span, ', ') FROM prometheus._omitted(9252, at, 1, base::pg_snapshot, bound::pg_snapshot)
+$$;
+SELECT is(pg_temp.omitted('9251:9251:', '9300:9300:', '-infinity'), NULL, 'nothing has come by');
+SELECT is(pg_temp.omitted('9252:9252:', '9300:9300:', '-infinity'), '9251 00000000008d28b8', 'what the position sees has; what has not ended, not');
+SELECT is(pg_temp.omitted('9251:9251:', '9300:9300:', now() - interval '1 h' + interval '1.5 s'), '9251 00000000008d28b8', 'what was given of a window has');
+SELECT is(pg_temp.omitted('9300:9300:', '9300:9300:', '-infinity'), '9251 00000000008d28b8, 9253 00000000008d3088', 'all has');
+SELECT pg_temp.span(-30, '000000000000000000b0000000000000', x => 50), pg_temp.span(-29, '000000000000000000b0000000000000', x => 60),
+       pg_temp.span(-28, '000000000000000000b0000000000000', x => 60), pg_temp.span(-27, '000000000000000000b0000000000000', x => 70);
+SELECT is(array(SELECT span_id FROM prometheus._omitted_spans('000000000000000000b0000000000000', '55:55:', '60', -29) ORDER BY 1), '{-30,-29}', 'so have spans');
+SELECT is(array(SELECT span_id FROM prometheus._omitted_spans('000000000000000000b0000000000000', '60:80:60', '0', 0) ORDER BY 1), '{-30,-27}', 'by their transactions');
 
 -- Who may ask.
 

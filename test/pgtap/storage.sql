@@ -10,11 +10,11 @@ SELECT set_eq($$SELECT relation FROM s$$,
 SELECT is((SELECT count(*) - count(DISTINCT relation) FROM s), 0::bigint, 'once');
 SELECT is_empty($$SELECT relation FROM s WHERE bytes <> pg_total_relation_size(('prometheus.' || relation)::regclass)$$, 'its size');
 SELECT results_eq($$SELECT bytes FROM s$$, $$SELECT bytes FROM s ORDER BY bytes DESC$$, 'the largest comes first');
-SELECT set_eq($$SELECT relation FROM s WHERE kept IS NULL$$, ARRAY['_alert', '_checkpoint', '_consumer', '_era', '_gate', '_horizon', '_mark_name', '_memory_entry', '_span_held', '_span_position', '_subscription'],
+SELECT set_eq($$SELECT relation FROM s WHERE kept IS NULL$$, ARRAY['_alert', '_checkpoint', '_consumer', '_era', '_gate', '_horizon', '_kept_trace', '_mark_name', '_memory_entry', '_span_position', '_subscription'],
               'only bookkeeping is not kept by something');
 SELECT set_eq($$SELECT relation FROM s WHERE kept = 'task'$$,
               $$SELECT relname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'task_id'
-                 WHERE relnamespace = 'prometheus'::regnamespace AND relkind = 'r' AND relname !~ '^_audit|^_(memory|evidence|evolution|state|row_version|event|delivery|tool)$'
+                 WHERE relnamespace = 'prometheus'::regnamespace AND relkind = 'r' AND relname !~ '^_audit|^_(memory|evidence|evolution|state|row_version|event|delivery|tool|span)$'
                 UNION SELECT '_decision'$$, 'all facts of tasks go with them');
 SELECT is_empty($$SELECT relation FROM s WHERE horizon IS NOT NULL AND kept NOT IN ('audit', 'span')$$, 'nothing was deleted');
 SELECT is_empty($$SELECT relation FROM s WHERE goes IS NOT NULL$$, 'and nothing will be');

@@ -246,7 +246,7 @@ EOSQL
 
 # How far the export is is no fact: a caller with none removes it.
 @facts = split /\n/, $node->safe_psql('postgres',
-	q{SELECT relname FROM pg_class WHERE relnamespace = 'prometheus'::regnamespace AND relkind = 'r' AND relname NOT IN ('_alert', '_checkpoint', '_era', '_gate', '_memory_entry', '_span_held', '_span_position') ORDER BY 1});
+	q{SELECT relname FROM pg_class WHERE relnamespace = 'prometheus'::regnamespace AND relkind = 'r' AND relname NOT IN ('_alert', '_checkpoint', '_era', '_gate', '_memory_entry', '_kept_trace', '_span_position') ORDER BY 1});
 cmp_ok(scalar @facts, '>', 8, 'the facts are known');
 $ours{$_} = content($node, $_, $views{$_}, 'postgres') foreach @facts, keys %views;
 $ours{unread} = $node->safe_psql('postgres', 'SELECT count(*) - 3 FROM prometheus.event');

@@ -323,7 +323,7 @@ wait_exported('one that was slow');
 like(class_of($trace), qr/^ot=th:0(,ot=th:0)*$/, 'so is one that was slow');
 set_conf('prometheus.trace_slow' => '5min');
 
-# A trace of several trees: what one has is of all that go with it or after it.
+# A trace of several trees: what one has is of all of them.
 
 my $many = '000000000000000000000000000000a1';
 run_echo(qq{, traceparent => '00-$many-00f067aa0ba902b7-00'});
@@ -333,11 +333,14 @@ $erred = $node->submit($node->script([ [ fail => { t => 'x' } ] ], 'done') . qq{
 $node->wait_task($erred, 'completed');
 run_echo(qq{, traceparent => '00-$many-00f067aa0ba902b7-00'});
 wait_exported('those after it');
-is(grep({ $_->{name} =~ /^invoke_agent/ } spans_of_trace($many)), 2, 'T27: with the error of the second goes the third');
+is(grep({ $_->{name} =~ /^invoke_agent/ } spans_of_trace($many)), 3, 'T27: with the error of the second go the first and the third');
+is_deeply([ sort map { $_->{spanId} } spans_of_trace($many) ], ids_of_trace($many), 'T27: all of them');
 like(class_of($many), qr/^ot=th:0(,ot=th:0)*$/, 'and counts for itself');
 is(sql("SELECT count(*) FROM prometheus.task t, prometheus_sampling(t.task_id) s WHERE t.trace_id = '$many' AND s.reason <> 'error'"), '0', 'as prometheus_sampling() says');
 set_conf('prometheus.trace_sample_ratio' => '0.1');
 counted();
+sql(q{SELECT prometheus_mark('many')});
+my $start = sql('SELECT clock_timestamp()'); # a replay begins at the mark before
 my $tasks = sql(q{SELECT string_agg(id::text, ',') FROM prometheus_submit_many(array_fill('x'::text, ARRAY[1000])) id});
 $node->wait_for('all have ended', "SELECT count(*) FROM prometheus.task WHERE task_id IN ($tasks) AND status = 'completed'", 1000);
 wait_exported('a thousand');
@@ -360,6 +363,16 @@ wait_exported('a large one');
 my @parts = requests_of($trace);
 is(join(' ', map { scalar FakeCollector::spans_of($_) } @parts), '512 ' . (@{ ids_of_trace($trace) } - 512), 'T12: it goes in two requests');
 is_deeply([ sort map { $_->{spanId} } spans_of_trace($trace) ], ids_of_trace($trace), 'all of it');
+
+# Many tasks are read together, but not large ones.
+
+counted();
+sql("SELECT prometheus_replay('prometheus.otlp', '$start')");
+wait_exported('all of these again');
+is(counted(), sql("SELECT format('spans %s, traces %s', sum((SELECT count(*) FROM prometheus.span s WHERE s.trace_id = t.trace_id AND s.ended_at IS NOT NULL)), count(*))
+		FROM prometheus.task t WHERE t.submitted_at > '$start'"), 'each span goes once');
+%taken = map { $_->{traceId} => 1 } $collector->spans;
+is(grep({ !$taken{$_} } split /\n/, sql("SELECT trace_id FROM prometheus.task WHERE task_id IN ($tasks)")), 0, 'of each task');
 my $odd = qq{a "quote" \\ tab\t new\nline \x{e4} \x{2028} \x{1f600}};
 (my $literal = $odd) =~ s/'/''/g;
 utf8::encode($literal);

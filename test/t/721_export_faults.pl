@@ -36,7 +36,7 @@ my $round = 0;
 
 # The receiver has it before the position is moved: then it is sent again.
 foreach my $fault (
-	'export-in-read:die:1', 'export-in-read:error:1', 'export-before-commit:die:1', 'export-before-commit:error:1', 'export-before-commit:die:2',
+	'export-in-read:die:1', 'export-in-read:error:1', 'export-in-readahead:die:1', 'export-in-readahead:error:1', 'export-before-commit:die:1', 'export-before-commit:error:1', 'export-before-commit:die:2',
 	'export-before-commit:error:2', 'export-after-commit:die:1', 'export-after-commit:die:2', 'export-before-send:die:1', 'export-before-send:error:1',
 	'export-after-send:die:1', 'export-answered:die:1', 'export-before-commit:stop:2', 'export-answered:stop:1', 'export-after-send:stop:1')
 {
