@@ -53,8 +53,8 @@ static PromStatement move_statement = {
 
 /*
  * In ranges of transactions, behind a place, and of one of them only the rest:
- * others that come before that one may be seen by now.  The publisher writes few spans in
- * one, whose ids are random: so they are sorted where they are read.
+ * others that come before that one may be seen by now.  The publisher writes
+ * few spans in one, whose ids are random: they are sorted where they are read.
  */
 static PromStatement spans_statement = {
 	"SELECT " PROM_SPAN_COLUMNS ", x.xid, x.span_id, x.trace_id"
