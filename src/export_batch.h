@@ -58,6 +58,7 @@ typedef struct PromBatch
 	char *base_text; /* the position before it */
 	PromPosition base;
 	PromPosition bound;
+	PromSpanPlace begun; /* of one, that base does not see */
 	PromSpanPlace done;
 	bool is_all; /* that bound sees */
 

@@ -52,8 +52,9 @@ static PromStatement move_statement = {
 };
 
 /*
- * In ranges of transactions, behind a place.  The publisher writes few spans in
- * one, whose ids are random: so they are sorted where they are read.
+ * In ranges of transactions, behind a place, and of one of them only the rest:
+ * others that come before that one may be seen by now.  The publisher writes
+ * few spans in one, whose ids are random: they are sorted where they are read.
  */
 static PromStatement spans_statement = {
 	"SELECT " PROM_SPAN_COLUMNS ", x.xid, x.span_id, x.trace_id"
@@ -61,10 +62,11 @@ static PromStatement spans_statement = {
 	" CROSS JOIN LATERAL (SELECT s.* FROM prometheus._span s"
 	"   WHERE s.xid >= r.low AND s.xid >= $3 AND s.xid < r.high"
 	"   AND (s.xid, s.span_id) > ($3, $4)"
+	"   AND NOT (s.xid = $6 AND s.span_id <= $7)"
 	"   ORDER BY s.xid, s.span_id LIMIT $5) x"
 	" ORDER BY x.xid, x.span_id LIMIT $5",
-	5,
-	{XID8ARRAYOID, XID8ARRAYOID, XID8OID, INT8OID, INT8OID},
+	7,
+	{XID8ARRAYOID, XID8ARRAYOID, XID8OID, INT8OID, INT8OID, XID8OID, INT8OID},
 	NULL,
 };
 
@@ -121,11 +123,11 @@ find_base(void)
 	return SPI_processed == 0 ? NULL : prom_row_text(0, 1);
 }
 
+static const PromSpanPlace nothing = {.xid = 0, .span_id = PG_INT64_MIN};
+
 static PromSpanPlace
 place_within(const char *base)
 {
-	PromSpanPlace nothing = {.xid = 0, .span_id = PG_INT64_MIN};
-
 	return resume_base != NULL && strcmp(resume_base, base) == 0 ? resume
 																 : nothing;
 }
@@ -159,19 +161,26 @@ place_behind(const PromBatch *batch)
 
 /* Reading. */
 
+static void
+set_place(const PromSpanPlace *place, Datum *values)
+{
+	values[0] =
+		FullTransactionIdGetDatum(FullTransactionIdFromU64(place->xid));
+	values[1] = Int64GetDatum(place->span_id);
+}
+
 /* The next ones; how many. */
 static int
 read_chunk(const PromBatch *batch)
 {
-	Datum values[5];
+	Datum values[7];
 
 	if (prom_position_between(&batch->base, &batch->bound, &values[0],
 							  &values[1]) == 0)
 		return 0;
-	values[2] = FullTransactionIdGetDatum(
-		FullTransactionIdFromU64(batch->done.xid));
-	values[3] = Int64GetDatum(batch->done.span_id);
+	set_place(&batch->done, &values[2]);
 	values[4] = Int64GetDatum(CHUNK);
+	set_place(&batch->begun, &values[5]);
 	prom_statement_run_now(&spans_statement, values);
 	return SPI_processed;
 }
@@ -213,7 +222,9 @@ add_span(void *arg)
 		span->waits = prom_consumer_read(PROM_CONSUMER_EXPORT, 0, &window,
 										 &place, NULL, NULL) == 0 &&
 					  prom_omitted_ask(&trace_id, task_id, &window,
-									   place_behind(batch), &batch->done);
+									   place_behind(batch),
+									   batch->done.xid == 0 ? &batch->begun
+															: &batch->done);
 		if (span->waits)
 			return;
 		prom_sampler_keep(batch->sampler, &trace_id);
@@ -265,7 +276,8 @@ begin(PromBatch *batch, const char *base)
 	prom_position_now(&batch->bound);
 	if (!prom_position_precedes(&batch->base, &batch->bound))
 		return 0;
-	batch->done = place_within(base);
+	batch->begun = place_within(base);
+	batch->done = nothing;
 	n = read_chunk(batch);
 	if (n == 0)
 		return 0;
@@ -311,8 +323,11 @@ prom_spans_moved(const PromBatch *batch)
 {
 	MemoryContext before;
 
+	/* Of none: it is where it was. */
+	if (!batch->is_all && batch->done.xid == 0)
+		return;
 	prom_spans_forget();
-	if (batch->is_all || batch->done.xid == 0)
+	if (batch->is_all)
 		return;
 	before = MemoryContextSwitchTo(batch->context);
 	resume = batch->done;

@@ -194,6 +194,8 @@ $node->safe_psql('postgres', <<'EOSQL');
 SELECT prometheus_emit('shop.order', '{"n": 1}', 'order/1');
 INSERT INTO prometheus._span (span_id, xid, started_at, ended_at, owner_oid, trace_id, owner, name, status, attributes)
 SELECT -1, prometheus._xid(), now(), now(), 10, '0af7651916cd43dd8448eb211c80319c', 'somebody', 'an order', 'ok', '{"n": 1.50}';
+INSERT INTO prometheus._span_position (consumer, base) VALUES ('prometheus.otlp', prometheus._snapshot());
+INSERT INTO prometheus._kept_trace (trace_id, kept_at) VALUES ('4bf92f35-77b3-4da6-a3ce-929d0e0e4736', now());
 SELECT prometheus_create_consumer('reader', start => '-infinity');
 INSERT INTO prometheus._subscription (name, owner_oid, owner, subscribed_at, ordered, timeout_ms, max_attempts, breaker_failures,
                                       handler, search_path, filter, disabled_at, disabled_reason)

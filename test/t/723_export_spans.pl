@@ -130,6 +130,28 @@ is(scalar(grep { $_->{name} =~ /^many / } $collector->spans), 1200, 'all of many
 is(sql('SELECT spans FROM prometheus.export') - $before, 1200, 'each once');
 is(scalar(grep { FakeCollector::spans_of($_) > 512 } @{ $collector->requests }), 0, 'T12: and no more than 512 together');
 
+# Whatever the order of commits: one that was written before, and is committed when
+# a later transaction has been sent in part.
+
+sub insert_spans
+{
+	my ($name, $n) = @_;
+	return qq{INSERT INTO prometheus._span (span_id, xid, started_at, ended_at, owner_oid, trace_id, owner, name, status, attributes)
+		SELECT -n, prometheus._xid(), clock_timestamp(), clock_timestamp(), 10, gen_random_uuid(), 'x', '$name ' || n, 'ok', '{}' FROM generate_series(1, $n) n};
+}
+
+my $slow = $node->background_psql('postgres');
+$slow->query_safe('BEGIN; ' . insert_spans('slow', 1));
+$collector->behave({ status => 503, headers => { 'Retry-After' => '3' } });
+sql(insert_spans('quick', 700));
+sql(q{SELECT prometheus_span_end(prometheus_span_start('wakes it'))});
+$node->wait_for('a request is to be sent again', 'SELECT next_attempt_at IS NOT NULL FROM prometheus.export');
+$slow->query_safe('COMMIT');
+$slow->quit;
+wait_exported('the slow one');
+is(scalar(grep { $_->{name} =~ /^quick / } $collector->spans), 700, 'all of one transaction go, in two requests');
+isnt(span_named('slow 1'), undef, 'and one that was committed meanwhile');
+
 # By the ratio none is sampled: by what happens all of a trace is, also what was
 # left out before.
 
@@ -191,6 +213,7 @@ is(taken($trace), sql("SELECT string_agg(name || ' ' || n, ', ' ORDER BY name) F
 
 set_conf('prometheus.trace_sample_ratio' => '1', 'prometheus.otlp_endpoint' => 'http://127.0.0.1:' . PostgreSQL::Test::Cluster::get_free_port());
 sql(q{SELECT prometheus_span_end(prometheus_span_start('outage ' || n)) FROM generate_series(1, 100) n});
+$node->wait_for('all are written', q{SELECT count(*) FROM prometheus.span WHERE name LIKE 'outage %'}, 100);
 $node->wait_for('it fails', 'SELECT failing_since IS NOT NULL AND waiting_since IS NOT NULL FROM prometheus.export');
 sql(q{UPDATE prometheus._span SET ended_at = ended_at - interval '8 days'});
 sql(q{INSERT INTO prometheus._kept_trace VALUES (gen_random_uuid(), '2020-01-01')});
