@@ -77,6 +77,7 @@ typedef struct Embedder
 	bool walks;
 	PromPlace at;
 	int64 passed_over; /* the lowest id; PG_INT64_MAX: none */
+	TimestampTz until; /* it is, if there is one */
 	PromBatch batch;   /* that is under way */
 	int most;          /* in the next one */
 	int failures;
@@ -413,6 +414,7 @@ take_failure(Embedder *embedder, const PromReply *reply, TimestampTz now)
 	{
 		embedder->passed_over = Min(embedder->passed_over,
 									embedder->batch.bare[0].memory_id);
+		embedder->until = TimestampTzPlusMilliseconds(now, PASSED_OVER);
 		embedder->failures = 1;
 	}
 	drop_batch(embedder);
@@ -435,20 +437,30 @@ take_reply(Embedder *embedder, TimestampTz now)
 	drop_batch(embedder);
 }
 
-/* It is at the end, and nothing is under way. */
-static void
-rest(Embedder *embedder, TimestampTz now)
+/* Nothing is left to walk over, and nothing is under way. */
+static bool
+is_at_end(const Embedder *embedder)
 {
-	if (embedder->walks || embedder->attempt.call != NULL)
-		return;
-	if (embedder->passed_over == PG_INT64_MAX)
-	{
+	return !embedder->walks && embedder->attempt.call == NULL;
+}
+
+/* Nothing fails any more. */
+static void
+rest(Embedder *embedder)
+{
+	if (is_at_end(embedder) && embedder->passed_over == PG_INT64_MAX)
 		embedder->failures = 0;
+}
+
+/* What was passed over comes again; until then all others get theirs. */
+static void
+go_back_to_passed(Embedder *embedder, TimestampTz now)
+{
+	if (!is_at_end(embedder) || embedder->passed_over == PG_INT64_MAX ||
+		embedder->until > now)
 		return;
-	}
 	walk_from(embedder, embedder->passed_over);
 	embedder->passed_over = PG_INT64_MAX;
-	embedder->not_before = TimestampTzPlusMilliseconds(now, PASSED_OVER);
 }
 
 
@@ -668,13 +680,14 @@ prom_embedder_drive(PromHttp *http, TimestampTz now)
 			Embedder, link, dlist_pop_head_node(&embedders));
 
 		dlist_push_tail(&embedders, &embedder->link);
+		go_back_to_passed(embedder, now);
 		if (!has_turn(embedder, now))
 			continue;
 		if (embedder->is_answered)
 			record_turn(embedder, now);
 		else
 			walk_turn(http, embedder, now);
-		rest(embedder, now);
+		rest(embedder);
 		INSTR_TIME_SET_CURRENT(passed);
 		INSTR_TIME_SUBTRACT(passed, begun);
 		if (INSTR_TIME_GET_MICROSEC(passed) > LONGEST_DRIVE)
@@ -700,6 +713,8 @@ prom_embedder_next_moment(void)
 
 		if (one->is_answered)
 			return now;
+		if (is_at_end(one) && one->passed_over != PG_INT64_MAX)
+			next = Min(next, one->until);
 		if (!one->walks || one->attempt.call != NULL)
 			continue;
 		/* Of all else that opens the way it is told. */

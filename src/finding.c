@@ -210,7 +210,7 @@ static PromStatement by_importance_statement = {
 
 /* The sketches of embeddings that were given, and those that were made. */
 #define GIVEN                                                  \
-	"SELECT m.memory_id, m.version,"                           \
+	"SELECT m.memory_id, m.version, m.kind,"                   \
 	"   prometheus._sketch_distance(m.sketch, $8) AS distance" \
 	" FROM prometheus._memory m"                               \
 	" WHERE m.owner OPERATOR(pg_catalog.=) $1"                 \
@@ -219,6 +219,7 @@ static PromStatement by_importance_statement = {
 	"   AND NOT m.forgotten AND m.embedding IS NOT NULL"
 #define MADE                                        \
 	"SELECT e.memory_id, NULL::pg_catalog.int8,"    \
+	"   e.kind,"                                    \
 	"   prometheus._sketch_distance(e.sketch, $8)"  \
 	" FROM prometheus._memory_embedding e"          \
 	" WHERE e.owner OPERATOR(pg_catalog.=) $1"      \
@@ -228,10 +229,10 @@ static PromStatement by_importance_statement = {
 	"   AND e.sketch IS NOT NULL"
 
 /* Of those, the nearest s. */
-#define NEAREST(sketches)                  \
-	" FROM (SELECT d.memory_id, d.version" \
-	"   FROM (" sketches " OFFSET 0) d"    \
-	"   WHERE d.distance IS NOT NULL"      \
+#define NEAREST(sketches)                          \
+	" FROM (SELECT d.memory_id, d.version, d.kind" \
+	"   FROM (" sketches " OFFSET 0) d"            \
+	"   WHERE d.distance IS NOT NULL"              \
 	"   ORDER BY d.distance, d.memory_id DESC LIMIT $9) s"
 
 /* How near they are. */
@@ -241,7 +242,10 @@ static PromStatement by_importance_statement = {
 	" WHERE m.memory_id OPERATOR(pg_catalog.=) s.memory_id"           \
 	"   AND m.version OPERATOR(pg_catalog.=) s.version"               \
 	"   AND m.owner_oid OPERATOR(pg_catalog.=) $2 AND" FITS
-/* A memory has it while it has that kind, and none that was given. */
+/*
+ * A memory has it while it has that kind, and none that was given.  It may have
+ * others of the kinds that it had: only that of its kind counts.
+ */
 #define COSINE_OF_MADE                                      \
 	"SELECT m.version, prometheus._cosine(v.embedding, $7)" \
 	" FROM prometheus._memory m"                            \
@@ -254,7 +258,7 @@ static PromStatement by_importance_statement = {
 	"   ON v.hash OPERATOR(pg_catalog.=) e.hash"            \
 	" WHERE s.version IS NULL"                              \
 	"   AND m.memory_id OPERATOR(pg_catalog.=) s.memory_id" \
-	"   AND m.kind OPERATOR(pg_catalog.=) ANY ($4)"         \
+	"   AND m.kind OPERATOR(pg_catalog.=) s.kind"           \
 	"   AND m.owner_oid OPERATOR(pg_catalog.=) $2"          \
 	"   AND NOT m.forgotten AND m.embedding IS NULL AND" FITS
 

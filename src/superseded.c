@@ -25,6 +25,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
+#include "embedded.h"
 #include "superseded.h"
 #include "xact.h"
 
@@ -131,14 +132,20 @@ static struct
 	  "     ORDER BY n.entry_id DESC LIMIT 1)"
 	  "   OR" MEMORY_IS_GONE ")",
 	  ARGUMENTS}},
-	/* Of a kind or a space that it had before. */
+	/* Of a kind or a space that it had before, unless it has that again. */
 	{"_memory_embedding",
 	 {"DELETE FROM prometheus._memory_embedding x"
 	  " WHERE x.ctid >= $3 AND x.ctid < $4"
 	  " AND (EXISTS (SELECT FROM prometheus._memory_embedding n"
 	  "     WHERE n.memory_id = x.memory_id AND n.made_at > x.made_at"
 	  "       AND n.made_at < $1 AND pg_visible_in_snapshot(n.xid, $2)"
-	  "       AND (n.kind = x.kind OR NOT EXISTS (SELECT"
+	  "       AND (n.kind = x.kind AND x.space IS DISTINCT FROM"
+	  "           (SELECT " PROM_EMBEDDED_SPACE " FROM prometheus._model m"
+	  "           WHERE m.name = (SELECT a.options ->> 'embedding_model'"
+	  "               FROM prometheus._agent a WHERE a.name = x.agent"
+	  "               ORDER BY a.version DESC LIMIT 1)"
+	  "           ORDER BY m.version DESC LIMIT 1)"
+	  "         OR NOT EXISTS (SELECT"
 	  "         FROM prometheus._memory m WHERE m.memory_id = x.memory_id"
 	  "           AND m.kind = x.kind AND NOT EXISTS (SELECT"
 	  "             FROM prometheus._memory y"

@@ -2,7 +2,7 @@
 -- sees them.  They are written here as src/embedded.c does; how they are made is
 -- in t/252.
 BEGIN;
-SELECT plan(38);
+SELECT plan(40);
 
 SET LOCAL client_min_messages = error;
 
@@ -82,6 +82,20 @@ SELECT ok(prometheus_restore_memory(:rain), 'and restored');
 SELECT is(prom_test_recalled('', '{1,1}', '{semantic}'), 'It rains, Given, Bob likes tea', '... with what it had');
 SELECT is(prometheus_remember('sage', 'It rains', importance => 0.6), :rain::bigint, 'it gets a newer version');
 SELECT is(prom_test_recalled('', '{1,1}', '{semantic}'), 'It rains, Given, Bob likes tea', '... and keeps it');
+-- One that had another kind has an embedding of each: it counts once.
+
+SELECT prometheus_remember('sage', 'North') AS north \gset
+SELECT prometheus_remember('sage', 'Northeast') AS northeast \gset
+RESET ROLE;
+SELECT prom_test_make(:north, '{0,-1}'), prom_test_make(:northeast, '{0.2,-1}') \g /dev/null
+INSERT INTO prometheus._memory (memory_id, version, xid, mark, created_at, owner_oid, importance, forgotten, owner, agent, kind, content, metadata, words)
+SELECT memory_id, 2, prometheus._xid(), mark, created_at, owner_oid, importance, false, owner, agent, 'vault', content, metadata, words
+  FROM prometheus._memory WHERE memory_id = :northeast;
+SELECT prom_test_make(:northeast, '{0.2,-1}') \g /dev/null
+SET LOCAL ROLE prom_test_user;
+SELECT alike(prom_test_recalled('', '{0,-1}'), 'North, Northeast, %', 'one that was consolidated is no nearer for it');
+SELECT is(prom_test_recalled('', '{0,-1}', '{vault}'), 'Northeast', '... and is found by its kind');
+
 SET LOCAL ROLE prom_test_admin;
 SELECT lives_ok($$SELECT prometheus_set_model('vectors', options => '{"extra_body": null}')$$, 'another space');
 

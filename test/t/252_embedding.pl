@@ -185,6 +185,9 @@ agent('poison', 'fake-embed-poison', options => '{"breaker_failures": 1000}');
 sql(q{SELECT prometheus_remember('poison', c) FROM unnest('{sweet,POISON,sour,bitter}'::text[]) c});
 wait_embedded('poison', 3);
 is(sql(q{SELECT count(*) FROM prometheus._memory_embedding WHERE agent = 'poison'}), 3, 'nothing is said of the one that failed');
+# ... nor those that come while it is left out.
+remember('poison', 'later');
+wait_embedded('poison', 4);
 
 # A key that is refused, and one that is not in a row or the log.
 sql(q{SELECT prometheus_forget(memory_id) FROM prometheus.memory WHERE content = 'POISON'});

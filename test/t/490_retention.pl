@@ -155,6 +155,13 @@ sql(q{INSERT INTO prometheus._embedding (hash, space, xid, made_at, embedding) S
 	SELECT memory_id, prometheus._xid(), now() - d * interval '1 day', owner, agent, kind, s, md5(content || s), '' FROM prometheus._memory, (VALUES ('new', 35), ('old', 36)) v (s, d) WHERE version = 1;
 	INSERT INTO prometheus._embedding (hash, space, xid, made_at, embedding) SELECT n, 'new', prometheus._xid(), now() - n * interval '1 day', '{1}' FROM unnest('{20,40}'::int[]) n;
 	INSERT INTO prometheus._embedding_call (call_id, xid, sent_at, ended_at, texts, agent, model) SELECT n, prometheus._xid(), now(), now() - n * interval '1 day', 1, 'a', 'm' FROM unnest('{20,40}'::int[]) n});
+
+# Another one's agent has gone back to the space of before: both are of use.
+sql(q{SELECT prometheus_set_model('vectors', 'openai', 'https://example.com/v1', 'old'), prometheus_remember('again', 'goes back');
+	INSERT INTO prometheus._embedding (hash, space, xid, made_at, embedding) SELECT prometheus._hash('embedding', s || ' of ' || owner, content), s, prometheus._xid(), now() - interval '35 days', '{1}' FROM prometheus._memory, unnest('{new,old}'::text[]) s WHERE agent = 'again';
+	INSERT INTO prometheus._memory_embedding (memory_id, xid, made_at, owner, agent, kind, space, hash, sketch)
+	SELECT memory_id, prometheus._xid(), now() - d * interval '1 day', owner, agent, kind, s, prometheus._hash('embedding', s || ' of ' || owner, content), '' FROM prometheus._memory, (VALUES ('new', 35), ('old', 36)) v (s, d) WHERE agent = 'again'});
+sql(q{SELECT prometheus_set_agent('again', 'm', options => '{"embedding_model": "vectors"}')});
 sql(join ';', (q{SELECT prometheus_set_agent('unused', 'm')}) x 3,
 	map { "SELECT prometheus_set_budget('agent:unused', 'hour', tokens => $_)" } qw(1 2 3 NULL));
 sql(q{SELECT prometheus_set_policy('justica.learning', effect => 'off')});
@@ -288,17 +295,17 @@ is(sql(q{SELECT name || ' ' || string_agg(version::text, ',' ORDER BY version) F
 is(sql(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM prometheus._model WHERE name = 'm'}), '1,3', 'versions of models: what is pinned');
 is(sql(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM prometheus._tool WHERE name = 'look'}), '1,2', 'versions of tools');
 is(sql(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM prometheus._budget}), '1,4', 'versions of budgets');
-is(sql(q{SELECT string_agg(version::text || content, ',' ORDER BY memory_id, version) FROM prometheus._memory}), '1is kept,1expires,1is used,1is right,1forgotten late,2forgotten late',
+is(sql(q{SELECT string_agg(version::text || content, ',' ORDER BY memory_id, version) FROM prometheus._memory}), '1is kept,1expires,1is used,1is right,1goes back,1forgotten late,2forgotten late',
 	'versions of memories: nothing of what was forgotten, superseded or had expired at the horizon');
 is(sql(q{SELECT content || ' ' || string_agg(extract(day FROM date_trunc('day', now() - used_at))::text, ',' ORDER BY used_at DESC) FROM prometheus._memory_use JOIN prometheus._memory USING (memory_id) GROUP BY content ORDER BY content}),
 	"expires 11,22,33,44\nis kept 11,22,33,44\nis right 11,22,33,44\nis used 11,22,33,44", 'their uses: the newest at the horizon, and what came after it');
 is(sql(q{SELECT count(*) FROM prometheus._memory_use WHERE memory_id NOT IN (SELECT memory_id FROM prometheus._memory)}), 0, 'and none of those that have gone');
 is(sql(q{SELECT string_agg(DISTINCT content, ',' ORDER BY content) FROM prometheus._evidence LEFT JOIN prometheus._memory USING (memory_id)}), 'expires,is kept,is right,is used', 'nor evidence');
 is(sql(q{SELECT string_agg(kind || ' ' || entry_id, ',' ORDER BY kind, entry_id) FROM prometheus._memory_entry}), 'expires 3,is kept 3,is right 3,is used 3', 'lists of memories: what nobody reads any more, and of those that have gone');
-is(sql(q{SELECT string_agg(content || ' ' || space, ', ' ORDER BY content) FROM prometheus._memory_embedding e LEFT JOIN prometheus._memory m ON m.memory_id = e.memory_id AND m.version = 1}),
-	'expires new, is kept new, is right new, is used new', 'nor embeddings, and none of a space of before');
+is(sql(q{SELECT string_agg(content || ' ' || space, ', ' ORDER BY content, space) FROM prometheus._memory_embedding e LEFT JOIN prometheus._memory m ON m.memory_id = e.memory_id AND m.version = 1}),
+	'expires new, goes back new, goes back old, is kept new, is right new, is used new', 'nor embeddings, and none of a space of before that does not count');
 is(sql(q{SELECT string_agg(coalesce(content, hash), ', ' ORDER BY hash ~ '^..$', content) FROM prometheus._embedding v LEFT JOIN (prometheus._memory_embedding e JOIN prometheus._memory m ON m.memory_id = e.memory_id AND m.version = 1) USING (hash)}),
-	'expires, is kept, is right, is used, 20', 'what was made of texts that no memory has is gone, in time');
+	'expires, goes back, goes back, is kept, is right, is used, 20', 'what was made of texts that no memory has is gone, in time');
 is(sql(q{SELECT string_agg(call_id::text, ',') FROM prometheus._embedding_call}), 20, 'and so are the requests');
 is(sql("SELECT prometheus_restore_memory($remembered)"), 'f', 'what has gone cannot be brought back');
 is(sql(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM prometheus._state WHERE key = 'state'}), '1,3,4', 'versions of states');
