@@ -55,6 +55,7 @@ typedef struct Sitting
 	bool passed;
 } Sitting;
 
+/* By a name of its own: who makes one waits for others that make the same. */
 static void
 make(void *arg)
 {
@@ -62,8 +63,9 @@ make(void *arg)
 
 	prom_candidate_read(&sitting->candidate, &commission,
 						sitting->candidate.statement);
-	sitting->function = prom_candidate_make(&sitting->candidate, &commission,
-											NIL, FUNCTION);
+	sitting->function = prom_candidate_make(
+		&sitting->candidate, &commission, NIL,
+		psprintf(FUNCTION "_%lld", (long long) sitting->exam->job->task_id));
 }
 
 static void

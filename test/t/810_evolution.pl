@@ -254,6 +254,15 @@ foreach my $attack (
 is(sql('SELECT word FROM victim'), 'secret', 'nothing was touched');
 is(sql(q{SELECT count(*) FROM pg_proc WHERE pronamespace = 'prometheus_tool'::regnamespace}), 0, 'no function stays');
 
+# Whoever makes a function of that name meanwhile, nobody waits for him.
+my $other = $node->background_psql('postgres');
+$other->query_safe(q{BEGIN; SET LOCAL ROLE prometheus_tool_owner; CREATE FUNCTION prometheus_tool.test_case(answer text) RETURNS boolean LANGUAGE sql STABLE RETURN false});
+$task = evolve('steady', '1');
+$node->wait_task($task, 'completed');
+is(moves($task), 'propose, attempt, judge, evolve', 'tried beside another one');
+$other->query_safe('ROLLBACK');
+$other->quit;
+
 # Who cheats: it says that it is perfect, and so does the judge; always the same
 # answer passes a case or two, and what it has learned so loses its credit.
 sql(q{INSERT INTO script VALUES ('cheat', '{"answer": "41", "judge": {"score": 1, "critique": "Perfect. Mastered.", "procedure": "Say 41."}}')});
