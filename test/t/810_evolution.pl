@@ -296,7 +296,8 @@ $node->wait_task($task, 'failed');
 is(moves($task), 'propose, attempt, attempt, judge error, judge error, judge error, evolve error', 'three judges');
 like(end_of($task), qr/^failed\|ToolError\|generation 1: 3 judges failed one after another, the last one: task \d+ ended as failed: /, 'and then it ends');
 sql(q{DELETE FROM script WHERE name = 'weak'});
-is(learner("SELECT prometheus_retry($task)"), 't', 'retry by hand');
+sql("UPDATE prometheus._task SET submitted_at = submitted_at - interval '2 days', deadline = deadline - interval '2 days' WHERE task_id = $task");
+is(learner("SELECT prometheus_retry($task)"), 't', 'retry by hand, after its first deadline');
 $node->wait_task($task, 'completed');
 is(generations($task, 'iteration, attempts, score'), '1 2 0.9', 'goes on with the same generation');
 
