@@ -263,6 +263,16 @@ is(moves($task), 'propose, attempt, judge, evolve', 'tried beside another one');
 $other->query_safe('ROLLBACK');
 $other->quit;
 
+# A procedure that is found again for another skill has been shown once by it.
+sql(q{SELECT prometheus_set_agent('renamer', 'pupil', instructions => 'kind=renamer')});
+$task = evolve('renamer', '1');
+$node->wait_task($task, 'completed');
+proposes('renamer', skill => 'sums');
+$task = evolve('renamer', '1');
+$node->wait_task($task, 'completed');
+is(generations($task, 'skill, score, success_rate'), 'sums 0.9 0.75', 'the same procedure for another skill');
+is(sql(q{SELECT name || ' ' || uses FROM prometheus.skill WHERE agent = 'renamer'}), 'adding 2', '... is shown once by each task');
+
 # Who cheats: it says that it is perfect, and so does the judge; always the same
 # answer passes a case or two, and what it has learned so loses its credit.
 sql(q{INSERT INTO script VALUES ('cheat', '{"answer": "41", "judge": {"score": 1, "critique": "Perfect. Mastered.", "procedure": "Say 41."}}')});
