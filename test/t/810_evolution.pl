@@ -263,6 +263,21 @@ is(moves($task), 'propose, attempt, judge, evolve', 'tried beside another one');
 $other->query_safe('ROLLBACK');
 $other->quit;
 
+# An error that says nothing of the answer is no result: the cases are tried again.
+sql(q{CREATE SEQUENCE made;
+	CREATE FUNCTION exhaust() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
+	BEGIN
+		IF nextval('made') = 5 THEN
+			RAISE 'out of memory' USING ERRCODE = 'out_of_memory';
+		END IF;
+	END $$;
+	CREATE EVENT TRIGGER exhaust ON ddl_command_start WHEN TAG IN ('CREATE FUNCTION') EXECUTE FUNCTION exhaust()});
+$task = evolve('honest', '1');
+$node->wait_task($task, 'completed');
+sql(q{DROP EVENT TRIGGER exhaust; DROP FUNCTION exhaust()});
+is(sql('SELECT last_value FROM made'), 8, 'they were tried again');
+is(generations($task, q{attempts, passed || '/' || cases, first_score}), '1 3/3 0.9', '... and the answer is worth what it is');
+
 # A procedure that is found again for another skill has been shown once by it.
 sql(q{SELECT prometheus_set_agent('renamer', 'pupil', instructions => 'kind=renamer')});
 $task = evolve('renamer', '1');
