@@ -45,6 +45,8 @@ static const char known_sql[] =
 	"   AND m.kind OPERATOR(pg_catalog.=) ANY ('{procedural,vault}')"
 	"   AND m.metadata OPERATOR(pg_catalog.->>) 'skill'"
 	"     OPERATOR(pg_catalog.=) $4 AND NOT m.forgotten"
+	"   AND (m.expires_at IS NULL OR m.expires_at"
+	"     OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp())"
 	"   AND NOT EXISTS (SELECT FROM prometheus._memory n"
 	"     WHERE n.memory_id OPERATOR(pg_catalog.=) m.memory_id"
 	"       AND n.version OPERATOR(pg_catalog.>) m.version)"

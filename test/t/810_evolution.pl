@@ -288,6 +288,14 @@ $node->wait_task($task, 'completed');
 is(generations($task, 'skill, score, success_rate'), 'sums 0.9 0.75', 'the same procedure for another skill');
 is(sql(q{SELECT name || ' ' || uses FROM prometheus.skill WHERE agent = 'renamer'}), 'adding 2', '... is shown once by each task');
 
+# One that has expired is none that it has.
+sql(q{SELECT prometheus_set_agent('forgetful', 'pupil', instructions => 'kind=forgetful')});
+my $gone = learner(q{SELECT prometheus_remember('forgetful', 'Use your fingers.', 'procedural', metadata => '{"skill": "adding"}', ttl => '1 millisecond')});
+$node->wait_for('it has expired', "SELECT count(*) FROM prometheus.memory WHERE memory_id = $gone", 0);
+$task = evolve('forgetful', '1');
+$node->wait_task($task, 'completed');
+is(generations($task, "score, success_rate, memory_id <> $gone"), '0.9 0.5 t', 'a procedure that has expired is in nobody\'s way');
+
 # Who cheats: it says that it is perfect, and so does the judge; always the same
 # answer passes a case or two, and what it has learned so loses its credit.
 sql(q{INSERT INTO script VALUES ('cheat', '{"answer": "41", "judge": {"score": 1, "critique": "Perfect. Mastered.", "procedure": "Say 41."}}')});
