@@ -23,6 +23,7 @@
 #include "exam.h"
 #include "guard.h"
 #include "signature.h"
+#include "xact.h"
 
 /* Bytes of a text that is made up. */
 #define MADE_UP 40
@@ -55,6 +56,7 @@ typedef struct Sitting
 	bool passed;
 } Sitting;
 
+/* By a name of its own: who makes one waits for others that make the same. */
 static void
 make(void *arg)
 {
@@ -62,8 +64,9 @@ make(void *arg)
 
 	prom_candidate_read(&sitting->candidate, &commission,
 						sitting->candidate.statement);
-	sitting->function = prom_candidate_make(&sitting->candidate, &commission,
-											NIL, FUNCTION);
+	sitting->function = prom_candidate_make(
+		&sitting->candidate, &commission, NIL,
+		psprintf(FUNCTION "_%lld", (long long) sitting->exam->job->task_id));
 }
 
 static void
@@ -91,11 +94,15 @@ call(void *arg)
 	SPI_finish();
 }
 
-/* As the owner of such functions; what went wrong, or NULL. */
+/*
+ * As the owner of such functions; what went wrong with the case, or NULL.  What
+ * is no fault of it (memory, a cancel by somebody else) says nothing of any
+ * answer: then the job is given again.
+ */
 static const char *
 run(Sitting *sitting, void (*act)(void *arg), bool read_only)
 {
-	PromGuard guard = {.role = get_role_oid(PROM_ROLE_TOOL, true),
+	PromGuard guard = {.role = get_role_oid(PROM_ROLE_TOOL, false),
 					   .read_only = read_only,
 					   .integrity = read_only};
 	TimestampTz now = GetCurrentTimestamp();
@@ -104,15 +111,19 @@ run(Sitting *sitting, void (*act)(void *arg), bool read_only)
 
 	if (now >= sitting->exam->until)
 		return overdue;
-	if (!OidIsValid(guard.role))
-		return psprintf("role \"%s\" does not exist any more", PROM_ROLE_TOOL);
 	guard.timeout = prom_act_time_left(
 		TimestampDifferenceMilliseconds(now, sitting->exam->until), job, now);
 	prom_guard_run(&guard, act, sitting, &end);
 	prom_act_check_wanted(job);
 	if (end.ok)
 		return NULL;
-	return end.was_cancelled ? overdue : prom_act_clip(end.error, MAX_ERROR);
+	if (end.was_cancelled && GetCurrentTimestamp() >= sitting->exam->until)
+		return overdue;
+	if (prom_xact_is_transient(end.sqlstate))
+		ereport(ERROR, (errcode(end.sqlstate),
+						errmsg("a test case could not be tried: %s",
+							   end.error)));
+	return prom_act_clip(end.error, MAX_ERROR);
 }
 
 static Jsonb *

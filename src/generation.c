@@ -45,6 +45,8 @@ static const char known_sql[] =
 	"   AND m.kind OPERATOR(pg_catalog.=) ANY ('{procedural,vault}')"
 	"   AND m.metadata OPERATOR(pg_catalog.->>) 'skill'"
 	"     OPERATOR(pg_catalog.=) $4 AND NOT m.forgotten"
+	"   AND (m.expires_at IS NULL OR m.expires_at"
+	"     OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp())"
 	"   AND NOT EXISTS (SELECT FROM prometheus._memory n"
 	"     WHERE n.memory_id OPERATOR(pg_catalog.=) m.memory_id"
 	"       AND n.version OPERATOR(pg_catalog.>) m.version)"
@@ -106,6 +108,15 @@ read_rate(Shown *shown)
 	shown->success_rate = SPI_processed == 0 ? -1 : prom_row_float8(0, 1);
 }
 
+static bool
+was_told(const PromTold *told, int n, int64 memory_id)
+{
+	for (int i = 0; i < n; i++)
+		if (told[i].memory_id == memory_id)
+			return true;
+	return false;
+}
+
 /*
  * Evidence is what the attempt was told, by the score that it was given and not
  * by what it thinks of itself; and what it has found, if it was told nothing of
@@ -120,21 +131,22 @@ show(void *arg)
 	int ntold;
 	PromTold *told = prom_evidence_read_told(generation->attempt_id,
 											 PG_INT32_MAX, &ntold);
-	bool is_told = false;
+	bool is_told;
 
 	prom_evidence_of_procedures(owner, told, ntold, generation->attempt_id,
 								generation->score);
 	shown->memory_id = find_known(generation);
-	for (int i = 0; i < ntold; i++)
-		is_told |= told[i].memory_id == shown->memory_id;
+	is_told = was_told(told, ntold, shown->memory_id);
 	if (shown->memory_id == 0 && generation->procedure != NULL &&
 		generation->score >= PROM_EVOLUTION_LEARNED)
 	{
 		PromTold own = {.kind = "procedural"};
 
 		own.memory_id = shown->memory_id = learn(generation);
-		prom_evidence_of_procedures(owner, &own, 1, generation->attempt_id,
-									generation->score);
+		/* Else it was told the same for another skill, and has shown it. */
+		if (!was_told(told, ntold, own.memory_id))
+			prom_evidence_of_procedures(owner, &own, 1, generation->attempt_id,
+										generation->score);
 		is_told = true;
 	}
 	/* It has the procedure, and this says nothing of it. */

@@ -19,7 +19,10 @@
 #include "xact.h"
 
 static PromStatement parent_statement = {
-	"SELECT t.depth, t.priority, t.deadline,"
+	"SELECT t.depth, t.priority, coalesce((SELECT r.deadline"
+	"   FROM prometheus._retry r"
+	"   WHERE r.task_id OPERATOR(pg_catalog.=) t.task_id"
+	"   ORDER BY r.attempt DESC LIMIT 1), t.deadline),"
 	" t.trace_id, t.traceparent, t.event_id, t.causes"
 	" FROM prometheus._task t WHERE t.task_id OPERATOR(pg_catalog.=) $1",
 	1,

@@ -254,6 +254,48 @@ foreach my $attack (
 is(sql('SELECT word FROM victim'), 'secret', 'nothing was touched');
 is(sql(q{SELECT count(*) FROM pg_proc WHERE pronamespace = 'prometheus_tool'::regnamespace}), 0, 'no function stays');
 
+# Whoever makes a function of that name meanwhile, nobody waits for him.
+my $other = $node->background_psql('postgres');
+$other->query_safe(q{BEGIN; SET LOCAL ROLE prometheus_tool_owner; CREATE FUNCTION prometheus_tool.test_case(answer text) RETURNS boolean LANGUAGE sql STABLE RETURN false});
+$task = evolve('steady', '1');
+$node->wait_task($task, 'completed');
+is(moves($task), 'propose, attempt, judge, evolve', 'tried beside another one');
+$other->query_safe('ROLLBACK');
+$other->quit;
+
+# An error that says nothing of the answer is no result: the cases are tried again.
+sql(q{CREATE SEQUENCE made;
+	CREATE FUNCTION exhaust() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
+	BEGIN
+		IF nextval('made') = 5 THEN
+			RAISE 'out of memory' USING ERRCODE = 'out_of_memory';
+		END IF;
+	END $$;
+	CREATE EVENT TRIGGER exhaust ON ddl_command_start WHEN TAG IN ('CREATE FUNCTION') EXECUTE FUNCTION exhaust()});
+$task = evolve('honest', '1');
+$node->wait_task($task, 'completed');
+sql(q{DROP EVENT TRIGGER exhaust; DROP FUNCTION exhaust()});
+is(sql('SELECT last_value FROM made'), 8, 'they were tried again');
+is(generations($task, q{attempts, passed || '/' || cases, first_score}), '1 3/3 0.9', '... and the answer is worth what it is');
+
+# A procedure that is found again for another skill has been shown once by it.
+sql(q{SELECT prometheus_set_agent('renamer', 'pupil', instructions => 'kind=renamer')});
+$task = evolve('renamer', '1');
+$node->wait_task($task, 'completed');
+proposes('renamer', skill => 'sums');
+$task = evolve('renamer', '1');
+$node->wait_task($task, 'completed');
+is(generations($task, 'skill, score, success_rate'), 'sums 0.9 0.75', 'the same procedure for another skill');
+is(sql(q{SELECT name || ' ' || uses FROM prometheus.skill WHERE agent = 'renamer'}), 'adding 2', '... is shown once by each task');
+
+# One that has expired is none that it has.
+sql(q{SELECT prometheus_set_agent('forgetful', 'pupil', instructions => 'kind=forgetful')});
+my $gone = learner(q{SELECT prometheus_remember('forgetful', 'Use your fingers.', 'procedural', metadata => '{"skill": "adding"}', ttl => '1 millisecond')});
+$node->wait_for('it has expired', "SELECT count(*) FROM prometheus.memory WHERE memory_id = $gone", 0);
+$task = evolve('forgetful', '1');
+$node->wait_task($task, 'completed');
+is(generations($task, "score, success_rate, memory_id <> $gone"), '0.9 0.5 t', 'a procedure that has expired is in nobody\'s way');
+
 # Who cheats: it says that it is perfect, and so does the judge; always the same
 # answer passes a case or two, and what it has learned so loses its credit.
 sql(q{INSERT INTO script VALUES ('cheat', '{"answer": "41", "judge": {"score": 1, "critique": "Perfect. Mastered.", "procedure": "Say 41."}}')});
@@ -287,7 +329,8 @@ $node->wait_task($task, 'failed');
 is(moves($task), 'propose, attempt, attempt, judge error, judge error, judge error, evolve error', 'three judges');
 like(end_of($task), qr/^failed\|ToolError\|generation 1: 3 judges failed one after another, the last one: task \d+ ended as failed: /, 'and then it ends');
 sql(q{DELETE FROM script WHERE name = 'weak'});
-is(learner("SELECT prometheus_retry($task)"), 't', 'retry by hand');
+sql("UPDATE prometheus._task SET submitted_at = submitted_at - interval '2 days', deadline = deadline - interval '2 days' WHERE task_id = $task");
+is(learner("SELECT prometheus_retry($task)"), 't', 'retry by hand, after its first deadline');
 $node->wait_task($task, 'completed');
 is(generations($task, 'iteration, attempts, score'), '1 2 0.9', 'goes on with the same generation');
 
