@@ -675,14 +675,20 @@ prom_consumer_read(const char *name, int want, PromWindow *window,
 				   char **place, PromEntry **entries, bool *all)
 {
 	Consumer consumer;
+	TimestampTz was_at;
 	bool changed;
 	int n;
 
 	if (!find_consumer(name, &consumer))
 		return -1;
+	was_at = consumer.window.base.at;
 	*place = prom_window_place(&consumer.window);
 	n = want == 0 ? 0 : find_events(&consumer, want, entries, all, &changed);
 	*window = consumer.window;
+	/* What is not wanted is not looked through again and again. */
+	if (want > 0 && n == 0 && is_much_later(&consumer, was_at) &&
+		prom_consumer_lock_try(name))
+		(void) prom_consumer_move(name, *place, window);
 	return n;
 }
 

@@ -223,6 +223,15 @@ wait_exported('one that is none, among many');
 is(taken($trace), 'an error 1, not all 0 1099', 'a span that cannot be sent takes no other along');
 is(sql('SELECT dropped FROM prometheus.export') - $dropped, 1, 'and is counted');
 
+# Where nothing is found is not looked again.
+
+sql(q{UPDATE prometheus._consumer SET base_at = base_at - interval '1 hour' WHERE name = 'prometheus.otlp'});
+my $base = sql(q{SELECT base FROM prometheus._consumer WHERE name = 'prometheus.otlp'});
+sql(q{SELECT prometheus_emit('shop.sold', '{}')});
+sql(q{SELECT prometheus_span_end(prometheus_span_start('wakes it'))});
+wait_exported('an event that is not looked for');
+$node->wait_for('the position of trees is behind it', qq{SELECT base::text <> '$base' AND base_at > now() - interval '1 minute' FROM prometheus._consumer WHERE name = 'prometheus.otlp'});
+
 # An outage, and a restart.
 
 set_conf('prometheus.trace_sample_ratio' => '1', 'prometheus.otlp_endpoint' => 'http://127.0.0.1:' . PostgreSQL::Test::Cluster::get_free_port());
