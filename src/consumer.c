@@ -183,7 +183,6 @@ find_consumer(const char *name, Consumer *consumer)
 		" WHERE c.name OPERATOR(pg_catalog.=) $1",
 		1,
 		{TEXTOID},
-		NULL,
 	};
 	Datum value = CStringGetTextDatum(name);
 
@@ -318,7 +317,6 @@ check_pulled(const Consumer *consumer)
 		" WHERE s.name OPERATOR(pg_catalog.=) $1",
 		1,
 		{TEXTOID},
-		NULL,
 	};
 	Datum value = CStringGetTextDatum(consumer->window.name);
 
@@ -584,9 +582,6 @@ PG_FUNCTION_INFO_V1(prom_drop_consumer);
 Datum
 prom_drop_consumer(PG_FUNCTION_ARGS)
 {
-	static const char drop_sql[] =
-		"DELETE FROM prometheus._consumer"
-		" WHERE name OPERATOR(pg_catalog.=) $1";
 	char *name = name_argument(fcinfo);
 	Oid type = TEXTOID;
 	Datum value = CStringGetTextDatum(name);
@@ -596,8 +591,9 @@ prom_drop_consumer(PG_FUNCTION_ARGS)
 	begin(name, "prometheus_drop_consumer()", &consumer, &before);
 	check_pulled(&consumer);
 	prom_wakeup_readers();
-	if (prom_execute_now(drop_sql, 1, &type, &value, NULL, false) !=
-		SPI_OK_DELETE)
+	if (prom_execute_now("DELETE FROM prometheus._consumer"
+						 " WHERE name OPERATOR(pg_catalog.=) $1",
+						 1, &type, &value, NULL, false) != SPI_OK_DELETE)
 		elog(ERROR, "could not write prometheus._consumer");
 	end(&before);
 	PG_RETURN_VOID();
@@ -675,14 +671,19 @@ prom_consumer_read(const char *name, int want, PromWindow *window,
 				   char **place, PromEntry **entries, bool *all)
 {
 	Consumer consumer;
+	TimestampTz was_at;
 	bool changed;
 	int n;
 
 	if (!find_consumer(name, &consumer))
 		return -1;
+	was_at = consumer.window.base.at;
 	*place = prom_window_place(&consumer.window);
 	n = want == 0 ? 0 : find_events(&consumer, want, entries, all, &changed);
 	*window = consumer.window;
+	if (n == 0 && is_much_later(&consumer, was_at) &&
+		prom_consumer_lock_try(name))
+		(void) prom_consumer_move(name, *place, window);
 	return n;
 }
 

@@ -127,7 +127,9 @@ static PromStatement add_memory_statement = {
 	"     WHERE v.hash = $3)) END, $4"
 	" FROM (SELECT x.* FROM prometheus._memory x WHERE x.memory_id = $1"
 	"   ORDER BY x.version DESC LIMIT 1) m"
-	" WHERE NOT m.forgotten ON CONFLICT DO NOTHING",
+	" WHERE NOT m.forgotten AND ($4 IS NOT NULL OR EXISTS (SELECT"
+	"   FROM prometheus._embedding v WHERE v.hash = $3))"
+	" ON CONFLICT DO NOTHING",
 	4,
 	{INT8OID, TEXTOID, TEXTOID, TEXTOID},
 	NULL,

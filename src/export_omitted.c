@@ -156,6 +156,7 @@ static bool
 add_spans(PromBatch *batch)
 {
 	bool goes_on = part.event_id != 0 && part.task_id == AFTER_TASKS;
+	uint64 room = PROM_EXPORT_SPANS - batch->request.spans;
 	PromSpanPlace place;
 	Datum values[7];
 	char *base;
@@ -168,7 +169,7 @@ add_spans(PromBatch *batch)
 	values[3] = Int64GetDatum(place.span_id);
 	values[4] = TimestampTzGetDatum(goes_on ? part.started_at : DT_NOBEGIN);
 	values[5] = CStringGetTextDatum(goes_on ? part.span_id : "");
-	values[6] = Int64GetDatum(PROM_EXPORT_SPANS - batch->request.spans + 1);
+	values[6] = Int64GetDatum(room + 1);
 	prom_statement_run(&spans_statement, values, NULL, false);
 	for (; row < SPI_processed && !prom_batch_is_full(batch); row++)
 	{
@@ -180,7 +181,8 @@ add_spans(PromBatch *batch)
 		strlcpy(batch->part.span_id, prom_row_text(row, 2),
 				sizeof(batch->part.span_id));
 	}
-	return row == SPI_processed;
+	/* What was dropped took no room: there may be more. */
+	return row == SPI_processed && row <= room;
 }
 
 /* As much as there is room for. */

@@ -199,9 +199,19 @@ xid_of_row(uint64 row)
 typedef struct Span
 {
 	PromBatch *batch;
+	SPITupleTable *rows; /* that it is one of */
+	uint64 nrows;
 	uint64 row;
 	bool waits; /* for what was left out of its trace */
 } Span;
+
+/* Other statements come in between. */
+static void
+use_rows(const Span *span)
+{
+	SPI_tuptable = span->rows;
+	SPI_processed = span->nrows;
+}
 
 static void
 add_span(void *arg)
@@ -209,7 +219,6 @@ add_span(void *arg)
 	Span *span = arg;
 	PromBatch *batch = span->batch;
 	pg_uuid_t trace_id = *prom_row_uuid(span->row, 13);
-	SPITupleTable *table = SPI_tuptable;
 	PromSampled sampled;
 	PromWindow window;
 	int64 task_id;
@@ -229,7 +238,7 @@ add_span(void *arg)
 			return;
 		prom_sampler_keep(batch->sampler, &trace_id);
 	}
-	SPI_tuptable = table;
+	use_rows(span);
 	if (sampled.is_sampled &&
 		!prom_batch_add_row(batch, span->row, sampled.trace_state,
 							prom_row_bool(span->row, 10)))
@@ -240,8 +249,7 @@ add_span(void *arg)
 static PromReading
 read_rows(PromBatch *batch, int n)
 {
-	SPITupleTable *table = SPI_tuptable;
-	Span span = {.batch = batch};
+	Span span = {.batch = batch, .rows = SPI_tuptable, .nrows = n};
 
 	for (int row = 0; row < n; row++)
 	{
@@ -253,7 +261,7 @@ read_rows(PromBatch *batch, int n)
 			return batch->request.spans > 0 ? PROM_READ_ALL : PROM_READ_ON;
 		if (span.waits)
 			return PROM_READ_ALL;
-		SPI_tuptable = table;
+		use_rows(&span);
 		batch->done.xid = xid_of_row(row);
 		batch->done.span_id = prom_row_int64(row, 12);
 		if (prom_batch_is_late() && row + 1 < n)

@@ -69,7 +69,7 @@ prom_trees_add_task(PromBatch *batch, int64 task_id, int64 event_id,
 					const char *root_span)
 {
 	bool goes_on = from->event_id != 0 && from->task_id == task_id;
-	int64 room = PROM_EXPORT_SPANS - batch->request.spans;
+	uint64 room = PROM_EXPORT_SPANS - batch->request.spans;
 	bool is_read;
 	Datum values[4];
 	uint64 row = 0;
@@ -98,9 +98,11 @@ prom_trees_add_task(PromBatch *batch, int64 task_id, int64 event_id,
 		batch->part.started_at = prom_row_time(row, 7);
 		strlcpy(batch->part.span_id, span_id, sizeof(batch->part.span_id));
 	}
-	if (!is_read)
-		SPI_freetuptable(SPI_tuptable);
-	return row == beyond;
+	if (is_read)
+		return row == beyond;
+	SPI_freetuptable(SPI_tuptable);
+	/* What was dropped took no room: there may be more. */
+	return row == beyond && row <= room;
 }
 
 /* As much of a tree as there is room for. */

@@ -209,6 +209,29 @@ wait_exported('many that are taken along');
 is(taken($trace), sql("SELECT string_agg(name || ' ' || n, ', ' ORDER BY name) FROM (SELECT name, count(*) AS n FROM prometheus.span WHERE trace_id = '$trace' GROUP BY name) x"),
 	'all of many goes, each span once');
 
+# One that is none for OTLP, among more than a request may have.
+
+$trace = new_trace();
+sql(qq{INSERT INTO prometheus._span (span_id, parent_span_id, xid, started_at, ended_at, owner_oid, trace_id, owner, name, status, traceparent, attributes)
+	SELECT -n, CASE WHEN n = 1 THEN 0 END, prometheus._xid(), clock_timestamp() + n * interval '1 us', clock_timestamp() + n * interval '1 us', 10, '$trace', 'x', 'not all 0', 'ok', '} . parent_in($trace, '00') . q{', '{}' FROM generate_series(1, 1100) n});
+sql("SELECT prometheus_span_end(prometheus_span_start('wakes it', traceparent => '" . parent_in(new_trace(), '00') . "'))");
+wait_exported('one that is none is left out');
+is(taken($trace), '', 'none of its trace goes');
+my $dropped = sql('SELECT dropped FROM prometheus.export');
+sql("SELECT prometheus_span_end(prometheus_span_start('an error', traceparent => '" . parent_in($trace, '00') . "'), 'error')");
+wait_exported('one that is none, among many');
+is(taken($trace), 'an error 1, not all 0 1099', 'a span that cannot be sent takes no other along');
+is(sql('SELECT dropped FROM prometheus.export') - $dropped, 1, 'and is counted');
+
+# Where nothing is found is not looked again.
+
+sql(q{UPDATE prometheus._consumer SET base_at = base_at - interval '1 hour' WHERE name = 'prometheus.otlp'});
+my $base = sql(q{SELECT base FROM prometheus._consumer WHERE name = 'prometheus.otlp'});
+sql(q{SELECT prometheus_emit('shop.sold', '{}')});
+sql(q{SELECT prometheus_span_end(prometheus_span_start('wakes it'))});
+wait_exported('an event that is not looked for');
+$node->wait_for('the position of trees is behind it', qq{SELECT base::text <> '$base' AND base_at > now() - interval '1 minute' FROM prometheus._consumer WHERE name = 'prometheus.otlp'});
+
 # An outage, and a restart.
 
 set_conf('prometheus.trace_sample_ratio' => '1', 'prometheus.otlp_endpoint' => 'http://127.0.0.1:' . PostgreSQL::Test::Cluster::get_free_port());
