@@ -183,8 +183,7 @@ find_consumer(const char *name, Consumer *consumer)
 		" WHERE c.name OPERATOR(pg_catalog.=) $1",
 		1,
 		{TEXTOID},
-		NULL,
-	};
+		NULL};
 	Datum value = CStringGetTextDatum(name);
 
 	prom_statement_run_now(&statement, &value);
@@ -318,8 +317,7 @@ check_pulled(const Consumer *consumer)
 		" WHERE s.name OPERATOR(pg_catalog.=) $1",
 		1,
 		{TEXTOID},
-		NULL,
-	};
+		NULL};
 	Datum value = CStringGetTextDatum(consumer->window.name);
 
 	if (strcmp(consumer->window.name, PROM_CONSUMER_EXPORT) == 0)
@@ -584,9 +582,6 @@ PG_FUNCTION_INFO_V1(prom_drop_consumer);
 Datum
 prom_drop_consumer(PG_FUNCTION_ARGS)
 {
-	static const char drop_sql[] =
-		"DELETE FROM prometheus._consumer"
-		" WHERE name OPERATOR(pg_catalog.=) $1";
 	char *name = name_argument(fcinfo);
 	Oid type = TEXTOID;
 	Datum value = CStringGetTextDatum(name);
@@ -596,8 +591,9 @@ prom_drop_consumer(PG_FUNCTION_ARGS)
 	begin(name, "prometheus_drop_consumer()", &consumer, &before);
 	check_pulled(&consumer);
 	prom_wakeup_readers();
-	if (prom_execute_now(drop_sql, 1, &type, &value, NULL, false) !=
-		SPI_OK_DELETE)
+	if (prom_execute_now("DELETE FROM prometheus._consumer"
+						 " WHERE name OPERATOR(pg_catalog.=) $1",
+						 1, &type, &value, NULL, false) != SPI_OK_DELETE)
 		elog(ERROR, "could not write prometheus._consumer");
 	end(&before);
 	PG_RETURN_VOID();
@@ -685,8 +681,7 @@ prom_consumer_read(const char *name, int want, PromWindow *window,
 	*place = prom_window_place(&consumer.window);
 	n = want == 0 ? 0 : find_events(&consumer, want, entries, all, &changed);
 	*window = consumer.window;
-	/* What is not wanted is not looked through again and again. */
-	if (want > 0 && n == 0 && is_much_later(&consumer, was_at) &&
+	if (n == 0 && is_much_later(&consumer, was_at) &&
 		prom_consumer_lock_try(name))
 		(void) prom_consumer_move(name, *place, window);
 	return n;

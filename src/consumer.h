@@ -43,8 +43,9 @@ extern int prom_consumer_take(const char *name, int want, PromEntry **entries,
 /*
  * Read it, and the next events; how many, and -1: there is no such consumer.
  * place says where it was.  The window, which is open if there are any, may be
- * gone through, and then is where it goes on.  If there is none, its position is
- * moved at once, now and then.  want 0: only where it is.
+ * gone through, and then is where it goes on.  If there is none, the position
+ * is moved at once, now and then, so that what is not wanted is looked through
+ * once.  want 0: only where it is.
  */
 extern int prom_consumer_read(const char *name, int want, PromWindow *window,
 							  char **place, PromEntry **entries, bool *all);
