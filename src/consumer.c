@@ -183,7 +183,7 @@ find_consumer(const char *name, Consumer *consumer)
 		" WHERE c.name OPERATOR(pg_catalog.=) $1",
 		1,
 		{TEXTOID},
-	};
+		NULL};
 	Datum value = CStringGetTextDatum(name);
 
 	prom_statement_run_now(&statement, &value);
@@ -317,7 +317,7 @@ check_pulled(const Consumer *consumer)
 		" WHERE s.name OPERATOR(pg_catalog.=) $1",
 		1,
 		{TEXTOID},
-	};
+		NULL};
 	Datum value = CStringGetTextDatum(consumer->window.name);
 
 	if (strcmp(consumer->window.name, PROM_CONSUMER_EXPORT) == 0)
