@@ -14,6 +14,7 @@
 #include "utils/memutils.h"
 
 #include "act.h"
+#include "encoding.h"
 #include "fault.h"
 #include "guard.h"
 #include "guc.h"
@@ -44,12 +45,17 @@ leave_job(int code, Datum arg)
 static void
 keep_error(void)
 {
-	ErrorData *failure;
+	const char *message;
+	int length;
 
 	MemoryContextSwitchTo(job_context);
-	failure = CopyErrorData();
-	strlcpy(job->error, failure->message != NULL ? failure->message : "",
-			sizeof(job->error));
+	message = CopyErrorData()->message;
+	if (message == NULL)
+		message = "";
+	/* A step may quote it: no half of a character. */
+	length = prom_encoding_clip(message, strlen(message), PROM_JOB_ERROR - 1);
+	memcpy(job->error, message, length);
+	job->error[length] = '\0';
 }
 
 /* True: its step is there. */

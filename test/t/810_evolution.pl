@@ -274,9 +274,18 @@ sql(q{CREATE SEQUENCE made;
 	CREATE EVENT TRIGGER exhaust ON ddl_command_start WHEN TAG IN ('CREATE FUNCTION') EXECUTE FUNCTION exhaust()});
 $task = evolve('honest', '1');
 $node->wait_task($task, 'completed');
-sql(q{DROP EVENT TRIGGER exhaust; DROP FUNCTION exhaust()});
 is(sql('SELECT last_value FROM made'), 8, 'they were tried again');
 is(generations($task, q{attempts, passed || '/' || cases, first_score}), '1 3/3 0.9', '... and the answer is worth what it is');
+
+# Again and again: the step says so, in characters.
+sql(q{CREATE OR REPLACE FUNCTION exhaust() RETURNS event_trigger LANGUAGE plpgsql AS $$
+	BEGIN RAISE '%', repeat(U&'\\20AC', 300) USING ERRCODE = 'out_of_memory'; END $$});
+$task = evolve('honest', '1');
+$node->wait_task($task, 'failed');
+sql(q{DROP EVENT TRIGGER exhaust; DROP FUNCTION exhaust()});
+is(moves($task), 'propose error, propose error, propose error, evolve error', 'what can never be tried ends');
+like(sql("SELECT DISTINCT convert_from(convert_to(error, 'UTF8'), 'UTF8') FROM prometheus.step WHERE task_id = $task AND name = 'propose'"),
+	qr/^it could not be recorded, again and again, .*: a test case could not be tried: /, '... and why is text');
 
 # A procedure that is found again for another skill has been shown once by it.
 sql(q{SELECT prometheus_set_agent('renamer', 'pupil', instructions => 'kind=renamer')});
