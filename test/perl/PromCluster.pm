@@ -211,6 +211,17 @@ sub create_extension
 	return;
 }
 
+# A pause is committed at once, and the processes hear of it in a moment.
+sub pause
+{
+	my ($self, $target) = @_;
+
+	$self->safe_psql('postgres', "SELECT prometheus_pause('$target')");
+	$self->wait_for("the processes know that $target is paused",
+		"SELECT state FROM prometheus._gates() WHERE target = '$target'", 'paused');
+	return;
+}
+
 # Submit a task and return its id; the arguments are SQL.
 sub submit
 {

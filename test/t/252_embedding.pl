@@ -208,11 +208,12 @@ cmp_ok(sql(q{SELECT extract(epoch FROM max(sent_at) - min(sent_at)) FROM prometh
 
 # A model that is paused, and an agent: nobody is asked meanwhile.
 agent('paused', 'fake-embed');
-sql(q{SELECT prometheus_pause('model:m-paused')});
+$node->pause('model:m-paused');
 remember('paused', 'patient');
 $node->wait_task($node->submit(q{'x'}), 'completed');
 is(sql(q{SELECT count(*) FROM prometheus.memory_embedding WHERE agent = 'paused'}), 0, 'while the model is paused nothing is made');
-sql(q{SELECT prometheus_pause('agent:paused'), prometheus_resume('model:m-paused')});
+$node->pause('agent:paused');
+sql(q{SELECT prometheus_resume('model:m-paused')});
 $node->wait_task($node->submit(q{'x'}), 'completed');
 is(sql(q{SELECT count(*) FROM prometheus.memory_embedding WHERE agent = 'paused'}), 0, '... nor while the agent is');
 sql(q{SELECT prometheus_resume('agent:paused')});
@@ -285,7 +286,7 @@ foreach my $case (
 }
 
 # A gate that is closed, and a budget that is used up: nothing is sent.
-sql(q{SELECT prometheus_pause('model:m-full')});
+$node->pause('model:m-full');
 $task = run('full', 'salt of the ocean');
 is(sql("SELECT concat_ws('|', status, error) FROM prometheus.step WHERE task_id = $task AND kind = 'embed'"), 'error|there is no way to its model now', 'through a closed gate nothing is sent');
 sql(q{SELECT prometheus_resume('model:m-full'), prometheus_set_budget('model:m-full', 'month', tokens => 1)});

@@ -211,7 +211,7 @@ sql('REVOKE EXECUTE ON FUNCTION who() FROM brief; DROP ROLE brief');
 is(call('low', 'c', 'who'), $gone, 'run_as was dropped');
 sql('CREATE ROLE brief SUPERUSER');
 is(call('low', 'c', 'who'), $gone, 'another role of its name is another');
-sql(q{SELECT prometheus_pause('agent:a')});
+$node->pause('agent:a');
 my $script = $node->script([ [ 'who', {} ], [ 'rows', {} ] ], 'end');
 my $task = sql("SET ROLE low; SELECT prometheus_submit($script, 'a')");
 sql('ALTER ROLE low RENAME TO lower; CREATE ROLE low SUPERUSER');

@@ -59,7 +59,7 @@ is( sql("SELECT DISTINCT e.caused_by = p.event_id, c.causes FROM prometheus.even
 	't|0', 'and their events are caused by its first one');
 
 # It waits, and holds nothing; it is woken by the child's end.
-sql(q{SELECT prometheus_pause('agent:child')});
+$node->pause('agent:child');
 $task = delegate('child', 'late');
 $node->wait_task($task, 'waiting');
 my $child = child_of('waiting', $task);
@@ -75,7 +75,7 @@ is( sql("SELECT count(*) FROM prometheus.task WHERE parent_id = $task"),
 	1, 'there is one child');
 
 # The server is stopped while it waits.
-sql(q{SELECT prometheus_pause('agent:child')});
+$node->pause('agent:child');
 $task = delegate('child', 'over a restart');
 $node->wait_task($task, 'waiting');
 $node->restart;
@@ -93,7 +93,7 @@ $node->wait_task($task, 'completed');
 like(results($task), qr/^Error: agent "nobody" does not exist/, 'an unknown agent');
 
 # Cancel goes down the tree, and so does the deadline.
-sql(q{SELECT prometheus_pause('agent:child')});
+$node->pause('agent:child');
 $task = delegate('child', 'cancelled');
 $node->wait_task($task, 'waiting');
 $child = child_of('cancel', $task);

@@ -115,7 +115,7 @@ is(sql("SELECT outcome || ' ' || error_type FROM prometheus.attempt WHERE task_i
 	'failed BudgetExceeded', 'its attempt says so');
 
 # A budget that is raised counts from its commit, for what waits, too.
-sql(q{SELECT prometheus_pause('agent:echoing')});
+$node->pause('agent:echoing');
 my $waiting = $node->submit(q{'x', 'echoing'});
 set_budget('agent:echoing', 'tokens => 113');
 sql(q{SELECT prometheus_resume('agent:echoing')});

@@ -167,8 +167,8 @@ is(sql(q{SELECT max(b.id) < min(a.id) FROM tries a, tries b WHERE a.subject = 'a
 
 # Of more subjects than are looked at together, and of none.
 
+$node->pause('subscription:ordered');
 sql(<<'EOSQL');
-SELECT prometheus_pause('subscription:ordered');
 SELECT prometheus_emit('pace', jsonb_build_object('n', n), 'many ' || s) FROM generate_series(1, 2) n, generate_series(1, 130) s;
 SELECT prometheus_emit('pace', jsonb_build_object('n', n), 'few ' || n) FROM generate_series(1, 140) n;
 SELECT prometheus_emit('pace', '{"n": 1}') FROM generate_series(1, 3);
@@ -209,7 +209,8 @@ foreach my $case (
 	sql("GRANT $right TO $from; SET ROLE alice; SELECT prometheus_subscribe('rights', 'shop.note(prometheus.event)', types => '{rights}')");
 }
 wait_deliveries('rights', 'delivered 3');
-sql(q{SELECT prometheus_pause('subscription:rights'); SET ROLE bob; SELECT prometheus_emit('rights')});
+$node->pause('subscription:rights');
+sql(q{SET ROLE bob; SELECT prometheus_emit('rights')});
 wait_deliveries('rights', 'delivered 3, waiting 1');
 sql(q{REVOKE bob FROM alice; SELECT prometheus_resume('subscription:rights')});
 $node->wait_for('an event that he may not see any more is a dead letter', q{SELECT error FROM prometheus.dead_letter WHERE subscription = 'rights'},
@@ -337,11 +338,11 @@ sub wait_pass
 sql(<<'EOSQL');
 CREATE FUNCTION kept(e prometheus.event) RETURNS void LANGUAGE sql AS '';
 SELECT prometheus_subscribe('kept', 'kept(prometheus.event)', types => '{kept}'), prometheus_subscribe('idle', 'note(prometheus.event)', types => '{idle}');
-SELECT prometheus_pause('subscription:idle');
 DROP FUNCTION kept(prometheus.event);
 SELECT prometheus_emit('kept');
 EOSQL
 $node->wait_for('one is disabled', q{SELECT state FROM prometheus.subscription WHERE name = 'kept'}, 'disabled');
+$node->pause('subscription:idle');
 sql(q{SELECT prometheus_emit('kept'), prometheus_emit('idle')});
 wait_deliveries('idle', 'waiting 1');
 set_retention('1s', '1d');

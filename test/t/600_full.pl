@@ -83,14 +83,6 @@ sub run
 	$node->wait_task($task, $status // 'completed');
 	return $task;
 }
-# A pause is committed at once, and the processes hear of it in a moment.
-sub pause
-{
-	my ($target) = @_;
-	sql("SELECT prometheus_pause('$target')");
-	$node->wait_for("$target is paused", "SELECT state FROM prometheus._gates() WHERE target = '$target'", 'paused');
-	return;
-}
 sub think_of
 {
 	my ($kind, $reply) = @_;
@@ -535,7 +527,7 @@ foreach my $target ('all', 'agent:mind')
 	my $timeout = $target eq 'all' ? '8 seconds' : '1 day';
 	my @tasks = ($node->submit("'Paused.', 'mind', timeout => '$timeout'"), $node->submit("'Paused.', 'mind'"));
 	$node->wait_for("$target: two are about to answer", q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 600 AND NOT granted}, 2);
-	pause($target);
+	$node->pause($target);
 	$lock->quit;
 	$node->wait_for("$target: they have answered, and wait",
 		"SELECT count(*) FROM prometheus.task WHERE task_id IN ($tasks[0], $tasks[1]) AND status IN ('retrying', 'completed')", 2);
@@ -555,7 +547,7 @@ $lock = $node->background_psql('postgres');
 $lock->query_safe('SELECT pg_advisory_lock(600)');
 $task = $node->submit("'Paused.', 'mind'");
 $node->wait_for('it is about to answer', q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 600 AND NOT granted}, 1);
-pause('all');
+$node->pause('all');
 $lock->quit;
 $node->wait_task($task, 'retrying');
 sql("SELECT prometheus_resume()");
@@ -667,7 +659,7 @@ foreach my $of ('Poor.', 'Six.')
 		}
 		elsif ($end eq 'pause')
 		{
-			pause('all');
+			$node->pause('all');
 			$holder->quit;
 			$node->wait_task($task, $of eq 'Six.' ? 'completed' : 'retrying');
 			sql('SELECT prometheus_resume()');
@@ -707,7 +699,7 @@ foreach my $why ('limit', 'policy')
 	sql(q{SELECT prometheus_set_agent('again', options => '{"max_duration": "3 s"}')}) if $why eq 'limit';
 	$task = $node->submit("'Again.', 'again'");
 	$node->wait_for("$why: it waits", q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 600 AND NOT granted}, 1);
-	pause('all');
+	$node->pause('all');
 	$holder->quit;
 	$node->wait_task($task, 'retrying');
 	sql(q{SELECT prometheus_set_policy('none', stage => 'task', effect => 'deny', match => '{"agent": "again"}', reason => 'No.')}) if $why eq 'policy';

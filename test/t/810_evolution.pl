@@ -356,7 +356,7 @@ $node->wait_task($task, 'completed');
 check_whole('budget', 10);
 
 # One at a time, cancelled between calls.
-sql(q{SELECT prometheus_pause('agent:late')});
+$node->pause('agent:late');
 $task = evolve('steady', q{3, options => '{"curriculum": "late"}'});
 $node->wait_task($task, 'waiting');
 is( $node->error_of(q{SET ROLE learner; SELECT prometheus_evolve('steady')})->{state}, '55006', 'an agent that is evolving');
