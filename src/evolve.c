@@ -255,7 +255,9 @@ prom_evolve(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("iterations %d is out of range", iterations),
 				 errdetail("It must be between 1 and %d.", MAX_ITERATIONS),
-				 errhint("Call it again when the task has ended: it goes on from there.")));
+				 iterations < 1
+					 ? 0
+					 : errhint("Call it again when the task has ended: it goes on from there.")));
 	if (!is_name(domain))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

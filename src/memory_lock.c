@@ -24,6 +24,8 @@
 #include "eviction.h"
 #include "memory.h"
 #include "role.h"
+
+/* Of the numbers of locks. */
 #define OF_CONTENT 0x4000
 #define OF_VAULT 0x8000
 #define HASH_MASK 0x3FFF

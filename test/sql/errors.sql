@@ -320,6 +320,8 @@ SELECT prometheus_evolve('nobody');
 \echo :SQLSTATE
 SELECT prometheus_evolve('default', 101);
 \echo :SQLSTATE
+SELECT prometheus_evolve('default', 0);
+\echo :SQLSTATE
 SELECT prometheus_evolve('default', domain => '');
 \echo :SQLSTATE
 SELECT prometheus_evolve('default', options => '[]');
